@@ -1,0 +1,75 @@
+"""Progress of a long stage, kept where Snakemake cannot delete it.
+
+A stage that may be killed keeps its state in a folder that is no declared output, named after a digest
+of everything that the stage depends on. The next attempt with the same inputs finds it and goes on;
+other inputs have another folder. State is anything that `torch.save` takes, random states included, so
+that a resumed run ends in the same bytes as an undisturbed one.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from rebend.storage import whole_file
+
+
+class Checkpoints:
+    """The newest state of one stage in `directory`; written every `every_seconds` and on SIGTERM."""
+
+    def __init__(self, directory: str | Path, every_seconds: float = 60.0) -> None:
+        self.directory = Path(directory)
+        self.every_seconds = every_seconds
+        self._last = time.monotonic()
+        self._asked_to_stop = False
+
+    @property
+    def path(self) -> Path:
+        """The file that holds the state."""
+        return self.directory / "state.pt"
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the saved state (on CPU), or None if there is none."""
+        if not self.path.exists():
+            return None
+        return torch.load(self.path, map_location="cpu", weights_only=False)
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write `state` now."""
+        with whole_file(self.path) as temporary:
+            torch.save(state, temporary)
+        self._last = time.monotonic()
+
+    def after_step(self, make_state: Callable[[], dict[str, Any]]) -> None:
+        """Call after every step: saves when it is time, and saves and exits when asked to stop."""
+        if self._asked_to_stop:
+            self.save(make_state())
+            sys.exit(f"stopped by a signal; progress is kept in {self.directory}")
+        if time.monotonic() - self._last >= self.every_seconds:
+            self.save(make_state())
+
+    @contextmanager
+    def on_signal(self) -> Iterator[None]:
+        """Inside the block, SIGTERM lets the current step end, saves, and exits."""
+
+        def ask(signum: int, frame: FrameType | None) -> None:
+            self._asked_to_stop = True
+
+        previous = signal.signal(signal.SIGTERM, ask)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+
+    def clear(self) -> None:
+        """Forget the state; call when the stage's outputs are in place."""
+        shutil.rmtree(self.directory, ignore_errors=True)

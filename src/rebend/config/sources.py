@@ -1,0 +1,58 @@
+"""Where a data set or a model comes from: the hub, an address, a local path, or built in."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Block(BaseModel):
+    """A group of settings: unknown keys are refused, text is never taken for a number."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class HubFile(Block):
+    """One file of a data set repository on the Hugging Face hub, at a pinned revision."""
+
+    repo: str = Field(description="repository, owner/name")
+    revision: str = Field(min_length=7, description="commit of the repository; a branch name would drift")
+    file: str = Field(description="path inside the repository")
+    gated: bool = Field(False, description="true if the hub asks for an accepted licence (needs HF_TOKEN)")
+
+
+class HubModel(Block):
+    """A model repository on the Hugging Face hub, at a pinned revision."""
+
+    repo: str = Field(description="repository, owner/name")
+    revision: str = Field(min_length=7, description="commit of the repository; a branch name would drift")
+    gated: bool = Field(False, description="true if the hub asks for an accepted licence (needs HF_TOKEN)")
+
+
+class WorldPart(Block):
+    """A part of the embedded tiny world (`rebend.world`); parts never share an item."""
+
+    part: Literal[
+        "dialogues", "preferences", "safety", "retain", "rollouts", "validation", "test", "safety_test"
+    ] = Field(description="which part of the world; `test` and `safety_test` hold only unseen items")
+    rows: int = Field(gt=0, description="how many rows to generate")
+    seed: int = Field(0, description="seed of the generator")
+
+
+class DataSource(Block):
+    """Exactly one of the four."""
+
+    local: str | None = Field(None, description="path; a relative one is looked up in the `data` folder")
+    url: str | None = Field(None, description="address of the file (http, https or file)")
+    sha256: str | None = Field(None, description="expected digest of the file behind `url`")
+    hub: HubFile | None = Field(None, description="a file of a hub repository")
+    world: WorldPart | None = Field(None, description="generated: the embedded tiny world")
+
+    @model_validator(mode="after")
+    def exactly_one(self) -> DataSource:
+        """Refuse none or several."""
+        given = [name for name in ("local", "url", "hub", "world") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"needs exactly one of local, url, hub, world; got {given or 'none'}")
+        return self
