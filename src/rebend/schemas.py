@@ -67,10 +67,18 @@ SCORES = pa.schema(
         ("not_scored", pa.string()),  # the reason; null where scored
     ]
 )
+SAFETY_VERDICTS = pa.schema(
+    [
+        ("row_id", pa.string()),
+        ("verdict", pa.string()),  # harmful, harmless, refusal or incoherent; null where not scored
+        ("answered", pa.bool_()),  # the response does what the prompt asked (in the tiny world: exactly)
+        ("not_scored", pa.string()),
+    ]
+)
 VERDICTS = pa.schema(
     [
         ("row_id", pa.string()),
-        ("verdict", pa.string()),  # see rebend.judges and rebend.safety for the words
+        ("verdict", pa.string()),  # the words are in rebend.judges and rebend.safety; null where not scored
         ("not_scored", pa.string()),
     ]
 )

@@ -34,8 +34,16 @@ class WorldPart(Block):
     """A part of the embedded tiny world (`rebend.world`); parts never share an item."""
 
     part: Literal[
-        "dialogues", "preferences", "safety", "retain", "rollouts", "validation", "test", "safety_test"
-    ] = Field(description="which part of the world; `test` and `safety_test` hold only unseen items")
+        "dialogues",
+        "preferences",
+        "safety",
+        "retain",
+        "rollouts",
+        "validation",
+        "test",
+        "safety_validation",
+        "safety_test",
+    ] = Field(description="which part of the world; those for validation and test hold only items never trained on")
     rows: int = Field(gt=0, description="how many rows to generate")
     seed: int = Field(0, description="seed of the generator")
 

@@ -1,0 +1,149 @@
+"""Language models on disk: load, fingerprint, take over from elsewhere after checking that they are whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from rebend.errors import ModelError
+
+FINGERPRINT_FILE = "fingerprint.json"
+_LIGHT = (".json", ".jinja", ".model", ".txt")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A causal language model with its tokenizer (left padding, pad token set), ready to generate."""
+
+    model: Any
+    tokenizer: Any
+    fingerprint: str
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the model is on."""
+        return self.model.device
+
+    @property
+    def n_layers(self) -> int:
+        """Number of decoder blocks L."""
+        return self.model.config.num_hidden_layers
+
+    @property
+    def hidden_size(self) -> int:
+        """Width D."""
+        return self.model.config.hidden_size
+
+
+def best_device() -> torch.device:
+    """Return the first CUDA device if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_policy(path: str | Path, dtype: str = "float32", device: torch.device | None = None) -> Policy:
+    """Load a checkpoint folder in eval mode. Raises `ModelError` if it lacks what generation needs."""
+    tokenizer = load_tokenizer(path)
+    if not tokenizer.chat_template:
+        raise ModelError(f"{path}: the tokenizer has no chat template; name one with the model's key `chat_template`")
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), local_files_only=True)
+    model = model.to(device or best_device()).eval()
+    return Policy(model, tokenizer, fingerprint(path))
+
+
+def load_tokenizer(path: str | Path) -> Any:
+    """Load a tokenizer that pads on the left, with EOS as pad token if it has none of its own."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, padding_side="left")
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: has no tokenizer that can be loaded ({error})") from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def fingerprint(path: str | Path) -> str:
+    """Return 16 hex digits that change when a weight, the configuration or the tokenizer does."""
+    path = Path(path)
+    stored = path / FINGERPRINT_FILE
+    if stored.exists():
+        return json.loads(stored.read_text())["fingerprint"]
+    digest = hashlib.sha256()
+    for file in _model_files(path):
+        digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def stamp(path: str | Path) -> str:
+    """Write the fingerprint beside the weights, so that no later job reads them all to know it."""
+    value = fingerprint(path)
+    (Path(path) / FINGERPRINT_FILE).write_text(json.dumps({"fingerprint": value}) + "\n")
+    return value
+
+
+def link_checkpoint(source: str | Path, target: Path, *, chat_template: str | None = None) -> None:
+    """Fill the empty folder `target` with a checkpoint: weights as links, small files as copies.
+
+    `chat_template` is the text of a Jinja template that replaces the tokenizer's own.
+    """
+    source = Path(source)
+    for file in _model_files(source):
+        destination = target / file.name
+        if file.suffix in _LIGHT:
+            shutil.copyfile(file, destination)
+        else:
+            os.symlink(file.resolve(), destination)
+    if chat_template is not None:
+        (target / "chat_template.jinja").write_text(chat_template)
+
+
+def check_checkpoint(path: str | Path, *, n_layers: int | None = None, chat: bool = True) -> None:
+    """Refuse a folder that is no complete checkpoint, before hours are spent on it.
+
+    Looked at: configuration, all weight files that the index names, tokenizer, vocabulary size, chat
+    template (if `chat`) and, if given, the number of decoder blocks.
+    """
+    path = Path(path)
+    if not (path / "config.json").exists():
+        raise ModelError(f"{path}: has no config.json; a model folder in hub layout is expected")
+    config = AutoConfig.from_pretrained(path, local_files_only=True)
+    missing = [name for name in _weight_names(path) if not (path / name).exists()]
+    if missing:
+        raise ModelError(f"{path}: weight files are missing: {', '.join(missing)}")
+    if n_layers is not None and config.num_hidden_layers != n_layers:
+        raise ModelError(
+            f"{path}: has {config.num_hidden_layers} decoder blocks; the model's `n_layers` says {n_layers}"
+        )
+    tokenizer = load_tokenizer(path)
+    if len(tokenizer) > config.vocab_size:
+        raise ModelError(
+            f"{path}: the tokenizer has {len(tokenizer)} pieces, the model only {config.vocab_size}; "
+            "they do not belong together"
+        )
+    if chat and not tokenizer.chat_template:
+        raise ModelError(f"{path}: the tokenizer has no chat template; name one with the model's key `chat_template`")
+
+
+def _model_files(path: Path) -> Iterator[Path]:
+    """Files that make up a checkpoint, in a fixed order; training leftovers and cards are not among them."""
+    for file in sorted(path.iterdir()):
+        if file.is_file() and file.name != FINGERPRINT_FILE and file.suffix in (*_LIGHT, ".safetensors", ".bin"):
+            yield file
+
+
+def _weight_names(path: Path) -> list[str]:
+    """Names of the weight files that the checkpoint should have."""
+    for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
+        if (path / index).exists():
+            return sorted(set(json.loads((path / index).read_text())["weight_map"].values()))
+    return ["pytorch_model.bin"] if (path / "pytorch_model.bin").exists() else ["model.safetensors"]

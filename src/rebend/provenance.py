@@ -1,0 +1,140 @@
+"""What every result says about how it came to be, and the log that its job leaves.
+
+A script does its work inside `with recorded(...)`: everything printed goes to the job's log, tracebacks
+included, and a record (settings, versions, commit, wall time, notes) is written beside the result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rebend import __version__
+from rebend.errors import RebendError
+from rebend.storage import write_json
+
+_PACKAGES = ("torch", "transformers", "peft", "pandas", "pyarrow", "snakemake")
+
+
+class Run:
+    """One run of one stage: where its progress is kept, and what it wants written down."""
+
+    def __init__(self, stage: str, settings: Mapping[str, Any], progress: Path) -> None:
+        self.stage = stage
+        self.settings = settings
+        self.progress = progress
+        self.notes: dict[str, Any] = {}
+
+    def note(self, **facts: Any) -> None:
+        """Add facts (counts, not scored, fingerprints, losses) to the record."""
+        self.notes.update(facts)
+
+
+@contextmanager
+def recorded(
+    stage: str,
+    inputs: Sequence[str],
+    record: str,
+    params: Any,
+    log: Sequence[str],
+    threads: int,
+) -> Iterator[Run]:
+    """Run a stage's work with its output in the log, and write `record` when it is done.
+
+    `params` has `settings` (a dict), `code` (digest of the stage's code) and `progress` (a folder).
+    """
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # read by torch when it is first imported
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    settings = dict(params.settings)
+    run = Run(stage, settings, Path(params.progress) / stage / _key(params.code, settings, inputs))
+    start = time.time()
+    with _output_in(Path(log[0])):
+        print(f"{stage}: started {time.strftime('%Y-%m-%d %H:%M:%S')}", flush=True)
+        yield run
+        seconds = time.time() - start
+        print(f"{stage}: done in {seconds:.1f} s", flush=True)
+    write_json(
+        record,
+        {
+            "stage": stage,
+            "settings": settings,
+            "code": params.code,
+            "inputs": list(inputs),
+            "notes": run.notes,
+            "seconds": round(seconds, 2),
+            "threads": threads,
+            "rebend": __version__,
+            "commit": _commit(),
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "versions": _versions(),
+        },
+    )
+
+
+@contextmanager
+def _output_in(log: Path) -> Iterator[None]:
+    """Send file descriptors 1 and 2 to `log`, so that libraries written in C are heard too."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    with log.open("w") as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+        try:
+            yield
+        except RebendError as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            raise
+        except BaseException:
+            traceback.print_exc()
+            raise
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.dup2(kept[0], 1)
+            os.dup2(kept[1], 2)
+            os.close(kept[0])
+            os.close(kept[1])
+
+
+def _key(code: str, settings: Mapping[str, Any], inputs: Sequence[str]) -> str:
+    """Digest of all that a stage depends on: an input that was made again has another time."""
+    digest = hashlib.sha256(json.dumps([code, settings], sort_keys=True).encode())
+    for name in inputs:
+        root = Path(name)
+        for file in sorted(root.rglob("*")) if root.is_dir() else [root]:
+            status = file.stat()
+            digest.update(f"{file} {status.st_size} {status.st_mtime_ns}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _commit() -> str | None:
+    """Commit of the checkout that the code runs from, with a mark if it has changes; None outside git."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
