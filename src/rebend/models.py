@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -54,7 +53,7 @@ def load_policy(path: str | Path, dtype: str = "float32", device: torch.device |
     tokenizer = load_tokenizer(path)
     if not tokenizer.chat_template:
         raise ModelError(f"{path}: the tokenizer has no chat template; name one with the model's key `chat_template`")
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), local_files_only=True)
+    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), local_files_only=True)
     model = model.to(device or best_device()).eval()
     return Policy(model, tokenizer, fingerprint(path))
 
@@ -102,7 +101,7 @@ def link_checkpoint(source: str | Path, target: Path, *, chat_template: str | No
         if file.suffix in _LIGHT:
             shutil.copyfile(file, destination)
         else:
-            os.symlink(file.resolve(), destination)
+            destination.symlink_to(file.resolve())
     if chat_template is not None:
         (target / "chat_template.jinja").write_text(chat_template)
 

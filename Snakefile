@@ -1,0 +1,66 @@
+# rebend: RepBend and RE-Control as one graph of cached stages. Start with README.md.
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+from rebend import paths
+from rebend.code_digest import code_digest
+from rebend.config.load import load_config
+from rebend.errors import RebendError
+from rebend.plan import Plan, one_of, resources, settings
+from rebend.preflight import check_before_jobs, check_sources
+
+min_version("9.0")
+
+
+configfile: "config/config.yaml"
+
+
+HOME = Path(workflow.basedir)
+SCRIPTS = HOME / "workflow/scripts"
+try:
+    CONFIG = load_config(config, HOME / "config/studies")
+    PLAN = Plan(CONFIG)
+    if workflow.is_main_process:  # each job of a cluster reads this file again, and need not look again
+        check_sources(PLAN)
+except RebendError as error:
+    raise WorkflowError(str(error))
+
+
+report: "workflow/report/workflow.rst"
+
+
+wildcard_constraints:
+    base=one_of(CONFIG["models"]),
+    bend=one_of(CONFIG["bends"]),
+    model=r"[a-z0-9_]+(\+[a-z0-9_]+)?",
+    dataset=one_of(CONFIG["datasets"]),
+    reward=one_of(CONFIG["rewards"]),
+    encoder=one_of(CONFIG["encoders"]),
+    activations=one_of(CONFIG["activations"]),
+    value=one_of(CONFIG["values"]),
+    control=one_of(CONFIG["controls"]),
+    judge=one_of(CONFIG["judges"]),
+    safety_judge=one_of(CONFIG["safety_judges"]),
+    study=r"[a-z0-9_]+",
+
+
+rule all:
+    default_target: True
+    input:
+        "results/report.html",
+        "results/tables",
+        "results/figures",
+
+
+include: "workflow/rules/data.smk"
+include: "workflow/rules/models.smk"
+include: "workflow/rules/repbend.smk"
+include: "workflow/rules/recontrol.smk"
+include: "workflow/rules/scores.smk"
+include: "workflow/rules/report.smk"
+
+
+onstart:
+    check_before_jobs(PLAN)

@@ -1,0 +1,144 @@
+"""Read and check a whole configuration: one message per mistake, before any job starts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from rebend.config.blocks import CATALOGUE
+from rebend.config.references import check_references
+from rebend.config.sources import Block
+from rebend.config.study import Study
+from rebend.config.sweeps import expand
+from rebend.errors import ConfigError, likely_typo
+
+_TOP = ("study", "data")
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The checked catalogue, and the study to build from it."""
+
+    study_name: str
+    study: Study
+    data: Path
+    catalogue: Mapping[str, Mapping[str, Any]]
+
+    def __getitem__(self, section: str) -> Mapping[str, Any]:
+        """Return the blocks of a section of the catalogue by name."""
+        return self.catalogue[section]
+
+
+def load_config(raw: Mapping[str, Any], studies: str | Path) -> Config:
+    """Check `raw` (what Snakemake read) and the study that it names; raise `ConfigError` with all mistakes."""
+    mistakes = [
+        f"{key}: unknown key. Allowed: {', '.join([*_TOP, *CATALOGUE])}.{likely_typo(key, [*_TOP, *CATALOGUE])}"
+        for key in raw
+        if key not in _TOP and key not in CATALOGUE
+    ]
+    catalogue: dict[str, dict[str, Any]] = {}
+    families: dict[str, dict[str, list[str]]] = {}
+    for section, kind in CATALOGUE.items():
+        plain, families[section] = expand(section, _mapping(raw.get(section), section))
+        catalogue[section] = {}
+        for name, block in plain.items():
+            mistakes += _name_mistakes(section, name)
+            parsed, found = _parse(kind, block, f"{section}.{name}")
+            mistakes += found
+            if parsed is not None:
+                catalogue[section][name] = parsed
+    study_name = str(raw.get("study", "tiny"))
+    study, found = _load_study(study_name, Path(studies), families)
+    mistakes += found
+    if study is not None and not mistakes:
+        mistakes += check_references(catalogue, study_name, study)
+    if mistakes or study is None:
+        raise ConfigError("\n  " + "\n  ".join(mistakes))
+    return Config(study_name, study, Path(str(raw.get("data", "resources/data"))), catalogue)
+
+
+def _load_study(name: str, folder: Path, families: Mapping[str, Any]) -> tuple[Study | None, list[str]]:
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    if name not in known:
+        return None, [f"study: there is no '{name}'. Allowed: {', '.join(known)}.{likely_typo(name, known)}"]
+    path = folder / f"{name}.yaml"
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        return None, [f"{path}: not readable as YAML: {error}"]
+    raw = _mapping(raw, str(path))
+    for grid in raw.get("grids") or []:
+        if isinstance(grid, dict):
+            for key, section in (("models", "models"), ("bends", "bends"), ("controls", "controls")):
+                grid[key] = _unfold(grid[key], families[section]) if key in grid else ["none"]
+    return _parse(Study, raw, f"studies.{name}")
+
+
+def _unfold(names: Any, families: Mapping[str, list[str]]) -> Any:
+    if not isinstance(names, list):
+        return names
+    return [variant for name in names for variant in families.get(name, [name])]
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where}: keys are expected, got {value!r}")
+    return dict(value)
+
+
+def _name_mistakes(section: str, name: str) -> list[str]:
+    if not _NAME.fullmatch(str(name)):
+        return [f"{section}.{name}: a name has small letters, digits and '_', and begins with a letter"]
+    if name == "none" and section == "bends":
+        return ["bends.none: this name means the base model itself"]
+    return []
+
+
+def _parse(kind: type[Block], block: Mapping[str, Any], where: str) -> tuple[Any, list[str]]:
+    try:
+        return kind.model_validate(block), []
+    except ValidationError as error:
+        return None, [_sentence(kind, problem, where) for problem in error.errors()]
+
+
+def _sentence(kind: type[Block], problem: Any, where: str) -> str:
+    """One pydantic problem in the words of the configuration file."""
+    place = ".".join([where, *(str(part) for part in problem["loc"])])
+    value = problem["input"]
+    if problem["type"] == "extra_forbidden":
+        keys = list(_fields_at(kind, problem["loc"][:-1]))
+        return f"{place}: unknown key. Allowed: {', '.join(keys)}.{likely_typo(problem['loc'][-1], keys)}"
+    if problem["type"] == "missing":
+        return f"{place}: this key is needed"
+    if problem["type"] == "value_error":
+        return f"{place}: {problem['ctx']['error']}"
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
+        return f"{place}: '{value}' is text to YAML; write the number as {float(value):.1e} with a point in it"
+    words = re.findall(r"'([^']*)'", str(problem.get("ctx", {}).get("expected", "")))
+    return f"{place}: got {value!r}. {problem['msg']}.{likely_typo(value, words)}"
+
+
+def _fields_at(kind: type[Block], loc: Iterable[Any]) -> Iterable[str]:
+    """Names of the keys allowed at a place inside a block."""
+    for part in loc:
+        if isinstance(part, str) and part in kind.model_fields:
+            inner = _block_in(kind.model_fields[part].annotation)
+            if inner is None:
+                return []
+            kind = inner
+    return kind.model_fields
+
+
+def _block_in(annotation: Any) -> type[Block] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Block):
+        return annotation
+    return next((found for arg in getattr(annotation, "__args__", ()) if (found := _block_in(arg))), None)

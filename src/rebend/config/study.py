@@ -1,0 +1,64 @@
+"""A study: which blocks of the catalogue are combined, and what it claims to show."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from rebend.config.sources import Block
+
+
+class Grid(Block):
+    """Every combination of these models, bends and controls, on these data sets, with these scores."""
+
+    models: list[str] = Field(min_length=1, description="base models")
+    bends: list[str] = Field(["none"], min_length=1, description="bends; `none` is the base model itself")
+    controls: list[str] = Field(["none"], min_length=1, description="controls; `none` is plain decoding")
+    prompts: list[str] = Field([], description="prompts data sets: reward, diversity, coherence, win rate")
+    evaluation: list[str] = Field([], description="evaluation data sets: ASR and over-refusal")
+    reward: str | None = Field(None, description="reward block that scores responses; none if absent")
+    encoder: str | None = Field(None, description="encoder block for coherence; none if absent")
+    judge: str | None = Field(None, description="judge block for the win rate; none if absent")
+    safety_judge: str | None = Field(None, description="safety judge block; needed with `evaluation`")
+    states: str | None = Field(
+        None, description="safety data set of held-out answers whose hidden states are drawn before and after"
+    )
+
+    @model_validator(mode="after")
+    def builds_something(self) -> Grid:
+        """Refuse a grid without data, and evaluation without a judge."""
+        if not self.prompts and not self.evaluation:
+            raise ValueError("names no data set: give `prompts`, `evaluation` or both")
+        if self.evaluation and self.safety_judge is None:
+            raise ValueError("`evaluation` needs a `safety_judge`")
+        return self
+
+
+class Claim(Block):
+    """A sentence that a study sets out to show, checked against a number in one of its tables."""
+
+    text: str = Field(description="the sentence, as the report prints it")
+    table: Literal["matrix", "gains", "repbend", "recontrol"] = Field(description="the table looked into")
+    where: dict[str, str] = Field(description="column: value; must pick exactly one row")
+    column: str = Field(description="the number that is compared")
+    at_least: float | dict[str, str] | None = Field(
+        None, description="a number, or `{column: value, …, take: column}` of another row of the table"
+    )
+    at_most: float | dict[str, str] | None = Field(None, description="likewise")
+
+    @model_validator(mode="after")
+    def one_bound(self) -> Claim:
+        """Exactly one of the two bounds."""
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError("needs exactly one of at_least, at_most")
+        return self
+
+
+class Study(Block):
+    """What one run of the workflow builds."""
+
+    title: str = Field(description="heading of the report")
+    paper: Literal["recontrol", "repbend"] | None = Field(None, description="whose printed numbers are put beside ours")
+    grids: list[Grid] = Field(min_length=1, description="grids of models × bends × controls")
+    claims: list[Claim] = Field([], description="what the study sets out to show")

@@ -1,0 +1,117 @@
+"""The grammar of `results/`: one function per kind of result, used with names and with wildcards alike.
+
+A path holds exactly the choices that its contents depend on. `model` is a base model, or `base+bend`.
+"""
+
+from __future__ import annotations
+
+ROOT = "results"
+PROGRESS = f"{ROOT}/progress"
+
+
+def model_name(base: str, bend: str) -> str:
+    """Return the name of a base model after a bend (`none`: the base itself)."""
+    return base if bend == "none" else f"{base}+{bend}"
+
+
+def base_and_bend(model: str) -> tuple[str, str]:
+    """Take a model's name apart again; the bend is `none` for a base model."""
+    base, _, bend = model.partition("+")
+    return base, bend or "none"
+
+
+def data(dataset: str) -> str:
+    """A prepared data set."""
+    return f"{ROOT}/data/{dataset}.parquet"
+
+
+def model(name: str) -> str:
+    """A checkpoint folder: base or bent and merged, the same shape."""
+    return f"{ROOT}/models/{name}"
+
+
+def reward_model(reward: str) -> str:
+    """A reward model's checkpoint folder."""
+    return f"{ROOT}/reward_models/{reward}"
+
+
+def encoder(name: str) -> str:
+    """A sentence encoder's checkpoint folder."""
+    return f"{ROOT}/encoders/{name}"
+
+
+def bend(base: str, name: str) -> str:
+    """An adapter folder with its training metrics."""
+    return f"{ROOT}/bends/{base}/{name}"
+
+
+def states(base: str, bend_name: str, dataset: str) -> str:
+    """Projected hidden states before and after a bend."""
+    return f"{ROOT}/states/{base}/{bend_name}/{dataset}.parquet"
+
+
+def activations(model_: str, name: str) -> str:
+    """Responses and hidden states of a model: shards and manifest."""
+    return f"{ROOT}/activations/{model_}/{name}"
+
+
+def rewards(model_: str, activations_: str, reward: str) -> str:
+    """Rewards of the responses of an activations folder."""
+    return f"{ROOT}/rewards/{model_}/{activations_}/{reward}.parquet"
+
+
+def value(model_: str, name: str) -> str:
+    """A value network."""
+    return f"{ROOT}/values/{model_}/{name}"
+
+
+def strength(model_: str, control: str) -> str:
+    """The chosen step size of a control, and the table that it was chosen from."""
+    return f"{ROOT}/strengths/{model_}/{control}.json"
+
+
+def responses(model_: str, dataset: str, control: str) -> str:
+    """Responses of a model under a control."""
+    return f"{ROOT}/responses/{model_}/{dataset}/{control}.parquet"
+
+
+def reward_scores(reward: str, model_: str, dataset: str, control: str) -> str:
+    """Reward of each response."""
+    return f"{ROOT}/scores/reward/{reward}/{model_}/{dataset}/{control}.parquet"
+
+
+def reference_scores(reward: str, dataset: str) -> str:
+    """Reward of each preferred answer of a data set."""
+    return f"{ROOT}/reference_scores/{reward}/{dataset}.parquet"
+
+
+def diversity_scores(model_: str, dataset: str, control: str) -> str:
+    """Diversity of each response."""
+    return f"{ROOT}/scores/diversity/{model_}/{dataset}/{control}.parquet"
+
+
+def coherence_scores(encoder_: str, model_: str, dataset: str, control: str) -> str:
+    """Coherence of each response with its prompt."""
+    return f"{ROOT}/scores/coherence/{encoder_}/{model_}/{dataset}/{control}.parquet"
+
+
+def verdicts(judge: str, model_: str, dataset: str, control: str) -> str:
+    """A judge's verdict on each response against the preferred answer."""
+    return f"{ROOT}/verdicts/{judge}/{model_}/{dataset}/{control}.parquet"
+
+
+def safety(safety_judge: str, model_: str, dataset: str, control: str) -> str:
+    """A safety judge's verdict on each response."""
+    return f"{ROOT}/safety/{safety_judge}/{model_}/{dataset}/{control}.parquet"
+
+
+def study(name: str, what: str) -> str:
+    """Tables, figures and report of one study."""
+    return f"{ROOT}/studies/{name}/{what}"
+
+
+def record(result: str) -> str:
+    """The record beside a result: `x.parquet` and the folder `x` have `x.json`, `x.json` has `x.run.json`."""
+    if result.endswith(".json"):
+        return result.removesuffix(".json") + ".run.json"
+    return result.removesuffix(".parquet").removesuffix(".html") + ".json"

@@ -1,0 +1,177 @@
+"""From a checked configuration to what the rules ask for: cells, needs, settings of a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rebend import paths
+from rebend.config.blocks import Needs
+from rebend.config.load import Config
+from rebend.config.sources import Block
+from rebend.config.study import Grid
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model under one control on one data set, with the scores that its grid asks for."""
+
+    base: str
+    bend: str
+    control: str
+    dataset: str
+    role: str  # "prompts" or "evaluation"
+    grid: Grid
+
+    @property
+    def model(self) -> str:
+        """Name of the (bent) model."""
+        return paths.model_name(self.base, self.bend)
+
+    def scores(self) -> dict[str, str]:
+        """Return metric → path of the scores or verdicts of this cell."""
+        where = (self.model, self.dataset, self.control)
+        if self.role == "evaluation":
+            return {"safety": paths.safety(str(self.grid.safety_judge), *where)}
+        found = {"diversity": paths.diversity_scores(*where)}
+        if self.grid.reward:
+            found["reward"] = paths.reward_scores(self.grid.reward, *where)
+        if self.grid.encoder:
+            found["coherence"] = paths.coherence_scores(self.grid.encoder, *where)
+        if self.grid.judge:
+            found["win_rate"] = paths.verdicts(self.grid.judge, *where)
+        return found
+
+    def described(self, method: str) -> dict[str, Any]:
+        """Return the cell as plain values, for the settings of tables and figures."""
+        responses = paths.responses(self.model, self.dataset, self.control)
+        return {
+            "model": self.base,
+            "bend": self.bend,
+            "control": self.control,
+            "method": method,
+            "dataset": self.dataset,
+            "role": self.role,
+            "data": paths.data(self.dataset),
+            "responses": responses,
+            "record": paths.record(responses),
+            **dict.fromkeys(("reward", "diversity", "coherence", "win_rate", "safety")),
+            **self.scores(),
+        }
+
+
+class Plan:
+    """What a study needs, in the words of the rules."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.study = config.study
+        self.name = config.study_name
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """Every cell of every grid, each once, in the order of the study."""
+        return list({(c.model, c.control, c.dataset, c.role): c for c in self._cells()}.values())
+
+    def _cells(self) -> Iterator[Cell]:
+        for grid in self.study.grids:
+            for base in grid.models:
+                for bend in grid.bends:
+                    for control in grid.controls:
+                        for role in ("prompts", "evaluation"):
+                            for dataset in getattr(grid, role):
+                                yield Cell(base, bend, control, dataset, role, grid)
+
+    @cached_property
+    def bent(self) -> list[tuple[str, str, Grid]]:
+        """(base, bend, grid) of every bend that the study trains."""
+        found = {(c.base, c.bend): c.grid for c in self.cells if c.bend != "none"}
+        return [(base, bend, grid) for (base, bend), grid in found.items()]
+
+    @cached_property
+    def valued(self) -> list[tuple[str, str]]:
+        """(model, value) of every value network that the study trains."""
+        found = ((c.model, self.config["controls"][c.control].value) for c in self.cells)
+        return list(dict.fromkeys(pair for pair in found if pair[1] is not None))
+
+    @cached_property
+    def tuned(self) -> list[tuple[str, str]]:
+        """(model, control) of every step size that the study chooses."""
+        found = ((c.model, c.control) for c in self.cells if self.config["controls"][c.control].choice)
+        return list(dict.fromkeys(found))
+
+    @cached_property
+    def drawn_states(self) -> list[tuple[str, str, str]]:
+        """(base, bend, data set) of every picture of hidden states."""
+        return [(base, bend, grid.states) for base, bend, grid in self.bent if grid.states]
+
+    def inputs(self) -> list[str]:
+        """Every result that the study's tables and figures read."""
+        found = [path for cell in self.cells for path in (*cell.scores().values(), paths.data(cell.dataset))]
+        found += [paths.responses(c.model, c.dataset, c.control) for c in self.cells]
+        found += [paths.bend(base, bend) for base, bend, _ in self.bent]
+        found += [paths.value(*pair) for pair in self.valued]
+        found += [paths.strength(*pair) for pair in self.tuned]
+        found += [paths.states(*triple) for triple in self.drawn_states]
+        return list(dict.fromkeys(found))
+
+    def summary(self) -> dict[str, Any]:
+        """Return the settings of the stages that make tables, figures and report."""
+        controls = self.config["controls"]
+        return {
+            "study": self.name,
+            "title": self.study.title,
+            "paper": self.study.paper,
+            "claims": [claim.model_dump() for claim in self.study.claims],
+            "cells": [cell.described(controls[cell.control].method) for cell in self.cells],
+            "bends": [
+                {"model": m, "bend": b, "metrics": f"{paths.bend(m, b)}/metrics.parquet"} for m, b, _ in self.bent
+            ],
+            "values": [
+                {"model": m, "value": v, "metrics": f"{paths.value(m, v)}/metrics.parquet"} for m, v in self.valued
+            ],
+            "strengths": [{"model": m, "control": c, "path": paths.strength(m, c)} for m, c in self.tuned],
+            "states": [{"model": m, "bend": b, "path": paths.states(m, b, d)} for m, b, d in self.drawn_states],
+        }
+
+    def local(self, path: str) -> str:
+        """Resolve a path of the catalogue: relative ones are looked up in the `data` folder."""
+        return str(Path(path) if Path(path).is_absolute() else self.config.data / path)
+
+    def dataset_settings(self, name: str) -> dict[str, Any]:
+        """Settings of `prepare_dataset`, with local paths resolved."""
+        block = settings(self.config["datasets"][name])
+        for key in ("source", "reference"):
+            if block[key] and block[key]["local"]:
+                block[key]["local"] = self.local(block[key]["local"])
+        return {"name": name, "block": block}
+
+    def needs(self, model: str) -> Needs:
+        """What a job with a (bent) model asks of the machine."""
+        return self.config["models"][paths.base_and_bend(model)[0]].needs
+
+    def dtype(self, model: str) -> str:
+        """Type that a (bent) model is run in."""
+        return self.config["models"][paths.base_and_bend(model)[0]].dtype
+
+
+def settings(block: Block, without: Iterable[str] = ()) -> dict[str, Any]:
+    """A block as plain values, without what cannot change a result."""
+    return block.model_dump(exclude={"needs", "concurrency", "retries", *without})
+
+
+def resources(needs_of: Callable[[Any], Needs]) -> dict[str, Callable[[Any], int]]:
+    """Resources of a rule, as functions of its wildcards, from what its model needs."""
+    return {
+        "gpu": lambda wildcards: needs_of(wildcards).gpu,
+        "mem_mb": lambda wildcards: needs_of(wildcards).mem_mb,
+        "runtime": lambda wildcards: needs_of(wildcards).runtime,
+    }
+
+
+def one_of(names: Iterable[str]) -> str:
+    """A wildcard constraint that matches exactly these names (nothing at all if there are none)."""
+    return "|".join(sorted(name.replace("+", r"\+") for name in names)) or "(?!)"

@@ -1,0 +1,83 @@
+# RepBend (arXiv:2504.01550): train an adapter, merge it, look at the hidden states.
+
+
+rule train_bend:
+    input:
+        model=paths.model("{base}"),
+        samples=lambda wildcards: paths.data(CONFIG["bends"][wildcards.bend].samples),
+        pairs=lambda wildcards: paths.data(CONFIG["bends"][wildcards.bend].pairs),
+        retain=lambda wildcards: paths.data(CONFIG["bends"][wildcards.bend].retain),
+    output:
+        bend=directory(paths.bend("{base}", "{bend}")),
+        record=paths.record(paths.bend("{base}", "{bend}")),
+    params:
+        settings=lambda wildcards: {
+            "bend": settings(CONFIG["bends"][wildcards.bend]),
+            "dtype": PLAN.dtype(wildcards.base),
+        },
+        code=code_digest(SCRIPTS / "train_bend.py"),
+        progress=paths.PROGRESS,
+    resources:
+        **resources(lambda wildcards: PLAN.needs(wildcards.base)),
+    log:
+        "results/logs/train_bend/{base}/{bend}.log",
+    benchmark:
+        "results/benchmarks/train_bend/{base}/{bend}.tsv"
+    conda:
+        "../envs/rebend.yaml"
+    script:
+        "../scripts/train_bend.py"
+
+
+rule merge_bend:
+    input:
+        model=paths.model("{base}"),
+        bend=paths.bend("{base}", "{bend}"),
+    output:
+        model=directory(paths.model("{base}+{bend}")),
+        record=paths.record(paths.model("{base}+{bend}")),
+    params:
+        settings=lambda wildcards: {
+            "base": wildcards.base,
+            "bend": wildcards.bend,
+            "dtype": PLAN.dtype(wildcards.base),
+        },
+        code=code_digest(SCRIPTS / "merge_bend.py"),
+        progress=paths.PROGRESS,
+    resources:
+        **resources(lambda wildcards: PLAN.needs(wildcards.base)),
+    log:
+        "results/logs/merge_bend/{base}/{bend}.log",
+    benchmark:
+        "results/benchmarks/merge_bend/{base}/{bend}.tsv"
+    conda:
+        "../envs/rebend.yaml"
+    script:
+        "../scripts/merge_bend.py"
+
+
+rule project_states:
+    input:
+        base=paths.model("{base}"),
+        bent=paths.model("{base}+{bend}"),
+        data=paths.data("{dataset}"),
+    output:
+        states=paths.states("{base}", "{bend}", "{dataset}"),
+        record=paths.record(paths.states("{base}", "{bend}", "{dataset}")),
+    params:
+        settings=lambda wildcards: {
+            "bend": settings(CONFIG["bends"][wildcards.bend]),
+            "dtype": PLAN.dtype(wildcards.base),
+        },
+        code=code_digest(SCRIPTS / "project_states.py"),
+        progress=paths.PROGRESS,
+    resources:
+        **resources(lambda wildcards: PLAN.needs(wildcards.base)),
+    log:
+        "results/logs/project_states/{base}/{bend}/{dataset}.log",
+    benchmark:
+        "results/benchmarks/project_states/{base}/{bend}/{dataset}.tsv"
+    conda:
+        "../envs/rebend.yaml"
+    script:
+        "../scripts/project_states.py"
