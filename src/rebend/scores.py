@@ -1,0 +1,45 @@
+"""Scores and the rows that they belong to: matched by `row_id`, and "not scored" kept apart from any number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from rebend.errors import DataError
+from rebend.schemas import SCORES
+
+
+def score_table(row_ids: Sequence[str], scores: Sequence[float | None], reason: str = "no number") -> pa.Table:
+    """Return a table of schema SCORES; None, NaN and infinity become null with `reason`."""
+    finite = [s if s is not None and math.isfinite(s) else None for s in scores]
+    reasons = [reason if score is None else None for score in finite]
+    return pa.table({"row_id": list(row_ids), "score": finite, "not_scored": reasons}, schema=SCORES)
+
+
+def matched(data: pa.Table, responses: pa.Table) -> list[dict[str, Any]]:
+    """Return one dict per response with the columns of both tables, in the responses' order.
+
+    Raises `DataError` if a response belongs to no row of the data set, or two belong to one.
+    """
+    rows = by_row_id(data.to_pylist())
+    answers = by_row_id(responses.to_pylist())
+    strangers = [row_id for row_id in answers if row_id not in rows]
+    if strangers:
+        raise DataError(
+            f"{len(strangers)} responses belong to no row of the data set, the first is '{strangers[0]}'; "
+            "they were made from another version of it"
+        )
+    return [{**rows[row_id], **answer} for row_id, answer in answers.items()]
+
+
+def by_row_id(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return the rows keyed by `row_id`; a repeated one is a `DataError`."""
+    keyed: dict[str, Mapping[str, Any]] = {}
+    for row in rows:
+        if row["row_id"] in keyed:
+            raise DataError(f"row_id '{row['row_id']}' occurs more than once")
+        keyed[row["row_id"]] = row
+    return keyed

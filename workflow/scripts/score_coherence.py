@@ -1,0 +1,19 @@
+"""Score how close each response stays to its prompt."""
+
+from rebend.provenance import recorded
+
+with recorded(
+    "score_coherence", snakemake.input, snakemake.output.record, snakemake.params, snakemake.log, snakemake.threads
+) as run:
+    from rebend.coherence import dialogue_text, load_encoder
+    from rebend.config.blocks import EncoderBlock
+    from rebend.schemas import RESPONSES
+    from rebend.scores import matched, score_table
+    from rebend.storage import read_parquet, write_parquet
+
+    encoder = load_encoder(snakemake.input.get("encoder"), EncoderBlock.model_validate(run.settings["encoder"]))
+    rows = matched(read_parquet(snakemake.input.data), read_parquet(snakemake.input.responses, RESPONSES))
+    cosines = encoder.coherence([dialogue_text(r["messages"]) for r in rows], [r["response"] for r in rows])
+    scores = score_table([row["row_id"] for row in rows], cosines)
+    write_parquet(snakemake.output.scores, scores)
+    run.note(rows=scores.num_rows, not_scored=scores["score"].null_count)

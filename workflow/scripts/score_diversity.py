@@ -1,0 +1,16 @@
+"""Score how little each response repeats itself."""
+
+from rebend.provenance import recorded
+
+with recorded(
+    "score_diversity", snakemake.input, snakemake.output.record, snakemake.params, snakemake.log, snakemake.threads
+) as run:
+    from rebend.diversity import diversity
+    from rebend.schemas import RESPONSES
+    from rebend.scores import score_table
+    from rebend.storage import read_parquet, write_parquet
+
+    responses = read_parquet(snakemake.input.responses, RESPONSES)
+    scores = score_table(responses["row_id"].to_pylist(), [diversity(r) for r in responses["response"].to_pylist()])
+    write_parquet(snakemake.output.scores, scores)
+    run.note(rows=scores.num_rows, not_scored=scores["score"].null_count)
