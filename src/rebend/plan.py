@@ -11,7 +11,7 @@ from typing import Any
 from rebend import paths
 from rebend.config.blocks import Needs
 from rebend.config.load import Config
-from rebend.config.sources import Block
+from rebend.config.sources import Block, references
 from rebend.config.study import Grid
 
 
@@ -118,13 +118,26 @@ class Plan:
         found += [paths.states(*triple) for triple in self.drawn_states]
         return list(dict.fromkeys(found))
 
-    def summary(self) -> dict[str, Any]:
+    @cached_property
+    def used(self) -> dict[str, list[str]]:
+        """Section → names of the blocks that the study reaches, directly or through others."""
+        found: dict[str, dict[str, None]] = {section: {} for section in self.config.catalogue}
+        waiting: list[Block] = list(self.study.grids)
+        while waiting:
+            for _, section, _, name in references(waiting.pop()):
+                if name not in found[section] and name in self.config[section]:
+                    found[section][name] = None
+                    waiting.append(self.config[section][name])
+        return {section: list(names) for section, names in found.items()}
+
+    def summary(self, published: Path) -> dict[str, Any]:
         """Return the settings of the stages that make tables, figures and report."""
         controls = self.config["controls"]
         return {
             "study": self.name,
             "title": self.study.title,
             "paper": self.study.paper,
+            "published": str(published),
             "claims": [claim.model_dump() for claim in self.study.claims],
             "cells": [cell.described(controls[cell.control].method) for cell in self.cells],
             "bends": [
@@ -148,6 +161,50 @@ class Plan:
             if block[key] and block[key]["local"]:
                 block[key]["local"] = self.local(block[key]["local"])
         return {"name": name, "block": block}
+
+    def checkpoint_files(self, block: Any) -> list[str]:
+        """The files of a local model folder: a change of one makes the model again."""
+        if not block.local:
+            return []
+        folder = Path(self.local(block.local))
+        return sorted(str(file) for file in folder.iterdir() if file.is_file()) if folder.is_dir() else [str(folder)]
+
+    def checkpoint_settings(self, place: str, block: Any) -> dict[str, Any]:
+        """Settings of `prepare_model`: where the checkpoint comes from, and what it must have."""
+        template = getattr(block, "chat_template", None)
+        return {
+            "chat": place.startswith("models/"),
+            "hub": block.hub and block.hub.model_dump(),
+            "local": block.local and self.local(block.local),
+            "chat_template": template and Path(self.local(template)).read_text(encoding="utf-8"),
+            "n_layers": getattr(block, "n_layers", None),
+        }
+
+    def encoder_input(self, name: str) -> list[str]:
+        """The folder of an encoder; one that a package carries is no file of ours."""
+        return [] if self.config["encoders"][name].package else [paths.encoder(name)]
+
+    def value_input(self, model: str, control: str) -> list[str]:
+        """The value network that a control climbs, if it does."""
+        name = self.config["controls"][control].value
+        return [paths.value(model, name)] if name else []
+
+    def strength_input(self, model: str, control: str) -> list[str]:
+        """The file with the step size chosen for a control, if one is chosen."""
+        block = self.config["controls"][control]
+        return [paths.strength(model, block.strength_of or control)] if block.step_size == "chosen" else []
+
+    def judged_rewards(self, wildcards: Any) -> list[str]:
+        """Rewards of the responses, for a judge that compares rewards."""
+        reward = self.config["judges"][wildcards.judge].reward
+        if reward is None:
+            return []
+        return [paths.reward_scores(reward, wildcards.model, wildcards.dataset, wildcards.control)]
+
+    def reference_rewards(self, wildcards: Any) -> list[str]:
+        """Rewards of the preferred answers, for a judge that compares rewards."""
+        reward = self.config["judges"][wildcards.judge].reward
+        return [] if reward is None else [paths.reference_scores(reward, wildcards.dataset)]
 
     def needs(self, model: str) -> Needs:
         """What a job with a (bent) model asks of the machine."""

@@ -37,7 +37,7 @@ rule label_rewards:
         rewards=paths.rewards("{model}", "{activations}", "{reward}"),
         record=paths.record(paths.rewards("{model}", "{activations}", "{reward}")),
     params:
-        settings=lambda wildcards: {"reward": PLAN.scoring(wildcards.reward)},
+        settings=lambda wildcards: {"reward": settings(CONFIG["rewards"][wildcards.reward])},
         code=code_digest(SCRIPTS / "label_rewards.py"),
         progress=paths.PROGRESS,
     resources:
@@ -95,7 +95,7 @@ rule choose_strength:
         settings=lambda wildcards: {
             "control": settings(CONTROLS[wildcards.control]),
             "dtype": PLAN.dtype(wildcards.model),
-            "reward": PLAN.scoring(CONTROLS[wildcards.control].choice.reward),
+            "reward": settings(CONFIG["rewards"][CONTROLS[wildcards.control].choice.reward]),
             "encoder": settings(CONFIG["encoders"][CONTROLS[wildcards.control].choice.encoder]),
         },
         code=code_digest(SCRIPTS / "choose_strength.py"),

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from rebend.config.sources import Block, DataSource, HubModel
+from rebend.config.sources import Block, DataSource, HubModel, refers
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -38,7 +38,7 @@ class DatasetBlock(Block):
 class TinyModel(Block):
     """A small Llama trained from nothing inside the graph."""
 
-    datasets: list[str] = Field(min_length=1, description="chat data sets to train on, joined")
+    datasets: list[str] = refers("datasets", "chat data sets to train on, joined", kind="chat", min_length=1)
     vocab_size: int = Field(640, ge=300, description="pieces of the byte-level BPE that is trained first")
     hidden_size: Positive = Field(128, description="width D")
     n_layers: Positive = Field(4, description="decoder blocks L")
@@ -47,6 +47,7 @@ class TinyModel(Block):
     steps: Positive = Field(400, description="optimiser steps")
     batch_size: Positive = Field(32, description="dialogues per step")
     lr: float = Field(8.0e-3, gt=0, description="peak learning rate (warm-up, then linear decay)")
+    loss: Literal["all", "assistant"] = Field("all", description="tokens that are learned: all, or the assistant's")
     seed: int = Field(0, description="seed of weights and batches")
 
 
@@ -77,8 +78,8 @@ class ModelBlock(Block):
 class TinyReward(Block):
     """A reward model trained in the graph, started from a model's weights."""
 
-    model: str = Field(description="model block whose weights and tokenizer it starts from")
-    dataset: str = Field(description="preference data set (Bradley-Terry loss)")
+    model: str = refers("models", "model block whose weights and tokenizer it starts from")
+    dataset: str = refers("datasets", "preference data set (Bradley-Terry loss)", kind="preference")
     steps: Positive = Field(60, description="optimiser steps")
     batch_size: Positive = Field(32, description="pairs per step")
     lr: float = Field(1.0e-3, gt=0, description="peak learning rate")
@@ -153,9 +154,9 @@ class BendBlock(Block):
     """RepBend training (arXiv:2504.01550). Keys keep the released code's names; see docs/paper_index.md."""
 
     method: Literal["repbend"] = Field("repbend", description="the training method")
-    samples: str = Field(description="safety data set of single safe and unsafe answers")
-    pairs: str = Field(description="safety data set of paired safe and unsafe answers to one prompt")
-    retain: str = Field(description="chat data set on which the output distribution is held")
+    samples: str = refers("datasets", "safety data set of single safe and unsafe answers", kind="safety")
+    pairs: str = refers("datasets", "safety data set of paired safe and unsafe answers to one prompt", kind="safety")
+    retain: str = refers("datasets", "chat data set on which the output distribution is held", kind="chat")
     alpha: float = Field(0.5, ge=0, description="weight of keeping safe states (paper: 1/2)")
     beta: float = Field(0.5, ge=0, description="weight of pushing unsafe states (paper: alpha)")
     gamma: float = Field(0.1, ge=0, description="weight of gathering unsafe states (paper: beta)")
@@ -193,7 +194,7 @@ class BendBlock(Block):
 class ActivationsBlock(Block):
     """Responses sampled from a model, and the final hidden state of every generated token."""
 
-    dataset: str = Field(description="prompts data set")
+    dataset: str = refers("datasets", "prompts data set", kind="prompts")
     samples_per_prompt: Positive = Field(1, description="responses per prompt (M)")
     decoding: Decoding = Field(Decoding(), description="how they are sampled")
     prompts_per_shard: Positive = Field(1024, description="prompts whose states share one Parquet file")
@@ -203,8 +204,8 @@ class ActivationsBlock(Block):
 class ValueBlock(Block):
     """A value network on hidden states (arXiv:2406.05954, section 4)."""
 
-    activations: str = Field(description="activations block that it learns from")
-    reward: str = Field(description="reward block that labels the responses")
+    activations: str = refers("activations", "activations block that it learns from")
+    reward: str = refers("rewards", "reward block that labels the responses")
     n_layers: Literal[2, 3] = Field(2, description="linear layers, ReLU between")
     hidden_size: Positive = Field(4096, description="width of the layers between")
     lr: float = Field(1.0e-4, gt=0, description="learning rate of Adam")
@@ -221,10 +222,10 @@ class ValueBlock(Block):
 class Choice(Block):
     """How a step size is chosen: on validation prompts, never on reported ones."""
 
-    dataset: str = Field(description="validation prompts data set")
+    dataset: str = refers("datasets", "validation prompts data set", kind="prompts")
     grid: list[float] = Field(min_length=1, description="step sizes to try")
-    reward: str = Field(description="reward block of the objective")
-    encoder: str = Field(description="encoder block of the objective")
+    reward: str = refers("rewards", "reward block of the objective")
+    encoder: str = refers("encoders", "encoder block of the objective")
     min_diversity: Rate = Field(0.9, description="diversity must stay above this share of the uncontrolled one")
 
 
@@ -234,11 +235,14 @@ class ControlBlock(Block):
     method: Literal["none", "random", "prompting", "value"] = Field(
         description="`value` climbs the value network; `random` moves as far in a random direction"
     )
-    value: str | None = Field(None, description="value block (for value, random)")
+    value: str | None = refers("values", "value block (for value, random)", default=None)
     step_size: float | Literal["chosen"] | None = Field(
         None, description="α, length of one step along the gradient; `chosen`: on validation prompts"
     )
     choice: Choice | None = Field(None, description="how it is chosen")
+    strength_of: str | None = refers(
+        "controls", "take the step size chosen for that control (so `random` moves as far as `value`)", default=None
+    )
     n_steps: int | None = Field(None, gt=0, description="steps per token (n)")
     instruction: str | None = Field(None, description="put before the user's last message (for prompting)")
     decoding: Decoding = Field(Decoding(), description="how responses are generated")
@@ -254,8 +258,9 @@ class ControlBlock(Block):
                 raise ValueError(f"method '{self.method}' needs the key '{key}'")
             if key not in wanted and getattr(self, key) is not None:
                 raise ValueError(f"method '{self.method}' does not use the key '{key}'")
-        if (self.step_size == "chosen") != (self.choice is not None):
-            raise ValueError("`choice` goes with `step_size: chosen`, and only with it")
+        ways = (self.choice is not None) + (self.strength_of is not None)
+        if ways != (self.step_size == "chosen"):
+            raise ValueError("`step_size: chosen` needs exactly one of `choice`, `strength_of`; a number needs neither")
         return self
 
 
@@ -265,7 +270,7 @@ class JudgeBlock(Block):
     method: Literal["world_rubric", "reward_model", "openai"] = Field(
         description="the first two are proxies: the tiny world's own rubric, or the higher reward"
     )
-    reward: str | None = Field(None, description="reward block (for reward_model)")
+    reward: str | None = refers("rewards", "reward block (for reward_model)", default=None)
     model: str | None = Field(None, description="dated model id (for openai)")
     base_url: str | None = Field(None, description="address; OPENAI_BASE_URL if absent")
     sample: Positive | None = Field(None, description="judge so many rows, drawn with `seed`; all if absent")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from rebend.config.sources import Block, references
 from rebend.config.study import Grid, Study
 from rebend.errors import likely_typo
 
@@ -13,63 +14,36 @@ Catalogue = Mapping[str, Mapping[str, Any]]
 
 def check_references(catalogue: Catalogue, study_name: str, study: Study) -> list[str]:
     """Return one sentence per name that points nowhere or to something that does not fit."""
-    mistakes = [mistake for section in catalogue for mistake in _section(catalogue, section)]
+    mistakes = []
+    for section, blocks in catalogue.items():
+        for name, block in blocks.items():
+            mistakes += _names(catalogue, block, f"{section}.{name}")
+    mistakes += _strengths(catalogue)
     for number, grid in enumerate(study.grids):
-        mistakes += _grid(catalogue, grid, f"studies.{study_name}.grids.{number}")
+        where = f"studies.{study_name}.grids.{number}"
+        mistakes += _names(catalogue, grid, where)
+        mistakes += [*_layers(catalogue, grid, where), *_honest(catalogue, grid, where)]
+        mistakes += _world_only(catalogue, grid, where)
     return mistakes
 
 
-def _section(catalogue: Catalogue, section: str) -> Iterator[str]:
-    for name, block in catalogue[section].items():
-        where = f"{section}.{name}"
-        if section == "models" and block.tiny:
-            for dataset in block.tiny.datasets:
-                yield from _dataset(catalogue, f"{where}.tiny.datasets", dataset, "chat")
-        elif section == "rewards" and block.tiny:
-            yield from _named(catalogue, f"{where}.tiny.model", "models", block.tiny.model)
-            yield from _dataset(catalogue, f"{where}.tiny.dataset", block.tiny.dataset, "preference")
-        elif section == "bends":
-            yield from _dataset(catalogue, f"{where}.samples", block.samples, "safety")
-            yield from _dataset(catalogue, f"{where}.pairs", block.pairs, "safety")
-            yield from _dataset(catalogue, f"{where}.retain", block.retain, "chat")
-        elif section == "activations":
-            yield from _dataset(catalogue, f"{where}.dataset", block.dataset, "prompts")
-        elif section == "values":
-            yield from _named(catalogue, f"{where}.activations", "activations", block.activations)
-            yield from _named(catalogue, f"{where}.reward", "rewards", block.reward)
-        elif section == "controls":
-            yield from _control(catalogue, where, block)
-        elif section == "judges" and block.reward is not None:
-            yield from _named(catalogue, f"{where}.reward", "rewards", block.reward)
+def _names(catalogue: Catalogue, block: Block, where: str) -> Iterator[str]:
+    for key, section, kind, name in references(block):
+        if name == "none" and section == "bends":
+            continue  # the base model itself
+        known = catalogue[section]
+        if name not in known:
+            allowed = ", ".join(known) or "none"
+            yield f"{where}.{key}: no block '{name}' in {section}. Allowed: {allowed}.{likely_typo(name, known)}"
+        elif kind is not None and known[name].kind != kind:
+            yield f"{where}.{key}: '{name}' is of kind '{known[name].kind}'; kind '{kind}' is needed"
 
 
-def _control(catalogue: Catalogue, where: str, control: Any) -> Iterator[str]:
-    if control.value is not None:
-        yield from _named(catalogue, f"{where}.value", "values", control.value)
-    if control.choice is not None:
-        yield from _dataset(catalogue, f"{where}.choice.dataset", control.choice.dataset, "prompts")
-        yield from _named(catalogue, f"{where}.choice.reward", "rewards", control.choice.reward)
-        yield from _named(catalogue, f"{where}.choice.encoder", "encoders", control.choice.encoder)
-
-
-def _grid(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:
-    for key, section in (("models", "models"), ("bends", "bends"), ("controls", "controls")):
-        for name in getattr(grid, key):
-            if name != "none" or section != "bends":
-                yield from _named(catalogue, f"{where}.{key}", section, name)
-    for key, kind in (("prompts", "prompts"), ("evaluation", "evaluation")):
-        for name in getattr(grid, key):
-            yield from _dataset(catalogue, f"{where}.{key}", name, kind)
-    for key, section in (("reward", "rewards"), ("encoder", "encoders"), ("judge", "judges")):
-        if getattr(grid, key) is not None:
-            yield from _named(catalogue, f"{where}.{key}", section, getattr(grid, key))
-    if grid.safety_judge is not None:
-        yield from _named(catalogue, f"{where}.safety_judge", "safety_judges", grid.safety_judge)
-    if grid.states is not None:
-        yield from _dataset(catalogue, f"{where}.states", grid.states, "safety")
-    yield from _layers(catalogue, grid, where)
-    yield from _honest(catalogue, grid, where)
-    yield from _world_only(catalogue, grid, where)
+def _strengths(catalogue: Catalogue) -> Iterator[str]:
+    for name, control in catalogue["controls"].items():
+        other = catalogue["controls"].get(control.strength_of)
+        if other is not None and other.choice is None:
+            yield f"controls.{name}.strength_of: '{control.strength_of}' chooses no step size (it has no `choice`)"
 
 
 def _layers(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:
@@ -119,16 +93,3 @@ def _world_only(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:
             block = catalogue["datasets"].get(dataset)
             if block is not None and block.source.world is None:
                 yield f"{where}: '{name}' judges only data of the tiny world; '{dataset}' is not"
-
-
-def _dataset(catalogue: Catalogue, where: str, name: str, kind: str) -> Iterator[str]:
-    if name not in catalogue["datasets"]:
-        yield from _named(catalogue, where, "datasets", name)
-    elif catalogue["datasets"][name].kind != kind:
-        yield f"{where}: '{name}' is of kind '{catalogue['datasets'][name].kind}'; kind '{kind}' is needed"
-
-
-def _named(catalogue: Catalogue, where: str, section: str, name: str) -> Iterator[str]:
-    if name not in catalogue[section]:
-        known = ", ".join(catalogue[section]) or "none"
-        yield f"{where}: no block '{name}' in {section}. Allowed: {known}.{likely_typo(name, catalogue[section])}"

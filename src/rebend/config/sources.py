@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -11,6 +12,32 @@ class Block(BaseModel):
     """A group of settings: unknown keys are refused, text is never taken for a number."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def refers(section: str, description: str, *, kind: str | None = None, **field: Any) -> Any:
+    """Declare a key (or a list) that names blocks of `section`; data sets must be of `kind`."""
+    return Field(description=description, json_schema_extra={"refers": section, "kind": kind}, **field)
+
+
+class Reference(NamedTuple):
+    """A name inside a block that points to another block."""
+
+    key: str
+    section: str
+    kind: str | None
+    name: str
+
+
+def references(block: Block) -> Iterator[Reference]:
+    """Yield every reference of a block, in blocks nested inside it too."""
+    for key, field in type(block).model_fields.items():
+        value = getattr(block, key)
+        if isinstance(value, Block):
+            yield from (inner._replace(key=f"{key}.{inner.key}") for inner in references(value))
+        elif isinstance(field.json_schema_extra, dict) and "refers" in field.json_schema_extra and value is not None:
+            section, kind = field.json_schema_extra["refers"], field.json_schema_extra["kind"]
+            for name in value if isinstance(value, list) else [value]:
+                yield Reference(key, str(section), kind and str(kind), name)
 
 
 class HubFile(Block):

@@ -6,23 +6,25 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rebend.config.sources import Block
+from rebend.config.sources import Block, refers
 
 
 class Grid(Block):
     """Every combination of these models, bends and controls, on these data sets, with these scores."""
 
-    models: list[str] = Field(min_length=1, description="base models")
-    bends: list[str] = Field(["none"], min_length=1, description="bends; `none` is the base model itself")
-    controls: list[str] = Field(["none"], min_length=1, description="controls; `none` is plain decoding")
-    prompts: list[str] = Field([], description="prompts data sets: reward, diversity, coherence, win rate")
-    evaluation: list[str] = Field([], description="evaluation data sets: ASR and over-refusal")
-    reward: str | None = Field(None, description="reward block that scores responses; none if absent")
-    encoder: str | None = Field(None, description="encoder block for coherence; none if absent")
-    judge: str | None = Field(None, description="judge block for the win rate; none if absent")
-    safety_judge: str | None = Field(None, description="safety judge block; needed with `evaluation`")
-    states: str | None = Field(
-        None, description="safety data set of held-out answers whose hidden states are drawn before and after"
+    models: list[str] = refers("models", "base models", min_length=1)
+    bends: list[str] = refers("bends", "bends; `none` is the base model itself", default=["none"], min_length=1)
+    controls: list[str] = refers("controls", "controls", default=["none"], min_length=1)
+    prompts: list[str] = refers(
+        "datasets", "prompts data sets: reward, diversity, coherence, win rate", kind="prompts", default=[]
+    )
+    evaluation: list[str] = refers("datasets", "evaluation data sets: ASR, over-refusal", kind="evaluation", default=[])
+    reward: str | None = refers("rewards", "reward block that scores responses; no reward if absent", default=None)
+    encoder: str | None = refers("encoders", "encoder block for coherence; none if absent", default=None)
+    judge: str | None = refers("judges", "judge block for the win rate; no win rate if absent", default=None)
+    safety_judge: str | None = refers("safety_judges", "safety judge; needed with `evaluation`", default=None)
+    states: str | None = refers(
+        "datasets", "held-out answers whose hidden states are drawn before and after", kind="safety", default=None
     )
 
     @model_validator(mode="after")

@@ -1,0 +1,81 @@
+# Tables, figures and the report of a study; the study built last is also shown at the top of results/.
+
+
+rule make_tables:
+    input:
+        results=PLAN.inputs(),
+    output:
+        tables=directory(paths.study("{study}", "tables")),
+        record=paths.record(paths.study("{study}", "tables")),
+    params:
+        settings=PLAN.summary(published=HOME / "resources/published"),
+        code=code_digest(SCRIPTS / "make_tables.py"),
+        progress=paths.PROGRESS,
+    log:
+        "results/logs/make_tables/{study}.log",
+    benchmark:
+        "results/benchmarks/make_tables/{study}.tsv"
+    conda:
+        "../envs/rebend.yaml"
+    script:
+        "../scripts/make_tables.py"
+
+
+rule make_figures:
+    input:
+        tables=paths.study("{study}", "tables"),
+        results=PLAN.inputs(),
+    output:
+        figures=directory(paths.study("{study}", "figures")),
+        record=paths.record(paths.study("{study}", "figures")),
+    params:
+        settings=PLAN.summary(published=HOME / "resources/published"),
+        code=code_digest(SCRIPTS / "make_figures.py"),
+        progress=paths.PROGRESS,
+    log:
+        "results/logs/make_figures/{study}.log",
+    benchmark:
+        "results/benchmarks/make_figures/{study}.tsv"
+    conda:
+        "../envs/rebend.yaml"
+    script:
+        "../scripts/make_figures.py"
+
+
+rule make_report:
+    input:
+        tables=paths.study("{study}", "tables"),
+        figures=paths.study("{study}", "figures"),
+    output:
+        report=report(paths.study("{study}", "report.html"), caption="../report/report.rst", category="Study"),
+        record=paths.record(paths.study("{study}", "report.html")),
+    params:
+        settings=PLAN.summary(published=HOME / "resources/published"),
+        code=code_digest(SCRIPTS / "make_report.py"),
+        progress=paths.PROGRESS,
+    log:
+        "results/logs/make_report/{study}.log",
+    benchmark:
+        "results/benchmarks/make_report/{study}.tsv"
+    conda:
+        "../envs/rebend.yaml"
+    script:
+        "../scripts/make_report.py"
+
+
+rule publish:
+    input:
+        tables=paths.study(PLAN.name, "tables"),
+        figures=paths.study(PLAN.name, "figures"),
+        report=paths.study(PLAN.name, "report.html"),
+    output:
+        tables=directory("results/tables"),
+        figures=directory("results/figures"),
+        report="results/report.html",
+    log:
+        "results/logs/publish.log",
+    conda:
+        "../envs/rebend.yaml"
+    shell:
+        "( cp -r {input.tables}/. {output.tables} && cp -r {input.figures}/. {output.figures}"
+        " && cp {input.report} {output.report} ) > {log} 2>&1"

@@ -1,0 +1,136 @@
+# One score per response: reward, diversity, coherence, win rate, safety.
+
+
+rule score_reward:
+    input:
+        responses=paths.responses("{model}", "{dataset}", "{control}"),
+        data=paths.data("{dataset}"),
+        reward=paths.reward_model("{reward}"),
+    output:
+        scores=paths.reward_scores("{reward}", "{model}", "{dataset}", "{control}"),
+        record=paths.record(paths.reward_scores("{reward}", "{model}", "{dataset}", "{control}")),
+    params:
+        settings=lambda wildcards: {"reward": settings(CONFIG["rewards"][wildcards.reward])},
+        code=code_digest(SCRIPTS / "score_reward.py"),
+        progress=paths.PROGRESS,
+    resources:
+        **resources(lambda wildcards: CONFIG["rewards"][wildcards.reward].needs),
+    log:
+        "results/logs/score_reward/{reward}/{model}/{dataset}/{control}.log",
+    benchmark:
+        "results/benchmarks/score_reward/{reward}/{model}/{dataset}/{control}.tsv"
+    conda:
+        "../envs/rebend.yaml"
+    script:
+        "../scripts/score_reward.py"
+
+
+rule score_references:
+    input:
+        data=paths.data("{dataset}"),
+        reward=paths.reward_model("{reward}"),
+    output:
+        scores=paths.reference_scores("{reward}", "{dataset}"),
+        record=paths.record(paths.reference_scores("{reward}", "{dataset}")),
+    params:
+        settings=lambda wildcards: {"reward": settings(CONFIG["rewards"][wildcards.reward])},
+        code=code_digest(SCRIPTS / "score_references.py"),
+        progress=paths.PROGRESS,
+    resources:
+        **resources(lambda wildcards: CONFIG["rewards"][wildcards.reward].needs),
+    log:
+        "results/logs/score_references/{reward}/{dataset}.log",
+    benchmark:
+        "results/benchmarks/score_references/{reward}/{dataset}.tsv"
+    conda:
+        "../envs/rebend.yaml"
+    script:
+        "../scripts/score_references.py"
+
+
+rule score_diversity:
+    input:
+        responses=paths.responses("{model}", "{dataset}", "{control}"),
+    output:
+        scores=paths.diversity_scores("{model}", "{dataset}", "{control}"),
+        record=paths.record(paths.diversity_scores("{model}", "{dataset}", "{control}")),
+    params:
+        settings={},
+        code=code_digest(SCRIPTS / "score_diversity.py"),
+        progress=paths.PROGRESS,
+    log:
+        "results/logs/score_diversity/{model}/{dataset}/{control}.log",
+    benchmark:
+        "results/benchmarks/score_diversity/{model}/{dataset}/{control}.tsv"
+    conda:
+        "../envs/rebend.yaml"
+    script:
+        "../scripts/score_diversity.py"
+
+
+rule score_coherence:
+    input:
+        responses=paths.responses("{model}", "{dataset}", "{control}"),
+        data=paths.data("{dataset}"),
+        encoder=lambda wildcards: PLAN.encoder_input(wildcards.encoder),
+    output:
+        scores=paths.coherence_scores("{encoder}", "{model}", "{dataset}", "{control}"),
+        record=paths.record(paths.coherence_scores("{encoder}", "{model}", "{dataset}", "{control}")),
+    params:
+        settings=lambda wildcards: {"encoder": settings(CONFIG["encoders"][wildcards.encoder])},
+        code=code_digest(SCRIPTS / "score_coherence.py"),
+        progress=paths.PROGRESS,
+    resources:
+        **resources(lambda wildcards: CONFIG["encoders"][wildcards.encoder].needs),
+    log:
+        "results/logs/score_coherence/{encoder}/{model}/{dataset}/{control}.log",
+    benchmark:
+        "results/benchmarks/score_coherence/{encoder}/{model}/{dataset}/{control}.tsv"
+    conda:
+        "../envs/rebend.yaml"
+    script:
+        "../scripts/score_coherence.py"
+
+
+rule judge_win_rate:
+    input:
+        responses=paths.responses("{model}", "{dataset}", "{control}"),
+        data=paths.data("{dataset}"),
+        rewards=lambda wildcards: PLAN.judged_rewards(wildcards),
+        reference_rewards=lambda wildcards: PLAN.reference_rewards(wildcards),
+    output:
+        verdicts=paths.verdicts("{judge}", "{model}", "{dataset}", "{control}"),
+        record=paths.record(paths.verdicts("{judge}", "{model}", "{dataset}", "{control}")),
+    params:
+        settings=lambda wildcards: {"judge": settings(CONFIG["judges"][wildcards.judge])},
+        code=code_digest(SCRIPTS / "judge_win_rate.py"),
+        progress=paths.PROGRESS,
+    log:
+        "results/logs/judge_win_rate/{judge}/{model}/{dataset}/{control}.log",
+    benchmark:
+        "results/benchmarks/judge_win_rate/{judge}/{model}/{dataset}/{control}.tsv"
+    conda:
+        "../envs/rebend.yaml"
+    script:
+        "../scripts/judge_win_rate.py"
+
+
+rule score_safety:
+    input:
+        responses=paths.responses("{model}", "{dataset}", "{control}"),
+        data=paths.data("{dataset}"),
+    output:
+        verdicts=paths.safety("{safety_judge}", "{model}", "{dataset}", "{control}"),
+        record=paths.record(paths.safety("{safety_judge}", "{model}", "{dataset}", "{control}")),
+    params:
+        settings=lambda wildcards: {"safety_judge": settings(CONFIG["safety_judges"][wildcards.safety_judge])},
+        code=code_digest(SCRIPTS / "score_safety.py"),
+        progress=paths.PROGRESS,
+    log:
+        "results/logs/score_safety/{safety_judge}/{model}/{dataset}/{control}.log",
+    benchmark:
+        "results/benchmarks/score_safety/{safety_judge}/{model}/{dataset}/{control}.tsv"
+    conda:
+        "../envs/rebend.yaml"
+    script:
+        "../scripts/score_safety.py"

@@ -1,0 +1,18 @@
+"""Take over a checkpoint from the hub or a local folder, after checking that it is whole."""
+
+from rebend.provenance import recorded
+
+with recorded(
+    "prepare_model", snakemake.input, snakemake.output.record, snakemake.params, snakemake.log, snakemake.threads
+) as run:
+    from rebend.config.sources import HubModel
+    from rebend.fetch import fetch_model
+    from rebend.models import check_checkpoint, link_checkpoint, stamp
+    from rebend.storage import whole_directory
+
+    wanted = run.settings
+    source = wanted["local"] or fetch_model(HubModel.model_validate(wanted["hub"]))
+    with whole_directory(snakemake.output.model) as folder:
+        link_checkpoint(source, folder, chat_template=wanted["chat_template"])
+        check_checkpoint(folder, n_layers=wanted["n_layers"], chat=wanted["chat"])
+        run.note(fingerprint=stamp(folder), source=str(source))
