@@ -1,0 +1,106 @@
+"""LoRA adapters in PEFT's layout: put on a model, switched off for reference, written and loaded offline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from rebend.config.blocks import BendBlock
+from rebend.errors import ModelError
+from rebend.models import Policy
+from rebend.storage import read_json, write_json
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+
+
+def add_adapter(policy: Policy, settings: BendBlock, blocks: Sequence[int]) -> PeftModel:
+    """Put a fresh LoRA adapter (float32, drawn with torch's seed) on every linear module of the given blocks."""
+    pattern, modules = linear_modules(policy.model)
+    config = LoraConfig(
+        r=settings.lora_r,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=modules,
+        layers_to_transform=list(blocks),
+        layers_pattern=pattern,
+        task_type="CAUSAL_LM",
+    )
+    return _wrapped(policy, config)
+
+
+def linear_modules(model: PreTrainedModel) -> tuple[str, list[str]]:
+    """Return the name of the model's list of decoder blocks and those of the linear modules in a block.
+
+    They are looked for rather than known, so that Llama ("layers", q_proj ...), Falcon ("h", query_key_value
+    ...) and others need no table. Raises `ModelError` if there is no such list or nothing linear in it.
+    """
+    n_layers = model.config.num_hidden_layers
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == n_layers:
+            found = {inner.rsplit(".", 1)[-1] for inner, part in module.named_modules() if isinstance(part, nn.Linear)}
+            if found:
+                return name.rsplit(".", 1)[-1], sorted(found)
+    raise ModelError(f"{type(model).__name__}: no list of {n_layers} decoder blocks with linear modules was found")
+
+
+@contextmanager
+def reference_pass(model: PeftModel) -> Iterator[None]:
+    """Inside the block: the model without its adapter, in eval mode, without gradient."""
+    model.eval()
+    with torch.no_grad(), model.disable_adapter():
+        yield
+
+
+def adapter_weights(model: PeftModel) -> dict[str, Tensor]:
+    """Copy the adapter's weights to the CPU, by PEFT's names in alphabetical order."""
+    weights = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return {name: weights[name].detach().cpu().clone().contiguous() for name in sorted(weights)}
+
+
+def write_adapter(model: PeftModel, folder: Path, base_name: str) -> None:
+    """Write configuration and weights to `folder`, the same bytes each time.
+
+    PEFT's own saving may ask the hub whether the vocabulary was changed, and loses the weights if it cannot.
+    """
+    config = model.peft_config["default"].to_dict()
+    config = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+    save_file(adapter_weights(model), folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    write_json(folder / CONFIG_FILE, config | {"base_model_name_or_path": base_name, "inference_mode": True})
+
+
+def load_adapter(policy: Policy, folder: str | Path) -> PeftModel:
+    """Put the adapter of `folder` on a model, in eval mode. Raises `ModelError` if it is incomplete or does not fit."""
+    folder = Path(folder)
+    config = LoraConfig(**read_json(folder / CONFIG_FILE))
+    try:
+        weights = load_file(folder / WEIGHTS_FILE)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{folder / WEIGHTS_FILE}: not a readable adapter ({error})") from error
+    model = _wrapped(policy, config)
+    expected = adapter_weights(model)
+    unlike = sorted(
+        name
+        for name in weights.keys() | expected.keys()
+        if name not in weights or name not in expected or weights[name].shape != expected[name].shape
+    )
+    if unlike:
+        raise ModelError(f"{folder}: the adapter does not fit the model; {len(unlike)} weights differ: {unlike[:4]}")
+    set_peft_model_state_dict(model, weights)
+    return model.eval()
+
+
+def _wrapped(policy: Policy, config: Any) -> PeftModel:
+    model = get_peft_model(policy.model, config)
+    if not isinstance(model, PeftModel):
+        raise ModelError(f"{type(policy.model).__name__}: PEFT cannot put a LoRA adapter on it")
+    return model
