@@ -1,0 +1,133 @@
+"""Estimates with intervals. What was not scored is left out of the estimate and counted beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.95
+RESAMPLES = 2000
+_BATCH_VALUES = 2_000_000  # resampled values held at a time
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95 % interval, of `n` scored rows; None where it cannot be known."""
+
+    estimate: float | None
+    ci_low: float | None
+    ci_high: float | None
+    n: int
+    not_scored: int
+
+
+def mean(values: Sequence[float | None], seed: int = 0) -> Estimate:
+    """Return the mean with its bootstrap interval (percentiles of `RESAMPLES` means, drawn with `seed`)."""
+    scored = _scored(values)
+    missing = len(values) - len(scored)
+    if not len(scored):
+        return Estimate(None, None, None, 0, missing)
+    low, high = _bootstrap(scored, seed)
+    return Estimate(float(scored.mean()), low, high, len(scored), missing)
+
+
+def rate(outcomes: Sequence[bool | None]) -> Estimate:
+    """Return the share of true among what is not None, with Wilson's interval."""
+    scored = [bool(outcome) for outcome in outcomes if outcome is not None]
+    missing = len(outcomes) - len(scored)
+    if not scored:
+        return Estimate(None, None, None, 0, missing)
+    hits = sum(scored)
+    low, high = wilson(hits, len(scored))
+    return Estimate(hits / len(scored), low, high, len(scored), missing)
+
+
+def wilson(hits: int, n: int) -> tuple[float, float]:
+    """Return Wilson's score interval of `hits` in `n` > 0."""
+    interval = stats.binomtest(hits, n).proportion_ci(confidence_level=LEVEL, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def paired_gain(values: Sequence[float | None], baseline: Sequence[float | None], seed: int = 0) -> Estimate:
+    """Return the mean of value - baseline over rows that both scored, with its bootstrap interval.
+
+    Raises `ValueError` if the two are not equally long: row i must be the same prompt in both.
+    """
+    pairs = _pairs(values, baseline)
+    differences: list[float | None] = [None if pair is None else pair[0] - pair[1] for pair in pairs]
+    return mean(differences, seed)
+
+
+def paired_ratio(values: Sequence[float | None], baseline: Sequence[float | None], seed: int = 0) -> Estimate:
+    """Return mean(values) / mean(baseline) over rows that both scored, with its bootstrap interval.
+
+    Rows are drawn as pairs. Unknown if a mean of the baseline, or of a draw of it, is not above zero.
+    """
+    pairs = _pairs(values, baseline)
+    both = np.array([pair for pair in pairs if pair is not None], dtype=float).reshape(-1, 2)
+    missing = len(pairs) - len(both)
+    if not len(both) or both[:, 1].mean() <= 0:
+        return Estimate(None, None, None, len(both), missing)
+    rng = np.random.default_rng(seed)
+    means = np.stack([both[rng.integers(len(both), size=len(both))].mean(axis=0) for _ in range(RESAMPLES)])
+    point = float(both[:, 0].mean() / both[:, 1].mean())
+    if len(both) < 2 or means[:, 1].min() <= 0:
+        return Estimate(point, None, None, len(both), missing)
+    low, high = np.quantile(means[:, 0] / means[:, 1], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(point, float(low), float(high), len(both), missing)
+
+
+def relative_reduction(outcomes: Sequence[bool | None], baseline: Sequence[bool | None]) -> Estimate:
+    """Return 1 - rate(outcomes) / rate(baseline), with an interval that holds at rates of 0 and 1 too.
+
+    The interval is MOVER-R (Donner and Zou, Stat. Methods Med. Res. 2012, 21(4), 347) of two Wilson
+    intervals taken as independent, which is cautious for the same prompts asked twice. Unknown if the
+    baseline's rate is 0: nothing can be reduced. `n` and `not_scored` are those of `outcomes`.
+    """
+    ours, theirs = rate(outcomes), rate(baseline)
+    if not ours.n or not theirs.n or not theirs.estimate:
+        return Estimate(None, None, None, ours.n, ours.not_scored)
+    p, l1, u1 = _floats(ours)
+    q, l2, u2 = _floats(theirs)
+    product = p * q
+    low = (product - math.sqrt(max(0.0, product**2 - l1 * u2 * (2 * p - l1) * (2 * q - u2)))) / (u2 * (2 * q - u2))
+    high = (product + math.sqrt(max(0.0, product**2 - u1 * l2 * (2 * p - u1) * (2 * q - l2)))) / (l2 * (2 * q - l2))
+    return Estimate(1 - p / q, 1 - high, 1 - max(0.0, low), ours.n, ours.not_scored)
+
+
+def _bootstrap(scored: np.ndarray, seed: int) -> tuple[float | None, float | None]:
+    """Percentile interval of the mean; unknown for a single value, of no width for equal ones."""
+    if len(scored) < 2:
+        return None, None
+    if np.ptp(scored) == 0:
+        return float(scored[0]), float(scored[0])
+    interval = stats.bootstrap(
+        (scored,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        batch=max(1, _BATCH_VALUES // len(scored)),
+        confidence_level=LEVEL,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(interval.low), float(interval.high)
+
+
+def _scored(values: Sequence[float | None]) -> np.ndarray:
+    return np.array([value for value in values if value is not None and math.isfinite(value)], dtype=float)
+
+
+def _pairs(values: Sequence[float | None], baseline: Sequence[float | None]) -> list[tuple[float, float] | None]:
+    if len(values) != len(baseline):
+        raise ValueError(f"{len(values)} values cannot be paired with {len(baseline)} of the baseline")
+    return [None if a is None or b is None else (a, b) for a, b in zip(values, baseline, strict=True)]
+
+
+def _floats(figure: Estimate) -> tuple[float, float, float]:
+    """Estimate and interval of a rate that is known to be there."""
+    assert figure.estimate is not None and figure.ci_low is not None and figure.ci_high is not None
+    return figure.estimate, figure.ci_low, figure.ci_high
