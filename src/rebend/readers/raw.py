@@ -1,0 +1,145 @@
+"""Rows of a source file as plain dicts, with the place where each stands, whatever the file format.
+
+Text formats need the standard library only, so that a source can be looked at while Snakemake starts.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import sys
+import zlib
+from collections.abc import Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from rebend.errors import DataError
+
+Row = dict[str, Any]
+FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+
+
+class Placed(NamedTuple):
+    """A row, its number (a line where the format has lines, else a count from 1) and its place in words."""
+
+    number: int
+    place: str
+    row: Row
+
+
+def file_format(path: Path) -> str:
+    """Return which of `FORMATS` a file is in, by its name (a `.gz` at the end does not count)."""
+    name = path.name.lower().removesuffix(".gz")
+    found = next((ending for ending in FORMATS if name.endswith(ending)), None)
+    if found is None:
+        raise DataError(f"{path}: unknown file type. Allowed: {', '.join(FORMATS)}, each also with .gz at the end")
+    if found == ".parquet" and path.suffix.lower() == ".gz":
+        raise DataError(f"{path}: a Parquet file is compressed inside; unpack it")
+    return found
+
+
+def read_rows(path: Path, limit: int | None = None) -> Iterator[Placed]:
+    """Yield the rows of `path`, at most `limit`; a damaged file or row is a `DataError` with file and line."""
+    kind = file_format(path)
+    if kind == ".parquet":
+        yield from islice(_parquet(path), limit)
+        return
+    try:
+        with _opened(path) as stream:
+            rows = _delimited(path, stream, kind) if kind in (".csv", ".tsv") else _json(path, stream)
+            yield from islice(rows, limit)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start} of a block)") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+
+
+def header(path: Path) -> list[str] | None:
+    """Return the column names of a CSV or TSV file; None for formats whose rows name their own."""
+    kind = file_format(path)
+    if kind not in (".csv", ".tsv"):
+        return None
+    with _opened(path) as stream:
+        return next(csv.reader(stream, delimiter=_delimiter(kind)), [])
+
+
+def _opened(path: Path) -> IO[str]:
+    if path.suffix.lower() == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
+
+
+def _delimiter(kind: str) -> str:
+    return "," if kind == ".csv" else "\t"
+
+
+def _delimited(path: Path, stream: IO[str], kind: str) -> Iterator[Placed]:
+    """Rows of a table; a quoted field may span lines, so a row is placed at the line where it begins."""
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    reader = csv.reader(stream, delimiter=_delimiter(kind), strict=True)
+    names: list[str] | None = None
+    line = 1
+    try:
+        for fields in reader:
+            place = f"{path}:{line}"
+            start, line = line, reader.line_num + 1
+            if not fields:
+                continue
+            if names is None:
+                names = fields
+            elif len(fields) != len(names):
+                raise DataError(f"{place}: {len(fields)} fields where the first line has {len(names)}")
+            else:
+                yield Placed(start, place, dict(zip(names, fields, strict=True)))
+    except csv.Error as error:
+        raise DataError(f"{path}:{line}: not readable as a table ({error})") from error
+
+
+def _json(path: Path, stream: IO[str]) -> Iterator[Placed]:
+    """One object per line, or one list of objects (`.json` files of the hub are either)."""
+    first = stream.readline()
+    if first.lstrip().startswith("["):
+        yield from _json_list(path, first + stream.read())
+        return
+    for number, line in enumerate(chain([first], stream), start=1):
+        if not line.strip():
+            continue
+        place = f"{path}:{number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{place}: not a JSON object ({error.msg}, column {error.colno})") from error
+        yield Placed(number, place, _object(row, place))
+
+
+def _json_list(path: Path, text: str) -> Iterator[Placed]:
+    try:
+        rows = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{error.lineno}: not a JSON list ({error.msg})") from error
+    for number, row in enumerate(rows, start=1):
+        place = f"{path}, row {number}"
+        yield Placed(number, place, _object(row, place))
+
+
+def _object(row: object, place: str) -> Row:
+    if not isinstance(row, dict):
+        raise DataError(f"{place}: an object with named columns is expected, got {str(row)[:60]!r}")
+    return row
+
+
+def _parquet(path: Path) -> Iterator[Placed]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=1024):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield Placed(number, f"{path}, row {number}", row)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: not a readable Parquet file ({error})") from error
