@@ -1,0 +1,34 @@
+"""Bring a data set from its source into the one Parquet schema of its kind."""
+
+from rebend.provenance import recorded
+
+with recorded(
+    "prepare_dataset",
+    snakemake.input,
+    snakemake.output.record,
+    snakemake.params,
+    snakemake.log,
+    snakemake.threads,
+) as run:
+    import shutil
+
+    from rebend.config.blocks import DatasetBlock
+    from rebend.datasets import prepare_dataset
+    from rebend.fetch import fetch, file_digest
+    from rebend.storage import write_parquet
+
+    block = DatasetBlock.model_validate(run.settings["block"])
+    source = fetch(block.source, run.progress)
+    reference = fetch(block.reference, run.progress) if block.reference else None
+    prepared = prepare_dataset(block, source, reference)
+    write_parquet(snakemake.output.data, prepared.table, {"kind": block.kind, "reader": block.reader})
+    run.note(
+        rows=prepared.table.num_rows,
+        read=prepared.read,
+        dropped=prepared.dropped,
+        repeated=prepared.repeated,
+        source_sha256=source and file_digest(source),
+        reference_sha256=reference and file_digest(reference),
+    )
+    print(f"{prepared.table.num_rows} of {prepared.read} rows; left out: {prepared.dropped or 'none'}")
+    shutil.rmtree(run.progress, ignore_errors=True)
