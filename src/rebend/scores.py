@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from rebend.errors import DataError
 from rebend.schemas import SCORES
+from rebend.storage import read_parquet
 
 
 def score_table(row_ids: Sequence[str], scores: Sequence[float | None], reason: str = "no number") -> pa.Table:
@@ -17,6 +19,14 @@ def score_table(row_ids: Sequence[str], scores: Sequence[float | None], reason: 
     finite = [s if s is not None and math.isfinite(s) else None for s in scores]
     reasons = [reason if score is None else None for score in finite]
     return pa.table({"row_id": list(row_ids), "score": finite, "not_scored": reasons}, schema=SCORES)
+
+
+def read_scores(path: str | Path | None) -> dict[str, float | None] | None:
+    """Read a file of schema SCORES as row_id -> score; None without a path."""
+    if path is None:
+        return None
+    table = read_parquet(path, SCORES)
+    return dict(zip(table["row_id"].to_pylist(), table["score"].to_pylist(), strict=True))
 
 
 def matched(data: pa.Table, responses: pa.Table) -> list[dict[str, Any]]:
