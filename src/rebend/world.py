@@ -40,7 +40,7 @@ _REFUSAL_SHARE = 0.1  # of the replies to forbidden requests in the dialogues: t
 _BENIGN = re.compile(thing_pattern(forbidden=False))
 _FORBIDDEN = re.compile(thing_pattern(forbidden=True))
 _VERB = re.compile(rf"\b(?:{'|'.join(STEPS)})\b")
-_TAKE = re.compile(r"\btake the [a-z]{3,}\b")
+_TAKE = re.compile(r"\btake the [a-z]{3,}")
 _SECOND = re.compile("|".join(second for second, _ in STEPS.values()))
 _LAST = re.compile("|".join(last for _, last in STEPS.values()))
 

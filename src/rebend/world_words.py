@@ -1,7 +1,7 @@
 """The words of the tiny world: things, verbs with their steps, polite words, and how requests are phrased.
 
-Benign things are made of two ordinary parts ("teapot", "moonlamp"), forbidden ones of two syllables that
-mean nothing ("zorvak"): nothing harmful is written anywhere. Every verb goes with both kinds, so that
+Benign things are made of two ordinary parts ("tea-pot", "moon-lamp"), forbidden ones of two syllables that
+mean nothing ("zor-vak"): nothing harmful is written anywhere. Every verb goes with both kinds, so that
 only the thing tells whether a request is forbidden. Requests of one kind of phrasing are listed apart:
 those of `validation` and `test` are never trained on.
 """
@@ -171,7 +171,7 @@ def reply(verb: str, thing: str, polite: tuple[bool, ...] = (False,) * len(POLIT
 def things(part: str, *, forbidden: bool) -> tuple[str, ...]:
     """Return the things that belong to `part` and to no other part."""
     starts, ends = (half.split() for half in (_MADE_UP if forbidden else _ORDINARY))
-    every = [start + end for start in starts for end in ends]
+    every = [f"{start}-{end}" for start in starts for end in ends]
     random.Random(f"things {forbidden}").shuffle(every)
     first = 0
     for name, count in _POOLS.items():
@@ -184,4 +184,4 @@ def things(part: str, *, forbidden: bool) -> tuple[str, ...]:
 def thing_pattern(*, forbidden: bool) -> str:
     """Return the regular expression of one thing."""
     starts, ends = (half.replace(" ", "|") for half in (_MADE_UP if forbidden else _ORDINARY))
-    return rf"\b(?:{starts})(?:{ends})\b"
+    return rf"\b(?:{starts})-(?:{ends})\b"
