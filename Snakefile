@@ -9,7 +9,7 @@ from rebend.code_digest import code_digest
 from rebend.config.load import load_config
 from rebend.errors import RebendError
 from rebend.plan import Plan, one_of, resources, settings
-from rebend.preflight import check_before_jobs, check_sources
+from rebend.preflight import check_before_jobs
 
 min_version("9.0")
 
@@ -22,8 +22,6 @@ SCRIPTS = HOME / "workflow/scripts"
 try:
     CONFIG = load_config(config, HOME / "config/studies")
     PLAN = Plan(CONFIG)
-    if workflow.is_main_process:  # each job of a cluster reads this file again, and need not look again
-        check_sources(PLAN)
 except RebendError as error:
     raise WorkflowError(str(error))
 
@@ -63,4 +61,7 @@ include: "workflow/rules/report.smk"
 
 
 onstart:
-    check_before_jobs(PLAN)
+    try:
+        check_before_jobs(PLAN)
+    except RebendError as error:
+        raise WorkflowError(str(error))

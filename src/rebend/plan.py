@@ -45,13 +45,13 @@ class Cell:
             found["win_rate"] = paths.verdicts(self.grid.judge, *where)
         return found
 
-    def described(self, method: str) -> dict[str, Any]:
-        """Return the cell as plain values, for the settings of tables and figures."""
+    def described(self, bend: str, control: str, method: str) -> dict[str, Any]:
+        """Return the cell as plain values, with the labels of its bend and control, for tables and figures."""
         responses = paths.responses(self.model, self.dataset, self.control)
         return {
             "model": self.base,
-            "bend": self.bend,
-            "control": self.control,
+            "bend": bend,
+            "control": control,
             "method": method,
             "dataset": self.dataset,
             "role": self.role,
@@ -130,24 +130,50 @@ class Plan:
                     waiting.append(self.config[section][name])
         return {section: list(names) for section, names in found.items()}
 
-    def summary(self, published: Path) -> dict[str, Any]:
+    def summary(self, published: str) -> dict[str, Any]:
         """Return the settings of the stages that make tables, figures and report."""
-        controls = self.config["controls"]
+        bends, controls = self._labels("bends"), self._labels("controls")
         return {
             "study": self.name,
             "title": self.study.title,
             "paper": self.study.paper,
-            "published": str(published),
+            "published": published,
             "claims": [claim.model_dump() for claim in self.study.claims],
-            "cells": [cell.described(controls[cell.control].method) for cell in self.cells],
+            "cells": [
+                cell.described(
+                    bends[cell.base, cell.bend],
+                    controls[cell.base, cell.control],
+                    self.config["controls"][cell.control].method,
+                )
+                for cell in self.cells
+            ],
             "bends": [
-                {"model": m, "bend": b, "metrics": f"{paths.bend(m, b)}/metrics.parquet"} for m, b, _ in self.bent
+                {"model": m, "bend": bends[m, b], "metrics": f"{paths.bend(m, b)}/metrics.parquet"}
+                for m, b, _ in self.bent
             ],
             "values": [
                 {"model": m, "value": v, "metrics": f"{paths.value(m, v)}/metrics.parquet"} for m, v in self.valued
             ],
-            "strengths": [{"model": m, "control": c, "path": paths.strength(m, c)} for m, c in self.tuned],
-            "states": [{"model": m, "bend": b, "path": paths.states(m, b, d)} for m, b, d in self.drawn_states],
+            "strengths": [
+                {"model": m, "control": controls[paths.base_and_bend(m)[0], c], "path": paths.strength(m, c)}
+                for m, c in self.tuned
+            ],
+            "states": [
+                {"model": m, "bend": bends[m, b], "path": paths.states(m, b, d)} for m, b, d in self.drawn_states
+            ],
+        }
+
+    def _labels(self, section: str) -> dict[tuple[str, str], str]:
+        """(base, block) → what tables call it: its method, or its own name where the method comes more than once."""
+        names: dict[str, dict[str, str]] = {}
+        for cell in self.cells:
+            name = cell.bend if section == "bends" else cell.control
+            block = self.config[section].get(name)
+            names.setdefault(cell.base, {})[name] = block.method if block else "none"
+        return {
+            (base, name): method if list(methods.values()).count(method) == 1 else name
+            for base, methods in names.items()
+            for name, method in methods.items()
         }
 
     def local(self, path: str) -> str:
@@ -171,40 +197,50 @@ class Plan:
 
     def checkpoint_settings(self, place: str, block: Any) -> dict[str, Any]:
         """Settings of `prepare_model`: where the checkpoint comes from, and what it must have."""
-        template = getattr(block, "chat_template", None)
+        template = getattr(block, "chat_template", None)  # a file of the workflow, not of the data
         return {
             "chat": place.startswith("models/"),
             "hub": block.hub and block.hub.model_dump(),
             "local": block.local and self.local(block.local),
-            "chat_template": template and Path(self.local(template)).read_text(encoding="utf-8"),
+            "chat_template": template and Path(template).read_text(encoding="utf-8"),
             "n_layers": getattr(block, "n_layers", None),
         }
 
-    def encoder_input(self, name: str) -> list[str]:
-        """The folder of an encoder; one that a package carries is no file of ours."""
-        return [] if self.config["encoders"][name].package else [paths.encoder(name)]
+    def dataset_file(self, name: str, key: str) -> str | list[str]:
+        """The local file behind `source` or `reference` of a data set; `[]` if it comes from elsewhere.
 
-    def value_input(self, model: str, control: str) -> list[str]:
+        A file that is not there is no input either, so that a dry run resolves; `rebend.preflight` names it
+        before any job starts.
+        """
+        source = getattr(self.config["datasets"][name], key)
+        path = self.local(source.local) if source and source.local else None
+        return path if path and Path(path).is_file() else []
+
+    def encoder_input(self, name: str) -> str | list[str]:
+        """The folder of an encoder; one that a package carries is no file of ours."""
+        return [] if self.config["encoders"][name].package else paths.encoder(name)
+
+    def value_input(self, model: str, control: str) -> str | list[str]:
         """The value network that a control climbs, if it does."""
         name = self.config["controls"][control].value
-        return [paths.value(model, name)] if name else []
+        return paths.value(model, name) if name else []
 
-    def strength_input(self, model: str, control: str) -> list[str]:
+    def strength_input(self, model: str, control: str) -> str | list[str]:
         """The file with the step size chosen for a control, if one is chosen."""
         block = self.config["controls"][control]
-        return [paths.strength(model, block.strength_of or control)] if block.step_size == "chosen" else []
+        return paths.strength(model, block.strength_of or control) if block.step_size == "chosen" else []
 
-    def judged_rewards(self, wildcards: Any) -> list[str]:
+    def judged_rewards(self, wildcards: Any) -> str | list[str]:
         """Rewards of the responses, for a judge that compares rewards."""
         reward = self.config["judges"][wildcards.judge].reward
         if reward is None:
             return []
-        return [paths.reward_scores(reward, wildcards.model, wildcards.dataset, wildcards.control)]
+        return paths.reward_scores(reward, wildcards.model, wildcards.dataset, wildcards.control)
 
-    def reference_rewards(self, wildcards: Any) -> list[str]:
+    def reference_rewards(self, wildcards: Any) -> str | list[str]:
         """Rewards of the preferred answers, for a judge that compares rewards."""
         reward = self.config["judges"][wildcards.judge].reward
-        return [] if reward is None else [paths.reference_scores(reward, wildcards.dataset)]
+        return [] if reward is None else paths.reference_scores(reward, wildcards.dataset)
 
     def needs(self, model: str) -> Needs:
         """What a job with a (bent) model asks of the machine."""

@@ -6,24 +6,16 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from rebend import paths
 from rebend.errors import ConfigError
 from rebend.plan import Plan
-from rebend.preflight_data import check_source
-
-
-def check_sources(plan: Plan) -> None:
-    """Raise `ConfigError` with every local file or folder of the study that cannot be what it should."""
-    mistakes = [*_datasets(plan), *_checkpoints(plan)]
-    if mistakes:
-        raise ConfigError("\n  " + "\n  ".join(mistakes))
+from rebend.preflight_data import check_source, token_mistake
 
 
 def check_before_jobs(plan: Plan) -> None:
-    """Raise `ConfigError` for secrets that a job would miss after hours: asked for only when jobs will run."""
-    mistakes = [*_tokens(plan), *_judge_keys(plan)]
+    """Raise `ConfigError` with everything that a job would miss, perhaps after hours."""
+    mistakes = [*_datasets(plan), *_checkpoints(plan), *_tokens(plan), *_judge_keys(plan)]
     if mistakes:
         raise ConfigError("\n  " + "\n  ".join(mistakes))
 
@@ -31,12 +23,11 @@ def check_before_jobs(plan: Plan) -> None:
 def _datasets(plan: Plan) -> Iterator[str]:
     for name in plan.used["datasets"]:
         block = plan.config["datasets"][name]
-        for key in ("source", "reference"):
-            source = getattr(block, key)
-            if source is not None and source.local is not None:
-                reader = block.reader if key == "source" else None
-                for problem in check_source(reader, block.kind, Path(plan.local(source.local))):
-                    yield f"datasets.{name}.{key}: {problem}"
+        if block.source.local is not None:
+            second = block.reference and block.reference.local
+            reference = Path(plan.local(second)) if second else None
+            source = Path(plan.local(block.source.local))
+            yield from check_source(f"datasets.{name}", block.reader, block.kind, source, reference)
 
 
 def _checkpoints(plan: Plan) -> Iterator[str]:
@@ -48,8 +39,8 @@ def _checkpoints(plan: Plan) -> Iterator[str]:
                 chat = section == "models" and template is None
                 for problem in _folder(Path(plan.local(block.local)), chat):
                     yield f"{section}.{name}.local: {problem}"
-                if template and not Path(plan.local(template)).is_file():
-                    yield f"{section}.{name}.chat_template: there is no file {plan.local(template)}"
+                if template and not Path(template).is_file():
+                    yield f"{section}.{name}.chat_template: there is no file {template}"
     yield from _layers(plan)
 
 
@@ -90,29 +81,18 @@ def _layers(plan: Plan) -> Iterator[str]:
 
 
 def _tokens(plan: Plan) -> Iterator[str]:
-    if os.environ.get("HF_TOKEN") or (Path(_hub_home()) / "token").is_file():
-        return
-    for section in ("datasets", "models", "rewards"):
+    for section, result in (("datasets", paths.data), ("models", paths.model), ("rewards", paths.reward_model)):
         for name in plan.used[section]:
             block = plan.config[section][name]
-            hub: Any = block.source.hub if section == "datasets" else block.hub
-            if hub is not None and hub.gated and not Path(_result(section, name)).exists():
-                yield (
-                    f"{section}.{name}.hub: {hub.repo} is gated; accept its licence on its hub page, "
-                    "then set HF_TOKEN to an access token of that account"
-                )
+            hub = block.source.hub if section == "datasets" else block.hub
+            if hub is None or not hub.gated or Path(result(name)).exists():
+                continue
+            mistake = token_mistake(f"{section}.{name}.hub", hub.repo, hub.revision, getattr(hub, "file", None))
+            if mistake:
+                yield mistake
 
 
 def _judge_keys(plan: Plan) -> Iterator[str]:
     for name in plan.used["judges"]:
         if plan.config["judges"][name].method == "openai" and not os.environ.get("OPENAI_API_KEY"):
             yield f"judges.{name}: OPENAI_API_KEY is not set (any text will do for a server that asks for none)"
-
-
-def _hub_home() -> str:
-    return os.environ.get("HF_HOME") or str(Path("~/.cache/huggingface").expanduser())
-
-
-def _result(section: str, name: str) -> str:
-    kinds = {"datasets": paths.data, "models": paths.model, "rewards": paths.reward_model}
-    return kinds[section](name)

@@ -1,20 +1,10 @@
 # Data sets from anywhere, brought into one schema per kind.
 
 
-def dataset_files(key):
-    """The local file behind `source` or `reference`, if it has one: it counts as an input."""
-
-    def found(wildcards):
-        source = getattr(CONFIG["datasets"][wildcards.dataset], key)
-        return [PLAN.local(source.local)] if source and source.local else []
-
-    return found
-
-
 rule prepare_dataset:
     input:
-        source=dataset_files("source"),
-        reference=dataset_files("reference"),
+        source=lambda wildcards: PLAN.dataset_file(wildcards.dataset, "source"),
+        reference=lambda wildcards: PLAN.dataset_file(wildcards.dataset, "reference"),
     output:
         data=paths.data("{dataset}"),
         record=paths.record(paths.data("{dataset}")),

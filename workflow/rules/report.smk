@@ -8,7 +8,7 @@ rule make_tables:
         tables=directory(paths.study("{study}", "tables")),
         record=paths.record(paths.study("{study}", "tables")),
     params:
-        settings=PLAN.summary(published=HOME / "resources/published"),
+        settings=PLAN.summary(published="resources/published"),
         code=code_digest(SCRIPTS / "make_tables.py"),
         progress=paths.PROGRESS,
     log:
@@ -29,7 +29,7 @@ rule make_figures:
         figures=directory(paths.study("{study}", "figures")),
         record=paths.record(paths.study("{study}", "figures")),
     params:
-        settings=PLAN.summary(published=HOME / "resources/published"),
+        settings=PLAN.summary(published="resources/published"),
         code=code_digest(SCRIPTS / "make_figures.py"),
         progress=paths.PROGRESS,
     log:
@@ -50,7 +50,7 @@ rule make_report:
         report=report(paths.study("{study}", "report.html"), caption="../report/report.rst", category="Study"),
         record=paths.record(paths.study("{study}", "report.html")),
     params:
-        settings=PLAN.summary(published=HOME / "resources/published"),
+        settings=PLAN.summary(published="resources/published"),
         code=code_digest(SCRIPTS / "make_report.py"),
         progress=paths.PROGRESS,
     log:

@@ -6,7 +6,7 @@ with recorded(
     "prepare_model", snakemake.input, snakemake.output.record, snakemake.params, snakemake.log, snakemake.threads
 ) as run:
     from rebend.config.sources import HubModel
-    from rebend.fetch import fetch_model
+    from rebend.hub import fetch_model
     from rebend.models import check_checkpoint, link_checkpoint, stamp
     from rebend.storage import whole_directory
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from rebend.config.readers import reader_mistakes
 from rebend.config.sources import Block, references
 from rebend.config.study import Grid, Study
 from rebend.errors import likely_typo
@@ -14,7 +15,11 @@ Catalogue = Mapping[str, Mapping[str, Any]]
 
 def check_references(catalogue: Catalogue, study_name: str, study: Study) -> list[str]:
     """Return one sentence per name that points nowhere or to something that does not fit."""
-    mistakes = []
+    mistakes: list[str] = []
+    for name, block in catalogue["datasets"].items():
+        part = block.source.world and block.source.world.part
+        found = reader_mistakes(block.reader, block.kind, part, block.reference is not None)
+        mistakes += [f"datasets.{name}.{mistake}" for mistake in found]
     for section, blocks in catalogue.items():
         for name, block in blocks.items():
             mistakes += _names(catalogue, block, f"{section}.{name}")

@@ -37,14 +37,16 @@ def references(block: Block) -> Iterator[Reference]:
         elif isinstance(field.json_schema_extra, dict) and "refers" in field.json_schema_extra and value is not None:
             section, kind = field.json_schema_extra["refers"], field.json_schema_extra["kind"]
             for name in value if isinstance(value, list) else [value]:
-                yield Reference(key, str(section), kind and str(kind), name)
+                yield Reference(key, str(section), str(kind) if kind else None, name)
 
 
 class HubFile(Block):
     """One file of a data set repository on the Hugging Face hub, at a pinned revision."""
 
     repo: str = Field(description="repository, owner/name")
-    revision: str = Field(min_length=7, description="commit of the repository; a branch name would drift")
+    revision: str = Field(
+        min_length=1, description="commit of the repository (a branch drifts; its commit is recorded)"
+    )
     file: str = Field(description="path inside the repository")
     gated: bool = Field(False, description="true if the hub asks for an accepted licence (needs HF_TOKEN)")
 
@@ -53,7 +55,9 @@ class HubModel(Block):
     """A model repository on the Hugging Face hub, at a pinned revision."""
 
     repo: str = Field(description="repository, owner/name")
-    revision: str = Field(min_length=7, description="commit of the repository; a branch name would drift")
+    revision: str = Field(
+        min_length=1, description="commit of the repository (a branch drifts; its commit is recorded)"
+    )
     gated: bool = Field(False, description="true if the hub asks for an accepted licence (needs HF_TOKEN)")
 
 
