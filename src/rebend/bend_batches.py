@@ -92,15 +92,17 @@ class StepRows:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of about one length, padded on the right to the longest.
+    """Rows of about one length, of any group, padded on the right to the longest.
 
-    Real tokens of a causal model never see what is to their right, so no attention mask is needed, and
-    padding is never among the positions. `targets` and `last_prompt` are positions in the flattened `[B * T]`.
+    Real tokens of a causal model never see what is to their right, so no attention mask is needed. What the
+    terms look at is given as positions in the flattened `[B * T]`, and padding is never among them.
     """
 
     tokens: Tensor  # [B, T]
-    targets: Tensor  # [N]
-    last_prompt: Tensor  # [B]
+    safe: Tensor  # target tokens of safe rows
+    unsafe: Tensor  # target tokens of unsafe rows
+    ends: Tensor  # last prompt token of each unsafe row
+    retain: Tensor  # all tokens of retain rows
 
 
 def load_bend_data(tokenizer: Any, samples: pa.Table, pairs: pa.Table, retain: pa.Table, max_length: int) -> BendData:
@@ -132,29 +134,34 @@ def load_bend_data(tokenizer: Any, samples: pa.Table, pairs: pa.Table, retain: p
     return data
 
 
-def batches(rows: Sequence[Row], mode: LossMode, device: torch.device) -> list[Batch]:
-    """Sort rows by length and cut them into batches of which at most `MAX_PADDING` is padding."""
-    ordered = sorted(rows, key=lambda row: (-len(row.tokens), row.row_id))
-    groups: list[list[Row]] = []
-    for row in ordered:
-        longest = len(groups[-1][0].tokens) if groups else 0
-        real = sum(len(other.tokens) for other in groups[-1]) + len(row.tokens) if groups else 0
-        if groups and real >= (1 - MAX_PADDING) * longest * (len(groups[-1]) + 1):
-            groups[-1].append(row)
+def batches(rows: StepRows, mode: LossMode, device: torch.device) -> list[Batch]:
+    """Sort the rows of all groups by length and cut them into batches of which at most `MAX_PADDING` is padding."""
+    tagged = [(group, row) for group in ("safe", "unsafe", "retain") for row in getattr(rows, group)]
+    tagged.sort(key=lambda one: -len(one[1].tokens))
+    parts: list[list[tuple[str, Row]]] = []
+    real = 0
+    for group, row in tagged:
+        real += len(row.tokens)
+        if parts and real >= (1 - MAX_PADDING) * len(parts[-1][0][1].tokens) * (len(parts[-1]) + 1):
+            parts[-1].append((group, row))
         else:
-            groups.append([row])
-    return [_batch(group, mode, device) for group in groups]
+            parts.append([(group, row)])
+            real = len(row.tokens)
+    return [_batch(part, mode, device) for part in parts]
 
 
-def _batch(rows: Sequence[Row], mode: LossMode, device: torch.device) -> Batch:
-    longest = max(len(row.tokens) for row in rows)
+def _batch(rows: Sequence[tuple[str, Row]], mode: LossMode, device: torch.device) -> Batch:
+    longest = max(len(row.tokens) for _, row in rows)
     tokens = torch.zeros(len(rows), longest, dtype=torch.long)  # any token does as padding: nobody looks at it
-    targets: list[int] = []
-    for number, row in enumerate(rows):
+    places: dict[str, list[int]] = {"safe": [], "unsafe": [], "ends": [], "retain": []}
+    for number, (group, row) in enumerate(rows):
+        start = number * longest
         tokens[number, : len(row.tokens)] = torch.tensor(row.tokens)
-        targets.extend(number * longest + place for place in row.targets(mode))
-    last_prompt = torch.tensor([number * longest + max(row.n_prompt - 1, 0) for number, row in enumerate(rows)])
-    return Batch(tokens.to(device), torch.tensor(targets).to(device), last_prompt.to(device))
+        places[group].extend(start + place for place in row.targets("prompt_response" if group == "retain" else mode))
+        if group == "unsafe":
+            places["ends"].append(start + row.n_prompt - 1)
+    found = {name: torch.tensor(where, dtype=torch.long).to(device) for name, where in places.items()}
+    return Batch(tokens.to(device), **found)
 
 
 def _drawn(rows: Sequence[T], places: Iterable[int], seed: int, stream: int) -> list[T]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,9 @@ from peft import PeftModel, set_peft_model_state_dict
 from torch import Tensor
 
 from rebend.adapters import adapter_weights, add_adapter, reference_pass, write_adapter
-from rebend.bend_batches import Batch, BendData, StepRows, batches, load_bend_data
+from rebend.bend_batches import BendData, StepRows, batches, load_bend_data
 from rebend.bend_losses import Terms, Weights, bend_loss, gather_unsafe, hold_retain, keep_safe, push_unsafe
+from rebend.bend_passes import Layers, run_pass
 from rebend.checkpoints import Checkpoints
 from rebend.config.blocks import BendBlock
 from rebend.errors import ModelError
@@ -37,14 +36,6 @@ METRICS = pa.schema(
     ]
 )
 BEND_FILE = "bend.json"
-
-
-@dataclass(frozen=True)
-class Layers:
-    """Indices into `hidden_states` at which the terms compare states."""
-
-    keep: list[int]
-    push: list[int]
 
 
 def train_bend(
@@ -115,11 +106,10 @@ class BendTrainer:
         rows = self.data.step(self.done, settings.batch_size, settings.loss_mode, settings.seed)
         torch.manual_seed(settings.seed * 1_000_003 + self.done + 1)
         self.optimizer.zero_grad()
-        terms = step_gradients(self.model, rows, self.layers, settings)
+        terms, total = step_gradients(self.model, rows, self.layers, settings)
         grad_norm = torch.nn.utils.get_total_norm([weight.grad for weight in self.weights if weight.grad is not None])
-        total = bend_loss(terms, weights_of(settings))
         names = ("keep", "push", "gather", "hold", "total", "grad_norm")
-        values = dict(zip(names, torch.stack([*terms, total, grad_norm.to(total)]).tolist(), strict=True))
+        values = dict(zip(names, torch.stack([*terms, total, grad_norm.to(total)]).detach().tolist(), strict=True))
         if not all(map(math.isfinite, values.values())):
             raise ModelError(
                 f"step {self.done + 1}: loss or gradient is not a finite number ({values}); training stopped before "
@@ -152,69 +142,24 @@ class BendTrainer:
             write_json(folder / BEND_FILE, {**facts, "settings": self.settings.model_dump()})
 
 
-def weights_of(settings: BendBlock) -> Weights:
-    """The four weights of the loss."""
-    return Weights(settings.alpha, settings.beta, settings.gamma, settings.epsilon)
+def step_gradients(model: PeftModel, rows: StepRows, layers: Layers, settings: BendBlock) -> tuple[Terms, Tensor]:
+    """Compute terms and loss on one step's rows and put the loss's gradient on the adapter's weights.
 
-
-def step_gradients(model: PeftModel, rows: StepRows, layers: Layers, settings: BendBlock) -> Terms:
-    """Compute the terms on one step's rows and add the loss's gradient to the adapter's weights.
-
-    First the reference: adapter off, eval mode, no gradient. Then the adapted model in train mode (dropout on),
-    group by group, each followed by its own backward pass, so that only one group's graph is ever held.
+    One reference pass over all groups (adapter off, eval mode, no gradient), then one adapted pass in train
+    mode (dropout on) and one backward pass.
     """
-    device = next(model.parameters()).device
-    mode = settings.loss_mode
-    safe, unsafe = batches(rows.safe, mode, device), batches(rows.unsafe, mode, device)
-    retain = batches(rows.retain, "prompt_response", device)
-    weights = weights_of(settings)
-
+    parts = batches(rows, settings.loss_mode, model.device)
+    causal = model.get_base_model()
     with reference_pass(model):
-        safe_before, _ = states_at(model, safe, layers.keep)
-        unsafe_before, _ = states_at(model, unsafe, layers.push)
-        logits_before = logits_of(model, retain)
-
+        before = run_pass(causal, parts, layers)
     model.train()
-    safe_after, _ = states_at(model, safe, layers.keep)
-    keep = keep_safe(safe_after, safe_before)
-    (weights.alpha * keep).backward()
-    del safe_after, safe_before
-
-    unsafe_after, prompt_ends = states_at(model, unsafe, layers.push)
-    push = push_unsafe(unsafe_after, unsafe_before, settings.push_limit)
-    gather = gather_unsafe(prompt_ends)
-    (weights.gamma * gather - weights.beta * push).backward()
-    del unsafe_after, unsafe_before, prompt_ends
-
-    hold = hold_retain(
-        logits_of(model, retain), logits_before, len(rows.retain), settings.kl_temperature, settings.kl_reduction
+    after = run_pass(causal, parts, layers)
+    terms = Terms(
+        keep=keep_safe(after.safe, before.safe),
+        push=push_unsafe(after.unsafe, before.unsafe, settings.push_limit),
+        gather=gather_unsafe(after.ends),
+        hold=hold_retain(after.logits, before.logits, len(rows.retain), settings.kl_temperature, settings.kl_reduction),
     )
-    (weights.epsilon * hold).backward()
-    return Terms(keep.detach(), push.detach(), gather.detach(), hold.detach())
-
-
-def states_at(model: PeftModel, parts: Sequence[Batch], layers: Sequence[int]) -> tuple[list[Tensor], list[Tensor]]:
-    """Hidden states of all batches at the target tokens, and at the last prompt tokens.
-
-    Both are lists with one tensor per layer (an index into `hidden_states`): `[N, D]` and `[B, D]`.
-    The decoder is run without its language-model head.
-    """
-    targets: list[list[Tensor]] = [[] for _ in layers]
-    ends: list[list[Tensor]] = [[] for _ in layers]
-    decoder: Any = model.get_base_model().base_model
-    for part in parts:
-        states = decoder(input_ids=part.tokens, output_hidden_states=True, use_cache=False).hidden_states
-        for number, layer in enumerate(layers):
-            flat = states[layer].flatten(0, 1)
-            targets[number].append(flat.index_select(0, part.targets))
-            ends[number].append(flat.index_select(0, part.last_prompt))
-    return [torch.cat(layer) for layer in targets], [torch.cat(layer) for layer in ends]
-
-
-def logits_of(model: PeftModel, parts: Sequence[Batch]) -> list[Tensor]:
-    """Logits at the target tokens, `[N, V]` for each batch."""
-    logits = []
-    for part in parts:
-        full = model.get_base_model()(input_ids=part.tokens, use_cache=False).logits
-        logits.append(full.flatten(0, 1).index_select(0, part.targets))
-    return logits
+    total = bend_loss(terms, Weights(settings.alpha, settings.beta, settings.gamma, settings.epsilon))
+    total.backward()
+    return terms, total
