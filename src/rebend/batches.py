@@ -1,0 +1,14 @@
+"""Batches of like length, so that little padding is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def batches_by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
+    """Return indices in batches of `size`, longest first (a batch that does not fit in memory fails at once).
+
+    Equal lengths keep their order, so that the batches depend on nothing but the lengths.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    return [order[start : start + size] for start in range(0, len(order), size)]

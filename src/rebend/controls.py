@@ -1,0 +1,150 @@
+"""What is done to a prompt, or to the final hidden state of the position being sampled, while decoding.
+
+RE-Control (arXiv:2406.05954, section 4): at each token, n steps of gradient ascent on the value network,
+h <- h + α ∇V(h), between the final norm and the LM head. The KV cache is not touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import torch
+
+from rebend.config.blocks import ControlBlock
+from rebend.errors import ConfigError
+from rebend.prompts import Message, with_instruction
+from rebend.values import ValueNetwork
+
+# Takes the states [A, D] (float32) of the rows [A] of the batch that still go on; returns them changed.
+Edit = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+LONGEST_MOVE = 10.0  # in lengths of the state itself; well beyond where text breaks
+
+
+class Control(Protocol):
+    """A control changes the prompt, or the state, or neither."""
+
+    def messages(self, messages: Sequence[Message]) -> list[Message]:
+        """Return the messages that the model is given."""
+        ...
+
+    def begin(self, seeds: Sequence[int]) -> Edit | None:
+        """Start a batch whose rows have these seeds; None if states are left alone."""
+        ...
+
+
+@dataclass(frozen=True)
+class NoControl:
+    """The model as it is."""
+
+    def messages(self, messages: Sequence[Message]) -> list[Message]:
+        """Return the messages unchanged."""
+        return list(messages)
+
+    def begin(self, seeds: Sequence[int]) -> Edit | None:
+        """Leave states alone."""
+        return None
+
+
+@dataclass(frozen=True)
+class Prompting(NoControl):
+    """An instruction in front of the user's last message; nothing else changes."""
+
+    instruction: str
+
+    def messages(self, messages: Sequence[Message]) -> list[Message]:
+        """Return the messages with the instruction."""
+        return with_instruction(messages, self.instruction)
+
+
+@dataclass(frozen=True)
+class ValueAscent(NoControl):
+    """n steps h <- h + α ∇V(h) up the value network, which must be on the model's device."""
+
+    network: ValueNetwork
+    step_size: float
+    n_steps: int
+
+    @cached_property
+    def gram(self) -> torch.Tensor:
+        """The network's W₁W₁ᵀ, the same for every token."""
+        return self.network.gram()
+
+    def begin(self, seeds: Sequence[int]) -> Edit:
+        """Climb from each state."""
+        return lambda states, rows: self.climbed(states)
+
+    def climbed(self, states: torch.Tensor) -> torch.Tensor:
+        """Return the states [A, D] at the end of their climb."""
+        return climb(self.network, states, self.step_size, self.n_steps, self.gram)
+
+
+@dataclass(frozen=True)
+class RandomDirection(ValueAscent):
+    """As far as the value control would go from the same state, in a direction drawn anew for each token.
+
+    It tells apart what the value network knows from what any push of that length does.
+    """
+
+    def begin(self, seeds: Sequence[int]) -> Edit:
+        """Each row draws from its own generator, so that other rows do not matter."""
+        generators = [torch.Generator().manual_seed(seed + 1) for seed in seeds]
+
+        def edit(states: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+            _, length, _ = bounded(states, self.climbed(states))
+            drawn = [torch.randn(states.shape[1], generator=generators[row]) for row in rows.tolist()]
+            direction = torch.stack(drawn).to(states.device)
+            return states + direction * (length / direction.norm(dim=1)).unsqueeze(1)
+
+        return edit
+
+
+def climb(
+    network: ValueNetwork, states: torch.Tensor, step_size: float, n_steps: int, gram: torch.Tensor
+) -> torch.Tensor:
+    """Return states [B, D] after `n_steps` of plain gradient ascent with step size α on V.
+
+    Written on z = W₁h + b₁, the first layer's input, where a step is z <- z + α·W₁W₁ᵀu with u = ∂V/∂z:
+    the same numbers as stepping h (to rounding), and h itself is needed only at the end.
+    """
+    if not len(states):
+        return states
+    pre = network.first(states)
+    total = torch.zeros_like(pre)
+    for _ in range(n_steps):
+        slope = network.slope(pre)
+        total += slope
+        pre = torch.addmm(pre, slope, gram, alpha=step_size)
+    return torch.addmm(states, total, network.first.weight, alpha=step_size)
+
+
+def bounded(before: torch.Tensor, after: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return a safe `after` [B, D], the distance moved [B], and which rows had to be held back [B].
+
+    A row that is not finite stays where it was; one that moved further than LONGEST_MOVE lengths of the
+    state is brought back to that distance. Both are counted, never silent.
+    """
+    finite = torch.isfinite(after).all(dim=1)
+    move = torch.where(finite[:, None], after - before, 0.0)
+    length = move.norm(dim=1)
+    limit = LONGEST_MOVE * before.norm(dim=1)
+    held = ~finite | (length > limit)
+    scale = torch.where(length > limit, limit / length.clamp_min(1e-30), 1.0)
+    after = torch.where(held[:, None], before + move * scale[:, None], after)
+    return after, length * scale, held
+
+
+def make_control(block: ControlBlock, network: ValueNetwork | None = None, step_size: float | None = None) -> Control:
+    """Return the control that `block` describes; `step_size` is the chosen one where the block says so."""
+    if block.method == "none":
+        return NoControl()
+    if block.method == "prompting":
+        return Prompting(block.instruction or "")
+    alpha = step_size if block.step_size == "chosen" else block.step_size
+    if alpha is None or isinstance(alpha, str) or network is None or block.n_steps is None:
+        raise ConfigError(f"control '{block.method}' needs a value network, a step size and a number of steps")
+    kind = RandomDirection if block.method == "random" else ValueAscent
+    return kind(network, float(alpha), block.n_steps)

@@ -1,0 +1,273 @@
+"""Responses from a policy: batched, left-padded, with KV cache, and the same whatever else is in the batch.
+
+Sampling draws from a stream of random numbers that belongs to the response alone (its key and the seed),
+so that order, batch size and the number of shards change nothing but rounding in the logits.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import torch
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+
+from rebend.batches import batches_by_length
+from rebend.config.blocks import Decoding
+from rebend.controls import Control, Edit, NoControl, bounded
+from rebend.hooks import before_head
+from rebend.models import Policy
+from rebend.parts import Parts
+from rebend.progress import progress
+from rebend.prompts import Message, prompt_text
+from rebend.sampling import Watch, row_seed, samplers, turn_tokens
+from rebend.schemas import RESPONSES
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one response starts from; `key` names its random numbers."""
+
+    key: str
+    prompt_ids: list[int]
+    prefill: str = ""
+
+
+@dataclass(frozen=True)
+class Response:
+    """One response, cut by the response mask."""
+
+    text: str  # with the prefill in front
+    token_ids: list[int]  # generated ones that belong to the response: T of them, without EOS
+    finish: str  # "eos", "length" or "turn"
+    displacement: float = 0.0  # mean length of the control's change per token; 0 for none
+    held: int = 0  # tokens at which the control was bounded or not finite
+    states: torch.Tensor | None = None  # [T, D] on the CPU: token t was sampled from row t
+
+
+def generate(
+    policy: Policy,
+    messages: Sequence[Sequence[Message]],
+    decoding: Decoding,
+    *,
+    prefills: Sequence[str] | None = None,
+    keys: Sequence[str] | None = None,
+    control: Control | None = None,
+    parts: Parts | None = None,
+) -> list[Response | None]:
+    """Return one response per prompt, in the order of the prompts.
+
+    None stands for a prompt that leaves no room for `max_new_tokens` in the model's context. `keys` (the
+    positions, if absent) seed the sampling. Finished batches are kept in `parts`.
+    """
+    control, parts = control or NoControl(), parts or Parts(None)
+    requests = make_requests(policy, messages, prefills=prefills, keys=keys, control=control)
+    fitting = [i for i, request in enumerate(requests) if has_room(policy, request, decoding)]
+    responses: list[Response | None] = [None] * len(requests)
+    batches = batches_by_length([len(requests[i].prompt_ids) for i in fitting], decoding.batch_size)
+    for number, batch in enumerate(progress(batches, "decoding", total=len(batches))):
+        rows = [fitting[i] for i in batch]
+
+        def make(rows: list[int] = rows) -> list[dict[str, Any]]:
+            return [vars(r) for r in generate_batch(policy, [requests[i] for i in rows], decoding, control=control)]
+
+        for row, found in zip(rows, parts.once(f"batch-{number:05d}", make), strict=True):
+            responses[row] = Response(**found)
+    return responses
+
+
+def control_decode(
+    policy: Policy, rows: Sequence[dict[str, Any]], decoding: Decoding, control: Control, parts: Parts
+) -> tuple[pa.Table, dict[str, Any]]:
+    """Return responses (schema RESPONSES) to rows of a prompts or evaluation data set, and counts for the record.
+
+    A row's `prefill`, if it has one, stands in front of its response. A prompt without room in the context
+    has a null response.
+    """
+    found = generate(
+        policy,
+        [row["messages"] for row in rows],
+        decoding,
+        prefills=[row.get("prefill") or "" for row in rows],
+        keys=[row["row_id"] for row in rows],
+        control=control,
+        parts=parts,
+    )
+    table = pa.Table.from_pylist(
+        [
+            {
+                "row_id": row["row_id"],
+                "response": response and response.text,
+                "n_tokens": len(response.token_ids) if response else 0,
+                "finish": response and response.finish,
+                "displacement": response.displacement if response else 0.0,
+            }
+            for row, response in zip(rows, found, strict=True)
+        ],
+        RESPONSES,
+    )
+    tokens = sum(table["n_tokens"].to_pylist())
+    held = sum(response.held for response in found if response)
+    return table, {"tokens": tokens, "tokens_held_back": held, "prompts_without_room": found.count(None)}
+
+
+def make_requests(
+    policy: Policy,
+    messages: Sequence[Sequence[Message]],
+    *,
+    prefills: Sequence[str] | None = None,
+    keys: Sequence[str] | None = None,
+    control: Control | None = None,
+) -> list[Request]:
+    """Encode prompts, changed by `control` if it changes prompts, with their prefill."""
+    control = control or NoControl()
+    prefills = prefills if prefills is not None else [""] * len(messages)
+    keys = keys if keys is not None else [str(i) for i in range(len(messages))]
+    texts = [
+        prompt_text(policy.tokenizer, control.messages(m), prefill)
+        for m, prefill in zip(messages, prefills, strict=True)
+    ]
+    encoded = policy.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    return [Request(*parts) for parts in zip(keys, encoded, prefills, strict=True)]
+
+
+def has_room(policy: Policy, request: Request, decoding: Decoding) -> bool:
+    """Whether prompt and longest response fit into the context that the model was made for."""
+    context = getattr(policy.model.config, "max_position_embeddings", None)
+    return context is None or len(request.prompt_ids) + decoding.max_new_tokens <= context
+
+
+def generate_batch(
+    policy: Policy,
+    requests: Sequence[Request],
+    decoding: Decoding,
+    *,
+    control: Control | None = None,
+    keep_states: bool = False,
+) -> list[Response]:
+    """Decode the requests together. Memory does not grow with the prompts: only newest states are kept."""
+    seeds = [row_seed(decoding.seed, request.key) for request in requests]
+    input_ids, attention = _left_padded(policy, [request.prompt_ids for request in requests])
+    start = input_ids.shape[1]
+    ends = _end_tokens(policy)
+    watch = Watch(policy.tokenizer, decoding.stop, start, ends, input_ids)
+    edit = (control or NoControl()).begin(seeds)
+    newest = _Newest(watch, edit, keep_states)
+    with torch.inference_mode(), before_head(policy.model, newest), _own_settings(policy, decoding, ends):
+        output = policy.model.generate(
+            input_ids=input_ids,
+            attention_mask=attention,
+            logits_processor=LogitsProcessorList(samplers(decoding, seeds, start, policy.device)),
+            stopping_criteria=StoppingCriteriaList([watch]),
+        )
+    generated = output[:, start:].tolist()
+    stops = {*ends, policy.tokenizer.pad_token_id}
+    moved, held, states = newest.collected()
+    responses = []
+    for row, (request, ids) in enumerate(zip(requests, generated, strict=True)):
+        n, text, finish = response_mask(policy.tokenizer, request, ids, stops, decoding.stop)
+        responses.append(
+            Response(
+                text=request.prefill + text,
+                token_ids=ids[:n],
+                finish=finish,
+                displacement=float(moved[row, :n].mean()) if edit and n else 0.0,
+                held=int(held[row, :n].sum()) if edit else 0,
+                states=states[row, :n].clone() if states is not None else None,
+            )
+        )
+    return responses
+
+
+def response_mask(
+    tokenizer: Any, request: Request, ids: Sequence[int], ends: set[int], stop: Sequence[str]
+) -> tuple[int, str, str]:
+    """Return how many of the generated `ids` are the response, its text, and why it ended.
+
+    The response ends before the first token in `ends`, or before the first of the texts `stop`, where the
+    model begins to speak for the user; a special token counts as its text. A token belongs to the response
+    if any of its characters does.
+    """
+    # A tokenizer may drop the space before the first word that it decodes: keep a word before it.
+    anchor = request.prompt_ids[-4:] if request.prefill else []
+
+    def decode(tokens: Sequence[int]) -> str:
+        return tokenizer.decode([*anchor, *tokens], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    skip = len(decode([]))
+    turns = turn_tokens(tokenizer, stop)
+    n = next((i for i, token in enumerate(ids) if token in ends or token in turns), len(ids))
+    finish = "length" if n == len(ids) else "turn" if ids[n] in turns else "eos"
+    text = decode(ids[:n])[skip:]
+    cuts = [at for word in stop if (at := text.find(word)) >= 0]
+    if not cuts:
+        return n, text, finish
+    cut = min(cuts)
+    n = bisect_left(range(n), cut, key=lambda k: len(decode(ids[:k])) - skip)
+    return n, text[:cut], "turn"
+
+
+class _Newest:
+    """What happens at each newest state: keep it, let the control edit it, measure how far it moved."""
+
+    def __init__(self, watch: Watch, edit: Edit | None, keep: bool) -> None:
+        self.watch, self.edit, self.keep = watch, edit, keep
+        self.states: list[torch.Tensor] = []
+        self.moved: list[torch.Tensor] = []
+        self.held: list[torch.Tensor] = []
+
+    def __call__(self, states: torch.Tensor) -> torch.Tensor | None:
+        """Take the states [B, D] of one step; return them edited, or None if there is no control."""
+        if self.keep:
+            self.states.append(states.clone())
+        if self.edit is None:
+            return None
+        rows = self.watch.alive.nonzero().squeeze(1)  # ended rows are not worth the work
+        before = states[rows].float()
+        after, length, held = bounded(before, self.edit(before, rows))
+        self.moved.append(states.new_zeros(len(states), dtype=torch.float32).index_copy_(0, rows, length))
+        self.held.append(torch.zeros(len(states), dtype=torch.bool, device=states.device).index_copy_(0, rows, held))
+        return states.index_copy(0, rows, after.to(states.dtype))
+
+    def collected(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Return displacement [B, T], held [B, T], and states [B, T, D] if they were kept, on the CPU."""
+        moved = torch.stack(self.moved, 1).cpu() if self.moved else torch.zeros(0, 0)
+        held = torch.stack(self.held, 1).cpu() if self.held else torch.zeros(0, 0, dtype=torch.bool)
+        return moved, held, torch.stack(self.states, 1).cpu() if self.states else None
+
+
+def _left_padded(policy: Policy, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return input ids and attention mask [B, T], padded on the left."""
+    longest = max(len(prompt) for prompt in prompts)
+    pad = policy.tokenizer.pad_token_id
+    ids = [[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
+    mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    return torch.tensor(ids, device=policy.device), torch.tensor(mask, device=policy.device)
+
+
+def _end_tokens(policy: Policy) -> list[int]:
+    """Tokens that end a response: the tokenizer's EOS and those that the checkpoint names."""
+    named = policy.model.generation_config.eos_token_id
+    ends = named if isinstance(named, list) else [named]
+    return sorted({token for token in [*ends, policy.tokenizer.eos_token_id] if token is not None})
+
+
+@contextmanager
+def _own_settings(policy: Policy, decoding: Decoding, ends: list[int]) -> Iterator[None]:
+    """Inside the block nothing but `decoding` decides: a checkpoint's own sampling settings are put aside."""
+    kept = policy.model.generation_config
+    policy.model.generation_config = GenerationConfig(
+        max_new_tokens=decoding.max_new_tokens,
+        do_sample=False,  # sampling is done by `rebend.sampling`, which hands over one choice
+        eos_token_id=ends,
+        pad_token_id=policy.tokenizer.pad_token_id,
+        use_cache=True,
+    )
+    try:
+        yield
+    finally:
+        policy.model.generation_config = kept
