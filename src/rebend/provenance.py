@@ -15,7 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -85,12 +85,12 @@ def recorded(
 
 @contextmanager
 def _output_in(log: Path) -> Iterator[None]:
-    """Send file descriptors 1 and 2 to `log`, so that libraries written in C are heard too."""
+    """Send Python's output, and that of other programs and of C libraries (descriptors 1 and 2), to `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)
-    with log.open("w") as stream:
+    with log.open("w", buffering=1, encoding="utf-8") as stream, redirect_stdout(stream), redirect_stderr(stream):
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
         try:
@@ -102,12 +102,9 @@ def _output_in(log: Path) -> Iterator[None]:
             traceback.print_exc()
             raise
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os.dup2(kept[0], 1)
-            os.dup2(kept[1], 2)
-            os.close(kept[0])
-            os.close(kept[1])
+            for number, descriptor in zip((1, 2), kept, strict=True):
+                os.dup2(descriptor, number)
+                os.close(descriptor)
 
 
 def _key(code: str, settings: Mapping[str, Any], inputs: Sequence[str]) -> str:

@@ -1,0 +1,70 @@
+"""A comment changes no digest, a formula does, also in a module that is only reached through another."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rebend import code_digest as digests
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = sorted((ROOT / "workflow/scripts").glob("*.py"))
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package of three modules: outer imports inner; other is not reached."""
+    (tmp_path / "__init__.py").write_text("")
+    (tmp_path / "outer.py").write_text('"""Doc."""\nfrom rebend.inner import f\n\ndef g(x):\n    return f(x) + 1\n')
+    (tmp_path / "inner.py").write_text('def f(x):\n    """Doc."""\n    return 2 * x\n')
+    (tmp_path / "other.py").write_text("z = 1\n")
+    (tmp_path / "script.py").write_text("with x:\n    from rebend.outer import g\n    g(1)\n")
+    monkeypatch.setattr(digests, "_PACKAGE", tmp_path)
+    digests._imports.cache_clear()
+    digests._tree.cache_clear()
+    yield tmp_path
+    digests._imports.cache_clear()
+    digests._tree.cache_clear()
+
+
+def digest_after(package: Path, file: str, old: str, new: str) -> str:
+    path = package / file
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    digests._imports.cache_clear()
+    digests._tree.cache_clear()
+    return digests.code_digest(package / "script.py")
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [("inner.py", '"""Doc."""', '"""Other words."""  # and a comment'), ("other.py", "z = 1", "z = 2")],
+)
+def test_words_and_unreached_modules_change_nothing(package: Path, file: str, old: str, new: str) -> None:
+    before = digests.code_digest(package / "script.py")
+    assert digest_after(package, file, old, new) == before
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [("inner.py", "2 * x", "3 * x"), ("outer.py", "+ 1", "+ 2"), ("script.py", "g(1)", "g(2)")],
+)
+def test_a_formula_changes_the_digest(package: Path, file: str, old: str, new: str) -> None:
+    before = digests.code_digest(package / "script.py")
+    assert digest_after(package, file, old, new) != before
+
+
+def test_imports_inside_functions_are_followed() -> None:
+    assert "rebend.storage" in digests.reached_modules(ROOT / "workflow/scripts/prepare_dataset.py")
+
+
+def test_every_script_imports_the_library_in_a_way_that_is_followed() -> None:
+    """A relative or a star import would escape the digest."""
+    for file in [*SCRIPTS, *(ROOT / "src/rebend").rglob("*.py")]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{file}: relative import"
+                assert all(alias.name != "*" for alias in node.names), f"{file}: star import"

@@ -1,0 +1,150 @@
+"""Wrong settings are named before any job starts: key, value, what is allowed, likely typo."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rebend.config.load import load_config
+from rebend.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+STUDIES = ROOT / "config/studies"
+
+
+@pytest.fixture(scope="module")
+def catalogue() -> dict:
+    return yaml.safe_load((ROOT / "config/config.yaml").read_text())
+
+
+def message(raw: dict, study: str | None = None, studies: Path = STUDIES) -> str:
+    if study is not None:
+        raw = {**raw, "study": study}
+    with pytest.raises(ConfigError) as caught:
+        load_config(raw, studies)
+    return str(caught.value)
+
+
+def changed(catalogue: dict, path: str, value: object) -> dict:
+    raw = copy.deepcopy(catalogue)
+    *parents, last = path.split(".")
+    place = raw
+    for part in parents:
+        place = place[part]
+    place[last] = value
+    return raw
+
+
+@pytest.mark.parametrize("study", ["tiny", "real_small", "paper_recontrol", "paper_repbend"])
+def test_every_study_of_the_repository_is_right(catalogue: dict, study: str) -> None:
+    assert load_config({**catalogue, "study": study}, STUDIES).study.grids
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("bends.repbend_llama3.alpah", 0.5, ["bends.repbend_llama3.alpah: unknown key", "Did you mean 'alpha'?"]),
+        ("dataset", {}, ["dataset: unknown key", "Did you mean 'datasets'?"]),
+        ("bends.repbend_llama3.lr", "1e-5", ["bends.repbend_llama3.lr", "'1e-5' is text", "1.0e-05"]),
+        ("bends.repbend_llama3.lr", True, ["bends.repbend_llama3.lr", "got True"]),
+        ("bends.repbend_llama3.max_step", 0, ["bends.repbend_llama3.max_step", "got 0", "greater than 0"]),
+        ("bends.repbend_llama3.alpha_mode", "al", ["alpha_mode", "'all' or 'target'", "Did you mean 'all'?"]),
+        ("bends.repbend_llama3.retain", "paper_ultrachta", ["no block 'paper_ultrachta'", "'paper_ultrachat'?"]),
+        ("bends.repbend_llama3.retain", "paper_xstest", ["'paper_xstest' is of kind 'evaluation'", "'chat' is needed"]),
+        ("datasets.hh_test.reader", "hh_rhlf", ["datasets.hh_test.reader", "Did you mean 'hh_rlhf'?"]),
+        ("datasets.xstest.kind", "chat", ["datasets.xstest.reader", "'xstest' gives evaluation, not chat"]),
+        ("datasets.hh_test.source", {}, ["needs exactly one of local, url, hub, world"]),
+        ("models.Small-1", {"local": "x"}, ["models.Small-1: a name has small letters"]),
+        ("controls.small_value.choice", None, ["`step_size: chosen` needs exactly one of"]),
+        ("controls.small_random.strength_of", "small_none", ["'small_none' chooses no step size"]),
+        ("controls.small_none.n_steps", 3, ["method 'none' does not use the key 'n_steps'"]),
+        ("judges.gpt4.model", None, ["method 'openai' needs the key 'model'"]),
+        ("values.small_value_net.n_layers", 4, ["values.small_value_net.n_layers", "got 4", "2 or 3"]),
+    ],
+)
+def test_a_mistake_is_told_with_key_value_and_what_is_allowed(
+    catalogue: dict, path: str, value: object, expected: list[str]
+) -> None:
+    told = message(changed(catalogue, path, value), "real_small")
+    for part in expected:
+        assert part in told
+
+
+def test_all_mistakes_are_told_at_once(catalogue: dict) -> None:
+    raw = changed(changed(catalogue, "bends.repbend_llama3.lr", "1e-5"), "values.hh_vicuna.epocs", 3)
+    told = message(raw, "real_small")
+    assert "bends.repbend_llama3.lr" in told
+    assert "Did you mean 'epochs'?" in told
+
+
+def test_a_study_that_does_not_exist_is_named_with_the_likely_typo(catalogue: dict) -> None:
+    assert "Did you mean 'paper_repbend'?" in message(catalogue, "papr_repbend")
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("title: t\ngrids: []", "grids"),
+        ("title: t\ngrids:\n  - models: [small]", "names no data set"),
+        ("title: t\ngrids:\n  - {models: [small], evaluation: [xstest]}", "needs a `safety_judge`"),
+        ("title: t\ngrids:\n  - {models: [smal], prompts: [hh_test], controls: [small_none]}", "Did you mean 'small'?"),
+        ("title: [", "not readable as YAML"),
+        (
+            "title: t\ngrids:\n  - {models: [small], controls: [small_value], prompts: [hh_rollouts]}",
+            "'hh_rollouts' trains the value of 'small_value'",
+        ),
+        (
+            "title: t\ngrids:\n  - {models: [small], controls: [small_value], prompts: [hh_validation]}",
+            "'hh_validation' tunes 'small_value'",
+        ),
+        (
+            "title: t\ngrids:\n  - {models: [small], controls: [small_none], prompts: [hh_test], judge: rubric}",
+            "'rubric' judges only data of the tiny world",
+        ),
+    ],
+)
+def test_a_study_that_builds_nothing_honest_is_refused(
+    catalogue: dict, tmp_path: Path, body: str, expected: str
+) -> None:
+    (tmp_path / "mine.yaml").write_text(body)
+    assert expected in message(catalogue, "mine", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"target_layer_start_idx": 4}, "reach hidden_states[5]"),
+        ({"transform_layers": [4]}, "transform_layers: 4 is beyond the 4 blocks"),
+    ],
+)
+def test_a_layer_beyond_the_model_is_refused(catalogue: dict, keys: dict, expected: str) -> None:
+    raw = copy.deepcopy(catalogue)
+    raw["bends"]["small_repbend"] |= keys
+    assert expected in message(raw, "real_small")
+
+
+def test_like_copies_and_sweep_makes_one_block_per_value(catalogue: dict, tmp_path: Path) -> None:
+    raw = copy.deepcopy(catalogue)
+    raw["bends"]["mine"] = {"like": "small_repbend", "beta": {"sweep": [0.25, 0.5]}}
+    (tmp_path / "mine.yaml").write_text(
+        "title: t\ngrids:\n  - {models: [small], bends: [none, mine], controls: [small_none], prompts: [hh_test]}"
+    )
+    config = load_config({**raw, "study": "mine"}, tmp_path)
+    assert config.study.grids[0].bends == ["none", "mine_beta_0p25", "mine_beta_0p5"]
+    assert config["bends"]["mine_beta_0p25"].beta == 0.25
+    assert config["bends"]["mine_beta_0p25"].lr == config["bends"]["small_repbend"].lr
+
+
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    [
+        ({"like": "small_rebend"}, "Did you mean 'small_repbend'?"),
+        ({"like": "mine"}, "circle"),
+        ({"like": "small_repbend", "beta": {"sweep": 3}}, "a list of values is expected"),
+    ],
+)
+def test_short_forms_that_cannot_be_expanded_are_refused(catalogue: dict, block: dict, expected: str) -> None:
+    assert expected in message(changed(catalogue, "bends.mine", block), "real_small")
