@@ -38,7 +38,7 @@ class Plan:
 
 
 def extract_activations(
-    policy: Policy, rows: Sequence[dict[str, Any]], settings: ActivationsBlock, output: Path, parts: Path
+    policy: Policy, rows: Sequence[dict[str, Any]], settings: ActivationsBlock, output: str | Path, parts: Path
 ) -> dict[str, int]:
     """Write the folder `output` (responses, shards, manifest); return counts for the record.
 
@@ -101,7 +101,7 @@ def _make_shard(
     write_parquet(parts / _responses_name(number), table)
 
 
-def _gather(policy: Policy, plan: Plan, output: Path, parts: Path) -> dict[str, int]:
+def _gather(policy: Policy, plan: Plan, output: str | Path, parts: Path) -> dict[str, int]:
     """Put the shards, all responses in the order of the prompts, and the manifest into `output`."""
     numbers = range(len(plan.shards))
     table = pa.concat_tables([read_parquet(parts / _responses_name(n), ACTIVATION_RESPONSES) for n in numbers])

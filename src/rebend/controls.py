@@ -137,13 +137,13 @@ def bounded(before: torch.Tensor, after: torch.Tensor) -> tuple[torch.Tensor, to
     return after, length * scale, held
 
 
-def make_control(block: ControlBlock, network: ValueNetwork | None = None, step_size: float | None = None) -> Control:
-    """Return the control that `block` describes; `step_size` is the chosen one where the block says so."""
+def make_control(block: ControlBlock, network: ValueNetwork | None = None) -> Control:
+    """Return the control that `block` describes; its step size must be a number by now."""
     if block.method == "none":
         return NoControl()
     if block.method == "prompting":
         return Prompting(block.instruction or "")
-    alpha = step_size if block.step_size == "chosen" else block.step_size
+    alpha = block.step_size
     if alpha is None or isinstance(alpha, str) or network is None or block.n_steps is None:
         raise ConfigError(f"control '{block.method}' needs a value network, a step size and a number of steps")
     kind = RandomDirection if block.method == "random" else ValueAscent

@@ -45,26 +45,27 @@ class RewardModel:
         self.head = getattr(model, "regression_head", None) or getattr(model, "score", None)
 
     def score(
-        self, messages: Sequence[Sequence[Message]], responses: Sequence[str], parts: Parts | None = None
-    ) -> list[float]:
+        self, messages: Sequence[Sequence[Message]], responses: Sequence[str | None], parts: Parts | None = None
+    ) -> list[float | None]:
         """Return a reward for each prompt with its response, in their order.
 
-        NaN stands for "the model gave no number"; it must become "not scored", never a reward. Texts of
-        like length share a batch; finished groups of batches are kept in `parts`.
+        None where there is no response; NaN where the model gave no number: both are "not scored", never a
+        reward. Texts of like length share a batch; finished groups of batches are kept in `parts`.
         """
         parts = parts or Parts(None)
-        encoded = [self.encode(m, r) for m, r in zip(messages, responses, strict=True)]
-        batches = batches_by_length([len(ids) for ids in encoded], self.settings.batch_size)
+        there = [i for i, response in enumerate(responses) if response is not None]
+        encoded = {i: self.encode(messages[i], responses[i] or "") for i in there}
+        batches = batches_by_length([len(encoded[i]) for i in there], self.settings.batch_size)
         groups = [batches[i : i + _BATCHES_PER_PART] for i in range(0, len(batches), _BATCHES_PER_PART)]
-        rewards = [float("nan")] * len(encoded)
+        rewards: list[float | None] = [None] * len(responses)
         for number, group in enumerate(progress(groups, "scoring rewards", total=len(groups))):
 
             def make(group: list[list[int]] = group) -> list[list[float]]:
-                return [self.forward([encoded[i] for i in batch]) for batch in group]
+                return [self.forward([encoded[there[i]] for i in batch]) for batch in group]
 
             for batch, found in zip(group, parts.once(f"rewards-{number:05d}", make), strict=True):
-                for row, reward in zip(batch, found, strict=True):
-                    rewards[row] = reward
+                for i, reward in zip(batch, found, strict=True):
+                    rewards[there[i]] = reward
         return rewards
 
     def encode(self, messages: Sequence[Message], response: str) -> list[int]:

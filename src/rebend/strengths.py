@@ -28,8 +28,8 @@ Coherence = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
 class Scorer(Protocol):
     """What is asked of a reward model (`rebend.rewards.RewardModel`)."""
 
-    def score(self, messages: Sequence[Any], responses: Sequence[str]) -> list[float]:
-        """Return one reward per response."""
+    def score(self, messages: Sequence[Any], responses: Sequence[str]) -> Sequence[float | None]:
+        """Return one reward per response; None or NaN where there is none."""
         ...
 
 

@@ -92,7 +92,7 @@ def save_value(directory: str | Path, network: ValueNetwork, facts: Mapping[str,
 
 
 def load_value(
-    directory: str | Path, *, fingerprint: str, hidden_size: int, device: torch.device | None = None
+    directory: str | Path, fingerprint: str, hidden_size: int, device: torch.device | None = None
 ) -> ValueNetwork:
     """Load a network for the model with this fingerprint and hidden size, frozen, in float32.
 

@@ -1,0 +1,22 @@
+"""Score each response with a reward model."""
+
+from rebend.provenance import recorded
+
+with recorded(
+    "score_reward", snakemake.input, snakemake.output.record, snakemake.params, snakemake.log, snakemake.threads
+) as run:
+    from rebend.config.blocks import RewardBlock
+    from rebend.parts import Parts
+    from rebend.rewards import load_reward
+    from rebend.schemas import RESPONSES
+    from rebend.scores import matched, score_table
+    from rebend.storage import read_parquet, write_parquet
+
+    model = load_reward(snakemake.input.reward, RewardBlock.model_validate(run.settings["reward"]))
+    rows = matched(read_parquet(snakemake.input.data), read_parquet(snakemake.input.responses, RESPONSES))
+    parts = Parts(run.progress)
+    rewards = model.score([row["messages"] for row in rows], [row["response"] for row in rows], parts)
+    scores = score_table([row["row_id"] for row in rows], rewards)
+    write_parquet(snakemake.output.scores, scores)
+    run.note(rows=scores.num_rows, not_scored=scores["score"].null_count)
+    parts.clear()
