@@ -29,7 +29,7 @@ def fetch(source: DataSource, folder: Path) -> Path | None:
     if source.url is not None:
         return _downloaded(source.url, source.sha256, folder)
     if source.hub is not None:
-        return _from_hub(source.hub)
+        return _from_hub(source.hub, folder)
     return None
 
 
@@ -71,15 +71,27 @@ def _downloaded(url: str, sha256: str | None, folder: Path) -> Path:
     return target
 
 
-def _from_hub(hub: HubFile) -> Path:
+def _from_hub(hub: HubFile, folder: Path) -> Path:
+    parts = [_hub_part(hub, name) for name in hub.files]
+    if len(parts) == 1:
+        return parts[0]
+    # Lines, and gzip members, stay readable when they are put end to end.
+    with whole_file(folder / parts[0].name) as temporary, temporary.open("wb") as joined:
+        for part in parts:
+            with part.open("rb") as stream:
+                shutil.copyfileobj(stream, joined)
+    return folder / parts[0].name
+
+
+def _hub_part(hub: HubFile, name: str) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
 
-    where = f"hub data set {hub.repo}, file {hub.file}, revision {hub.revision}"
-    if hub.gated and (mistake := token_mistake(where, hub.repo, hub.revision, hub.file)):
+    where = f"hub data set {hub.repo}, file {name}, revision {hub.revision}"
+    if hub.gated and (mistake := token_mistake(where, hub.repo, hub.revision, name)):
         raise DataError(mistake)
     try:
-        return Path(hf_hub_download(hub.repo, hub.file, repo_type="dataset", revision=hub.revision))
+        return Path(hf_hub_download(hub.repo, name, repo_type="dataset", revision=hub.revision))
     except GatedRepoError as error:
         raise DataError(
             f"{where}: this repository is gated and the token in use has no access. Accept its licence at "

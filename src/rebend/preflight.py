@@ -87,7 +87,9 @@ def _tokens(plan: Plan) -> Iterator[str]:
             hub = block.source.hub if section == "datasets" else block.hub
             if hub is None or not hub.gated or Path(result(name)).exists():
                 continue
-            mistake = token_mistake(f"{section}.{name}.hub", hub.repo, hub.revision, getattr(hub, "file", None))
+            mistake = token_mistake(
+                f"{section}.{name}.hub", hub.repo, hub.revision, hub.files[0] if section == "datasets" else None
+            )
             if mistake:
                 yield mistake
 

@@ -41,6 +41,7 @@ class Server(BaseHTTPRequestHandler):
             return
         known = self.path in (
             f"/datasets/open/data/resolve/{COMMIT}/a/rows.jsonl",
+            f"/datasets/open/data/resolve/{COMMIT}/b/rows.jsonl",
             f"/datasets/gated/data/resolve/{COMMIT}/a/rows.jsonl",
             "/plain/rows.jsonl?download=true",
             "/broken/rows.jsonl",
@@ -126,12 +127,12 @@ def from_hub(address, home, hub, **environment):
         "from rebend.config.sources import DataSource\n"
         "from rebend.errors import DataError\n"
         "from rebend.fetch import fetch\n"
-        "try: print(fetch(DataSource(hub=json.loads(sys.argv[1])), Path('.')))\n"
+        "try: print(fetch(DataSource(hub=json.loads(sys.argv[1])), Path(sys.argv[2])))\n"
         "except DataError as error: print('DataError', error)\n"
     )
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     settings = {"HF_ENDPOINT": address, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", **environment}
-    command = [sys.executable, "-c", code, json.dumps(hub)]
+    command = [sys.executable, "-c", code, json.dumps(hub), str(home / "joined")]
     done = subprocess.run(command, env={**kept, **settings}, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
@@ -150,6 +151,18 @@ def test_a_hub_file_that_is_not_there_is_named(tmp_path, address):
     said = from_hub(address, tmp_path, hub)
     assert said.startswith(f"DataError hub data set open/data, file a/other.jsonl, revision {COMMIT}: the hub refused")
     assert "the hub cannot be reached" in from_hub(address, tmp_path, hub, HF_HUB_OFFLINE="1")
+
+
+def test_several_hub_files_are_joined_in_order(tmp_path, address):
+    hub = {"repo": "open/data", "revision": COMMIT, "file": ["a/rows.jsonl", "b/rows.jsonl"]}
+    joined = from_hub(address, tmp_path, hub)
+    assert Path(joined).read_bytes() == BODY * 2
+
+
+@pytest.mark.parametrize("files", [[], ["a/x.jsonl", "b/y.jsonl"], ["a/x.parquet", "b/x.parquet"]])
+def test_hub_files_that_cannot_be_joined_are_refused(files):
+    with pytest.raises(ValueError, match=r"`file` names no file|joined only if"):
+        DataSource(hub={"repo": "open/data", "revision": COMMIT, "file": files})
 
 
 def test_a_gated_repository_says_which_token_is_missing(tmp_path, address):

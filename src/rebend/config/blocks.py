@@ -31,7 +31,9 @@ class DatasetBlock(Block):
     reference: DataSource | None = Field(
         None, description="a second file whose line n answers line n (RE-Control's dataset_prefer.json)"
     )
-    rows: Positive | None = Field(None, description="keep so many rows, drawn with `seed`; all if absent")
+    rows: Positive | None = Field(
+        None, description="keep so many rows, drawn with `seed` (kind safety: so many of each label); all if absent"
+    )
     seed: int = Field(0, description="seed of that draw")
 
 

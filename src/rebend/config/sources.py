@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -41,14 +42,30 @@ def references(block: Block) -> Iterator[Reference]:
 
 
 class HubFile(Block):
-    """One file of a data set repository on the Hugging Face hub, at a pinned revision."""
+    """A file of a data set repository on the Hugging Face hub, at a pinned revision; or several, joined."""
 
     repo: str = Field(description="repository, owner/name")
     revision: str = Field(
         min_length=1, description="commit of the repository (a branch drifts; its commit is recorded)"
     )
-    file: str = Field(description="path inside the repository")
+    file: str | list[str] = Field(
+        description="path inside the repository; several files of JSON lines are joined in this order"
+    )
     gated: bool = Field(False, description="true if the hub asks for an accepted licence (needs HF_TOKEN)")
+
+    @property
+    def files(self) -> list[str]:
+        """The paths inside the repository, also where there is only one."""
+        return [self.file] if isinstance(self.file, str) else self.file
+
+    @model_validator(mode="after")
+    def joined_files_are_lines(self) -> HubFile:
+        """Only files of JSON lines can be joined end to end."""
+        if not self.files:
+            raise ValueError("`file` names no file")
+        if len({Path(name).name for name in self.files}) > 1 or (len(self.files) > 1 and ".json" not in self.files[0]):
+            raise ValueError("several files are joined only if all are JSON lines of one name, e.g. */train.jsonl.gz")
+        return self
 
 
 class HubModel(Block):
