@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from rebend.config.blocks import BendBlock
 from rebend.errors import ModelError
 from rebend.models import Policy
-from rebend.storage import read_json, write_json
+from rebend.storage import write_json
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -81,7 +81,10 @@ def write_adapter(model: PeftModel, folder: Path, base_name: str) -> None:
 def load_adapter(policy: Policy, folder: str | Path) -> PeftModel:
     """Put the adapter of `folder` on a model, in eval mode. Raises `ModelError` if it is incomplete or does not fit."""
     folder = Path(folder)
-    config = LoraConfig(**read_json(folder / CONFIG_FILE))
+    if not (folder / CONFIG_FILE).exists():
+        raise ModelError(f"{folder}: has no {CONFIG_FILE}; an adapter in PEFT's layout is expected")
+    config = LoraConfig.from_pretrained(str(folder))
+    config.base_model_name_or_path = None  # the caller has checked the base; its folder may have another name here
     try:
         weights = load_file(folder / WEIGHTS_FILE)
     except (OSError, SafetensorError) as error:

@@ -114,7 +114,7 @@ def load_bend_data(tokenizer: Any, samples: pa.Table, pairs: pa.Table, retain: p
     Rows with a longer prompt are left out, because cutting one takes either the request or the turn of the
     model away; so are rows with an empty answer. Raises `DataError` if a class, the pairs or the chats are missing.
     """
-    reader = _Reader(tokenizer, max_length)
+    reader = AnswerReader(tokenizer, max_length)
     singles = [(entry["label"], reader.answer(entry)) for entry in samples.to_pylist() if entry["pair"] is None]
     data = BendData(
         safe=[row for label, row in singles if row and label == "safe"],
@@ -178,7 +178,7 @@ def _shuffled(n_rows: int, seed: int, stream: int, epoch: int) -> NDArray[np.int
     return np.random.default_rng([seed, stream, epoch]).permutation(n_rows)
 
 
-class _Reader:
+class AnswerReader:
     """Turns table entries into rows and counts those that it cannot use."""
 
     def __init__(self, tokenizer: Any, max_length: int) -> None:
