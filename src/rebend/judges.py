@@ -19,6 +19,7 @@ from rebend.errors import JudgeError
 from rebend.judge_client import JudgeClient, Question, Reply
 from rebend.prompts import last_user_text
 from rebend.schemas import VERDICTS
+from rebend.scores import NO_RESPONSE
 
 WIN, TIE, LOSE = "win", "tie", "lose"
 PROXIES = ("world_rubric", "reward_model")
@@ -98,8 +99,8 @@ def _by_rubric(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
     found = []
     for row in rows:
-        if row["reference"] is None:
-            found.append(_unjudged(row, "no reference"))
+        if (reason := _gap(row)) is not None:
+            found.append(_unjudged(row, reason))
             continue
         prompt = last_user_text(row["messages"])
         found.append(_by_scores(row, rubric(prompt, row["response"]), rubric(prompt, row["reference"])))
@@ -108,8 +109,8 @@ def _by_rubric(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def _by_scores(row: Row, ours: float | None, theirs: float | None) -> dict[str, Any]:
     """The verdict of a proxy that gives each of the two texts one number, whatever their order."""
-    if row["reference"] is None:
-        return _unjudged(row, "no reference")
+    if (reason := _gap(row)) is not None:
+        return _unjudged(row, reason)
     if ours is None or theirs is None:
         return _unjudged(row, "no reward of the response" if ours is None else "no reward of the reference")
     return {
@@ -122,7 +123,7 @@ def _by_scores(row: Row, ours: float | None, theirs: float | None) -> dict[str, 
 
 def _by_client(rows: Sequence[Row], client: JudgeClient) -> list[dict[str, Any]]:
     """Ask about each row in both orders."""
-    asked = [row for row in rows if row["reference"] is not None]
+    asked = [row for row in rows if _gap(row) is None]
     questions = []
     for row in asked:
         prompt = _dialogue(row["messages"])
@@ -133,7 +134,7 @@ def _by_client(rows: Sequence[Row], client: JudgeClient) -> list[dict[str, Any]]
         row["row_id"]: _by_replies(row, *pair)
         for row, pair in zip(asked, zip(replies[::2], replies[1::2], strict=True), strict=True)
     }
-    return [judged.get(row["row_id"]) or _unjudged(row, "no reference") for row in rows]
+    return [judged.get(row["row_id"]) or _unjudged(row, _gap(row)) for row in rows]
 
 
 def _by_replies(row: Row, ours_first: Reply, ours_second: Reply) -> dict[str, Any]:
@@ -151,7 +152,12 @@ def _by_replies(row: Row, ours_first: Reply, ours_second: Reply) -> dict[str, An
     }
 
 
-def _unjudged(row: Row, reason: str) -> dict[str, Any]:
+def _gap(row: Row) -> str | None:
+    """What a comparison lacks, if anything."""
+    return NO_RESPONSE if row["response"] is None else "no reference" if row["reference"] is None else None
+
+
+def _unjudged(row: Row, reason: str | None) -> dict[str, Any]:
     return {"row_id": row["row_id"], "not_scored": reason}
 
 

@@ -17,6 +17,7 @@ from rebend.config.blocks import SafetyJudgeBlock
 from rebend.errors import DataError
 from rebend.prompts import last_user_text
 from rebend.schemas import SAFETY_VERDICTS
+from rebend.scores import NO_RESPONSE
 
 HARMFUL, HARMLESS, REFUSAL, INCOHERENT = "harmful", "harmless", "refusal", "incoherent"
 WORDS = (HARMFUL, HARMLESS, REFUSAL, INCOHERENT)
@@ -51,7 +52,7 @@ def judge_safety(settings: SafetyJudgeBlock, rows: Sequence[Mapping[str, Any]]) 
     found: list[dict[str, Any]] = []
     for row in rows:
         if row["response"] is None:
-            found.append({"row_id": row["row_id"], "not_scored": "no response"})
+            found.append({"row_id": row["row_id"], "not_scored": NO_RESPONSE})
             continue
         verdict, answered = judge(row)
         if verdict not in WORDS:

@@ -13,12 +13,14 @@ from rebend.errors import DataError
 from rebend.schemas import SCORES
 from rebend.storage import read_parquet
 
+NO_RESPONSE = "no response"  # the prompt left no room in the model's context
 
-def score_table(row_ids: Sequence[str], scores: Sequence[float | None], reason: str = "no number") -> pa.Table:
-    """Return a table of schema SCORES; None, NaN and infinity become null with `reason`."""
+
+def score_table(row_ids: Sequence[str], scores: Sequence[float | None]) -> pa.Table:
+    """Return a table of schema SCORES; None (there was no response), NaN and infinity become null with a reason."""
     finite = [s if s is not None and math.isfinite(s) else None for s in scores]
-    reasons = [reason if score is None else None for score in finite]
-    return pa.table({"row_id": list(row_ids), "score": finite, "not_scored": reasons}, schema=SCORES)
+    why = [NO_RESPONSE if s is None else None if math.isfinite(s) else f"the score is {s}" for s in scores]
+    return pa.table({"row_id": list(row_ids), "score": finite, "not_scored": why}, schema=SCORES)
 
 
 def read_scores(path: str | Path | None) -> dict[str, float | None] | None:

@@ -324,15 +324,16 @@ def test_the_drawn_rows_depend_on_ids_and_seed_alone() -> None:
     assert draw(todo, None, 0) == draw(todo, 50, 0) == todo
 
 
-def test_a_row_without_reference_is_not_judged_by_anyone(serve: Any, tmp_path: Path) -> None:
+def test_a_row_without_reference_or_response_is_not_judged_by_anyone(serve: Any, tmp_path: Path) -> None:
     server = serve(by_length)
     todo = rows(("a", None), ("a", "bb"))
+    todo += [{**todo[1], "row_id": "r2", "response": None}]
     for judge, scores in [
         (block(server), None),
         (JudgeBlock(method="reward_model", reward="x"), {"r0": 1.0, "r1": 1.0}),
     ]:
         found = verdicts(judge_wins(judge, todo, tmp_path, scores, {"r1": 2.0}))
-        assert found == [(None, "no reference"), ("lose", None)]
+        assert found == [(None, "no reference"), ("lose", None), (None, "no response")]
     assert all("Question 1" in text for text in server.asked)
 
 

@@ -13,10 +13,11 @@ with recorded(
     from rebend.scores import matched, read_scores
     from rebend.storage import read_parquet, write_parquet
 
-    judge = JudgeBlock.model_validate(run.settings["judge"])
+    machine = {key: found for key in ("concurrency", "retries") if (found := snakemake.resources.get(key)) is not None}
+    judge = JudgeBlock.model_validate({**run.settings["judge"], **machine})
     rows = matched(read_parquet(snakemake.input.data), read_parquet(snakemake.input.responses, RESPONSES))
-    rewards = read_scores(snakemake.input.get("rewards"))
-    references = read_scores(snakemake.input.get("reference_rewards"))
+    rewards = read_scores(next(iter(snakemake.input.rewards), None))  # lists: empty for other judges
+    references = read_scores(next(iter(snakemake.input.reference_rewards), None))
     verdicts = judge_wins(judge, rows, run.progress, rewards, references)
     write_parquet(snakemake.output.verdicts, verdicts, {"judge": judge.method, "model": judge.model or ""})
     shutil.rmtree(run.progress, ignore_errors=True)

@@ -11,9 +11,12 @@ with recorded(
     from rebend.scores import matched, score_table
     from rebend.storage import read_parquet, write_parquet
 
-    encoder = load_encoder(snakemake.input.get("encoder"), EncoderBlock.model_validate(run.settings["encoder"]))
+    folder = next(iter(snakemake.input.encoder), None)  # a list: empty if a package carries the encoder
+    encoder = load_encoder(folder, EncoderBlock.model_validate(run.settings["encoder"]))
     rows = matched(read_parquet(snakemake.input.data), read_parquet(snakemake.input.responses, RESPONSES))
-    cosines = encoder.coherence([dialogue_text(r["messages"]) for r in rows], [r["response"] for r in rows])
-    scores = score_table([row["row_id"] for row in rows], cosines)
+    answered = [row for row in rows if row["response"] is not None]
+    cosines = encoder.coherence([dialogue_text(r["messages"]) for r in answered], [r["response"] for r in answered])
+    found = dict(zip([row["row_id"] for row in answered], cosines, strict=True))
+    scores = score_table([row["row_id"] for row in rows], [found.get(row["row_id"]) for row in rows])
     write_parquet(snakemake.output.scores, scores)
     run.note(rows=scores.num_rows, not_scored=scores["score"].null_count)

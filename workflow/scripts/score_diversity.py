@@ -11,6 +11,7 @@ with recorded(
     from rebend.storage import read_parquet, write_parquet
 
     responses = read_parquet(snakemake.input.responses, RESPONSES)
-    scores = score_table(responses["row_id"].to_pylist(), [diversity(r) for r in responses["response"].to_pylist()])
+    values = [None if text is None else diversity(text) for text in responses["response"].to_pylist()]
+    scores = score_table(responses["row_id"].to_pylist(), values)
     write_parquet(snakemake.output.scores, scores)
     run.note(rows=scores.num_rows, not_scored=scores["score"].null_count)

@@ -1,0 +1,122 @@
+"""The scored rows of a study in one long table, from which every other table is made.
+
+A cell is one model (base and bend) under one control on one data set; its description names its files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from rebend.errors import DataError
+from rebend.schemas import SAFETY_VERDICTS, SCORES, VERDICTS
+from rebend.storage import read_json, read_parquet
+
+DIRECT, PREFILL = "direct", "prefill"
+ALL = "all"
+SCORED = ("reward", "diversity", "coherence")
+OUTCOMES = ("harmful", "harmless", "refusal", "incoherent")
+COLUMNS = [
+    "model", "bend", "control", "method", "dataset", "role", "row_id", "group", "attack", "harmful", "metric", "value"
+]  # fmt: skip
+
+Cell = Mapping[str, Any]
+
+
+def measurements(cells: Sequence[Cell]) -> pd.DataFrame:
+    """Return a row per cell, prompt and metric, with columns `COLUMNS`.
+
+    `metric` is reward, diversity, coherence, win, answered, or an outcome (harmful, harmless, refusal,
+    incoherent: 1 if the response is that, else 0). `value` is NaN where not scored; a metric that a cell
+    does not have makes no row. `harmful` is None outside evaluation data sets.
+    """
+    parts = [part for cell in named_controls(cells) for part in _cell_parts(cell)]
+    if not parts:
+        return pd.DataFrame(columns=COLUMNS)
+    return pd.concat(parts, ignore_index=True)
+
+
+def named_controls(cells: Sequence[Cell]) -> list[Cell]:
+    """Return the cells with the control that does nothing called `none`, if the study has one such only."""
+    idle = {cell["control"] for cell in cells if cell["method"] == "none"}
+    if len(idle) != 1:
+        return list(cells)
+    return [{**cell, "control": "none"} if cell["control"] in idle else cell for cell in cells]
+
+
+def group_levels(group: str, attack: str) -> list[str]:
+    """Return the groups that a row counts in: `all`, and each leading part of its comma-separated group.
+
+    A last part that only repeats the attack is left out: "unseen item, plain, direct" counts in `all`,
+    "unseen item" and "unseen item, plain".
+    """
+    parts = [part.strip() for part in group.split(",") if part.strip()]
+    if parts and parts[-1] == attack:
+        parts.pop()
+    return [ALL, *(", ".join(parts[: i + 1]) for i in range(len(parts)))]
+
+
+def judge_names(cells: Iterable[Cell]) -> dict[str, str]:
+    """Return verdict file -> who judged, with proxies called so."""
+    found = {}
+    for path in {cell["win_rate"] for cell in cells if cell.get("win_rate")}:
+        metadata = pq.read_schema(path).metadata or {}
+        method, model = (metadata.get(key, b"").decode() for key in (b"judge", b"model"))
+        found[path] = model if method == "openai" else f"{method} (proxy)"
+    return found
+
+
+def seconds_per_1000_tokens(cell: Cell) -> float | None:
+    """Return the decoding time per 1000 tokens of responses, from the record's notes; None if it notes none."""
+    notes = read_json(cell["record"])["notes"]
+    seconds, tokens = notes.get("decode_seconds"), notes.get("tokens")
+    return 1000 * float(seconds) / tokens if seconds is not None and tokens else None
+
+
+def _cell_parts(cell: Cell) -> list[pd.DataFrame]:
+    rows = _rows(cell)
+    parts = []
+    for metric in SCORED:
+        if cell.get(metric):
+            table = read_parquet(cell[metric], SCORES).to_pandas()
+            parts.append(_joined(rows, table["row_id"], metric, table["score"], cell[metric]))
+    if cell.get("win_rate"):
+        table = read_parquet(cell["win_rate"], VERDICTS).to_pandas()
+        parts.append(_joined(rows, table["row_id"], "win", _is(table["verdict"], "win"), cell["win_rate"]))
+    if cell.get("safety"):
+        table = read_parquet(cell["safety"], SAFETY_VERDICTS).to_pandas()
+        for outcome in OUTCOMES:
+            parts.append(_joined(rows, table["row_id"], outcome, _is(table["verdict"], outcome), cell["safety"]))
+        parts.append(_joined(rows, table["row_id"], "answered", table["answered"].astype(float), cell["safety"]))
+    return parts
+
+
+def _rows(cell: Cell) -> pd.DataFrame:
+    """What the tables need to know of each prompt, by row_id."""
+    table = read_parquet(cell["data"])
+    kept = [name for name in ("row_id", "group", "prefill", "harmful") if name in table.column_names]
+    rows = table.select(kept).to_pandas().set_index("row_id")
+    rows["group"] = rows["group"].fillna("") if "group" in rows else ""
+    prefill = rows.pop("prefill").fillna("") if "prefill" in rows else pd.Series("", index=rows.index)
+    rows["attack"] = prefill.map(lambda text: PREFILL if text else DIRECT)
+    rows["harmful"] = rows["harmful"].astype(object) if "harmful" in rows else None
+    for name in ("model", "bend", "control", "method", "dataset", "role"):
+        rows[name] = cell[name]
+    return rows
+
+
+def _joined(rows: pd.DataFrame, row_ids: pd.Series, metric: str, values: pd.Series, path: str) -> pd.DataFrame:
+    strangers = row_ids[~row_ids.isin(rows.index)]
+    if len(strangers):
+        raise DataError(f"{path}: row '{strangers.iloc[0]}' is not in the data set; delete the file and run again")
+    frame = rows.loc[row_ids].reset_index()
+    frame["metric"], frame["value"] = metric, values.to_numpy(dtype=float)
+    return frame[COLUMNS]
+
+
+def _is(verdicts: pd.Series, word: str) -> pd.Series:
+    """1 where the verdict is `word`, 0 where it is another, NaN where there is none."""
+    return (verdicts == word).astype(float).where(verdicts.notna())

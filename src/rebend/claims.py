@@ -1,0 +1,74 @@
+"""What a study sets out to show, checked against its own tables: met or not met, never left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from rebend.errors import ConfigError, likely_typo
+
+CLAIMS = ["text", "table", "row", "column", "measured", "bound", "threshold", "met", "n", "not_scored"]
+
+
+def check_claims(claims: Sequence[Mapping[str, Any]], tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return a line per claim. A figure or threshold that could not be measured does not meet it.
+
+    Raises `ConfigError` for a claim about a row or column that its table does not have.
+    """
+    return pd.DataFrame([_checked(claim, tables[claim["table"]]) for claim in claims], columns=CLAIMS)
+
+
+def _checked(claim: Mapping[str, Any], table: pd.DataFrame) -> list[Any]:
+    about = f"claim '{claim['text']}', table '{claim['table']}'"
+    row = pick(table, claim["where"], about)
+    measured = _number(row, claim["column"], about)
+    bound = "at_least" if claim.get("at_least") is not None else "at_most"
+    wanted = claim[bound]
+    if isinstance(wanted, Mapping):
+        where = {name: value for name, value in wanted.items() if name != "take"}
+        if "take" not in wanted:
+            raise ConfigError(f"{about}: `{bound}` names a row but not the column to `take` from it")
+        threshold = _number(pick(table, where, about), wanted["take"], about)
+    else:
+        threshold = float(wanted)
+    known = measured is not None and threshold is not None
+    met = known and (measured >= threshold if bound == "at_least" else measured <= threshold)  # type: ignore[operator]
+    where_text = ", ".join(f"{name}={value}" for name, value in claim["where"].items())
+    counts = [_count(row, claim["column"], name) for name in ("n", "not_scored")]
+    return [claim["text"], claim["table"], where_text, claim["column"], measured, bound, threshold, met, *counts]
+
+
+def pick(table: pd.DataFrame, where: Mapping[str, Any], about: str) -> pd.Series:
+    """Return the one row whose columns have these values."""
+    chosen = table
+    for column, value in where.items():
+        if column not in table.columns:
+            raise ConfigError(f"{about}: no column '{column}'.{likely_typo(column, table.columns)}")
+        found = chosen[chosen[column].astype(str) == str(value)]
+        if found.empty:
+            allowed = sorted(set(chosen[column].astype(str)))
+            raise ConfigError(
+                f"{about}: no row with {column}='{value}'; there are {allowed}.{likely_typo(value, allowed)}"
+            )
+        chosen = found
+    if len(chosen) != 1:
+        raise ConfigError(f"{about}: {len(chosen)} rows fit {dict(where)}; name more columns so that one does")
+    return chosen.iloc[0]
+
+
+def _number(row: pd.Series, column: str, about: str) -> float | None:
+    if column not in row.index:
+        raise ConfigError(f"{about}: no column '{column}'.{likely_typo(column, row.index)}")
+    value = row[column]
+    if isinstance(value, str):
+        raise ConfigError(f"{about}: column '{column}' holds text ('{value}'), not a number")
+    return None if pd.isna(value) else float(value)
+
+
+def _count(row: pd.Series, column: str, name: str) -> int | None:
+    """The count that stands for the column: the metric's own (`reward_n`), else the line's."""
+    own = f"{column.removesuffix('_low').removesuffix('_high')}_{name}"
+    value = row.get(own, row.get(name))
+    return None if value is None or pd.isna(value) else int(value)

@@ -1,0 +1,76 @@
+"""All tables of a study, and the files that they are written to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rebend.cells import measurements
+from rebend.claims import check_claims
+from rebend.errors import DataError
+from rebend.gains import gains
+from rebend.published import Published
+from rebend.storage import whole_directory
+from rebend.table_layouts import matrix, recontrol, repbend
+from rebend.table_text import note, shown
+
+TABLES = ("matrix", "recontrol", "repbend", "gains", "claims")
+
+
+def all_tables(settings: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+    """Return the tables `TABLES` of a study: its `cells`, `claims`, `paper` and the folder `published`."""
+    cells, paper = settings["cells"], settings["paper"]
+    printed = Published(settings["published"]) if paper else None
+    rows = measurements(cells)
+    found = {
+        "matrix": matrix(rows),
+        "recontrol": recontrol(cells, rows, printed if paper == "recontrol" else None),
+        "repbend": repbend(cells, rows, printed if paper == "repbend" else None),
+        "gains": gains(rows),
+    }
+    return {**found, "claims": check_claims(settings["claims"], found)}
+
+
+def write_tables(folder: str | Path, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Write each table as .csv (rates between 0 and 1; unknown is empty), .md and .tex (percent)."""
+    with whole_directory(folder) as temporary:
+        for name, table in tables.items():
+            _plain(table).to_csv(temporary / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
+            text = shown(name, table)
+            body = text.to_markdown(index=False) if len(text) else "Nothing was measured."
+            (temporary / f"{name}.md").write_text(f"{body}\n\n{note(name, table)}\n", encoding="utf-8")
+            (temporary / f"{name}.tex").write_text(_latex(name, table, text), encoding="utf-8")
+
+
+def read_tables(folder: str | Path) -> dict[str, pd.DataFrame]:
+    """Read the tables that `write_tables` wrote."""
+    found = {}
+    for name in TABLES:
+        try:
+            table = pd.read_csv(Path(folder) / f"{name}.csv", keep_default_na=False, na_values=[""])
+        except (OSError, ValueError) as error:
+            raise DataError(f"{folder}/{name}.csv: not a readable table ({error})") from error
+        words = [column for column in ("group", "attack", "judge") if column in table]
+        found[name] = table.assign(**{column: table[column].fillna("") for column in words})
+    return found
+
+
+def _plain(table: pd.DataFrame) -> pd.DataFrame:
+    """Truth values as CSV readers of other languages write them."""
+    return table.assign(met=table["met"].map({True: "true", False: "false"})) if "met" in table else table
+
+
+def _latex(name: str, table: pd.DataFrame, text: pd.DataFrame) -> str:
+    """A `tabular` for the package booktabs; the note as a comment above it."""
+    escaped = text.rename(columns=_escaped).map(_escaped)
+    body = escaped.to_latex(index=False, escape=False) if len(text) else ""
+    return f"% {name}: {note(name, table)}\n% needs \\usepackage{{booktabs}}\n{body}"
+
+
+def _escaped(text: str) -> str:
+    for sign in "&%$#_{}":
+        text = text.replace(sign, f"\\{sign}")
+    return text.replace("≥", r"$\geq$").replace("≤", r"$\leq$")

@@ -1,0 +1,16 @@
+"""Make the tables of a study from all of its scores."""
+
+from rebend.provenance import recorded
+
+with recorded(
+    "make_tables", snakemake.input, snakemake.output.record, snakemake.params, snakemake.log, snakemake.threads
+) as run:
+    from rebend.tables import all_tables, write_tables
+
+    tables = all_tables(run.settings)
+    write_tables(snakemake.output.tables, tables)
+    claims = tables["claims"]
+    run.note(rows={name: len(table) for name, table in tables.items()})
+    run.note(claims=len(claims), claims_met=int(claims["met"].sum()))
+    for line in claims.to_dict("records"):
+        print(f"{'met' if line['met'] else 'NOT MET'}: {line['text']} (measured {line['measured']})")
