@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rebend import paths
 from rebend.errors import ConfigError
@@ -52,25 +53,39 @@ def _folder(folder: Path, chat: bool) -> Iterator[str]:
         yield f"{folder} has no weights (*.safetensors)"
     if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json")):
         yield f"{folder} has no tokenizer (tokenizer.json)"
-    elif chat and not _has_template(folder):
+        return
+    if chat and not _has_template(folder):
         yield f"{folder}: the tokenizer has no chat template; name a file with the model's key `chat_template`"
+    pieces, embedded = _pieces(folder), _described(folder / "config.json").get("vocab_size")
+    if pieces is not None and embedded is not None and pieces > embedded:
+        yield f"{folder}: the tokenizer has {pieces} pieces, the model only {embedded}; they do not belong together"
 
 
 def _has_template(folder: Path) -> bool:
     if (folder / "chat_template.jinja").is_file():
         return True
-    described = folder / "tokenizer_config.json"
-    return described.is_file() and "chat_template" in json.loads(described.read_text(encoding="utf-8"))
+    return "chat_template" in _described(folder / "tokenizer_config.json")
+
+
+def _pieces(folder: Path) -> int | None:
+    """Largest token id plus one of a tokenizer.json whose vocabulary is a mapping; None for other kinds."""
+    described = _described(folder / "tokenizer.json")
+    vocabulary = described.get("model", {}).get("vocab")
+    if not isinstance(vocabulary, dict):
+        return None
+    return 1 + max([*vocabulary.values(), *(token["id"] for token in described.get("added_tokens", []))], default=-1)
+
+
+def _described(file: Path) -> dict[str, Any]:
+    """A JSON file of a model folder; empty if it is not there."""
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def _layers(plan: Plan) -> Iterator[str]:
     """Target layers against the depth that a local folder states."""
     for base, bend_name, _ in plan.bent:
         local = plan.config["models"][base].local
-        config = Path(plan.local(local)) / "config.json" if local else None
-        if config is None or not config.is_file():
-            continue
-        depth = json.loads(config.read_text(encoding="utf-8")).get("num_hidden_layers")
+        depth = _described(Path(plan.local(local)) / "config.json").get("num_hidden_layers") if local else None
         bend = plan.config["bends"][bend_name]
         last = bend.target_layer_start_idx + bend.layers_window_size - 1
         if depth is not None and last > depth:

@@ -54,8 +54,9 @@ def load_config(raw: Mapping[str, Any], studies: str | Path) -> Config:
             mistakes += found
             if parsed is not None:
                 catalogue[section][name] = parsed
-    study_name = str(raw.get("study", "tiny"))
-    study, found = _load_study(study_name, Path(studies), families)
+    asked = str(raw.get("study", "tiny"))
+    study, found = _load_study(asked, Path(studies), families)
+    study_name = Path(asked).stem
     mistakes += found
     if study is not None and not mistakes:
         mistakes += check_references(catalogue, study_name, study)
@@ -65,10 +66,12 @@ def load_config(raw: Mapping[str, Any], studies: str | Path) -> Config:
 
 
 def _load_study(name: str, folder: Path, families: Mapping[str, Any]) -> tuple[Study | None, list[str]]:
+    """Read `<folder>/<name>.yaml`, or the file itself where `name` is a path to one."""
     known = sorted(path.stem for path in folder.glob("*.yaml"))
-    if name not in known:
-        return None, [f"study: there is no '{name}'. Allowed: {', '.join(known)}.{likely_typo(name, known)}"]
-    path = folder / f"{name}.yaml"
+    path = Path(name) if name.endswith(".yaml") else folder / f"{name}.yaml"
+    if not path.is_file():
+        allowed = f"Allowed: {', '.join(known)}, or the path of a .yaml file."
+        return None, [f"study: there is no '{name}'. {allowed}{likely_typo(name, known)}"]
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -78,7 +81,7 @@ def _load_study(name: str, folder: Path, families: Mapping[str, Any]) -> tuple[S
         if isinstance(grid, dict):
             for key, section in (("models", "models"), ("bends", "bends"), ("controls", "controls")):
                 grid[key] = _unfold(grid[key], families[section]) if key in grid else ["none"]
-    return _parse(Study, raw, f"studies.{name}")
+    return _parse(Study, raw, f"studies.{path.stem}")
 
 
 def _unfold(names: Any, families: Mapping[str, list[str]]) -> Any:

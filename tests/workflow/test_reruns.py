@@ -1,0 +1,228 @@
+"""Which stages run again: for every key of every settings class, and for edits of the library.
+
+The table names, for each key, the stages that must run again because of it; what reads their results
+follows. A key that is in no settings class, or a class whose key is not in the table, fails.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rebend.config.blocks import CATALOGUE
+from rebend.config.sources import Block
+from tests.workflow.checkout import Checkout
+
+REPORT = ["make_tables", "make_figures", "make_report", "publish"]
+SCORES = ["score_reward", "score_diversity", "score_coherence", "judge_win_rate", "score_safety"]
+VALUE = ["train_value", "choose_strength", "control_decode", *SCORES, *REPORT]
+LABEL = ["label_rewards", *VALUE]
+EXTRACT = ["extract_activations", *LABEL]
+MERGE = ["merge_bend", "project_states", *EXTRACT]
+BEND = ["train_bend", *MERGE]
+REWARD = ["train_tiny_reward", "score_references", *LABEL]
+MODEL = ["train_tiny_model", *REWARD, *BEND]
+CHOICE = ["choose_strength", "control_decode", *SCORES, *REPORT]
+DECODE = ["control_decode", *SCORES, *REPORT]
+# How a reward model reads: all that scores with it.
+READING = ["label_rewards", "score_references", *VALUE]
+NOTHING: list[str] = []
+
+# (section, block) → key → (another value, stages). The value must be right, and another one than before.
+TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
+    ("datasets", "micro_dialogues"): {
+        "source": ({"world": {"part": "dialogues", "rows": 121}}, ["prepare_dataset", *MODEL]),
+        "rows": (100, ["prepare_dataset", *MODEL]),
+        "seed": (1, ["prepare_dataset", *MODEL]),
+        "kind": (None, NOTHING),
+        "reader": (None, NOTHING),
+        "reference": (None, NOTHING),
+    },
+    ("models", "micro"): {
+        "tiny": ({"steps": 5}, MODEL),
+        "dtype": ("bfloat16", ["train_bend", *MERGE]),
+        "needs": ({"mem_mb": 5000, "runtime": 7}, NOTHING),
+        "chat_template": (None, NOTHING),
+        "n_layers": (None, NOTHING),
+        "hub": (None, NOTHING),
+        "local": (None, NOTHING),
+    },
+    ("rewards", "micro_reward"): {
+        "tiny": ({"steps": 3}, REWARD),
+        "template": ("{prompt} {response}", READING),
+        "batch_size": (32, READING),
+        "max_length": (100, READING),
+        "dtype": ("bfloat16", READING),
+        "needs": ({"runtime": 7}, NOTHING),
+        "head": (None, NOTHING),
+        "hub": (None, NOTHING),
+        "local": (None, NOTHING),
+    },
+    ("encoders", "micro_encoder"): {
+        "pooling": ("pooler", ["score_coherence", *CHOICE]),
+        "max_length": (64, ["score_coherence", *CHOICE]),
+        "batch_size": (32, ["score_coherence", *CHOICE]),
+        "needs": ({"runtime": 7}, NOTHING),
+        "package": (None, NOTHING),
+        "hub": (None, NOTHING),
+        "local": (None, NOTHING),
+    },
+    ("bends", "micro_bend"): {
+        "samples": ("micro_pairs", BEND),
+        "pairs": ("micro_samples", BEND),
+        "retain": ("micro_dialogues", BEND),
+        "alpha": (0.4, BEND),
+        "beta": (0.4, BEND),
+        "gamma": (0.2, BEND),
+        "epsilon": (0.4, BEND),
+        "push_limit": (5.0, BEND),
+        "target_layer_start_idx": (2, BEND),
+        "layers_window_size": (2, BEND),
+        "transform_layers": ([1], BEND),
+        "alpha_mode": ("target", BEND),
+        "loss_mode": ("prompt_last", BEND),
+        "kl_temperature": (1.0, BEND),
+        "kl_reduction": ("token", BEND),
+        "max_step": (3, BEND),
+        "batch_size": (3, BEND),
+        "lr": (2.0e-3, BEND),
+        "lora_r": (3, BEND),
+        "lora_alpha": (8, BEND),
+        "lora_dropout": (0.0, BEND),
+        "max_length": (48, BEND),
+        "seed": (1, BEND),
+        "method": (None, NOTHING),
+    },
+    ("activations", "micro_rollouts"): {
+        "dataset": ("micro_validation", EXTRACT),
+        "samples_per_prompt": (2, EXTRACT),
+        "decoding": ({"max_new_tokens": 9}, EXTRACT),
+        "prompts_per_shard": (6, EXTRACT),
+        "max_prompt_tokens": (300, EXTRACT),
+    },
+    ("values", "micro_value"): {
+        "n_layers": (3, VALUE),
+        "hidden_size": (16, VALUE),
+        "lr": (2.0e-4, VALUE),
+        "batch_size": (4, VALUE),
+        "epochs": (3, VALUE),
+        "trace": (0.5, VALUE),
+        "validation_share": (0.2, VALUE),
+        "seed": (1, VALUE),
+        "activations": (None, NOTHING),
+        "reward": (None, NOTHING),
+    },
+    ("controls", "micro_climb"): {
+        "n_steps": (3, CHOICE),
+        "decoding": ({"max_new_tokens": 9}, CHOICE),
+        "choice": ({"grid": [0.1, 2.0]}, CHOICE),
+        "step_size": (None, NOTHING),
+        "method": (None, NOTHING),
+        "value": (None, NOTHING),
+        "strength_of": (None, NOTHING),
+        "instruction": (None, NOTHING),
+    },
+    ("controls", "micro_prompting"): {"instruction": ("please", DECODE)},
+    ("controls", "micro_random"): {"n_steps": (3, DECODE)},
+    ("judges", "micro_judge"): {
+        "sample": (4, ["judge_win_rate", *REPORT]),
+        "seed": (1, ["judge_win_rate", *REPORT]),
+        "max_tokens": (100, ["judge_win_rate", *REPORT]),
+        "concurrency": (2, NOTHING),
+        "retries": (2, NOTHING),
+        "method": (None, NOTHING),
+        "reward": (None, NOTHING),
+        "model": (None, NOTHING),
+        "base_url": (None, NOTHING),
+    },
+    ("safety_judges", "micro_truth"): {"method": ("refusal_matcher", ["score_safety", *REPORT])},
+}
+CHANGES = [
+    (section, block, key, value, stages)
+    for (section, block), keys in TABLE.items()
+    for key, (value, stages) in keys.items()
+    if value is not None
+]
+
+
+@pytest.fixture(scope="module")
+def reruns(built: Checkout) -> dict[tuple[str, str, str], set[str]]:
+    """(section, block, key) → rules that a dry run would run after the change; side by side, for they only read."""
+
+    def ask(change: tuple[str, str, str, Any, list[str]]) -> set[str]:
+        section, block, key, value, _ = change
+        return built.would_run(change={section: {block: {key: value}}})
+
+    with ThreadPoolExecutor(os.cpu_count() or 2) as pool:
+        return dict(zip([change[:3] for change in CHANGES], pool.map(ask, CHANGES), strict=True))
+
+
+def test_a_second_run_has_nothing_to_do(built: Checkout) -> None:
+    assert built.would_run() == set()
+    assert "Nothing to be done" in (done := built.snakemake()).stdout + done.stderr
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: f"{change[1]}.{change[2]}")
+def test_a_key_runs_exactly_the_stages_that_depend_on_it(reruns: dict, change: tuple) -> None:
+    assert reruns[change[:3]] == set(change[4])
+
+
+def test_every_key_of_every_settings_class_is_in_the_table() -> None:
+    for section, kind in CATALOGUE.items():
+        there = {key for (name, _), keys in TABLE.items() if name == section for key in keys}
+        assert issubclass(kind, Block)
+        assert there == set(kind.model_fields), f"{section}: the table lacks or invents keys"
+
+
+def edit(checkout: Checkout, module: str, old: str, new: str) -> None:
+    path = checkout.folder / module
+    text = path.read_text()
+    assert text.count(old) >= 1, f"{module} no longer holds {old!r}"
+    path.write_text(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new", "stages"),
+    [
+        ("src/rebend/diversity.py", '"""', '"""Other words. ', NOTHING),
+        (
+            "workflow/scripts/score_safety.py",
+            "    from rebend.storage",
+            "    # a comment\n    from rebend.storage",
+            NOTHING,
+        ),
+        ("src/rebend/safety.py", "import annotations\n", "import annotations\nNEW = 1\n", ["score_safety", *REPORT]),
+        ("src/rebend/merging.py", "import annotations\n", "import annotations\nNEW = 1\n", MERGE),
+        ("src/rebend/value_training.py", "import annotations\n", "import annotations\nNEW = 1\n", VALUE),
+        ("src/rebend/bend_losses.py", "import annotations\n", "import annotations\nNEW = 1\n", BEND),
+        ("workflow/scripts/label_rewards.py", "parts.clear()", "parts.clear()\n    run.note(x=1)", LABEL),
+    ],
+)
+def test_an_edit_of_the_library_runs_what_reaches_it(
+    built: Checkout, module: str, old: str, new: str, stages: list[str]
+) -> None:
+    path = built.folder / module
+    before = path.read_text()
+    try:
+        edit(built, module, old, new)
+        assert built.would_run() == set(stages)
+    finally:
+        path.write_text(before)
+
+
+def test_one_stage_can_be_asked_for_again(built: Checkout) -> None:
+    done = built.snakemake("--dry-run", "-R", "score_safety")
+    assert "score_safety" in done.stdout
+    assert "control_decode" not in done.stdout
+
+
+def test_any_result_file_is_a_target(built: Checkout) -> None:
+    path = next((built.folder / "results/scores/diversity").rglob("*.parquet"))
+    target = Path(path).relative_to(built.folder)
+    done = built.snakemake("--dry-run", "--force", str(target))
+    assert "score_diversity" in done.stdout
+    assert "make_tables" not in done.stdout

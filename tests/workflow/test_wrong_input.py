@@ -1,0 +1,156 @@
+"""Wrong input stops a run before its first job, with one message that says what and where."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, models
+
+from tests.workflow.checkout import MICRO, Checkout
+
+
+def refused(checkout: Checkout, change: dict[str, Any], study: str = f"{MICRO}/study.yaml") -> str:
+    """Run, expect that no job started, and return what was said."""
+    done = checkout.snakemake(change=change, study=study)
+    said = done.stdout + done.stderr
+    assert done.returncode != 0, said
+    assert not list(checkout.folder.glob("results/logs/**/*.log")), "a job was started"
+    return said
+
+
+def with_data(file: Path) -> dict[str, Any]:
+    source = {"local": str(file), "world": None}
+    return {"datasets": {"micro_dialogues": {"kind": "chat", "reader": "ultrachat", "source": source}}}
+
+
+def test_a_setting_that_is_wrong(checkout: Checkout) -> None:
+    said = refused(checkout, {"bends": {"micro_bend": {"lr": "1e-3", "alpah": 1}}})
+    assert "bends.micro_bend.lr: '1e-3' is text to YAML" in said
+    assert "Did you mean 'alpha'?" in said
+
+
+def test_a_data_file_that_is_not_there(checkout: Checkout, tmp_path: Path) -> None:
+    (tmp_path / "chats.jsonl").write_text("")
+    said = refused(checkout, with_data(tmp_path / "chat.jsonl"))
+    assert "datasets.micro_dialogues" in said
+    assert "Did you mean 'chats.jsonl'?" in said
+
+
+def test_an_empty_data_file(checkout: Checkout, tmp_path: Path) -> None:
+    (tmp_path / "chats.jsonl").write_text("")
+    assert "chats.jsonl: the file is empty" in refused(checkout, with_data(tmp_path / "chats.jsonl"))
+
+
+def test_a_data_file_without_a_column(checkout: Checkout, tmp_path: Path) -> None:
+    (tmp_path / "chats.jsonl").write_text('{"message": []}\n')
+    said = refused(checkout, with_data(tmp_path / "chats.jsonl"))
+    assert "chats.jsonl:1" in said
+    assert "column 'messages' is missing" in said
+    assert "Did you mean 'message'?" in said or "message" in said
+
+
+def test_a_gated_model_without_a_token(checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "empty"))
+    for name in ("HF_TOKEN", "HF_HUB_CACHE", "HF_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    hub = {"repo": "meta-llama/Meta-Llama-3-8B-Instruct", "revision": "0123456789ab", "gated": True}
+    said = refused(checkout, {"models": {"micro": {"tiny": None, "hub": hub}}})
+    assert "models.micro.hub: meta-llama/Meta-Llama-3-8B-Instruct is gated" in said
+    assert "HF_TOKEN" in said
+
+
+def test_a_judge_without_a_key(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    judge = {"method": "openai", "reward": None, "model": "gpt-4-0613"}
+    assert "judges.micro_judge: OPENAI_API_KEY is not set" in refused(checkout, {"judges": {"micro_judge": judge}})
+
+
+def folder_of(path: Path, *, tokenizer: bool = True, template: bool = True, vocab_size: int = 8) -> dict[str, Any]:
+    """A model folder that looks right from outside, and the change that points to it."""
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps({"num_hidden_layers": 2, "vocab_size": vocab_size}))
+    (path / "model.safetensors").write_bytes(b"x")
+    if tokenizer:
+        Tokenizer(models.WordLevel({str(i): i for i in range(8)}, unk_token="0")).save(str(path / "tokenizer.json"))
+    if template:
+        (path / "chat_template.jinja").write_text("{{ messages }}")
+    return {"local": str(path), "tiny": None}
+
+
+def test_a_model_folder_without_tokenizer(checkout: Checkout, tmp_path: Path) -> None:
+    said = refused(checkout, {"models": {"micro": folder_of(tmp_path / "m", tokenizer=False)}})
+    assert "models.micro.local" in said
+    assert "has no tokenizer" in said
+
+
+def test_a_model_folder_without_chat_template(checkout: Checkout, tmp_path: Path) -> None:
+    said = refused(checkout, {"models": {"micro": folder_of(tmp_path / "m", template=False)}})
+    assert "has no chat template; name a file with the model's key `chat_template`" in said
+
+
+def test_a_reward_model_whose_vocabulary_does_not_fit_its_tokenizer(checkout: Checkout, tmp_path: Path) -> None:
+    said = refused(checkout, {"rewards": {"micro_reward": folder_of(tmp_path / "m", vocab_size=4)}})
+    assert "rewards.micro_reward.local" in said
+    assert "the tokenizer has 8 pieces, the model only 4" in said
+
+
+def test_a_layer_beyond_a_local_model(checkout: Checkout, tmp_path: Path) -> None:
+    change = {"models": {"micro": folder_of(tmp_path / "m")}, "bends": {"micro_bend": {"layers_window_size": 5}}}
+    assert "reach hidden_states[5]; 'micro' has only 2 blocks" in refused(checkout, change)
+
+
+def test_a_study_that_names_nothing(checkout: Checkout) -> None:
+    (checkout.folder / "empty.yaml").write_text("title: t\ngrids:\n  - models: [micro]\n")
+    assert "names no data set" in refused(checkout, {}, study="empty.yaml")
+
+
+def test_a_missing_file_does_not_stop_a_dry_run(checkout: Checkout, tmp_path: Path) -> None:
+    done = checkout.snakemake("--dry-run", change=with_data(tmp_path / "none.jsonl"))
+    assert done.returncode == 0
+
+
+def test_a_run_that_is_killed_goes_on_and_loses_nothing(checkout: Checkout) -> None:
+    """SIGKILL in the middle: what was finished is kept, what was half done is made again."""
+    target = "results/models/micro"
+    log = checkout.folder / "results/logs/train_tiny_model/micro.log"
+    change = {"models": {"micro": {"tiny": {"steps": 400}}}}
+    process = subprocess.Popen(
+        checkout.command(target, change=change),
+        cwd=checkout.folder,
+        env=checkout.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    while not log.exists():
+        time.sleep(0.1)
+        assert process.poll() is None
+    subprocess.run(["kill", "-KILL", f"-{process.pid}"], check=True)
+    assert process.wait() == -signal.SIGKILL
+    data = checkout.folder / "results/data/micro_dialogues.parquet"
+    finished = data.stat().st_mtime_ns
+    assert not (checkout.folder / target).exists()
+    assert checkout.snakemake("--unlock", target, change=change).returncode == 0
+    again = checkout.snakemake(target, change={"models": {"micro": {"tiny": {"steps": 400}}}})
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert data.stat().st_mtime_ns == finished
+
+
+def test_a_damaged_shard_is_named_and_nothing_else_is_lost(built: Checkout) -> None:
+    shard = next((built.folder / "results/activations/micro+micro_bend/micro_rollouts").glob("states-*.parquet"))
+    whole = shard.read_bytes()
+    try:
+        shard.write_bytes(whole[:-100])
+        done = built.snakemake("-R", "train_value", "--until", "train_value")
+        assert done.returncode != 0
+        assert shard.name in done.stdout + done.stderr
+    finally:
+        shard.write_bytes(whole)
+        # the next run makes again what that attempt took away
+        assert built.snakemake().returncode == 0
