@@ -165,11 +165,10 @@ def generate_batch(
             stopping_criteria=StoppingCriteriaList([watch]),
         )
     generated = output[:, start:].tolist()
-    stops = {*ends, policy.tokenizer.pad_token_id}
     moved, held, states = newest.collected()
     responses = []
     for row, (request, ids) in enumerate(zip(requests, generated, strict=True)):
-        n, text, finish = response_mask(policy.tokenizer, request, ids, stops, decoding.stop)
+        n, text, finish = response_mask(policy.tokenizer, request, ids, set(ends), decoding.stop)
         responses.append(
             Response(
                 text=request.prefill + text,
@@ -250,10 +249,11 @@ def _left_padded(policy: Policy, prompts: Sequence[Sequence[int]]) -> tuple[torc
 
 
 def _end_tokens(policy: Policy) -> list[int]:
-    """Tokens that end a response: the tokenizer's EOS and those that the checkpoint names."""
+    """Tokens that end a response: the tokenizer's EOS and pad, and those that the checkpoint names."""
     named = policy.model.generation_config.eos_token_id
     ends = named if isinstance(named, list) else [named]
-    return sorted({token for token in [*ends, policy.tokenizer.eos_token_id] if token is not None})
+    own = [policy.tokenizer.eos_token_id, policy.tokenizer.pad_token_id]
+    return sorted({token for token in [*ends, *own] if token is not None})
 
 
 @contextmanager

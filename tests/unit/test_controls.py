@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rebend.config.blocks import ControlBlock, Decoding
+from rebend.controls import (
+    LONGEST_MOVE,
+    NoControl,
+    Prompting,
+    RandomDirection,
+    ValueAscent,
+    bounded,
+    climb,
+    make_control,
+)
+from rebend.decoding import generate
+from rebend.errors import ConfigError
+from rebend.values import Shape, ValueNetwork, new_network
+from tests.unit.small_policy import PROMPTS, make_policy
+
+D = 32
+
+
+def network(n_layers: int = 3, scale: float = 1.0) -> ValueNetwork:
+    made = new_network(Shape(D, 48, n_layers), seed=0).requires_grad_(False)
+    for weight in made.parameters():
+        weight.mul_(scale)
+    return made
+
+
+def states(rows: int = 5, seed: int = 1) -> torch.Tensor:
+    return torch.randn(rows, D, generator=torch.Generator().manual_seed(seed))
+
+
+def autograd_gradient(net: ValueNetwork, h: torch.Tensor) -> torch.Tensor:
+    h = h.clone().requires_grad_(True)
+    return torch.autograd.grad(net(h).sum(), h)[0]
+
+
+@pytest.mark.parametrize("n_layers", [2, 3])
+def test_the_closed_form_gradient_is_autograds(n_layers):
+    net, h = network(n_layers, 2.0), states(64)
+    torch.testing.assert_close(net.gradient(h), autograd_gradient(net, h), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_layers", [2, 3])
+def test_climbing_is_plain_gradient_ascent_on_the_state(n_layers):
+    net, h = network(n_layers, 3.0), states(64)
+    stepped = h.clone()
+    for _ in range(30):
+        stepped = stepped + 0.05 * autograd_gradient(net, stepped)
+    assert ((net.first(h) > 0) != (net.first(stepped) > 0)).any()  # units flip on the way
+    torch.testing.assert_close(climb(net, h, 0.05, 30, net.gram()), stepped, rtol=1e-4, atol=1e-4)
+    assert (net(stepped) > net(h)).all()
+
+
+def test_a_climb_asks_for_no_gradient_of_weights():
+    net = new_network(Shape(D, 48, 3), seed=0)  # not frozen
+    ValueAscent(net, 0.1, 3).begin([0])(states(), torch.arange(5))
+    assert all(weight.grad is None for weight in net.parameters())
+
+
+def test_a_random_step_is_as_long_as_the_value_step_of_each_token():
+    net, h, rows = network(3, 3.0), states(), torch.arange(5)
+    value = ValueAscent(net, 0.1, 10).begin([0] * 5)(h, rows) - h
+    random = RandomDirection(net, 0.1, 10).begin([0, 1, 2, 3, 4])(h, rows) - h
+    torch.testing.assert_close(random.norm(dim=1), value.norm(dim=1), rtol=1e-4, atol=1e-5)
+    cosines = torch.cosine_similarity(random, value, dim=1)
+    assert cosines.abs().max() < 0.8
+
+
+def test_random_directions_differ_by_token_and_do_not_depend_on_other_rows():
+    control, h = RandomDirection(network(3, 3.0), 0.1, 10), states()
+    together = control.begin([7, 8, 9, 10, 11])
+    first = together(h, torch.arange(5))
+    second = together(h[[1, 3]], torch.tensor([1, 3]))  # the other rows have ended
+    alone = control.begin([8])
+    torch.testing.assert_close(alone(h[1:2], torch.tensor([0])), first[1:2])
+    torch.testing.assert_close(alone(h[1:2], torch.tensor([0])), second[:1])
+    assert not torch.allclose(first[1:2], second[:1])  # the next token has another direction
+
+
+def test_a_state_that_is_not_finite_stays_where_it_was_and_is_reported():
+    before = states(3)
+    after = before + 1.0
+    after[1, 4] = torch.nan
+    after[2, 0] = torch.inf
+    result, moved, held = bounded(before, after)
+    assert held.tolist() == [False, True, True]
+    assert torch.equal(result[1:], before[1:])
+    assert torch.equal(result[0], after[0])
+    assert moved.tolist() == [pytest.approx(D**0.5), 0.0, 0.0]
+
+
+def test_an_exploding_step_is_brought_back_and_reported():
+    before = states(2)
+    result, moved, held = bounded(before, before + torch.tensor([[0.01], [1e6]]))
+    assert held.tolist() == [False, True]
+    limit = LONGEST_MOVE * before[1].norm()
+    torch.testing.assert_close((result[1] - before[1]).norm(), limit)
+    torch.testing.assert_close(moved[1], limit)
+
+
+def test_held_tokens_are_counted_while_decoding():
+    policy, decoding = make_policy(), Decoding(max_new_tokens=6)
+    exploding = ValueAscent(network(3, 30.0), 1e4, 30)
+    for response in generate(policy, PROMPTS[:2], decoding, control=exploding):
+        assert response.held == len(response.token_ids) > 0
+    broken = network()
+    broken.last.weight.fill_(torch.nan)
+    nan = generate(policy, PROMPTS[:2], decoding, control=ValueAscent(broken, 0.1, 2))
+    assert [r.token_ids for r in nan] == [r.token_ids for r in generate(policy, PROMPTS[:2], decoding)]
+    assert all(response.held == len(response.token_ids) for response in nan)
+
+
+def test_climbing_raises_the_value_of_what_is_decoded_from():
+    policy, decoding, net = make_policy(), Decoding(max_new_tokens=8), network(3, 3.0)
+    plain = generate(policy, PROMPTS, decoding)
+    controlled = generate(policy, PROMPTS, decoding, control=ValueAscent(net, 0.5, 30))
+    assert [r.token_ids for r in controlled] != [r.token_ids for r in plain]
+    nothing = generate(policy, PROMPTS, decoding, control=ValueAscent(net, 0.0, 30))
+    assert [r.token_ids for r in nothing] == [r.token_ids for r in plain]
+
+
+def test_blocks_become_controls():
+    net = network()
+    assert make_control(ControlBlock(method="none")) == NoControl()
+    assert make_control(ControlBlock(method="prompting", instruction="Be kind.")) == Prompting("Be kind.")
+    made = make_control(ControlBlock(method="value", value="v", step_size=0.5, n_steps=30), net)
+    assert type(made) is ValueAscent
+    assert (made.step_size, made.n_steps) == (0.5, 30)
+    assert isinstance(
+        make_control(ControlBlock(method="random", value="v", step_size=1, n_steps=3), net), RandomDirection
+    )
+    with pytest.raises(ConfigError, match="needs a value network"):
+        make_control(ControlBlock(method="value", value="v", step_size=0.5, n_steps=30))
