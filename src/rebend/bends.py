@@ -109,7 +109,7 @@ class BendTrainer:
         terms, total = step_gradients(self.model, rows, self.layers, settings)
         grad_norm = torch.nn.utils.get_total_norm([weight.grad for weight in self.weights if weight.grad is not None])
         names = ("keep", "push", "gather", "hold", "total", "grad_norm")
-        values = dict(zip(names, torch.stack([*terms, total, grad_norm.to(total)]).detach().tolist(), strict=True))
+        values = dict(zip(names, torch.stack([*terms, total, grad_norm.to(total)]).tolist(), strict=True))
         if not all(map(math.isfinite, values.values())):
             raise ModelError(
                 f"step {self.done + 1}: loss or gradient is not a finite number ({values}); training stopped before "
@@ -162,4 +162,4 @@ def step_gradients(model: PeftModel, rows: StepRows, layers: Layers, settings: B
     )
     total = bend_loss(terms, Weights(settings.alpha, settings.beta, settings.gamma, settings.epsilon))
     total.backward()
-    return terms, total
+    return Terms(*(term.detach() for term in terms)), total.detach()
