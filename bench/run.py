@@ -1,0 +1,125 @@
+"""Measure the workflow itself: how long it takes to start, to find nothing to do, and to plan a sweep.
+
+With a finished demo in `results/`, also which share of its jobs' time goes to starting Python and importing.
+`--demo` builds the demo from nothing first, in a copy, on two cores, and times it. Everything is written to
+`bench/latest.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+SNAKEMAKE = str(Path(sys.executable).with_name("snakemake"))
+MICRO = ROOT / "tests/workflow/micro/blocks.yaml"
+
+
+def main() -> None:
+    """Measure, print a line per figure, and keep them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--demo", action="store_true", help="build the demo from nothing first, on two cores")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for part in ("Snakefile", "config", "workflow", "profiles", "resources"):
+            source = ROOT / part
+            (shutil.copytree if source.is_dir() else shutil.copyfile)(source, copy / part)
+        figures: dict[str, Any] = {"machine": platform.machine(), "cores": os.cpu_count(), "python": sys.version[:6]}
+        figures["python_start_s"] = seconds([sys.executable, "-c", "pass"], copy)
+        figures["parse_s"] = seconds([SNAKEMAKE, "--cores", "1", "--list-rules"], copy)
+        figures |= plan_of_many(copy, 1000)
+        if asked.demo:
+            figures["demo_wall_s"] = seconds([SNAKEMAKE, "--cores", "2", "--quiet"], copy)
+            shutil.rmtree(ROOT / "results", ignore_errors=True)
+            shutil.copytree(copy / "results", ROOT / "results", symlinks=True)
+            figures["nothing_to_do_s"] = seconds([SNAKEMAKE, "--cores", "2", "--quiet"], copy)
+        figures |= shares(ROOT / "results/benchmarks", figures.get("demo_wall_s"))
+    for name, value in figures.items():
+        print(f"{name:28} {value}")
+    (ROOT / "bench/latest.json").write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def seconds(command: list[str], folder: Path) -> float:
+    """Wall time of a command that must succeed; its output is kept for when it does not."""
+    start = time.perf_counter()
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+    return round(time.perf_counter() - start, 2)
+
+
+def plan_of_many(folder: Path, variants: int) -> dict[str, Any]:
+    """Dry run of a sweep with so many bends, each trained, merged, decoded and judged."""
+    sweep = [round(0.001 * number, 4) for number in range(1, variants + 1)]
+    blocks = folder / "sweep.yaml"
+    blocks.write_text(yaml.safe_dump({"bends": {"many": {"like": "micro_bend", "beta": {"sweep": sweep}}}}))
+    study = folder / "sweep_study.yaml"
+    grid = {
+        "models": ["micro"],
+        "bends": ["none", "many"],
+        "controls": ["micro_none"],
+        "evaluation": ["micro_safety"],
+        "safety_judge": "micro_truth",
+    }
+    study.write_text(yaml.safe_dump({"title": "many", "grids": [grid]}))
+    files = ["--configfile", "config/config.yaml", str(MICRO), str(blocks), "--config", f"study={study}"]
+    command = [SNAKEMAKE, "--cores", "1", "--dry-run", "--quiet", "all", *files]
+    return {"plan_variants": variants, "plan_s": seconds(command, folder)}
+
+
+def shares(benchmarks: Path, wall: float | None) -> dict[str, Any]:
+    """Sum of the finished jobs' wall time, and how much of it is starting Python and importing.
+
+    The imports of each script are run alone, once warm, and counted once for each of its jobs.
+    """
+    jobs: dict[str, list[float]] = {}
+    for file in benchmarks.rglob("*.tsv"):
+        stage = file.relative_to(benchmarks).parts[0]
+        jobs.setdefault(stage, []).append(float(file.read_text().splitlines()[1].split("\t")[0]))
+    if not jobs:
+        return {}
+    each = {stage: import_seconds(ROOT / f"workflow/scripts/{stage}.py") for stage in jobs if stage_script(stage)}
+    importing = sum(each[stage] * len(times) for stage, times in jobs.items() if stage in each)
+    total = sum(sum(times) for times in jobs.values())
+    found = {
+        "jobs": sum(len(times) for times in jobs.values()),
+        "jobs_s": round(total, 1),
+        "imports_s": round(importing, 1),
+        "imports_share_of_jobs": round(importing / total, 3),
+        "jobs_s_by_stage": {stage: round(sum(times), 1) for stage, times in sorted(jobs.items())},
+    }
+    if wall is not None:
+        found["idle_share_of_two_cores"] = round(max(0.0, 1 - total / (2 * wall)), 3)
+        found["imports_share_of_demo"] = round(importing / (2 * wall), 3)
+    return found
+
+
+def stage_script(stage: str) -> bool:
+    """Whether a rule has a script."""
+    return (ROOT / f"workflow/scripts/{stage}.py").exists()
+
+
+def import_seconds(script: Path) -> float:
+    """Time of a process that only does a script's imports; the second of two runs."""
+    tree = ast.parse(script.read_text())
+    lines = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    command = [sys.executable, "-c", "\n".join(sorted(lines, key=lambda line: "__future__" not in line))]
+    seconds(command, ROOT)
+    return seconds(command, ROOT)
+
+
+if __name__ == "__main__":
+    main()
