@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from study_factory import PUBLISHED, evaluation_data, prompts_cell, prompts_data, safety_cell, study
 
 from rebend.cells import group_levels, measurements
 from rebend.claims import check_claims
@@ -17,6 +16,7 @@ from rebend.scores import score_table
 from rebend.stats import wilson
 from rebend.storage import write_parquet
 from rebend.tables import TABLES, all_tables, read_tables, write_tables
+from tests.unit.study_factory import PUBLISHED, evaluation_data, prompts_cell, prompts_data, safety_cell, study
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,131 @@
+"""Figures: drawn from real files, left out where there is no data, and the same bytes each time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from rebend.figure_style import write_figures
+from rebend.figures import all_figures, draw_asr, draw_matrix, draw_tradeoff
+from rebend.storage import read_json, write_json
+from rebend.tables import all_tables
+from tests.unit.study_factory import PUBLISHED, prompts_cell, prompts_data, safety_cell, strength, study
+
+NAMES = ["matrix", "asr", "tradeoff", "states", "training"]
+CAPTIONS = Path(__file__).parents[2] / "workflow" / "report" / "figures.rst"
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def tables(settings: dict[str, Any]) -> dict[str, pd.DataFrame]:
+    return all_tables(settings)
+
+
+def texts(figure: Figure) -> list[str]:
+    return [item.get_text() for axes in figure.axes for item in axes.texts]
+
+
+def test_every_figure_is_drawn_and_written_twice_alike(
+    settings: dict[str, Any], tables: dict[str, pd.DataFrame], tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        write_figures(tmp_path / name, all_figures(settings, tables))
+    written = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert written == sorted(f"{name}.{end}" for name in NAMES for end in ("png", "svg"))
+    for name in written:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+    assert (tmp_path / "one" / "asr.svg").read_text().startswith("<?xml")
+
+
+def test_a_figure_without_data_is_left_out(settings: dict[str, Any], tables: dict[str, pd.DataFrame]) -> None:
+    bare = {**settings, "strengths": [], "states": [], "bends": [], "values": []}
+    assert list(all_figures(bare, tables)) == ["matrix", "asr"]
+    nothing = {name: table.iloc[:0] for name, table in tables.items()}
+    assert all_figures(bare, nothing) == {}
+
+
+def test_the_heat_table_shows_the_tables_numbers(tables: dict[str, pd.DataFrame]) -> None:
+    figure = draw_matrix(tables["matrix"])
+    assert figure is not None
+    shown = texts(figure)
+    assert shown.count("87.2") == 3 and shown.count("5.1") == 3
+    assert shown.count("[78.0, 92.9]") == 3
+    assert {"1.900", "2.100", "2.900"} <= set(shown)
+
+
+def test_a_cell_that_is_missing_is_not_drawn_as_zero(tables: dict[str, pd.DataFrame]) -> None:
+    matrix = tables["matrix"]
+    gone = matrix[~((matrix["bend"] == "repbend") & (matrix["control"] == "random") & (matrix["metric"] == "asr"))]
+    figure = draw_matrix(gone)
+    assert figure is not None and "not scored" in texts(figure)
+
+
+def test_the_bars_are_the_shares_of_the_outcomes(tables: dict[str, pd.DataFrame]) -> None:
+    figure = draw_asr(tables["repbend"])
+    assert figure is not None and len(figure.axes) == 2
+    axes = figure.axes[0]
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == [
+        f"{group}: {bend}" for group in ("all", "unseen item", "unseen phrasing") for bend in ("none", "repbend")
+    ]
+    widths = [bar.get_width() for bar in axes.patches]
+    assert widths[:4] == pytest.approx([68 / 78, 10 / 78, 0.0, 0.0])
+    assert widths[4:8] == pytest.approx([4 / 78, 10 / 78, 64 / 78, 0.0])
+
+
+def test_one_attack_alone_makes_one_panel(tables: dict[str, pd.DataFrame]) -> None:
+    direct = tables["repbend"][tables["repbend"]["attack"] == "direct"]
+    figure = draw_asr(direct)
+    assert figure is not None and len(figure.axes) == 1
+
+
+def test_bends_without_the_control_none_are_still_drawn(tmp_path: Path) -> None:
+    from tests.unit.study_factory import evaluation_data
+
+    cell = safety_cell(tmp_path, evaluation_data(tmp_path), "tiny", "none", "value", 3)
+    found = all_tables({"cells": [cell], "paper": None, "published": PUBLISHED, "claims": []})
+    assert draw_asr(found["repbend"]) is not None
+
+
+def test_the_chosen_strength_and_the_breaking_point_are_marked(settings: dict[str, Any]) -> None:
+    figure = draw_tradeoff(settings["strengths"][:1])
+    assert figure is not None
+    left, right = figure.axes
+    legend = [text.get_text() for axes in (left, right) for text in axes.get_legend().get_texts()]
+    assert "chosen: 1.5" in legend and "text breaks" in legend
+    assert {"0", "0.25", "1.5", "3"} <= set(texts(figure))  # every step size of the grid
+    broken = next(patch for patch in right.patches if patch.get_label() == "text breaks")
+    assert broken.get_x() == 2.0  # the first step size below 0.9 of the uncontrolled diversity
+
+
+def test_a_control_that_never_breaks_or_is_never_chosen_is_drawn_too(tmp_path: Path) -> None:
+    entry = strength(tmp_path, "tiny")
+    found = read_json(entry["path"])
+    table = [{**line, "diversity": 0.8} for line in found["table"]]
+    write_json(entry["path"], {**found, "step_size": 0.0, "table": table})
+    figure = draw_tradeoff([entry])
+    assert figure is not None
+    write_figures(tmp_path / "figures", {"tradeoff": figure})
+    assert "text breaks" not in [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+
+
+def test_a_reward_alone_makes_one_heat_table(tmp_path: Path) -> None:
+    cell = prompts_cell(tmp_path, prompts_data(tmp_path), "tiny", "none", "none", 0.0)
+    found = all_tables({"cells": [cell], "paper": None, "published": PUBLISHED, "claims": []})
+    figure = draw_matrix(found["matrix"])
+    assert figure is not None and len(figure.axes) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_figure_has_a_caption(name: str) -> None:
+    template = jinja2.Template(CAPTIONS.read_text())
+    assert len(template.render(snakemake={"wildcards": {"figure": name}}).strip()) > 80
