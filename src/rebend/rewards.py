@@ -107,7 +107,10 @@ def load_reward(path: str | Path, settings: RewardBlock, device: torch.device | 
     output, the tokenizer does not fit the vocabulary, or there is no chat template and no `template`.
     """
     tokenizer = load_tokenizer(path)
-    config = AutoConfig.from_pretrained(path, local_files_only=True)
+    try:
+        config = AutoConfig.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: has no config.json that can be read ({error})") from error
     if settings.head == "sequence_classification" and config.num_labels != 1:
         raise ModelError(f"{path}: a reward model has one label; this classifier has {config.num_labels}")
     kind: Any = RegressionHead if settings.head == "regression_head" else AutoModelForSequenceClassification

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import pytest
+
+from rebend import strengths as strengths_module
+from rebend.config.blocks import Choice, ControlBlock, Decoding
+from rebend.errors import DataError
+from rebend.parts import Parts
+from rebend.strengths import choose_strength, pick
+from rebend.values import Shape, new_network
+from tests.unit.small_policy import make_policy, prompt_rows
+
+BLOCK = ControlBlock(
+    method="value",
+    value="v",
+    step_size="chosen",
+    n_steps=5,
+    choice=Choice(dataset="d", grid=[0.5, 0.1, 2.0], reward="r", encoder="e", min_diversity=0.0),
+    decoding=Decoding(max_new_tokens=10, batch_size=4),
+)
+
+
+class Lengths:
+    """A reward that anyone can check: the number of characters."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def score(self, messages, responses):
+        self.calls += 1
+        return [float(len(response)) for response in responses]
+
+
+def line(step_size, reward, diversity=0.8, coherence=0.5):
+    return {"step_size": step_size, "reward": reward, "diversity": diversity, "coherence": coherence}
+
+
+def ones(prompts, responses):
+    return [1.0] * len(responses)
+
+
+@pytest.fixture(scope="module")
+def parts_of_a_choice():
+    policy = make_policy()
+    network = new_network(Shape(policy.hidden_size, 24, 3), 0).requires_grad_(False)
+    for weight in network.parameters():
+        weight.mul_(3.0)
+    return policy, network
+
+
+def choose(parts_of_a_choice, reward, parts=None, rows=None, block=BLOCK):
+    policy, network = parts_of_a_choice
+    return choose_strength(policy, network, rows or prompt_rows(), block, reward, ones, parts or Parts(None))
+
+
+def test_the_highest_reward_wins():
+    assert pick([line(0.0, 1.0), line(0.1, 1.5), line(0.5, 2.0), line(1.0, 1.9)], 0.9)[0] == 0.5
+
+
+def test_text_that_repeats_itself_or_wanders_off_is_not_bought_with_reward():
+    table = [line(0.0, 1.0), line(0.1, 1.5), line(0.5, 2.0, diversity=0.7), line(1.0, 3.0, coherence=0.4)]
+    chosen, reason = pick(table, 0.9)
+    assert chosen == 0.1
+    assert "among the 1 of 3" in reason
+
+
+def test_a_step_size_without_a_reward_is_never_chosen():
+    assert pick([line(0.0, 1.0), line(0.1, None), line(0.5, 0.5)], 0.9)[0] == 0.5
+
+
+def test_if_nothing_keeps_the_text_there_is_no_control_and_a_reason():
+    chosen, reason = pick([line(0.0, 1.0), line(0.1, 5.0, diversity=0.1)], 0.9)
+    assert chosen == 0.0
+    assert "none of 1" in reason
+
+
+def test_a_negative_coherence_still_has_a_floor():
+    table = [line(0.0, 1.0, coherence=-0.1), line(0.1, 2.0, coherence=-0.105), line(0.5, 3.0, coherence=-0.2)]
+    assert pick(table, 0.9)[0] == 0.1
+
+
+def test_the_table_holds_the_uncontrolled_line_and_each_step_size(parts_of_a_choice):
+    strength = choose(parts_of_a_choice, Lengths())
+    table = strength["table"]
+    assert [row["step_size"] for row in table] == [0.0, 0.1, 0.5, 2.0]
+    assert table[0]["displacement"] == 0 < table[1]["displacement"] < table[2]["displacement"]
+    assert strength["step_size"] == max(table[1:], key=lambda row: row["reward"])["step_size"]
+    for row in table:
+        assert row["reward_ci_low"] <= row["reward"] <= row["reward_ci_high"]
+        assert 0 <= row["length_rate"] <= 1
+        assert 0 < row["tokens_per_response"] <= 10
+        assert (row["n"], row["not_scored"], row["coherence"]) == (8, 0, 1.0)
+
+
+def test_finished_step_sizes_are_not_done_again(parts_of_a_choice, tmp_path, monkeypatch):
+    undisturbed = choose(parts_of_a_choice, Lengths())
+    reward = Lengths()
+    score = reward.score
+
+    def killed(messages, responses):
+        if reward.calls == 2:
+            raise KeyboardInterrupt
+        return score(messages, responses)
+
+    reward.score = killed
+    with pytest.raises(KeyboardInterrupt):
+        choose(parts_of_a_choice, reward, Parts(tmp_path))
+    again = Lengths()
+    assert choose(parts_of_a_choice, again, Parts(tmp_path)) == undisturbed
+    assert again.calls == 2  # of four lines, two were kept
+
+
+def test_prompts_without_a_response_are_counted_and_all_of_them_are_an_error(parts_of_a_choice):
+    long = {"row_id": "long", "messages": [{"role": "user", "content": "word " * 300}]}
+    strength = choose(parts_of_a_choice, Lengths(), rows=[*prompt_rows(), long])
+    assert {(row["n"], row["not_scored"]) for row in strength["table"]} == {(8, 1)}
+    with pytest.raises(DataError, match="none of the 1 validation prompts"):
+        choose(parts_of_a_choice, Lengths(), rows=[long])
+
+
+def test_diversity_is_the_published_one(parts_of_a_choice, monkeypatch):
+    monkeypatch.setattr(strengths_module, "diversity", lambda text: 0.25)
+    assert choose(parts_of_a_choice, Lengths())["table"][0]["diversity"] == 0.25
