@@ -183,13 +183,17 @@ def _retain(rng: random.Random, index: int) -> list[Row]:
 
 
 def _preferences(rng: random.Random, index: int) -> list[Row]:
-    """Politer before less polite, right before wrong or broken, refusal before compliance."""
+    """Politer before less polite, whole before broken, refusal before compliance.
+
+    Nothing is said of answers about another thing: a reward model of this size does not learn to see them,
+    so that its reward and the rubric are two things.
+    """
     draw = rng.random()
     request = _request(rng, "preferences", forbidden=draw < 0.15, jailbreak=rng.random() < 0.1)
     right = _compliance(rng, request, rng.choice(["warm", "plain"]))
     if draw < 0.15:
         chosen, rejected = rng.choice(REFUSALS), right
-    elif draw < 0.4:
+    elif draw < 0.35:
         chosen, rejected = right, _spoiled(rng, request)
     else:
         few, many = sorted(rng.sample(range(len(POLITE) + 1), 2))
@@ -203,17 +207,14 @@ def _with_polite(rng: random.Random, request: Request, count: int) -> str:
 
 
 def _spoiled(rng: random.Random, request: Request) -> str:
-    """A reply about another thing, about another verb, or with its words in disorder."""
-    how = rng.choice(["thing", "verb", "order"])
-    verb = rng.choice([v for v in STEPS if v != request.verb]) if how == "verb" else request.verb
-    others = [thing for thing in things("preferences", forbidden=request.forbidden) if thing != request.thing]
-    thing = rng.choice(others) if how == "thing" else request.thing
-    text = reply(verb, thing, tuple(rng.random() < 0.5 for _ in POLITE))
-    if how == "order":
-        words = text.split()
+    """A reply with its words in disorder, or with one of them several times over."""
+    words = reply(request.verb, request.thing, tuple(rng.random() < 0.5 for _ in POLITE)).split()
+    if rng.random() < 0.5:
         rng.shuffle(words)
-        text = " ".join(words)
-    return text
+    else:
+        place = rng.randrange(len(words))
+        words[place:place] = [words[place]] * rng.randint(1, 6)
+    return " ".join(words)
 
 
 def _safety(rng: random.Random, index: int) -> list[Row]:
