@@ -106,8 +106,8 @@ class Batch:
 
 
 def load_bend_data(tokenizer: Any, samples: pa.Table, pairs: pa.Table, retain: pa.Table, max_length: int) -> BendData:
-    """Tokenise the three tables (schemas SAFETY, SAFETY, CHAT). One table may hold samples and pairs: rows
-    without a `pair` are samples.
+    """Tokenise the three tables (schemas SAFETY, SAFETY, CHAT). One table may serve as samples and pairs: its
+    rows without a `pair` are the samples, or all of them if it holds nothing but pairs.
 
     The prompt is written by the chat template up to where the model answers. The answer follows as plain text
     without an end-of-turn token, as published. Answers are cut at `max_length` tokens and chats at twice that.
@@ -115,7 +115,9 @@ def load_bend_data(tokenizer: Any, samples: pa.Table, pairs: pa.Table, retain: p
     model away; so are rows with an empty answer. Raises `DataError` if a class, the pairs or the chats are missing.
     """
     reader = AnswerReader(tokenizer, max_length)
-    singles = [(entry["label"], reader.answer(entry)) for entry in samples.to_pylist() if entry["pair"] is None]
+    entries = samples.to_pylist()
+    single = [entry for entry in entries if entry["pair"] is None] or entries
+    singles = [(entry["label"], reader.answer(entry)) for entry in single]
     data = BendData(
         safe=[row for label, row in singles if row and label == "safe"],
         unsafe=[row for label, row in singles if row and label == "unsafe"],
@@ -124,8 +126,8 @@ def load_bend_data(tokenizer: Any, samples: pa.Table, pairs: pa.Table, retain: p
         left_out=reader.left_out,
     )
     for what, rows in (
-        ("safe samples (label 'safe', no `pair`)", data.safe),
-        ("unsafe samples (label 'unsafe', no `pair`)", data.unsafe),
+        ("safe samples (label 'safe')", data.safe),
+        ("unsafe samples (label 'unsafe')", data.unsafe),
         ("pairs (a 'safe' and an 'unsafe' answer with the same `pair`)", data.pairs),
         ("retain chats", data.retain),
     ):

@@ -246,6 +246,12 @@ def test_one_table_may_hold_samples_and_pairs() -> None:
     ]
 
 
+def test_a_table_of_pairs_alone_gives_samples_too() -> None:
+    data = load_bend_data(tokenizer(), pairs(), pairs(), retain(), 64)
+    assert [row.row_id for row in data.safe] == ["p0safe", "p1safe", "p2safe"]
+    assert len(data.unsafe) == len(data.pairs) == 3
+
+
 def test_rows_of_a_step_depend_on_seed_and_number_alone(data: BendData) -> None:
     later = data.step(7, 2, "response_all", 0).ids()
     data.step(0, 2, "response_all", 0)
