@@ -7,16 +7,16 @@ rule make_tables:
     output:
         tables=directory(paths.study("{study}", "tables")),
         record=paths.record(paths.study("{study}", "tables")),
-    params:
-        settings=PLAN.summary(published="resources/published"),
-        code=code_digest(SCRIPTS / "make_tables.py"),
-        progress=paths.PROGRESS,
     log:
         "results/logs/make_tables/{study}.log",
     benchmark:
         "results/benchmarks/make_tables/{study}.tsv"
     conda:
         "../envs/rebend.yaml"
+    params:
+        settings=PLAN.summary(published="resources/published"),
+        code=code_digest(SCRIPTS / "make_tables.py"),
+        progress=paths.PROGRESS,
     script:
         "../scripts/make_tables.py"
 
@@ -26,18 +26,23 @@ rule make_figures:
         tables=paths.study("{study}", "tables"),
         results=PLAN.inputs(),
     output:
-        figures=directory(paths.study("{study}", "figures")),
+        figures=report(
+            directory(paths.study("{study}", "figures")),
+            patterns=["{figure}.svg"],
+            caption="../report/figures.rst",
+            category="Figures",
+        ),
         record=paths.record(paths.study("{study}", "figures")),
-    params:
-        settings=PLAN.summary(published="resources/published"),
-        code=code_digest(SCRIPTS / "make_figures.py"),
-        progress=paths.PROGRESS,
     log:
         "results/logs/make_figures/{study}.log",
     benchmark:
         "results/benchmarks/make_figures/{study}.tsv"
     conda:
         "../envs/rebend.yaml"
+    params:
+        settings=PLAN.summary(published="resources/published"),
+        code=code_digest(SCRIPTS / "make_figures.py"),
+        progress=paths.PROGRESS,
     script:
         "../scripts/make_figures.py"
 
@@ -46,19 +51,24 @@ rule make_report:
     input:
         tables=paths.study("{study}", "tables"),
         figures=paths.study("{study}", "figures"),
+        captions="workflow/report/figures.rst",
     output:
-        report=report(paths.study("{study}", "report.html"), caption="../report/report.rst", category="Study"),
+        report=report(
+            paths.study("{study}", "report.html"),
+            caption="../report/report.rst",
+            category="Study",
+        ),
         record=paths.record(paths.study("{study}", "report.html")),
-    params:
-        settings=PLAN.summary(published="resources/published"),
-        code=code_digest(SCRIPTS / "make_report.py"),
-        progress=paths.PROGRESS,
     log:
         "results/logs/make_report/{study}.log",
     benchmark:
         "results/benchmarks/make_report/{study}.tsv"
     conda:
         "../envs/rebend.yaml"
+    params:
+        settings=PLAN.summary(published="resources/published"),
+        code=code_digest(SCRIPTS / "make_report.py"),
+        progress=paths.PROGRESS,
     script:
         "../scripts/make_report.py"
 

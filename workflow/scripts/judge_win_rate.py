@@ -16,8 +16,8 @@ with recorded(
     machine = {key: found for key in ("concurrency", "retries") if (found := snakemake.resources.get(key)) is not None}
     judge = JudgeBlock.model_validate({**run.settings["judge"], **machine})
     rows = matched(read_parquet(snakemake.input.data), read_parquet(snakemake.input.responses, RESPONSES))
-    rewards = read_scores(next(iter(snakemake.input.rewards), None))  # lists: empty for other judges
-    references = read_scores(next(iter(snakemake.input.reference_rewards), None))
+    rewards = read_scores(snakemake.input.rewards or None)  # no file for other judges
+    references = read_scores(snakemake.input.reference_rewards or None)
     verdicts = judge_wins(judge, rows, run.progress, rewards, references)
     write_parquet(snakemake.output.verdicts, verdicts, {"judge": judge.method, "model": judge.model or ""})
     shutil.rmtree(run.progress, ignore_errors=True)

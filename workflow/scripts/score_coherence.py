@@ -11,7 +11,7 @@ with recorded(
     from rebend.scores import matched, score_table
     from rebend.storage import read_parquet, write_parquet
 
-    folder = next(iter(snakemake.input.encoder), None)  # a list: empty if a package carries the encoder
+    folder = snakemake.input.encoder or None  # no folder if a package carries the encoder
     encoder = load_encoder(folder, EncoderBlock.model_validate(run.settings["encoder"]))
     rows = matched(read_parquet(snakemake.input.data), read_parquet(snakemake.input.responses, RESPONSES))
     answered = [row for row in rows if row["response"] is not None]

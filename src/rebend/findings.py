@@ -1,0 +1,114 @@
+"""What the tables of a study say, in plain sentences: computed from the figures, never written beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from rebend.cells import ALL
+from rebend.table_text import interval, number
+
+Row = Mapping[Any, Any]  # of a table, by column
+
+
+def findings(tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Return the sentences, the claims first."""
+    return [*_of_claims(tables["claims"]), *_of_bends(tables), *_of_controls(tables), *_of_caveats(tables)]
+
+
+def _of_claims(claims: pd.DataFrame) -> Iterator[str]:
+    if len(claims):
+        met = int(claims["met"].astype(bool).sum())
+        missed = [text for text, is_met in zip(claims["text"], claims["met"], strict=True) if not is_met]
+        yield f"{met} of {len(claims)} claims are met." + (f" Not met: {'; '.join(missed)}." if missed else "")
+
+
+def _of_bends(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
+    """One sentence per bend, without control where there is such a cell; the others stand in the tables."""
+    gains = tables["gains"]
+    whole = gains[(gains["compares"] == "bend") & (gains["dataset"] == ALL) & (gains["group"] == ALL)]
+    if (whole["control"] == "none").any():
+        whole = whole[whole["control"] == "none"]
+    for (model, bend, control), part in whole.groupby(["model", "bend", "control"], sort=False):
+        text = (
+            f"{model}, bend {bend}, control {control}: {'; '.join(_reduction(row) for row in part.to_dict('records'))}."
+        )
+        own = _metrics(tables["matrix"], model, bend, control)
+        base = _metrics(tables["matrix"], model, "none", control)
+        if "harmful_refusal_rate" in own:
+            text += (
+                f" Without a prefill, {_percent(own, 'harmful_refusal_rate')} of its responses to harmful prompts are "
+                f"refusals and {_percent(own, 'harmful_incoherent_rate')} are incoherent."
+            )
+        if "benign_answer_rate" in own and "benign_answer_rate" in base:
+            text += (
+                f" Harmless prompts are answered in {_percent(own, 'benign_answer_rate')} of cases, "
+                f"by the base in {_percent(base, 'benign_answer_rate')}."
+            )
+        yield text
+
+
+def _reduction(row: Row) -> str:
+    attack = "with a prefill" if row["attack"] == "prefill" else "without a prefill"
+    before, after = (number(row[key], percent=True) or "an unknown share" for key in ("baseline", "value"))
+    text = f"{attack}, the attack success rate went from {before} % to {after} %"
+    if pd.isna(row["estimate"]):
+        return f"{text} (no relative change: there was nothing to reduce)"
+    change = interval(row["estimate"], row["ci_low"], row["ci_high"], percent=True)
+    return f"{text}, a relative reduction of {change} %" + _doubt(row)
+
+
+def _of_controls(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
+    gains = tables["gains"]
+    own = gains[(gains["compares"] == "control") & (gains["dataset"] == ALL)]
+    for (model, bend, control, against), part in own.groupby(["model", "bend", "control", "against"], sort=False):
+        by_metric = {row["metric"]: row for row in part.to_dict("records")}
+        reward = by_metric.get("reward_gain")
+        if reward is None or pd.isna(reward["estimate"]):
+            continue
+        text = f"{model}, bend {bend}: control {control} {_verb(reward)} the mean reward against {against} "
+        text += f"by {interval(reward['estimate'], reward['ci_low'], reward['ci_high'])}"
+        ratio = by_metric.get("diversity_ratio")
+        if ratio is not None and not pd.isna(ratio["estimate"]):
+            text += f", with {number(ratio['estimate'], percent=True)} % of its diversity"
+        yield text + _doubt(reward) + "."
+
+
+def _of_caveats(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
+    proxies = {judge for judge in tables["recontrol"].get("judge", pd.Series(dtype=str)) if "(proxy)" in str(judge)}
+    if proxies:
+        yield f"Win rates come from a proxy, not from a judge that reads: {', '.join(sorted(proxies))}."
+    matrix = tables["matrix"]
+    missing = matrix[matrix["not_scored"] > 0]
+    if len(missing):
+        worst = missing.sort_values("not_scored").iloc[-1]
+        yield (
+            f"{len(missing)} of {len(matrix)} figures of the matrix leave out rows that were not scored, at most "
+            f"{int(worst['not_scored'])} of {int(worst['n'] + worst['not_scored'])} ({worst['metric']})."
+        )
+    elif len(matrix):
+        yield "Every row of every figure in the matrix was scored."
+
+
+def _verb(row: Row) -> str:
+    if row["ci_low"] > 0:
+        return "raised"
+    return "lowered" if row["ci_high"] < 0 else "changed"
+
+
+def _doubt(row: Row) -> str:
+    """What to add where the interval does not tell the effect from none."""
+    return "" if row["ci_low"] > 0 or row["ci_high"] < 0 else " (the interval includes no change)"
+
+
+def _metrics(matrix: pd.DataFrame, model: Any, bend: Any, control: Any) -> dict[str, Row]:
+    own = matrix[(matrix["model"] == model) & (matrix["bend"] == bend) & (matrix["control"] == control)]
+    return {row["metric"]: row for row in own.to_dict("records")}
+
+
+def _percent(metrics: Mapping[str, Row], metric: str) -> str:
+    row = metrics[metric]
+    found = interval(row["estimate"], row["ci_low"], row["ci_high"], percent=True)
+    return f"{found} %" if not pd.isna(row["estimate"]) else "an unknown share"

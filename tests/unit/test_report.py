@@ -1,0 +1,177 @@
+"""The report: one page, nothing from outside, no responses, sentences that follow the numbers."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from rebend.errors import DataError
+from rebend.figure_style import write_figures
+from rebend.figures import all_figures
+from rebend.findings import findings
+from rebend.report import made_with, make_report
+from rebend.storage import read_json, write_json
+from rebend.tables import all_tables, read_tables, write_tables
+from tests.unit.study_factory import SECRET, study
+from tests.unit.test_figures import CAPTIONS
+
+REDUCED = {"compares": "bend", "control": "none", "group": "unseen item", "attack": "direct"}
+CLAIMS = [
+    {"text": "Bending lowers <ASR>", "table": "gains", "where": REDUCED, "column": "estimate", "at_least": 0.9},
+    {"text": "Bending removes all", "table": "gains", "where": REDUCED, "column": "estimate", "at_least": 1.0},
+]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, pd.DataFrame], Path, str]:
+    root = tmp_path_factory.mktemp("study")
+    settings = study(root, claims=CLAIMS)
+    write_tables(root / "tables", all_tables(settings))
+    tables = read_tables(root / "tables")
+    write_figures(root / "figures", all_figures(settings, tables))
+    return settings, tables, root, make_report(settings, tables, root / "figures", CAPTIONS.read_text())
+
+
+class Page(HTMLParser):
+    """Collects what a browser would fetch, and whether tags are closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.anchors: list[str] = []
+        self.ids: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.fetched += [str(values[key]) for key in ("src", "srcset", "data") if key in values]
+        if tag == "link":
+            self.fetched.append(str(values.get("href")))
+        if tag == "a":
+            self.anchors.append(str(values.get("href")))
+        if values.get("id"):
+            self.ids.append(str(values["id"]))
+        if tag not in ("meta", "img", "br", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_needs_no_other_file(made: Any) -> None:
+    page = Page(made[3])
+    assert page.open == []
+    assert len(page.fetched) == 5 and all(address.startswith("data:image/svg+xml;base64,") for address in page.fetched)
+    assert "@import" not in made[3] and "url(" not in made[3] and "<script" not in made[3]
+    assert {anchor.removeprefix("#") for anchor in page.anchors} <= set(page.ids)
+
+
+def test_no_response_is_shown(made: Any) -> None:
+    settings, _, root, page = made
+    assert SECRET in str(Path(settings["cells"][0]["responses"]).read_bytes())  # it is there to be shown
+    assert SECRET not in page
+    for path in (root / "tables").iterdir():
+        assert SECRET not in path.read_text()
+
+
+def test_claims_are_shown_met_and_not_met(made: Any) -> None:
+    page = made[3]
+    assert '<span class="badge met">met</span>' in page and '<span class="badge missed">not met</span>' in page
+    assert "1 of 2 claims are met. Not met: Bending removes all." in page
+    assert "Bending lowers &lt;ASR&gt;" in page and "<ASR>" not in page
+
+
+def test_every_table_stands_with_intervals_and_counts(made: Any) -> None:
+    page = made[3]
+    for name in ("matrix", "recontrol", "repbend", "gains"):
+        assert f'id="table-{name}"' in page
+    assert "87.2 [78.0, 92.9] (n 78, 2 not scored)" in page
+    assert "world_rubric (proxy)" in page
+
+
+def test_every_cell_can_be_followed_to_its_files(made: Any) -> None:
+    settings, _, _, page = made
+    for cell in settings["cells"]:
+        for key in ("record", "data", "responses", "reward", "safety"):
+            assert cell[key] is None or cell[key] in page
+    assert "abc1234" in page and "d1g3st" in page
+    assert "decode_seconds 3.0, tokens 1500" in page
+
+
+def test_it_reads_in_the_dark_and_on_a_telephone(made: Any) -> None:
+    assert "prefers-color-scheme: dark" in made[3]
+    assert 'name="viewport"' in made[3]
+    assert made[3].count("<table>") == made[3].count('<div class="scroll"><table>') > 4  # wide tables scroll alone
+
+
+def test_the_same_results_give_the_same_page(made: Any) -> None:
+    settings, tables, root, page = made
+    assert make_report(settings, tables, root / "figures", CAPTIONS.read_text()) == page
+
+
+def test_a_figure_without_caption_is_an_error(made: Any) -> None:
+    settings, tables, root, _ = made
+    with pytest.raises(DataError, match="none for the figure 'matrix'"):
+        make_report(settings, tables, root / "figures", "{% if false %}x{% endif %}")
+
+
+def test_a_mixed_study_names_all_of_its_commits() -> None:
+    found = dict(made_with([{"commit": "a", "versions": {"torch": "1"}}, {"commit": "b", "versions": {"torch": "1"}}]))
+    assert found["commit"] == "a, b" and found["torch"] == "1"
+
+
+def test_a_missing_record_is_named(made: Any, tmp_path: Path) -> None:
+    settings, tables, root, _ = made
+    cells = [{**settings["cells"][0], "record": str(tmp_path / "gone.json")}]
+    with pytest.raises(DataError, match=r"gone\.json"):
+        make_report({**settings, "cells": cells}, tables, root / "figures", CAPTIONS.read_text())
+
+
+def test_sentences_say_what_the_numbers_say(made: Any) -> None:
+    found = findings(made[1])
+    text = " ".join(found)
+    assert "without a prefill, the attack success rate went from 87.2 % to 5.1 %" in text
+    assert "control value raised the mean reward against none by 1.000 [1.000, 1.000]" in text
+    assert "control value raised the mean reward against random by 0.800" in text
+    assert "12.8 [7.1, 22.0] % of its responses to harmful prompts are refusals and 82.1" in text
+    assert "Win rates come from a proxy" in text
+    assert "leave out rows that were not scored" in text
+    assert len(found) == 1 + 1 + 6 + 2  # claims, one bend without control, 2 x 3 controls, two caveats
+
+
+def test_sentences_turn_with_the_numbers(made: Any) -> None:
+    tables = made[1]
+    gains = tables["gains"].copy()
+    sign = gains["metric"] == "reward_gain"
+    gains.loc[sign, ["estimate", "ci_low", "ci_high"]] = [-1.0, -1.5, -0.5]
+    assert "control value lowered the mean reward against none by -1.000" in " ".join(
+        findings({**tables, "gains": gains})
+    )
+    gains.loc[sign, ["estimate", "ci_low", "ci_high"]] = [0.1, -0.5, 0.7]
+    text = " ".join(findings({**tables, "gains": gains}))
+    assert "control value changed the mean reward" in text and "(the interval includes no change)" in text
+    gains.loc[gains["compares"] == "bend", ["estimate", "ci_low", "ci_high"]] = None
+    assert "there was nothing to reduce" in " ".join(findings({**tables, "gains": gains}))
+
+
+def test_nothing_measured_is_said_so(made: Any, tmp_path: Path) -> None:
+    settings, tables, _, _ = made
+    nothing = {name: table.iloc[:0] for name, table in tables.items()}
+    page = make_report({**settings, "cells": []}, nothing, tmp_path, CAPTIONS.read_text())
+    assert "Nothing was measured." in page and "<img" not in page
+
+
+def test_settings_are_written_once_per_control(made: Any, tmp_path: Path) -> None:
+    settings, tables, root, page = made
+    assert page.count("<summary>tiny / none, tiny / random, tiny / value</summary>") == 1
+    cell = dict(settings["cells"][0])
+    record = read_json(cell["record"])
+    write_json(tmp_path / "record.json", {**record, "settings": {"control": {"method": "other"}}})
+    cells = [{**cell, "record": str(tmp_path / "record.json")}, *settings["cells"][1:]]
+    page = make_report({**settings, "cells": cells}, tables, root / "figures", CAPTIONS.read_text())
+    assert page.count("&#34;method&#34;: &#34;other&#34;") == 1
