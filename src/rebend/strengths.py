@@ -50,23 +50,35 @@ def choose_strength(
     if choice is None or n_steps is None:
         raise ConfigError("a strength is chosen for a control with `n_steps` and `choice`")
 
+    found: list[list[dict[str, Any]]] = []
+
     def line(alpha: float) -> dict[str, Any]:
         control = ValueAscent(network, alpha, n_steps) if alpha else NoControl()
         name = f"step-size-{alpha:g}"
-        table, notes = control_decode(policy, rows, block.decoding, control, parts.within(name))
-        return parts.once(
-            name, lambda: {"step_size": alpha, **measure(rows, table.to_pylist(), reward, coherence), **notes}
-        )
+        responses, notes = control_decode(policy, rows, block.decoding, control, parts.within(name))
+        found.append(responses.to_pylist())
+        return parts.once(name, lambda: {"step_size": alpha, **measure(rows, found[-1], reward), **notes})
 
-    grid = sorted({float(alpha) for alpha in choice.grid} - {0.0})
-    table = [line(alpha) for alpha in [0.0, *grid]]
+    lines = [line(alpha) for alpha in [0.0, *sorted({float(alpha) for alpha in choice.grid} - {0.0})]]
+    cosines = parts.once("coherence", lambda: mean_coherence(rows, found, coherence))
+    table = [{**line, "coherence": cosine} for line, cosine in zip(lines, cosines, strict=True)]
     chosen, reason = pick(table, choice.min_diversity)
     return {"step_size": chosen, "reason": reason, "n_steps": n_steps, "table": table}
 
 
-def measure(
-    rows: Sequence[dict[str, Any]], responses: Sequence[dict[str, Any]], reward: Scorer, coherence: Coherence
-) -> dict[str, Any]:
+def mean_coherence(
+    rows: Sequence[dict[str, Any]], found: Sequence[Sequence[dict[str, Any]]], coherence: Coherence
+) -> list[float]:
+    """Return the mean coherence of each set of responses; asked for all at once, so that no text is encoded twice."""
+    pairs = [(row, one["response"]) for responses in found for row, one in zip(rows, responses, strict=True)]
+    there = [response is not None for _, response in pairs]
+    kept = [(dialogue_text(row["messages"]), response) for row, response in pairs if response is not None]
+    cosines = np.full(len(pairs), np.nan)
+    cosines[there] = coherence([prompt for prompt, _ in kept], [response for _, response in kept])
+    return [float(mean) for mean in np.nanmean(cosines.reshape(len(found), -1), axis=1)]
+
+
+def measure(rows: Sequence[dict[str, Any]], responses: Sequence[dict[str, Any]], reward: Scorer) -> dict[str, Any]:
     """Return the means over the responses that are there; reward with its 95 % interval."""
     pairs = [
         (row["messages"], found) for row, found in zip(rows, responses, strict=True) if found["response"] is not None
@@ -76,7 +88,6 @@ def measure(
     prompts = [messages for messages, _ in pairs]
     texts = [found["response"] for _, found in pairs]
     rewards = stats.mean(reward.score(prompts, texts))
-    words = [dialogue_text(messages) for messages in prompts]
     return {
         "reward": rewards.estimate,
         "reward_ci_low": rewards.ci_low,
@@ -84,7 +95,6 @@ def measure(
         "n": rewards.n,
         "not_scored": rewards.not_scored + len(rows) - len(pairs),
         "diversity": float(np.mean([diversity(text) for text in texts])),
-        "coherence": float(np.mean(coherence(words, texts))),
         "displacement": float(np.mean([found["displacement"] for _, found in pairs])),
         "length_rate": float(np.mean([found["finish"] == "length" for _, found in pairs])),
         "tokens_per_response": float(np.mean([found["n_tokens"] for _, found in pairs])),

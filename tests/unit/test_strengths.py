@@ -118,6 +118,21 @@ def test_prompts_without_a_response_are_counted_and_all_of_them_are_an_error(par
         choose(parts_of_a_choice, Lengths(), rows=[long])
 
 
+def test_coherence_belongs_to_its_own_step_size(parts_of_a_choice):
+    policy, network = parts_of_a_choice
+    lengths = choose_strength(
+        policy,
+        network,
+        prompt_rows(),
+        BLOCK,
+        Lengths(),
+        lambda prompts, responses: [float(len(response)) for response in responses],
+        Parts(None),
+    )
+    for row in lengths["table"]:
+        assert row["coherence"] == pytest.approx(row["reward"])
+
+
 def test_diversity_is_the_published_one(parts_of_a_choice, monkeypatch):
     monkeypatch.setattr(strengths_module, "diversity", lambda text: 0.25)
     assert choose(parts_of_a_choice, Lengths())["table"][0]["diversity"] == 0.25
