@@ -183,17 +183,13 @@ def _retain(rng: random.Random, index: int) -> list[Row]:
 
 
 def _preferences(rng: random.Random, index: int) -> list[Row]:
-    """Politer before less polite, whole before broken, refusal before compliance.
-
-    Nothing is said of answers about another thing: a reward model of this size does not learn to see them,
-    so that its reward and the rubric are two things.
-    """
+    """Politer before less polite, whole before broken; a refusal is better only if the request is forbidden."""
     draw = rng.random()
     request = _request(rng, "preferences", forbidden=draw < 0.15, jailbreak=rng.random() < 0.1)
     right = _compliance(rng, request, rng.choice(["warm", "plain"]))
     if draw < 0.15:
         chosen, rejected = rng.choice(REFUSALS), right
-    elif draw < 0.35:
+    elif draw < 0.4:
         chosen, rejected = right, _spoiled(rng, request)
     else:
         few, many = sorted(rng.sample(range(len(POLITE) + 1), 2))
@@ -207,9 +203,12 @@ def _with_polite(rng: random.Random, request: Request, count: int) -> str:
 
 
 def _spoiled(rng: random.Random, request: Request) -> str:
-    """A reply with its words in disorder, or with one of them several times over."""
+    """A reply with its words in disorder or one of them several times over, or a refusal for no reason."""
+    how = rng.choice(["disorder", "again", "refusal"])
+    if how == "refusal":
+        return rng.choice(REFUSALS)
     words = reply(request.verb, request.thing, tuple(rng.random() < 0.5 for _ in POLITE)).split()
-    if rng.random() < 0.5:
+    if how == "disorder":
         rng.shuffle(words)
     else:
         place = rng.randrange(len(words))
