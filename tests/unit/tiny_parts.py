@@ -45,6 +45,7 @@ def settings(**changed: Any) -> TinyModel:
         "steps": 12,
         "batch_size": 16,
         "lr": 5e-3,
+        "loss": "all",
     }
     return TinyModel(datasets=["dialogues"], **{**small, **changed})
 
