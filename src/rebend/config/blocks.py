@@ -49,7 +49,6 @@ class TinyModel(Block):
     steps: Positive = Field(400, description="optimiser steps")
     batch_size: Positive = Field(32, description="dialogues per step")
     lr: float = Field(8.0e-3, gt=0, description="peak learning rate (warm-up, then linear decay)")
-    loss: Literal["all", "assistant"] = Field("all", description="tokens that are learned: all, or the assistant's")
     loss: Literal["assistant", "all"] = Field("assistant", description="tokens that are learnt: answers, or all")
     seed: int = Field(0, description="seed of weights and batches")
 
