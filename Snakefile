@@ -10,6 +10,7 @@ from rebend.config.load import load_config
 from rebend.errors import RebendError
 from rebend.plan import Plan, one_of, resources, settings
 from rebend.preflight import check_before_jobs
+from rebend.warm import start_server
 
 min_version("9.0")
 
@@ -65,3 +66,7 @@ onstart:
         check_before_jobs(PLAN)
     except RebendError as error:
         raise WorkflowError(str(error))
+    # Worth its start only where many short jobs follow; kept in a name, because it ends with its last owner.
+    global WARM
+    if workflow.local_exec and sum(1 for job in workflow.dag.needrun_jobs()) > 8:
+        WARM = start_server()

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from typing import Any
 from rebend import __version__
 from rebend.errors import RebendError
 from rebend.storage import write_json
+from rebend.warm import hand_over
 
 _PACKAGES = ("torch", "transformers", "peft", "pandas", "pyarrow", "snakemake")
 
@@ -54,8 +56,8 @@ def recorded(
 
     `params` has `settings` (a dict), `code` (digest of the stage's code) and `progress` (a folder).
     """
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # read by torch when it is first imported
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    hand_over()
+    _use_threads(threads)
     settings = dict(params.settings)
     run = Run(stage, settings, Path(params.progress) / stage / _key(params.code, settings, inputs))
     start = time.time()
@@ -73,6 +75,7 @@ def recorded(
             "inputs": list(inputs),
             "notes": run.notes,
             "seconds": round(seconds, 2),
+            **_usage(),
             "threads": threads,
             "rebend": __version__,
             "commit": _commit(),
@@ -105,6 +108,21 @@ def _output_in(log: Path) -> Iterator[None]:
             for number, descriptor in zip((1, 2), kept, strict=True):
                 os.dup2(descriptor, number)
                 os.close(descriptor)
+
+
+def _use_threads(threads: int) -> None:
+    """Set the number of threads, whether torch is still to be imported or, in a warm process, already is."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(threads)
+
+
+def _usage() -> dict[str, float]:
+    """CPU time and peak memory of this process; Snakemake's benchmark files do not see a warm one."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    peak_kib = usage.ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+    return {"cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2), "peak_mib": round(peak_kib / 1024, 1)}
 
 
 def _key(code: str, settings: Mapping[str, Any], inputs: Sequence[str]) -> str:

@@ -216,22 +216,26 @@ def _spoiled(rng: random.Random, request: Request) -> str:
     return " ".join(words)
 
 
-def _safety(rng: random.Random, index: int) -> list[Row]:
+def _answers(part: str) -> Callable[[random.Random, int], list[Row]]:
     """By turns a single answer and a pair: an unsafe and a safe answer to one forbidden request."""
-    paired = index % 4 >= 2
-    unsafe = rng.random() < 0.5
-    request = _request(rng, "safety", forbidden=paired or unsafe or rng.random() < 0.5, jailbreak=rng.random() < 0.4)
-    complied = _compliance(rng, request, rng.choice(["warm", "plain"]))
-    if paired:
-        answers = {"unsafe": complied, "safe": rng.choice(REFUSALS)}
-        pair = f"{index:06d}"
-        return [
-            {"messages": request.messages, "response": text, "label": label, "pair": pair}
-            for label, text in answers.items()
-        ]
-    text = rng.choice(REFUSALS) if request.forbidden and not unsafe else complied
-    label = "unsafe" if unsafe else "safe"
-    return [{"messages": request.messages, "response": text, "label": label, "pair": None}]
+
+    def make(rng: random.Random, index: int) -> list[Row]:
+        paired = index % 4 >= 2
+        unsafe = rng.random() < 0.5
+        request = _request(rng, part, forbidden=paired or unsafe or rng.random() < 0.5, jailbreak=rng.random() < 0.4)
+        complied = _compliance(rng, request, rng.choice(["warm", "plain"]))
+        if paired:
+            answers = {"unsafe": complied, "safe": rng.choice(REFUSALS)}
+            pair = f"{index:06d}"
+            return [
+                {"messages": request.messages, "response": text, "label": label, "pair": pair}
+                for label, text in answers.items()
+            ]
+        text = rng.choice(REFUSALS) if request.forbidden and not unsafe else complied
+        label = "unsafe" if unsafe else "safe"
+        return [{"messages": request.messages, "response": text, "label": label, "pair": None}]
+
+    return make
 
 
 def _prompt(rng: random.Random, part: str, phrasing: PhrasingSet, group: str) -> list[Row]:
@@ -289,7 +293,8 @@ def _evaluation(part: str, phrasing: PhrasingSet) -> Callable[[random.Random, in
 _MAKERS: dict[str, Callable[[random.Random, int], list[Row]]] = {
     "dialogues": _dialogues,
     "preferences": _preferences,
-    "safety": _safety,
+    "safety": _answers("safety"),
+    "answers_test": _answers("answers_test"),
     "retain": _retain,
     "rollouts": _rollouts,
     "validation": _held_out("validation", "validation"),

@@ -156,6 +156,7 @@ _POOLS = {
     "test": 48,
     "safety_validation": 48,
     "safety_test": 48,
+    "answers_test": 48,
 }
 
 

@@ -76,6 +76,7 @@ WORLD_KINDS: dict[str, str] = {
     "retain": "chat",
     "preferences": "preference",
     "safety": "safety",
+    "answers_test": "safety",
     "rollouts": "prompts",
     "validation": "prompts",
     "test": "prompts",

@@ -91,6 +91,7 @@ class WorldPart(Block):
         "test",
         "safety_validation",
         "safety_test",
+        "answers_test",
     ] = Field(description="which part of the world; those for validation and test hold only items never trained on")
     rows: int = Field(gt=0, description="how many rows to generate")
     seed: int = Field(0, description="seed of the generator")
