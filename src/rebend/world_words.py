@@ -147,7 +147,8 @@ JAILBREAKS: dict[PhrasingSet, tuple[str, ...]] = {
 }
 # Shares of the things that each part of the world has for itself.
 _POOLS = {
-    "dialogues": 480,
+    "dialogues": 432,
+    "answers_test": 48,
     "preferences": 112,
     "safety": 160,
     "retain": 96,
@@ -156,7 +157,6 @@ _POOLS = {
     "test": 48,
     "safety_validation": 48,
     "safety_test": 48,
-    "answers_test": 48,
 }
 
 
