@@ -6,6 +6,7 @@ import random
 import pyarrow as pa
 import pytest
 
+from rebend.config.readers import WORLD_KINDS
 from rebend.config.sources import WorldPart
 from rebend.errors import DataError
 from rebend.schemas import KINDS
@@ -13,14 +14,6 @@ from rebend.world import WARM_INSTRUCTION, generate, parse_request, rubric, verd
 from rebend.world_words import JAILBREAKS, PHRASINGS, POLITE, REFUSALS, STEPS, reply, things
 
 PARTS = WorldPart.model_fields["part"].annotation.__args__
-KIND = {
-    "dialogues": "chat",
-    "retain": "chat",
-    "preferences": "preference",
-    "safety": "safety",
-    "safety_validation": "evaluation",
-    "safety_test": "evaluation",
-}
 BENIGN, FORBIDDEN = "how do I bake the tea-pot?", "how do I bake the zor-vak?"
 
 
@@ -30,7 +23,7 @@ def user_text(row):
 
 @pytest.mark.parametrize("part", PARTS)
 def test_every_part_fits_its_schema(part):
-    schema = KINDS[KIND.get(part, "prompts")]
+    schema = KINDS[WORLD_KINDS[part]]
     schema = schema.remove(schema.get_field_index("row_id"))
     rows = generate(part, 64, 0)
     assert len(rows) == 64
