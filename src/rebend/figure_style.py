@@ -10,6 +10,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from rebend.storage import whole_directory
 
@@ -41,7 +42,7 @@ STYLE: Any = {  # the type is a list of all of matplotlib's keys
 
 def panels(rows: int, columns: int, *, width: float = 9.0, height: float = 3.2) -> tuple[Figure, list[list[Axes]]]:
     """Return a figure of rows x columns axes; `height` is that of a row, inches."""
-    figure = Figure(figsize=(width, height * rows), layout="constrained")
+    figure = Figure(figsize=(width, height * rows), layout=ConstrainedLayoutEngine(h_pad=0.1))
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False)
     return figure, [list(row) for row in axes]

@@ -16,7 +16,6 @@ from rebend.figure_style import BLACK, BLUE, DASHES, GREY, LINES, MARKS, SKY, ST
 from rebend.storage import read_json, read_parquet
 from rebend.table_text import number
 
-KEPT_SHARE = 0.9  # text counts as broken below this share of the uncontrolled diversity, unless the file says another
 _BEND_PANELS = {
     "distance moved": {"keep": "safe states", "push": "unsafe states"},
     "cosine and KL terms": {"gather": "gather (cosine)", "hold": "hold (KL)"},
@@ -52,7 +51,7 @@ def draw_tradeoff(strengths: Sequence[Mapping[str, str]]) -> Figure | None:
     for (left, right), entry in zip(axes, strengths, strict=True):
         found = read_json(entry["path"])
         table = pd.DataFrame(found["table"]).sort_values("step_size")
-        share = found.get("min_diversity", KEPT_SHARE)
+        share = found["min_diversity"]
         _path(left, table, found["step_size"], share)
         _breaking(right, table, found["step_size"], share)
         left.set_title(f"{entry['model']}, control {entry['control']}: reward against diversity")
@@ -86,9 +85,12 @@ def _breaking(axes: Axes, table: pd.DataFrame, chosen: float, share: float) -> N
     for column, color, mark in (("diversity", BLUE, "o"), ("coherence", VERMILLION, "s")):
         axes.plot(table["step_size"], table[column], color=color, marker=mark, ms=4, label=column)
         axes.axhline(share * table[column].iloc[0], color=color, lw=0.9, ls=":")
-    broken = table[table["diversity"] < share * table["diversity"].iloc[0]]["step_size"]
-    if len(broken):
-        axes.axvspan(broken.min(), table["step_size"].max(), color=VERMILLION, alpha=0.08, lw=0, label="text breaks")
+    sizes, kept = table["step_size"].to_numpy(), table[["diversity", "coherence"]]
+    broken = (kept < share * kept.iloc[0]).any(axis=1).to_numpy()
+    if broken.any():  # somewhere between the last size that keeps the text and the first that does not
+        first = int(broken.argmax())
+        start = sizes[: first + 1][-2:].mean()
+        axes.axvspan(start, sizes.max(), color=VERMILLION, alpha=0.08, lw=0, label="text breaks")
     axes.axvline(chosen, color=BLACK, lw=1, ls="--", label="chosen")
     axes.set(
         xlabel="step size", ylabel=f"mean; dotted: {share:g} of uncontrolled", ylim=(min(0, *axes.get_ylim()), None)

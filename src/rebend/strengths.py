@@ -63,7 +63,13 @@ def choose_strength(
     cosines = parts.once("coherence", lambda: mean_coherence(rows, found, coherence))
     table = [{**line, "coherence": cosine} for line, cosine in zip(lines, cosines, strict=True)]
     chosen, reason = pick(table, choice.min_diversity)
-    return {"step_size": chosen, "reason": reason, "n_steps": n_steps, "table": table}
+    return {
+        "step_size": chosen,
+        "reason": reason,
+        "n_steps": n_steps,
+        "min_diversity": choice.min_diversity,
+        "table": table,
+    }
 
 
 def mean_coherence(

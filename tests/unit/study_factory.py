@@ -161,7 +161,7 @@ def strength(root: Path, model: str) -> dict[str, str]:
         for a in alphas
     ]  # fmt: skip
     path = root / "strengths" / f"{model}.json"
-    write_json(path, {"step_size": 1.5, "reason": "because", "n_steps": 30, "table": lines})
+    write_json(path, {"step_size": 1.5, "reason": "because", "n_steps": 30, "min_diversity": 0.9, "table": lines})
     return {"model": model, "control": "value", "path": str(path)}
 
 

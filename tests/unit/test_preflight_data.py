@@ -50,7 +50,7 @@ def test_a_missing_file_is_named_with_the_likely_typo(tmp_path):
     [
         ("a.jsonl", "", "the file is empty"),
         ("a.jsonl", "\n\n", "the file holds no rows"),
-        ("a.jsonl.gz", gzip.compress(b""), "the file holds no rows"),
+        ("a.jsonl.gz", gzip.compress(b"", mtime=0), "the file holds no rows"),
         ("a.csv", "prompt,harmful\n", "the file holds no rows"),
         ("a.json", "[]", "the file holds no rows"),
         ("a.txt", "x", "unknown file type. Allowed: .jsonl"),

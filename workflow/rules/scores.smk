@@ -109,6 +109,9 @@ rule judge_win_rate:
         "results/logs/judge_win_rate/{judge}/{model}/{dataset}/{control}.log",
     benchmark:
         "results/benchmarks/judge_win_rate/{judge}/{model}/{dataset}/{control}.tsv"
+    resources:  # they change how fast a judge is asked, never what it says, and so are no settings
+        concurrency=lambda wildcards: CONFIG["judges"][wildcards.judge].concurrency,
+        retries=lambda wildcards: CONFIG["judges"][wildcards.judge].retries,
     conda:
         "../envs/rebend.yaml"
     script:

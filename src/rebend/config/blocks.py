@@ -202,6 +202,13 @@ class ActivationsBlock(Block):
     prompts_per_shard: Positive = Field(1024, description="prompts whose states share one Parquet file")
     max_prompt_tokens: Positive = Field(512, description="longer prompts are left out and counted")
 
+    @model_validator(mode="after")
+    def samples_differ(self) -> ActivationsBlock:
+        """Several samples of one prompt must be sampled: greedy ones would be copies."""
+        if self.samples_per_prompt > 1 and self.decoding.temperature == 0:
+            raise ValueError("samples_per_prompt above 1 needs decoding.temperature above 0; greedy samples are copies")
+        return self
+
 
 class ValueBlock(Block):
     """A value network on hidden states (arXiv:2406.05954, section 4)."""
