@@ -104,7 +104,9 @@ def test_the_chosen_strength_and_the_breaking_point_are_marked(settings: dict[st
     assert "chosen: 1.5" in legend and "text breaks" in legend
     assert {"0", "0.25", "1.5", "3"} <= set(texts(figure))  # every step size of the grid
     broken = next(patch for patch in right.patches if patch.get_label() == "text breaks")
-    assert broken.get_x() == 2.0  # the first step size below 0.9 of the uncontrolled diversity
+    assert (
+        broken.get_x() == 1.75
+    )  # half way from 1.5, which keeps 0.9 of the uncontrolled diversity, to 2, which does not
 
 
 def test_a_control_that_never_breaks_or_is_never_chosen_is_drawn_too(tmp_path: Path) -> None:

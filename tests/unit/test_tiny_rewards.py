@@ -81,9 +81,10 @@ def test_the_loss_is_that_of_bradley_and_terry(base, tmp_path, monkeypatch):
 
 
 def test_training_learns_the_preference(base, tmp_path):
-    facts = train_tiny_reward(base, ROWS, settings(steps=120, lr=5e-3), tmp_path / "m", Checkpoints(tmp_path / "p"))
-    assert facts["pairs"] == 216
-    assert facts["held_out_pairs"] == 24
+    rows = generate("preferences", 800, 0)
+    facts = train_tiny_reward(base, rows, settings(steps=240, lr=5e-3), tmp_path / "m", Checkpoints(tmp_path / "p"))
+    assert facts["pairs"] == 720
+    assert facts["held_out_pairs"] == 80  # chance would be 0.5 ± 0.11
     assert facts["last_loss"] < 0.75 * facts["first_loss"]
     assert facts["held_out_accuracy"] > 0.7
 
