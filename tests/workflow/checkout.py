@@ -60,7 +60,7 @@ class Checkout:
             file.write_text(yaml.safe_dump(dict(change)))
             files.append(file.name)
         snakemake = str(Path(sys.executable).with_name("snakemake"))
-        return [snakemake, "--cores", "2", "--configfile", *files, "--config", f"study={study}", *arguments]
+        return [snakemake, *arguments, "--cores", "2", "--configfile", *files, "--config", f"study={study}"]
 
     def environment(self) -> dict[str, str]:
         """The environment in which this checkout's library is the one that is imported."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -131,7 +132,7 @@ def test_a_run_that_is_killed_goes_on_and_loses_nothing(checkout: Checkout) -> N
     while not log.exists():
         time.sleep(0.1)
         assert process.poll() is None
-    subprocess.run(["kill", "-KILL", f"-{process.pid}"], check=True)
+    os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     data = checkout.folder / "results/data/micro_dialogues.parquet"
     finished = data.stat().st_mtime_ns
