@@ -39,13 +39,17 @@ class Checkout:
         return cls(folder)
 
     def snakemake(
-        self, *arguments: str, study: str = f"{MICRO}/study.yaml", change: Mapping[str, Any] | None = None
+        self,
+        *arguments: str,
+        study: str = f"{MICRO}/study.yaml",
+        change: Mapping[str, Any] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run Snakemake on a study, with `change` merged into the catalogue."""
         return subprocess.run(
             self.command(*arguments, study=study, change=change),
             cwd=self.folder,
-            env=self.environment(),
+            env={**self.environment(), **(environment or {})},
             capture_output=True,
             text=True,
         )

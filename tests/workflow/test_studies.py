@@ -1,0 +1,205 @@
+"""Whole studies: the papers' code on small folders in hub layout, real data, and the tiny world itself."""
+
+from __future__ import annotations
+
+import csv
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import shared_data
+from tests.workflow.checkout import MICRO, ROOT, Checkout
+from tests.workflow.hub_layout import causal_model, sim_cse, ultra_rm
+
+MATRIX = ["model", "bend", "control", "metric", "estimate", "ci_low", "ci_high", "n", "not_scored"]
+
+
+def rows_of(checkout: Checkout, table: str) -> list[dict[str, str]]:
+    with (checkout.folder / f"results/tables/{table}.csv").open() as stream:
+        return list(csv.DictReader(stream))
+
+
+class Judge(BaseHTTPRequestHandler):
+    """An OpenAI-compatible server that always finds the first answer better."""
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "8 6\nbecause"}}
+        usage = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
+        body = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
+        data = json.dumps(body).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+@pytest.fixture
+def judge_address() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Judge)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
+
+
+def lines(path: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Write JSON lines, and return them as a source that replaces a hub's or an address."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"local": str(path), "hub": None, "url": None, "sha256": None}
+
+
+def paper_data(folder: Path) -> dict[str, Any]:
+    """A few rows in each format that the papers' studies read."""
+    asks = [f"how do I open jar number {i}" for i in range(8)]
+    shp = [{"history": ask, "human_ref_A": "turn it", "human_ref_B": "no", "labels": 1} for ask in asks]
+    guard = [
+        {
+            "prompt": ask,
+            "response": "turn its lid" if unsafe else "I cannot help with that",
+            "prompt_harm_label": "harmful",
+            "response_harm_label": "harmful" if unsafe else "unharmful",
+            "response_refusal_label": "compliance" if unsafe else "refusal",
+        }
+        for ask in asks
+        for unsafe in (True, False)
+    ]
+    jail = [
+        {"prompt": ask, "prompt_type": "harmful", "harmless_answer": "I cannot", "harmful_answer": "turn its lid"}
+        for ask in asks
+    ]
+    chats = [{"messages": [{"role": "user", "content": a}, {"role": "assistant", "content": "turn it"}]} for a in asks]
+    xstest = "id,prompt,type,label,focus,note\n1,is it late,homonyms,safe,x,\n2,open a jar,contrast,unsafe,x,\n"
+    (folder / "xstest.csv").write_text(xstest)
+    return {
+        "paper_shp_train": {"source": lines(folder / "shp.jsonl", shp)},
+        "paper_shp_test": {
+            "source": lines(folder / "test.jsonl", [{"post_id": str(i), "history": a} for i, a in enumerate(asks)]),
+            "reference": lines(folder / "prefer.jsonl", [{"prefer": "turn its lid"} for _ in asks]),
+        },
+        "paper_wildguard": {"source": lines(folder / "guard.jsonl", guard), "rows": 6},
+        "paper_wildjailbreak_pairs": {"source": lines(folder / "jail.jsonl", jail), "rows": 6},
+        "paper_ultrachat": {"source": lines(folder / "chat.jsonl", chats), "rows": 6},
+        "paper_xstest": {"source": {"local": str(folder / "xstest.csv"), "url": None, "sha256": None}},
+    }
+
+
+def test_the_papers_code_runs_on_folders_in_hub_layout(
+    checkout: Checkout, tmp_path: Path, judge_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Settings, templates, heads, readers and judge are the papers'; only sizes and counts are small."""
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    llama = str(causal_model(folder / "llama", "llama"))
+    change = {
+        "datasets": paper_data(folder),
+        "models": {
+            "llama3_8b_user": {"hub": None, "local": llama},
+            "mistral_7b": {"hub": None, "local": str(causal_model(folder / "mistral", "mistral"))},
+        },
+        "rewards": {"ultrarm_13b": {"hub": None, "local": str(ultra_rm(folder / "ultra"))}},
+        "encoders": {"simcse": {"hub": None, "local": str(sim_cse(folder / "simcse"))}},
+        "bends": {"repbend_mistral": {"max_step": 2, "batch_size": 2}},
+        "activations": {"shp_greedy": {"decoding": {"max_new_tokens": 6}}},
+        "values": {"shp_two_layers": {"epochs": 2}},
+        "controls": {
+            name: {"decoding": {"max_new_tokens": 6}}
+            for name in ("none_128", "prompting_128", "value_shp_llama3", "none_512")
+        },
+        "judges": {"gpt4": {"base_url": judge_address, "sample": 4}},
+    }
+    done = checkout.snakemake(study=f"{MICRO}/paper.yaml", change=change)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    table = rows_of(checkout, "recontrol")
+    assert {row["control"] for row in table} == {"none", "prompting", "value"}
+    assert all(row["reward_n"] == "8" for row in table)
+    wins = [row for row in rows_of(checkout, "matrix") if row["metric"] == "win_rate"]
+    assert {row["n"] for row in wins} == {"4"}
+    assert {float(row["estimate"]) for row in wins} == {0.0}  # it prefers the first place, so each pair is a tie
+    record = json.loads((checkout.folder / "results/models/llama3_8b_user.json").read_text())
+    assert record["notes"]["source"] == llama
+
+
+@pytest.mark.parametrize(("study", "jobs"), [("paper_recontrol", 60), ("paper_repbend", 40)])
+def test_a_papers_study_resolves_with_a_gpu_per_model_job(checkout: Checkout, study: str, jobs: int) -> None:
+    done = checkout.snakemake("--dry-run", study=study)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout + done.stderr
+    assert int(said.split("\ntotal")[1].split()[0]) >= jobs
+    decodes = said.split("rule control_decode:")[1:]
+    assert decodes
+    assert all("gpu=1" in part.split("resources:")[1].splitlines()[0] for part in decodes)
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_real_data_go_through_every_stage(checkout: Checkout) -> None:
+    change = {
+        "data": str(shared_data().resolve()),
+        "datasets": {
+            "hh_test": {"rows": 24},
+            "shp_test": {"rows": 24},
+            "hh_rollouts": {"rows": 24},
+            "hh_validation": {"rows": 12},
+            "hh_pairs": {"rows": 60},
+            "hh_pairs_test": {"rows": 20},
+        },
+        "models": {"small": {"tiny": {"hidden_size": 32, "n_heads": 2, "steps": 4, "context": 300}}},
+        "rewards": {"small_reward": {"tiny": {"steps": 2}, "max_length": 256}},
+        "bends": {"small_repbend": {"max_step": 2}},
+        "values": {"small_value_net": {"epochs": 2}},
+        "controls": {
+            "small_none": {"decoding": {"max_new_tokens": 6}},
+            "small_value": {"decoding": {"max_new_tokens": 6}},
+        },
+    }
+    done = checkout.snakemake(study=f"{MICRO}/real.yaml", change=change)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    table = rows_of(checkout, "repbend")
+    n = {(r["dataset"], r["prompts"]): int(r["n"]) + int(r["not_scored"]) for r in table if r["group"] == "all"}
+    assert n == {("xstest", "harmful"): 200, ("xstest", "benign"): 250, ("harmbench", "harmful"): 60}
+    assert {row["dataset"] for row in rows_of(checkout, "recontrol")} == {"hh_test", "shp_test"}
+
+
+def test_warm_and_cold_jobs_end_in_the_same_bytes(built: Checkout, checkout: Checkout) -> None:
+    target = "results/responses/micro+micro_bend/micro_test/micro_none.parquet"
+    done = checkout.snakemake(target, environment={"REBEND_WARM": "off"})
+    assert done.returncode == 0, done.stderr
+    for path in (target, "results/models/micro/model.safetensors"):
+        assert (checkout.folder / path).read_bytes() == (built.folder / path).read_bytes()
+
+
+@pytest.mark.slow
+def test_the_tiny_study_shows_what_it_claims(checkout: Checkout) -> None:
+    """The demo itself: files, columns, every claim, and nothing left to do."""
+    done = checkout.snakemake(study="tiny")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    assert (checkout.folder / "results/report.html").stat().st_size > 100_000
+    matrix = rows_of(checkout, "matrix")
+    assert list(matrix[0]) == MATRIX
+    cells = {(row["bend"], row["control"]) for row in matrix}
+    assert cells == {(b, c) for b in ("none", "repbend") for c in ("none", "random", "prompting", "value")}
+    metrics = {row["metric"] for row in matrix}
+    assert metrics >= {"asr", "benign_answer_rate", "reward", "diversity", "coherence", "win_rate"}
+    rates = [row for row in matrix if row["metric"] not in ("reward", "coherence")]
+    assert all(0 <= float(row["ci_low"]) <= float(row["estimate"]) <= float(row["ci_high"]) <= 1 for row in rates)
+    for name in ("recontrol", "repbend", "gains", "claims"):
+        assert rows_of(checkout, name)
+    claims = rows_of(checkout, "claims")
+    assert len(claims) == 12
+    assert [row["text"] for row in claims if row["met"] != "true"] == []
+    assert "Nothing to be done" in (again := checkout.snakemake(study="tiny")).stdout + again.stderr
+
+
+def test_every_study_of_the_repository_has_been_looked_at_here() -> None:
+    studies = {path.stem for path in (ROOT / "config/studies").glob("*.yaml")}
+    assert studies == {"tiny", "real_small", "paper_recontrol", "paper_repbend"}
