@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,8 @@ def main() -> None:
         figures |= plan_of_many(copy, 1000)
         if asked.demo:
             figures["demo_wall_s"] = seconds([SNAKEMAKE, "--cores", "2", "--quiet"], copy)
-            shutil.rmtree(ROOT / "results", ignore_errors=True)
-            shutil.copytree(copy / "results", ROOT / "results", symlinks=True)
             figures["nothing_to_do_s"] = seconds([SNAKEMAKE, "--cores", "2", "--quiet"], copy)
-        figures |= shares(ROOT / "results/benchmarks", figures.get("demo_wall_s"))
+        figures |= shares((copy if asked.demo else ROOT) / "results", figures.get("demo_wall_s"))
     for name, value in figures.items():
         print(f"{name:28} {value}")
     (ROOT / "bench/latest.json").write_text(json.dumps(figures, indent=2) + "\n")
@@ -80,45 +79,52 @@ def plan_of_many(folder: Path, variants: int) -> dict[str, Any]:
     return {"plan_variants": variants, "plan_s": seconds(command, folder)}
 
 
-def shares(benchmarks: Path, wall: float | None) -> dict[str, Any]:
-    """Sum of the finished jobs' wall time, and how much of it is starting Python and importing.
+def shares(results: Path, wall: float | None) -> dict[str, Any]:
+    """How long the finished jobs took (Snakemake's benchmark files), and how much of it was work.
 
-    The imports of each script are run alone, once warm, and counted once for each of its jobs.
+    Each record holds the time from the first line of a stage's work, imports included, to its result. What
+    is left of a job's time is starting Python and handing over to the warm process. Imports that a warm
+    process still does are measured by running them alone in one.
     """
     jobs: dict[str, list[float]] = {}
-    for file in benchmarks.rglob("*.tsv"):
-        stage = file.relative_to(benchmarks).parts[0]
+    for file in (results / "benchmarks").rglob("*.tsv"):
+        stage = file.relative_to(results / "benchmarks").parts[0]
         jobs.setdefault(stage, []).append(float(file.read_text().splitlines()[1].split("\t")[0]))
     if not jobs:
         return {}
-    each = {stage: import_seconds(ROOT / f"workflow/scripts/{stage}.py") for stage in jobs if stage_script(stage)}
-    importing = sum(each[stage] * len(times) for stage, times in jobs.items() if stage in each)
-    total = sum(sum(times) for times in jobs.values())
+    records = [json.loads(file.read_text()) for file in results.rglob("*.json") if file.stat().st_size]
+    records = [record for record in records if isinstance(record, dict) and "stage" in record]
+    total, work = sum(sum(times) for times in jobs.values()), sum(record["seconds"] for record in records)
+    importing = sum(warm_imports(record["stage"]) for record in records)
     found = {
-        "jobs": sum(len(times) for times in jobs.values()),
+        "jobs": len(records),
         "jobs_s": round(total, 1),
-        "imports_s": round(importing, 1),
-        "imports_share_of_jobs": round(importing / total, 3),
+        "starting_s": round(total - work, 1),
+        "importing_s": round(importing, 1),
+        "largest_peak_mib": max(record["peak_mib"] for record in records),
         "jobs_s_by_stage": {stage: round(sum(times), 1) for stage, times in sorted(jobs.items())},
     }
-    if wall is not None:
-        found["idle_share_of_two_cores"] = round(max(0.0, 1 - total / (2 * wall)), 3)
-        found["imports_share_of_demo"] = round(importing / (2 * wall), 3)
+    if wall is not None:  # in core seconds, two cores
+        overhead = 2 * wall - total + (total - work) + importing
+        found["snakemake_and_idle_share"] = round(max(0.0, 1 - total / (2 * wall)), 3)
+        found["starting_and_importing_share"] = round((total - work + importing) / (2 * wall), 3)
+        found["all_but_work_share"] = round(overhead / (2 * wall), 3)
     return found
 
 
-def stage_script(stage: str) -> bool:
-    """Whether a rule has a script."""
-    return (ROOT / f"workflow/scripts/{stage}.py").exists()
-
-
-def import_seconds(script: Path) -> float:
-    """Time of a process that only does a script's imports; the second of two runs."""
-    tree = ast.parse(script.read_text())
+@cache
+def warm_imports(stage: str) -> float:
+    """Seconds that a script's imports take in a process that has imported what the warm server imports."""
+    tree = ast.parse((ROOT / f"workflow/scripts/{stage}.py").read_text())
     lines = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
-    command = [sys.executable, "-c", "\n".join(sorted(lines, key=lambda line: "__future__" not in line))]
-    seconds(command, ROOT)
-    return seconds(command, ROOT)
+    code = (
+        "import contextlib, importlib, time\n"
+        "from rebend.warm import HEAVY\n"
+        "for module in HEAVY: importlib.import_module(module)\n"
+        "start = time.perf_counter()\n" + "\n".join(lines) + "\nprint(time.perf_counter() - start)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return float(done.stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":

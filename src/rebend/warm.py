@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import NoReturn
 
 VARIABLE = "REBEND_WARM"
-_HEAVY = (
+HEAVY = (
     "snakemake.iocontainers",
     "snakemake.logging",
     "torch",
@@ -86,7 +86,7 @@ def hand_over() -> None:
 
 def serve(address: str) -> None:
     """Import what is heavy, then fork a keeper for each connection until standard input closes."""
-    for module in _HEAVY:
+    for module in HEAVY:
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers are not waited for
