@@ -85,19 +85,11 @@ def _from_hub(hub: HubFile, folder: Path) -> Path:
 
 def _hub_part(hub: HubFile, name: str) -> Path:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
+
+    from rebend.hub import hub_errors
 
     where = f"hub data set {hub.repo}, file {name}, revision {hub.revision}"
     if hub.gated and (mistake := token_mistake(where, hub.repo, hub.revision, name)):
         raise DataError(mistake)
-    try:
+    with hub_errors(where, f"datasets/{hub.repo}", DataError):
         return Path(hf_hub_download(hub.repo, name, repo_type="dataset", revision=hub.revision))
-    except GatedRepoError as error:
-        raise DataError(
-            f"{where}: this repository is gated and the token in use has no access. Accept its licence at "
-            f"https://huggingface.co/datasets/{hub.repo} and set HF_TOKEN to a token of that account"
-        ) from error
-    except LocalEntryNotFoundError as error:
-        raise DataError(f"{where}: not in the local cache, and the hub cannot be reached") from error
-    except HfHubHTTPError as error:
-        raise DataError(f"{where}: the hub refused it ({str(error).splitlines()[0]})") from error

@@ -8,15 +8,15 @@ rule prepare_dataset:
     output:
         data=paths.data("{dataset}"),
         record=paths.record(paths.data("{dataset}")),
-    params:
-        settings=lambda wildcards: PLAN.dataset_settings(wildcards.dataset),
-        code=code_digest(SCRIPTS / "prepare_dataset.py"),
-        progress=paths.PROGRESS,
     log:
         "results/logs/prepare_dataset/{dataset}.log",
     benchmark:
         "results/benchmarks/prepare_dataset/{dataset}.tsv"
     conda:
         "../envs/rebend.yaml"
+    params:
+        settings=lambda wildcards: PLAN.dataset_settings(wildcards.dataset),
+        code=code_digest(SCRIPTS / "prepare_dataset.py"),
+        progress=paths.PROGRESS,
     script:
         "../scripts/prepare_dataset.py"

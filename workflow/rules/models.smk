@@ -16,63 +16,72 @@ rule prepare_model:
     output:
         model=directory("results/{place}"),
         record="results/{place}.json",
-    wildcard_constraints:
-        place=one_of(TAKEN_OVER),
-    params:
-        settings=lambda wildcards: PLAN.checkpoint_settings(wildcards.place, TAKEN_OVER[wildcards.place]),
-        code=code_digest(SCRIPTS / "prepare_model.py"),
-        progress=paths.PROGRESS,
     log:
         "results/logs/prepare_model/{place}.log",
     benchmark:
         "results/benchmarks/prepare_model/{place}.tsv"
+    wildcard_constraints:
+        place=one_of(TAKEN_OVER),
     conda:
         "../envs/rebend.yaml"
+    params:
+        settings=lambda wildcards: PLAN.checkpoint_settings(
+            wildcards.place, TAKEN_OVER[wildcards.place]
+        ),
+        code=code_digest(SCRIPTS / "prepare_model.py"),
+        progress=paths.PROGRESS,
     script:
         "../scripts/prepare_model.py"
 
 
 rule train_tiny_model:
     input:
-        data=lambda wildcards: [paths.data(name) for name in CONFIG["models"][wildcards.model].tiny.datasets],
+        data=lambda wildcards: [
+            paths.data(name)
+            for name in CONFIG["models"][wildcards.model].tiny.datasets
+        ],
     output:
         model=directory(paths.model("{model}")),
         record=paths.record(paths.model("{model}")),
-    wildcard_constraints:
-        model=one_of(TINY_MODELS),
-    params:
-        settings=lambda wildcards: settings(CONFIG["models"][wildcards.model].tiny),
-        code=code_digest(SCRIPTS / "train_tiny_model.py"),
-        progress=paths.PROGRESS,
-    threads: 2
     log:
         "results/logs/train_tiny_model/{model}.log",
     benchmark:
         "results/benchmarks/train_tiny_model/{model}.tsv"
+    wildcard_constraints:
+        model=one_of(TINY_MODELS),
     conda:
         "../envs/rebend.yaml"
+    threads: 2
+    params:
+        settings=lambda wildcards: settings(CONFIG["models"][wildcards.model].tiny),
+        code=code_digest(SCRIPTS / "train_tiny_model.py"),
+        progress=paths.PROGRESS,
     script:
         "../scripts/train_tiny_model.py"
 
 
 rule train_tiny_reward:
     input:
-        model=lambda wildcards: paths.model(CONFIG["rewards"][wildcards.reward].tiny.model),
-        data=lambda wildcards: paths.data(CONFIG["rewards"][wildcards.reward].tiny.dataset),
+        model=lambda wildcards: paths.model(
+            CONFIG["rewards"][wildcards.reward].tiny.model
+        ),
+        data=lambda wildcards: paths.data(
+            CONFIG["rewards"][wildcards.reward].tiny.dataset
+        ),
     output:
         model=directory(paths.reward_model("{reward}")),
         record=paths.record(paths.reward_model("{reward}")),
-    wildcard_constraints:
-        reward=one_of(TINY_REWARDS),
-    params:
-        settings=lambda wildcards: settings(CONFIG["rewards"][wildcards.reward].tiny),
-        code=code_digest(SCRIPTS / "train_tiny_reward.py"),
-        progress=paths.PROGRESS,
     log:
         "results/logs/train_tiny_reward/{reward}.log",
     benchmark:
         "results/benchmarks/train_tiny_reward/{reward}.tsv"
+    wildcard_constraints:
+        reward=one_of(TINY_REWARDS),
     conda:
         "../envs/rebend.yaml"
+    params:
+        settings=lambda wildcards: settings(CONFIG["rewards"][wildcards.reward].tiny),
+        code=code_digest(SCRIPTS / "train_tiny_reward.py"),
+        progress=paths.PROGRESS,
     script:
         "../scripts/train_tiny_reward.py"

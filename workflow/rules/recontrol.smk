@@ -5,10 +5,20 @@ CONTROLS = CONFIG["controls"]
 rule extract_activations:
     input:
         model=paths.model("{model}"),
-        data=lambda wildcards: paths.data(CONFIG["activations"][wildcards.activations].dataset),
+        data=lambda wildcards: paths.data(
+            CONFIG["activations"][wildcards.activations].dataset
+        ),
     output:
         activations=directory(paths.activations("{model}", "{activations}")),
         record=paths.record(paths.activations("{model}", "{activations}")),
+    log:
+        "results/logs/extract_activations/{model}/{activations}.log",
+    benchmark:
+        "results/benchmarks/extract_activations/{model}/{activations}.tsv"
+    conda:
+        "../envs/rebend.yaml"
+    resources:
+        **resources(lambda wildcards: PLAN.needs(wildcards.model)),
     params:
         settings=lambda wildcards: {
             "activations": settings(CONFIG["activations"][wildcards.activations]),
@@ -16,14 +26,6 @@ rule extract_activations:
         },
         code=code_digest(SCRIPTS / "extract_activations.py"),
         progress=paths.PROGRESS,
-    resources:
-        **resources(lambda wildcards: PLAN.needs(wildcards.model)),
-    log:
-        "results/logs/extract_activations/{model}/{activations}.log",
-    benchmark:
-        "results/benchmarks/extract_activations/{model}/{activations}.tsv"
-    conda:
-        "../envs/rebend.yaml"
     script:
         "../scripts/extract_activations.py"
 
@@ -31,23 +33,27 @@ rule extract_activations:
 rule label_rewards:
     input:
         activations=paths.activations("{model}", "{activations}"),
-        data=lambda wildcards: paths.data(CONFIG["activations"][wildcards.activations].dataset),
+        data=lambda wildcards: paths.data(
+            CONFIG["activations"][wildcards.activations].dataset
+        ),
         reward=paths.reward_model("{reward}"),
     output:
         rewards=paths.rewards("{model}", "{activations}", "{reward}"),
         record=paths.record(paths.rewards("{model}", "{activations}", "{reward}")),
-    params:
-        settings=lambda wildcards: {"reward": settings(CONFIG["rewards"][wildcards.reward])},
-        code=code_digest(SCRIPTS / "label_rewards.py"),
-        progress=paths.PROGRESS,
-    resources:
-        **resources(lambda wildcards: CONFIG["rewards"][wildcards.reward].needs),
     log:
         "results/logs/label_rewards/{model}/{activations}/{reward}.log",
     benchmark:
         "results/benchmarks/label_rewards/{model}/{activations}/{reward}.tsv"
     conda:
         "../envs/rebend.yaml"
+    resources:
+        **resources(lambda wildcards: CONFIG["rewards"][wildcards.reward].needs),
+    params:
+        settings=lambda wildcards: {
+            "reward": settings(CONFIG["rewards"][wildcards.reward])
+        },
+        code=code_digest(SCRIPTS / "label_rewards.py"),
+        progress=paths.PROGRESS,
     script:
         "../scripts/label_rewards.py"
 
@@ -65,18 +71,18 @@ rule train_value:
     output:
         value=directory(paths.value("{model}", "{value}")),
         record=paths.record(paths.value("{model}", "{value}")),
-    params:
-        settings=lambda wildcards: settings(CONFIG["values"][wildcards.value]),
-        code=code_digest(SCRIPTS / "train_value.py"),
-        progress=paths.PROGRESS,
-    resources:
-        **resources(lambda wildcards: PLAN.needs(wildcards.model)),
     log:
         "results/logs/train_value/{model}/{value}.log",
     benchmark:
         "results/benchmarks/train_value/{model}/{value}.tsv"
     conda:
         "../envs/rebend.yaml"
+    resources:
+        **resources(lambda wildcards: PLAN.needs(wildcards.model)),
+    params:
+        settings=lambda wildcards: settings(CONFIG["values"][wildcards.value]),
+        code=code_digest(SCRIPTS / "train_value.py"),
+        progress=paths.PROGRESS,
     script:
         "../scripts/train_value.py"
 
@@ -84,30 +90,40 @@ rule train_value:
 rule choose_strength:
     input:
         model=paths.model("{model}"),
-        value=lambda wildcards: paths.value(wildcards.model, CONTROLS[wildcards.control].value),
+        value=lambda wildcards: paths.value(
+            wildcards.model, CONTROLS[wildcards.control].value
+        ),
         data=lambda wildcards: paths.data(CONTROLS[wildcards.control].choice.dataset),
-        reward=lambda wildcards: paths.reward_model(CONTROLS[wildcards.control].choice.reward),
-        encoder=lambda wildcards: PLAN.encoder_input(CONTROLS[wildcards.control].choice.encoder),
+        reward=lambda wildcards: paths.reward_model(
+            CONTROLS[wildcards.control].choice.reward
+        ),
+        encoder=lambda wildcards: PLAN.encoder_input(
+            CONTROLS[wildcards.control].choice.encoder
+        ),
     output:
         strength=paths.strength("{model}", "{control}"),
         record=paths.record(paths.strength("{model}", "{control}")),
-    params:
-        settings=lambda wildcards: {
-            "control": settings(CONTROLS[wildcards.control]),
-            "dtype": PLAN.dtype(wildcards.model),
-            "reward": settings(CONFIG["rewards"][CONTROLS[wildcards.control].choice.reward]),
-            "encoder": settings(CONFIG["encoders"][CONTROLS[wildcards.control].choice.encoder]),
-        },
-        code=code_digest(SCRIPTS / "choose_strength.py"),
-        progress=paths.PROGRESS,
-    resources:
-        **resources(lambda wildcards: PLAN.needs(wildcards.model)),
     log:
         "results/logs/choose_strength/{model}/{control}.log",
     benchmark:
         "results/benchmarks/choose_strength/{model}/{control}.tsv"
     conda:
         "../envs/rebend.yaml"
+    resources:
+        **resources(lambda wildcards: PLAN.needs(wildcards.model)),
+    params:
+        settings=lambda wildcards: {
+            "control": settings(CONTROLS[wildcards.control]),
+            "dtype": PLAN.dtype(wildcards.model),
+            "reward": settings(
+                CONFIG["rewards"][CONTROLS[wildcards.control].choice.reward]
+            ),
+            "encoder": settings(
+                CONFIG["encoders"][CONTROLS[wildcards.control].choice.encoder]
+            ),
+        },
+        code=code_digest(SCRIPTS / "choose_strength.py"),
+        progress=paths.PROGRESS,
     script:
         "../scripts/choose_strength.py"
 
@@ -117,10 +133,20 @@ rule control_decode:
         model=paths.model("{model}"),
         data=paths.data("{dataset}"),
         value=lambda wildcards: PLAN.value_input(wildcards.model, wildcards.control),
-        strength=lambda wildcards: PLAN.strength_input(wildcards.model, wildcards.control),
+        strength=lambda wildcards: PLAN.strength_input(
+            wildcards.model, wildcards.control
+        ),
     output:
         responses=paths.responses("{model}", "{dataset}", "{control}"),
         record=paths.record(paths.responses("{model}", "{dataset}", "{control}")),
+    log:
+        "results/logs/control_decode/{model}/{dataset}/{control}.log",
+    benchmark:
+        "results/benchmarks/control_decode/{model}/{dataset}/{control}.tsv"
+    conda:
+        "../envs/rebend.yaml"
+    resources:
+        **resources(lambda wildcards: PLAN.needs(wildcards.model)),
     params:
         settings=lambda wildcards: {
             "control": settings(CONTROLS[wildcards.control], without=["choice"]),
@@ -128,13 +154,5 @@ rule control_decode:
         },
         code=code_digest(SCRIPTS / "control_decode.py"),
         progress=paths.PROGRESS,
-    resources:
-        **resources(lambda wildcards: PLAN.needs(wildcards.model)),
-    log:
-        "results/logs/control_decode/{model}/{dataset}/{control}.log",
-    benchmark:
-        "results/benchmarks/control_decode/{model}/{dataset}/{control}.tsv"
-    conda:
-        "../envs/rebend.yaml"
     script:
         "../scripts/control_decode.py"

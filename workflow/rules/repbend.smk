@@ -10,6 +10,14 @@ rule train_bend:
     output:
         bend=directory(paths.bend("{base}", "{bend}")),
         record=paths.record(paths.bend("{base}", "{bend}")),
+    log:
+        "results/logs/train_bend/{base}/{bend}.log",
+    benchmark:
+        "results/benchmarks/train_bend/{base}/{bend}.tsv"
+    conda:
+        "../envs/rebend.yaml"
+    resources:
+        **resources(lambda wildcards: PLAN.needs(wildcards.base)),
     params:
         settings=lambda wildcards: {
             "bend": settings(CONFIG["bends"][wildcards.bend]),
@@ -17,14 +25,6 @@ rule train_bend:
         },
         code=code_digest(SCRIPTS / "train_bend.py"),
         progress=paths.PROGRESS,
-    resources:
-        **resources(lambda wildcards: PLAN.needs(wildcards.base)),
-    log:
-        "results/logs/train_bend/{base}/{bend}.log",
-    benchmark:
-        "results/benchmarks/train_bend/{base}/{bend}.tsv"
-    conda:
-        "../envs/rebend.yaml"
     script:
         "../scripts/train_bend.py"
 
@@ -36,6 +36,14 @@ rule merge_bend:
     output:
         model=directory(paths.model("{base}+{bend}")),
         record=paths.record(paths.model("{base}+{bend}")),
+    log:
+        "results/logs/merge_bend/{base}/{bend}.log",
+    benchmark:
+        "results/benchmarks/merge_bend/{base}/{bend}.tsv"
+    conda:
+        "../envs/rebend.yaml"
+    resources:
+        **resources(lambda wildcards: PLAN.needs(wildcards.base)),
     params:
         settings=lambda wildcards: {
             "base": wildcards.base,
@@ -44,14 +52,6 @@ rule merge_bend:
         },
         code=code_digest(SCRIPTS / "merge_bend.py"),
         progress=paths.PROGRESS,
-    resources:
-        **resources(lambda wildcards: PLAN.needs(wildcards.base)),
-    log:
-        "results/logs/merge_bend/{base}/{bend}.log",
-    benchmark:
-        "results/benchmarks/merge_bend/{base}/{bend}.tsv"
-    conda:
-        "../envs/rebend.yaml"
     script:
         "../scripts/merge_bend.py"
 
@@ -64,6 +64,14 @@ rule project_states:
     output:
         states=paths.states("{base}", "{bend}", "{dataset}"),
         record=paths.record(paths.states("{base}", "{bend}", "{dataset}")),
+    log:
+        "results/logs/project_states/{base}/{bend}/{dataset}.log",
+    benchmark:
+        "results/benchmarks/project_states/{base}/{bend}/{dataset}.tsv"
+    conda:
+        "../envs/rebend.yaml"
+    resources:
+        **resources(lambda wildcards: PLAN.needs(wildcards.base)),
     params:
         settings=lambda wildcards: {
             "bend": settings(CONFIG["bends"][wildcards.bend]),
@@ -71,13 +79,5 @@ rule project_states:
         },
         code=code_digest(SCRIPTS / "project_states.py"),
         progress=paths.PROGRESS,
-    resources:
-        **resources(lambda wildcards: PLAN.needs(wildcards.base)),
-    log:
-        "results/logs/project_states/{base}/{bend}/{dataset}.log",
-    benchmark:
-        "results/benchmarks/project_states/{base}/{bend}/{dataset}.tsv"
-    conda:
-        "../envs/rebend.yaml"
     script:
         "../scripts/project_states.py"

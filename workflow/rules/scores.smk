@@ -8,19 +8,23 @@ rule score_reward:
         reward=paths.reward_model("{reward}"),
     output:
         scores=paths.reward_scores("{reward}", "{model}", "{dataset}", "{control}"),
-        record=paths.record(paths.reward_scores("{reward}", "{model}", "{dataset}", "{control}")),
-    params:
-        settings=lambda wildcards: {"reward": settings(CONFIG["rewards"][wildcards.reward])},
-        code=code_digest(SCRIPTS / "score_reward.py"),
-        progress=paths.PROGRESS,
-    resources:
-        **resources(lambda wildcards: CONFIG["rewards"][wildcards.reward].needs),
+        record=paths.record(
+            paths.reward_scores("{reward}", "{model}", "{dataset}", "{control}")
+        ),
     log:
         "results/logs/score_reward/{reward}/{model}/{dataset}/{control}.log",
     benchmark:
         "results/benchmarks/score_reward/{reward}/{model}/{dataset}/{control}.tsv"
     conda:
         "../envs/rebend.yaml"
+    resources:
+        **resources(lambda wildcards: CONFIG["rewards"][wildcards.reward].needs),
+    params:
+        settings=lambda wildcards: {
+            "reward": settings(CONFIG["rewards"][wildcards.reward])
+        },
+        code=code_digest(SCRIPTS / "score_reward.py"),
+        progress=paths.PROGRESS,
     script:
         "../scripts/score_reward.py"
 
@@ -32,18 +36,20 @@ rule score_references:
     output:
         scores=paths.reference_scores("{reward}", "{dataset}"),
         record=paths.record(paths.reference_scores("{reward}", "{dataset}")),
-    params:
-        settings=lambda wildcards: {"reward": settings(CONFIG["rewards"][wildcards.reward])},
-        code=code_digest(SCRIPTS / "score_references.py"),
-        progress=paths.PROGRESS,
-    resources:
-        **resources(lambda wildcards: CONFIG["rewards"][wildcards.reward].needs),
     log:
         "results/logs/score_references/{reward}/{dataset}.log",
     benchmark:
         "results/benchmarks/score_references/{reward}/{dataset}.tsv"
     conda:
         "../envs/rebend.yaml"
+    resources:
+        **resources(lambda wildcards: CONFIG["rewards"][wildcards.reward].needs),
+    params:
+        settings=lambda wildcards: {
+            "reward": settings(CONFIG["rewards"][wildcards.reward])
+        },
+        code=code_digest(SCRIPTS / "score_references.py"),
+        progress=paths.PROGRESS,
     script:
         "../scripts/score_references.py"
 
@@ -54,16 +60,16 @@ rule score_diversity:
     output:
         scores=paths.diversity_scores("{model}", "{dataset}", "{control}"),
         record=paths.record(paths.diversity_scores("{model}", "{dataset}", "{control}")),
-    params:
-        settings={},
-        code=code_digest(SCRIPTS / "score_diversity.py"),
-        progress=paths.PROGRESS,
     log:
         "results/logs/score_diversity/{model}/{dataset}/{control}.log",
     benchmark:
         "results/benchmarks/score_diversity/{model}/{dataset}/{control}.tsv"
     conda:
         "../envs/rebend.yaml"
+    params:
+        settings={},
+        code=code_digest(SCRIPTS / "score_diversity.py"),
+        progress=paths.PROGRESS,
     script:
         "../scripts/score_diversity.py"
 
@@ -75,19 +81,23 @@ rule score_coherence:
         encoder=lambda wildcards: PLAN.encoder_input(wildcards.encoder),
     output:
         scores=paths.coherence_scores("{encoder}", "{model}", "{dataset}", "{control}"),
-        record=paths.record(paths.coherence_scores("{encoder}", "{model}", "{dataset}", "{control}")),
-    params:
-        settings=lambda wildcards: {"encoder": settings(CONFIG["encoders"][wildcards.encoder])},
-        code=code_digest(SCRIPTS / "score_coherence.py"),
-        progress=paths.PROGRESS,
-    resources:
-        **resources(lambda wildcards: CONFIG["encoders"][wildcards.encoder].needs),
+        record=paths.record(
+            paths.coherence_scores("{encoder}", "{model}", "{dataset}", "{control}")
+        ),
     log:
         "results/logs/score_coherence/{encoder}/{model}/{dataset}/{control}.log",
     benchmark:
         "results/benchmarks/score_coherence/{encoder}/{model}/{dataset}/{control}.tsv"
     conda:
         "../envs/rebend.yaml"
+    resources:
+        **resources(lambda wildcards: CONFIG["encoders"][wildcards.encoder].needs),
+    params:
+        settings=lambda wildcards: {
+            "encoder": settings(CONFIG["encoders"][wildcards.encoder])
+        },
+        code=code_digest(SCRIPTS / "score_coherence.py"),
+        progress=paths.PROGRESS,
     script:
         "../scripts/score_coherence.py"
 
@@ -100,20 +110,24 @@ rule judge_win_rate:
         reference_rewards=lambda wildcards: PLAN.reference_rewards(wildcards),
     output:
         verdicts=paths.verdicts("{judge}", "{model}", "{dataset}", "{control}"),
-        record=paths.record(paths.verdicts("{judge}", "{model}", "{dataset}", "{control}")),
-    params:
-        settings=lambda wildcards: {"judge": settings(CONFIG["judges"][wildcards.judge])},
-        code=code_digest(SCRIPTS / "judge_win_rate.py"),
-        progress=paths.PROGRESS,
+        record=paths.record(
+            paths.verdicts("{judge}", "{model}", "{dataset}", "{control}")
+        ),
     log:
         "results/logs/judge_win_rate/{judge}/{model}/{dataset}/{control}.log",
     benchmark:
         "results/benchmarks/judge_win_rate/{judge}/{model}/{dataset}/{control}.tsv"
+    conda:
+        "../envs/rebend.yaml"
     resources:  # they change how fast a judge is asked, never what it says, and so are no settings
         concurrency=lambda wildcards: CONFIG["judges"][wildcards.judge].concurrency,
         retries=lambda wildcards: CONFIG["judges"][wildcards.judge].retries,
-    conda:
-        "../envs/rebend.yaml"
+    params:
+        settings=lambda wildcards: {
+            "judge": settings(CONFIG["judges"][wildcards.judge])
+        },
+        code=code_digest(SCRIPTS / "judge_win_rate.py"),
+        progress=paths.PROGRESS,
     script:
         "../scripts/judge_win_rate.py"
 
@@ -124,16 +138,20 @@ rule score_safety:
         data=paths.data("{dataset}"),
     output:
         verdicts=paths.safety("{safety_judge}", "{model}", "{dataset}", "{control}"),
-        record=paths.record(paths.safety("{safety_judge}", "{model}", "{dataset}", "{control}")),
-    params:
-        settings=lambda wildcards: {"safety_judge": settings(CONFIG["safety_judges"][wildcards.safety_judge])},
-        code=code_digest(SCRIPTS / "score_safety.py"),
-        progress=paths.PROGRESS,
+        record=paths.record(
+            paths.safety("{safety_judge}", "{model}", "{dataset}", "{control}")
+        ),
     log:
         "results/logs/score_safety/{safety_judge}/{model}/{dataset}/{control}.log",
     benchmark:
         "results/benchmarks/score_safety/{safety_judge}/{model}/{dataset}/{control}.tsv"
     conda:
         "../envs/rebend.yaml"
+    params:
+        settings=lambda wildcards: {
+            "safety_judge": settings(CONFIG["safety_judges"][wildcards.safety_judge])
+        },
+        code=code_digest(SCRIPTS / "score_safety.py"),
+        progress=paths.PROGRESS,
     script:
         "../scripts/score_safety.py"

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from rebend.config.sources import Block, DataSource, HubModel, refers
+from rebend.config.sources import Block, DataSource, HubModel, exactly_one, refers
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -69,11 +69,9 @@ class ModelBlock(Block):
     needs: Needs = Field(Needs(), description="what a job with it asks of the machine")
 
     @model_validator(mode="after")
-    def exactly_one(self) -> ModelBlock:
+    def one_source(self) -> ModelBlock:
         """Refuse none or several sources."""
-        given = [name for name in ("hub", "local", "tiny") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"needs exactly one of hub, local, tiny; got {given or 'none'}")
+        exactly_one(self, "hub", "local", "tiny")
         return self
 
 
@@ -108,11 +106,9 @@ class RewardBlock(Block):
     needs: Needs = Field(Needs(), description="what a job with it asks of the machine")
 
     @model_validator(mode="after")
-    def exactly_one(self) -> RewardBlock:
+    def one_source(self) -> RewardBlock:
         """Refuse none or several sources."""
-        given = [name for name in ("hub", "local", "tiny") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"needs exactly one of hub, local, tiny; got {given or 'none'}")
+        exactly_one(self, "hub", "local", "tiny")
         return self
 
 
@@ -132,11 +128,9 @@ class EncoderBlock(Block):
     needs: Needs = Field(Needs(), description="what a job with it asks of the machine")
 
     @model_validator(mode="after")
-    def exactly_one(self) -> EncoderBlock:
+    def one_source(self) -> EncoderBlock:
         """Refuse none or several sources."""
-        given = [name for name in ("hub", "local", "package") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"needs exactly one of hub, local, package; got {given or 'none'}")
+        exactly_one(self, "hub", "local", "package")
         return self
 
 

@@ -41,6 +41,13 @@ def references(block: Block) -> Iterator[Reference]:
                 yield Reference(key, str(section), str(kind) if kind else None, name)
 
 
+def exactly_one(block: Block, *names: str) -> None:
+    """Raise ValueError unless exactly one of these keys is given."""
+    given = [name for name in names if getattr(block, name) is not None]
+    if len(given) != 1:
+        raise ValueError(f"needs exactly one of {', '.join(names)}; got {given or 'none'}")
+
+
 class HubFile(Block):
     """A file of a data set repository on the Hugging Face hub, at a pinned revision; or several, joined."""
 
@@ -107,9 +114,7 @@ class DataSource(Block):
     world: WorldPart | None = Field(None, description="generated: the embedded tiny world")
 
     @model_validator(mode="after")
-    def exactly_one(self) -> DataSource:
+    def one_source(self) -> DataSource:
         """Refuse none or several."""
-        given = [name for name in ("local", "url", "hub", "world") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"needs exactly one of local, url, hub, world; got {given or 'none'}")
+        exactly_one(self, "local", "url", "hub", "world")
         return self
