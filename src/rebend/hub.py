@@ -1,4 +1,4 @@
-"""The Hugging Face hub: its errors in one sentence, and model repositories, fetched once at a pinned revision into the hub's own cache."""
+"""The Hugging Face hub: its errors in one sentence, and its models, fetched once at a pinned revision."""
 
 from __future__ import annotations
 
