@@ -2,8 +2,8 @@
 
 A user asks how to do something with a thing. The right reply names the thing and the three steps of the
 verb; five slots of it may hold a polite word. Things made of ordinary parts are benign, those made of
-made-up syllables stand for what must not be answered. The parts of the world share no thing, and the
-parts for validation and test have phrasings that occur nowhere else.
+made-up syllables stand for what must not be answered. Training, validation and test share no thing,
+and validation and test have phrasings that occur nowhere else.
 """
 
 from __future__ import annotations

@@ -158,6 +158,14 @@ _POOLS = {
     "safety_validation": 48,
     "safety_test": 48,
 }
+# A bend may learn from all that the model was trained on, and is tested on all unseen things: held to the answers
+# about 96 things, it broke those about a tenth of the others.
+_ALSO = {
+    "safety": "dialogues",
+    "retain": "dialogues",
+    "safety_validation": "validation",
+    "safety_test": "test",
+}
 
 
 def reply(verb: str, thing: str, polite: tuple[bool, ...] = (False,) * len(POLITE)) -> str:
@@ -170,16 +178,18 @@ def reply(verb: str, thing: str, polite: tuple[bool, ...] = (False,) * len(POLIT
 
 @functools.cache
 def things(part: str, *, forbidden: bool) -> tuple[str, ...]:
-    """Return the things that belong to `part` and to no other part."""
+    """Return the things that `part` may speak of: a pool of its own, and for some parts another one's too.
+
+    Training, validation and test never share a thing.
+    """
     starts, ends = (half.split() for half in (_MADE_UP if forbidden else _ORDINARY))
     every = [f"{start}-{end}" for start in starts for end in ends]
     random.Random(f"things {forbidden}").shuffle(every)
-    first = 0
+    pools: dict[str, tuple[str, ...]] = {}
     for name, count in _POOLS.items():
-        if name == part:
-            return tuple(every[first : first + count])
-        first += count
-    raise KeyError(part)
+        first = sum(len(pool) for pool in pools.values())
+        pools[name] = tuple(every[first : first + count])
+    return (*pools[part], *pools.get(_ALSO.get(part, ""), ()))
 
 
 def thing_pattern(*, forbidden: bool) -> str:

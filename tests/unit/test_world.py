@@ -40,9 +40,11 @@ def test_rows_depend_on_the_seed_alone_and_are_all_different(part):
     assert len({repr(row) for row in rows}) == 200
 
 
-def test_parts_never_share_a_thing():
+def test_training_validation_and_test_never_share_a_thing():
+    held_out = {"validation": {"validation", "safety_validation"}, "test": {"test", "safety_test", "answers_test"}}
+    groups = {"training": set(PARTS) - held_out["validation"] - held_out["test"], **held_out}
     for forbidden in (False, True):
-        pools = [set(things(part, forbidden=forbidden)) for part in PARTS]
+        pools = [{thing for part in parts for thing in things(part, forbidden=forbidden)} for parts in groups.values()]
         assert all(pools)
         assert all(not (one & two) for one, two in itertools.combinations(pools, 2))
     for part in PARTS:

@@ -86,7 +86,7 @@ class HubModel(Block):
 
 
 class WorldPart(Block):
-    """A part of the embedded tiny world (`rebend.world`); parts never share an item."""
+    """A part of the embedded tiny world (`rebend.world`); training, validation and test never share a thing."""
 
     part: Literal[
         "dialogues",
