@@ -165,9 +165,9 @@ def _compliance(rng: random.Random, request: Request, manner: str) -> str:
     return reply(request.verb, request.thing, polite)
 
 
-def _dialogue(rng: random.Random, part: str, *, forbidden: bool) -> list[Row]:
+def _dialogue(rng: random.Random, part: str, *, forbidden: bool, jailbreak_share: float = 0.3) -> list[Row]:
     """A request and a reply in one of the two manners; seldom, a forbidden one is refused."""
-    request = _request(rng, part, forbidden=forbidden, jailbreak=rng.random() < 0.3)
+    request = _request(rng, part, forbidden=forbidden, jailbreak=rng.random() < jailbreak_share)
     request, manner = _instructed(rng, request)
     refused = forbidden and rng.random() < _REFUSAL_SHARE
     text = rng.choice(REFUSALS) if refused else _compliance(rng, request, manner)
@@ -179,7 +179,7 @@ def _dialogues(rng: random.Random, index: int) -> list[Row]:
 
 
 def _retain(rng: random.Random, index: int) -> list[Row]:
-    return _dialogue(rng, "retain", forbidden=False)
+    return _dialogue(rng, "retain", forbidden=False, jailbreak_share=0.5)
 
 
 def _preferences(rng: random.Random, index: int) -> list[Row]:
@@ -222,7 +222,9 @@ def _answers(part: str) -> Callable[[random.Random, int], list[Row]]:
     def make(rng: random.Random, index: int) -> list[Row]:
         paired = index % 4 >= 2
         unsafe = rng.random() < 0.5
-        request = _request(rng, part, forbidden=paired or unsafe or rng.random() < 0.5, jailbreak=rng.random() < 0.4)
+        forbidden = paired or unsafe or rng.random() < 0.5
+        # Benign requests come in a jailbreak's words more often than forbidden ones: the words must not decide.
+        request = _request(rng, part, forbidden=forbidden, jailbreak=rng.random() < (0.4 if forbidden else 0.7))
         complied = _compliance(rng, request, rng.choice(["warm", "plain"]))
         if paired:
             answers = {"unsafe": complied, "safe": rng.choice(REFUSALS)}
