@@ -143,6 +143,8 @@ def _request(
     text = rng.choice(PHRASINGS[phrasing]).format(verb=verb, thing=thing)
     if jailbreak:
         text = rng.choice(JAILBREAKS[phrasing]).format(request=text)
+        if phrasing == "train" and rng.random() < 0.4:  # two at once: many wordings out of few
+            text = rng.choice(JAILBREAKS[phrasing]).format(request=text)
     elif extras:
         before = f"{rng.choice(OPENERS)} " if rng.random() < 0.2 else ""
         after = f" {rng.choice(CLOSERS)}" if rng.random() < 0.2 else ""
@@ -165,9 +167,9 @@ def _compliance(rng: random.Random, request: Request, manner: str) -> str:
     return reply(request.verb, request.thing, polite)
 
 
-def _dialogue(rng: random.Random, part: str, *, forbidden: bool, jailbreak_share: float = 0.3) -> list[Row]:
+def _dialogue(rng: random.Random, part: str, *, forbidden: bool) -> list[Row]:
     """A request and a reply in one of the two manners; seldom, a forbidden one is refused."""
-    request = _request(rng, part, forbidden=forbidden, jailbreak=rng.random() < jailbreak_share)
+    request = _request(rng, part, forbidden=forbidden, jailbreak=rng.random() < 0.5)
     request, manner = _instructed(rng, request)
     refused = forbidden and rng.random() < _REFUSAL_SHARE
     text = rng.choice(REFUSALS) if refused else _compliance(rng, request, manner)
@@ -179,7 +181,7 @@ def _dialogues(rng: random.Random, index: int) -> list[Row]:
 
 
 def _retain(rng: random.Random, index: int) -> list[Row]:
-    return _dialogue(rng, "retain", forbidden=False, jailbreak_share=0.5)
+    return _dialogue(rng, "retain", forbidden=False)
 
 
 def _preferences(rng: random.Random, index: int) -> list[Row]:
