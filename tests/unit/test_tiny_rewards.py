@@ -81,7 +81,8 @@ def test_the_loss_is_that_of_bradley_and_terry(base, tmp_path, monkeypatch):
 
 
 def test_training_learns_the_preference(base, tmp_path):
-    rows = generate("preferences", 800, 0)
+    # one clear preference, so that a model of this size must learn it: the warm reply beats the same one, plain
+    rows = [{**row, "chosen": f"Gladly! {row['rejected']} Good luck!"} for row in generate("preferences", 800, 0)]
     facts = train_tiny_reward(base, rows, settings(steps=240, lr=5e-3), tmp_path / "m", Checkpoints(tmp_path / "p"))
     assert facts["pairs"] == 720
     assert facts["held_out_pairs"] == 80  # chance would be 0.5 ± 0.11
