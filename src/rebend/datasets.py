@@ -59,7 +59,7 @@ def prepare_dataset(
     if block.kind == "safety" and len(labels := {row["label"] for row in rows}) == 1:
         raise DataError(f"{where}: all {len(rows)} usable answers are {labels.pop()}; safe and unsafe ones are needed")
     repeated = _identify(rows)
-    kept = rows if block.rows is None else _drawn(rows, block.rows, block.seed, where)
+    kept = _drawn(rows, block, where) if block.rows or block.skip else rows
     table = pa.Table.from_pylist(kept, schema=KINDS[block.kind])
     return Prepared(table, read, dict(dropped.most_common()), repeated)
 
@@ -185,10 +185,11 @@ def _identify(rows: list[dict[str, Any]]) -> int:
     return sum(seen.values()) - len(seen)
 
 
-def _drawn(rows: list[dict[str, Any]], count: int, seed: int, where: str) -> list[dict[str, Any]]:
-    """Keep `count` rows that depend on contents and `seed` only; a larger draw holds a smaller one.
+def _drawn(rows: list[dict[str, Any]], block: DatasetBlock, where: str) -> list[dict[str, Any]]:
+    """Keep `rows` rows that depend on contents and `seed` only; a larger draw holds a smaller one.
 
-    Of kind `safety` so many of each label are kept, and the two answers of a pair stay together.
+    The first `skip` of the draw's order are left out, so that two data sets of one source and seed can share nothing.
+    Of kind `safety` so many of each label are meant, and the two answers of a pair stay together.
     """
     strata: dict[str, dict[str, None]] = {}
     for row in rows:
@@ -196,7 +197,11 @@ def _drawn(rows: list[dict[str, Any]], count: int, seed: int, where: str) -> lis
         strata.setdefault(stratum, {})[row.get("pair") or row["row_id"]] = None
     kept: set[str] = set()
     for stratum, units in strata.items():
-        if len(units) < count:
-            raise DataError(f"{where}: `rows: {count}` asks for more than the {len(units)} usable {stratum}")
-        kept.update(sorted(units, key=lambda unit: hashlib.sha256(f"{seed} {unit}".encode()).digest())[:count])
+        end = len(units) if block.rows is None else block.skip + block.rows
+        if len(units) < end or end <= block.skip:
+            asked = f"`rows: {block.rows}`" if block.rows else "every row"
+            after = f" after `skip: {block.skip}`" if block.skip else ""
+            raise DataError(f"{where}: {asked}{after} asks for more than the {len(units)} usable {stratum}")
+        order = sorted(units, key=lambda unit: hashlib.sha256(f"{block.seed} {unit}".encode()).digest())
+        kept.update(order[block.skip : end])
     return [row for row in rows if (row.get("pair") or row["row_id"]) in kept]

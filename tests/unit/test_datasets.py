@@ -85,6 +85,17 @@ def test_a_draw_depends_on_its_seed_and_a_larger_one_holds_a_smaller_one(tmp_pat
     assert small < large and large != other
 
 
+def test_rows_that_a_draw_skips_share_nothing_with_those_that_it_keeps(tmp_path):
+    path = lines(tmp_path / "a.jsonl", PROMPTS)
+    first, rest = prepare("prompts", "table", path, rows=15), prepare("prompts", "table", path, skip=15)
+    assert len(ids(first)) == 15 and {*ids(first), *ids(rest)} == set(ids(prepare("prompts", "table", path)))
+    assert not {*ids(first)} & {*ids(rest)}
+    with pytest.raises(DataError, match="`rows: 26` after `skip: 15` asks for more than the 40 usable rows"):
+        prepare("prompts", "table", path, rows=26, skip=15)
+    with pytest.raises(DataError, match="every row after `skip: 40`"):
+        prepare("prompts", "table", path, skip=40)
+
+
 def test_repeated_rows_are_kept_with_a_suffix_and_counted(tmp_path):
     rows = [PROMPTS[0], PROMPTS[1], PROMPTS[0], PROMPTS[0]]
     prepared = prepare("prompts", "table", lines(tmp_path / "a.jsonl", rows))

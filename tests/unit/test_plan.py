@@ -78,7 +78,11 @@ def test_the_held_out_reward_is_scored_in_every_prompts_cell(tiny: Plan) -> None
 
 def test_cells_are_labelled_by_method_where_that_is_unique(tiny: Plan) -> None:
     small = plan_of("real_small").summary("p")["cells"]
-    assert {cell["control"] for cell in small} == {"none", "random", "prompting", "value"}
+    searches = {"controlled_decoding", "cd_prefix", "best_of_n"}
+    assert {cell["control"] for cell in small} == {
+        *("none", "random", "prompting", "static", "value", "value_prompting"),
+        *searches,
+    }
     assert {cell["bend"] for cell in small} == {"none", "repbend"}
 
 

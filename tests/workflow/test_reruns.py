@@ -45,6 +45,7 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
     ("datasets", "micro_dialogues"): {
         "source": ({"world": {"part": "dialogues", "rows": 121}}, ["prepare_dataset", *MODEL]),
         "rows": (100, ["prepare_dataset", *MODEL]),
+        "skip": (20, ["prepare_dataset", *MODEL]),
         "seed": (1, ["prepare_dataset", *MODEL]),
         "kind": (None, NOTHING),
         "reader": (None, NOTHING),

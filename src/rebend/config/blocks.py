@@ -34,6 +34,12 @@ class DatasetBlock(Block):
     rows: Positive | None = Field(
         None, description="keep so many rows, drawn with `seed` (kind safety: so many of each label); all if absent"
     )
+    skip: int = Field(
+        0,
+        ge=0,
+        description="leave out so many rows first, in the order of that draw: with one seed, `rows: 400` and "
+        "`skip: 400` share no row",
+    )
     seed: int = Field(0, description="seed of that draw")
 
 
