@@ -2,12 +2,13 @@
 
 A stage that may be killed keeps its state in a folder that is no declared output, named after a digest
 of everything that the stage depends on. The next attempt with the same inputs finds it and goes on;
-other inputs have another folder. State is anything that `torch.save` takes, random states included, so
-that a resumed run ends in the same bytes as an undisturbed one.
+other inputs have another folder. State is made of numbers, text, tensors, lists and dicts, random states included, so
+that a resumed run ends in the same bytes as an undisturbed one. It is read without running anything in it.
 """
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import signal
 import sys
@@ -20,6 +21,7 @@ from typing import Any
 
 import torch
 
+from rebend.errors import DataError
 from rebend.storage import whole_file
 
 
@@ -38,10 +40,17 @@ class Checkpoints:
         return self.directory / "state.pt"
 
     def load(self) -> dict[str, Any] | None:
-        """Return the saved state (on CPU), or None if there is none."""
+        """Return the saved state (on CPU), or None if there is none.
+
+        Raises `DataError` that names a file which is damaged, or holds more than values.
+        """
         if not self.path.exists():
             return None
-        return torch.load(self.path, map_location="cpu", weights_only=False)
+        try:
+            return torch.load(self.path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise DataError(f"{self.path}: no progress can be read ({reason}). Delete it and run again.") from error
 
     def save(self, state: dict[str, Any]) -> None:
         """Write `state` now."""

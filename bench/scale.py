@@ -1,0 +1,208 @@
+"""Measure how the workflow grows: planning and resuming sweeps, and streaming stored states from disk.
+
+A variant is a bend with everything that RE-Control makes of its model: trained, merged, ten shards of activations,
+rewards, a value network, responses under control, two scores: 18 jobs. Sweeps of about 100, 1,000 and 10,000 jobs,
+and one of 1,000 variants with ten shards each, are planned by dry runs: from nothing; when all is done; and with a
+key changed that the value networks depend on. "Done" is made without computing: each job's outputs are empty files,
+and Snakemake itself notes down what it notes after a job.
+
+Then one pass over a tenth of the asked-for bytes of stored states, and over all of them, through what value
+networks are trained from, each in a process of its own.
+
+    python bench/scale.py                     # some minutes, 2.5 GB in the folder for temporary files
+    python bench/scale.py --gigabytes 0       # the sweeps alone
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+SIZES = {"100": 5, "1000": 55, "10000": 555, "1000_variants": 1000}  # name -> variants
+SHARDS = 10
+MICRO = "tests/workflow/micro/blocks.yaml"
+WIDTH, TOKENS = 4096, 128  # states as RE-Control keeps them of an 8B model: 1 MiB a response in float16
+
+# Snakemake as the command line starts it; with `--touch`, what is missing is made as an empty file.
+SNAKEMAKE = """
+import sys
+from snakemake.cli import main
+from snakemake.executors import touch
+
+touch.Executor.SLEEPING_TIME = 0
+run_job = touch.Executor.run_job
+
+def made(self, job):
+    for file in job.output:
+        file.touch_or_create()
+    run_job(self, job)
+
+touch.Executor.run_job = made
+sys.argv[0] = "snakemake"
+main()
+"""
+
+
+def main() -> None:
+    """Run both parts, print the figures and add them to `bench/latest.json`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="*", choices=SIZES, default=list(SIZES), help="sweeps that are planned")
+    parser.add_argument("--gigabytes", type=float, default=2.0, help="stored states that are streamed")
+    parser.add_argument("--folder", type=Path, help="of the states (how this file calls itself)")
+    asked = parser.parse_args()
+    if asked.folder:
+        print(json.dumps(streamed(asked.folder)))
+        return
+    figures: dict[str, Any] = {}
+    for name in asked.sizes:
+        figures |= show(planned(name, SIZES[name]))
+    if asked.gigabytes:
+        figures |= show(flat(asked.gigabytes))
+    latest = ROOT / "bench/latest.json"
+    known = json.loads(latest.read_text()) if latest.exists() else {}
+    latest.write_text(json.dumps(known | figures, indent=2) + "\n")
+
+
+def show(figures: dict[str, Any]) -> dict[str, Any]:
+    """Print figures as soon as they are there."""
+    for name, value in figures.items():
+        print(f"{name:44} {value}", flush=True)
+    return figures
+
+
+def planned(name: str, variants: int) -> dict[str, Any]:
+    """Seconds and peak memory of three dry runs of a sweep, and how many jobs each would start."""
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        for part in ("Snakefile", "config", "workflow", "profiles", "resources", "tests/workflow/micro"):
+            source = ROOT / part
+            (shutil.copytree if source.is_dir() else shutil.copyfile)(source, folder / part)
+        write_sweep(folder, variants)
+        figures = dry_run(folder, f"scale_plan_{name}")
+        start = time.perf_counter()
+        snakemake(folder, ["--touch", "--quiet", "all"])
+        figures[f"scale_plan_{name}_made_s"] = round(time.perf_counter() - start, 1)
+        figures |= dry_run(folder, f"scale_done_{name}")
+        changed = folder / "changed.yaml"
+        changed.write_text(yaml.safe_dump({"values": {"micro_value": {"lr": 0.002}}}))
+        return figures | dry_run(folder, f"scale_changed_{name}", [changed.name])
+
+
+def write_sweep(folder: Path, variants: int) -> None:
+    """Write the blocks and the study of a sweep over so many bends."""
+    control = {"like": "micro_none", "method": "value", "value": "micro_value", "n_steps": 2, "step_size": 0.5}
+    blocks = {
+        "bends": {
+            "many": {"like": "micro_bend", "beta": {"sweep": [round(0.001 * (i + 1), 4) for i in range(variants)]}}
+        },
+        "activations": {"micro_rollouts": {"shards": SHARDS}},
+        "controls": {"fixed": control},
+    }
+    grid = {"models": ["micro"], "bends": ["many"], "controls": ["fixed"], "prompts": ["micro_test"]}
+    (folder / "blocks.yaml").write_text(yaml.safe_dump(blocks))
+    (folder / "sweep.yaml").write_text(yaml.safe_dump({"title": "many", "grids": [{**grid, "reward": "micro_reward"}]}))
+
+
+def dry_run(folder: Path, name: str, more: list[str] | None = None) -> dict[str, Any]:
+    """Plan without doing anything."""
+    start = time.perf_counter()
+    said, peak = snakemake(folder, ["--dry-run", "--quiet", "reason"], more)
+    seconds = round(time.perf_counter() - start, 2)
+    total = [line.split()[1] for line in said.splitlines() if line.startswith("total ")]
+    return {f"{name}_jobs": int(total[0]) if total else 0, f"{name}_s": seconds, f"{name}_peak_mib": round(peak)}
+
+
+def snakemake(folder: Path, arguments: list[str], more: list[str] | None = None) -> tuple[str, float]:
+    """Run it; return what it said and its peak memory, MiB."""
+    files = ["config/config.yaml", MICRO, "blocks.yaml", *(more or [])]
+    command = [sys.executable, "-c", SNAKEMAKE, "--cores", "1", *arguments, "--configfile", *files]
+    log = folder / "said.txt"
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            [*command, "--config", "study=sweep.yaml"], cwd=folder, stdout=stream, stderr=subprocess.STDOUT
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    said = log.read_text()
+    if process.returncode != 0:
+        raise SystemExit(f"{' '.join(arguments)} failed:\n{said[-6000:]}")
+    return said, usage.ru_maxrss / 1024
+
+
+def flat(gigabytes: float) -> dict[str, Any]:
+    """Peak memory of one pass over a tenth of so many bytes of states, and over all of them."""
+    figures: dict[str, Any] = {}
+    for name, share in (("tenth", 0.1), ("all", 1.0)):
+        with tempfile.TemporaryDirectory() as made:
+            count = round(share * gigabytes * 1e9 / (WIDTH * TOKENS * 2))
+            write_states(Path(made), count)
+            command = [sys.executable, __file__, "--folder", made]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            found = json.loads(done.stdout.splitlines()[-1])
+        figures |= {f"scale_stream_{name}_{key}": value for key, value in found.items()}
+    growth = figures["scale_stream_all_peak_mib"] / figures["scale_stream_tenth_peak_mib"]
+    return {**figures, "scale_stream_growth": round(growth, 3)}
+
+
+def write_states(folder: Path, count: int) -> None:
+    """Write an activations folder of `SHARDS` shards with random states of `count` responses, and their rewards."""
+    import numpy as np
+    import pyarrow as pa
+    import torch
+
+    from rebend.scores import score_table
+    from rebend.shards import ACTIVATION_RESPONSES, MANIFEST, RESPONSES_FILE, ShardWriter, entry_of, state_schema
+    from rebend.storage import write_json, write_parquet
+
+    rng = torch.Generator().manual_seed(0)
+    block = torch.randn(TOKENS, WIDTH, generator=rng).half()
+    names = [f"row{i}" for i in range(count)]
+    out = folder / "activations"
+    out.mkdir()
+    shards = []
+    for number in range(SHARDS):
+        shards.append(out / f"states-{number:05d}-of-{SHARDS:05d}.parquet")
+        writer = ShardWriter(shards[-1], state_schema(WIDTH, torch.float16, {}), torch.float16)
+        for name in names[number * count // SHARDS : (number + 1) * count // SHARDS]:
+            writer.add(f"{name}/0", [0] * TOKENS, block.roll(len(name), 0))
+        writer.close()
+    columns = [[f"{name}/0" for name in names], names, ["x"] * count, [TOKENS] * count, ["length"] * count]
+    write_parquet(out / RESPONSES_FILE, pa.table(columns, schema=ACTIVATION_RESPONSES))
+    facts = {"fingerprint": "", "layer": "final", "dtype": "float16", "hidden_size": WIDTH, "states": "stored"}
+    entries = {"shards": [entry_of(path) for path in shards], "responses": entry_of(out / RESPONSES_FILE)}
+    write_json(out / MANIFEST, {**facts, **entries})
+    rewards = np.random.default_rng(0).standard_normal(count).tolist()
+    write_parquet(folder / "rewards.parquet", score_table([f"{name}/0" for name in names], rewards))
+
+
+def streamed(folder: Path) -> dict[str, Any]:
+    """One shuffled pass in batches of 32 over the training responses: bytes, MB/s, peak memory of the process."""
+    import numpy as np
+    from repbend_cost import Memory
+
+    from rebend.shards import Activations
+    from rebend.value_data import TRAIN, Labels, ValueData
+
+    memory = Memory("cpu")
+    start = time.perf_counter()
+    data = ValueData(Activations(folder / "activations"), Labels.read(folder / "rewards.parquet"), 0.01, 0)
+    read = 0
+    for batch in data.batches(TRAIN, 32, np.random.default_rng(0)):
+        read += sum(states.nbytes for states, _ in batch)
+    seconds = time.perf_counter() - start
+    return {"mb": round(read / 1e6), "mb_per_s": round(read / 1e6 / seconds), "peak_mib": round(memory.peak_mib(), 1)}
+
+
+if __name__ == "__main__":
+    main()
