@@ -51,6 +51,11 @@ def panels(
     return figure, [list(row) for row in axes]
 
 
+def legend_below(axes: Axes, columns: int = 2) -> None:
+    """Put the legend of `axes` below them, where it covers no line."""
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns, borderaxespad=0.8)
+
+
 def write_figures(folder: str | Path, figures: Mapping[str, Figure]) -> None:
     """Write each figure as .svg and .png."""
     with whole_directory(folder) as temporary, mpl.rc_context(STYLE):

@@ -79,22 +79,26 @@ def _same_limits(row: Sequence[Axes], table: pd.DataFrame) -> None:
 
 
 def draw_matrix(matrix: pd.DataFrame) -> Figure | None:
-    """Draw bend x control as two heat tables per model: ASR, and mean reward."""
+    """Draw bend x control as a heat table per model and metric: ASR, and mean reward.
+
+    Bends and controls without a cell in a table are left out of it.
+    """
     metrics = {"asr": "attack success rate, %", "reward": "mean reward"}
-    shown = [metric for metric in metrics if (matrix["metric"] == metric).any()]
-    if not shown:
+    parts = [
+        (f"{model}: {title}", metric, part)
+        for metric, title in metrics.items()
+        for model, part in matrix[matrix["metric"] == metric].groupby("model", sort=False)
+    ]
+    if not parts:
         return None
-    models, controls = (list(matrix[key].unique()) for key in ("model", "control"))
-    bends = {model: list(matrix[matrix["model"] == model]["bend"].unique()) for model in models}
-    width = max(5.0, 0.8 + 1.15 * len(controls)) if len(shown) == 1 else max(9.0, 1.2 + 2.3 * len(controls))
-    heights = [1.1 + (0.6 if len(own) < 5 else 0.45) * len(own) for own in bends.values()]
-    figure, axes = panels(len(models), len(shown), width=width, height=heights)
-    for row, model in zip(axes, models, strict=True):
-        for axis, metric in zip(row, shown, strict=True):
-            part = matrix[(matrix["model"] == model) & (matrix["metric"] == metric)].set_index(["bend", "control"])
-            cells = part.reindex(pd.MultiIndex.from_product([bends[model], controls]))
-            _heat(axis, cells, bends[model], controls, metric == "asr")
-            axis.set_title(f"{model}: {metrics[metric]}")
+    shapes = [(part["bend"].nunique(), part["control"].nunique()) for _, _, part in parts]
+    width = max(5.0, 1.4 + 1.05 * max(controls for _, controls in shapes))
+    figure, axes = panels(len(parts), 1, width=width, height=[1.1 + 0.45 * bends for bends, _ in shapes])
+    for (axis,), (title, metric, part) in zip(axes, parts, strict=True):
+        bends, controls = (list(part[key].unique()) for key in ("bend", "control"))
+        cells = part.set_index(["bend", "control"]).reindex(pd.MultiIndex.from_product([bends, controls]))
+        _heat(axis, cells, bends, controls, metric == "asr")
+        axis.set_title(title)
     return figure
 
 
@@ -123,7 +127,7 @@ def _heat(axes: Axes, cells: pd.DataFrame, bends: list[str], controls: list[str]
             axes.text(j, i - 0.1, text[0], ha="center", va="center", color=color, weight="bold")
             ends = f"[{text[1]}, {text[2]}]" if text[1] else ""
             axes.text(j, i + 0.24, ends, ha="center", va="center", color=color, fontsize=7)
-    axes.set_xticks(range(len(controls)), controls)
+    axes.set_xticks(range(len(controls)), [name.replace("_", "_\n") if len(name) > 11 else name for name in controls])
     axes.set_yticks(range(len(bends)), bends)
     axes.set(xlabel="control", ylabel="bend")
     axes.grid(visible=False)

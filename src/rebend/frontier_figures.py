@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-from rebend.figure_style import BLACK, BLUE, DASHES, GREY, LINES, MARKS, VERMILLION, panels
+from rebend.figure_style import BLACK, BLUE, DASHES, GREY, LINES, MARKS, VERMILLION, legend_below, panels
 from rebend.frontier import GAINED
 from rebend.number_text import heading
 from rebend.storage import read_json
@@ -76,7 +76,7 @@ def draw_tradeoff(strengths: Sequence[Mapping[str, str]]) -> Figure | None:
     """
     if not strengths:
         return None
-    figure, axes = panels(len(strengths), 2, height=3.4)
+    figure, axes = panels(len(strengths), 2, height=3.8)
     for (left, right), entry in zip(axes, strengths, strict=True):
         found = read_json(entry["path"])
         named = {"weight": "weight"}.get(found.get("strength", ""), "step size")
@@ -96,8 +96,8 @@ def draw_tradeoff(strengths: Sequence[Mapping[str, str]]) -> Figure | None:
         left.set(xlabel=f"diversity (numbers: {named})", ylabel="mean reward, 95 % interval")
         left.set_title(f"{entry['model']}, {entry['control']}: reward, diversity")
         right.set_title(f"diversity and coherence over {named}")
-        left.legend(loc="best")
-        right.legend(loc="best")
+        legend_below(left)
+        legend_below(right)
     return figure
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rebend.figure_style import BLACK, DASHES, LINES, panels
+from rebend.figure_style import BLACK, DASHES, LINES, legend_below, panels
 from rebend.storage import read_parquet
 
 Panels = list[tuple[str, dict[str, str]]]  # title, column -> label
@@ -28,7 +28,7 @@ def draw_training(bends: Sequence[Mapping[str, str]], values: Sequence[Mapping[s
     entries = [(entry, "bend", "step") for entry in bends] + [(entry, "value", "epoch") for entry in values]
     if not entries:
         return None
-    figure, axes = panels(len(entries), 3, height=2.5 if len(entries) < 4 else 1.7)
+    figure, axes = panels(len(entries), 3, height=3.0 if len(entries) < 4 else 2.3)
     for row, (entry, kind, along) in zip(axes, entries, strict=True):
         table = read_parquet(entry["metrics"]).to_pandas()
         wanted = bend_panels(table) if kind == "bend" else _VALUE_PANELS
@@ -58,4 +58,4 @@ def _curves(axes: Axes, table: pd.DataFrame, curves: Mapping[str, str], along: s
     if "chosen" in table and table["chosen"].any():
         axes.axvline(table.loc[table["chosen"], along].iloc[0], color=BLACK, lw=0.9, ls=":", label="epoch used")
     axes.set_xlabel(along)
-    axes.legend(loc="best")
+    legend_below(axes)

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rebend.figure_style import BLACK, BLUE, GREY, VERMILLION, panels
+from rebend.figure_style import BLACK, BLUE, GREY, VERMILLION, legend_below, panels
 from rebend.storage import read_json, read_parquet
 
 _FACTS, _CURVE = "audit.json", "audit.parquet"  # as `rebend.value_audit` writes them; that would import torch
@@ -22,7 +22,7 @@ def draw_value_audit(values: Sequence[Mapping[str, str]]) -> Figure | None:
     entries = [(entry, folder) for entry, folder in folders if (folder / _FACTS).exists()]
     if not entries:
         return None
-    figure, axes = panels(len(entries), 3, height=2.7 if len(entries) < 4 else 2.1)
+    figure, axes = panels(len(entries), 3, height=3.3 if len(entries) < 4 else 2.9)
     for row, (entry, folder) in zip(axes, entries, strict=True):
         facts = read_json(folder / _FACTS)
         curve = read_parquet(folder / _CURVE).to_pandas()
@@ -42,7 +42,7 @@ def _ranks(axes: Axes, curve: pd.DataFrame) -> None:
     axes.axhline(0, color=BLACK, lw=0.9, ls=":")
     axes.axvspan(2 / 3, 1, color=GREY, alpha=0.15, lw=0, label="decides")
     axes.set(xlabel="place in the response", ylabel="rank correlation, 95 %", xlim=(0, 1))
-    axes.legend(loc="best")
+    legend_below(axes, 1)
 
 
 def _calibration(axes: Axes, bins: Sequence[Mapping[str, Any]]) -> None:
@@ -51,7 +51,7 @@ def _calibration(axes: Axes, bins: Sequence[Mapping[str, Any]]) -> None:
     axes.plot(ends, ends, color=BLACK, lw=0.9, ls=":", label="as large as the reward")
     axes.plot(predicted, actual, color=VERMILLION, marker="o", ms=4, lw=1, label="tenths of the responses")
     axes.set(xlabel="V at the last token", ylabel="mean reward", title="calibration")
-    axes.legend(loc="best")
+    legend_below(axes, 1)
 
 
 def _along(axes: Axes, curve: pd.DataFrame, facts: Mapping[str, Any]) -> None:
@@ -61,4 +61,4 @@ def _along(axes: Axes, curve: pd.DataFrame, facts: Mapping[str, Any]) -> None:
         facts["variation"]["along_a_response"], color=VERMILLION, lw=1.1, ls="--", label="deviation of V in a response"
     )
     axes.set(xlabel="place in the response", xlim=(0, 1), ylim=(0, None), title="along a response")
-    axes.legend(loc="best")
+    legend_below(axes, 1)
