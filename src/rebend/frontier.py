@@ -20,8 +20,9 @@ from rebend.table_layouts import CELL, KEYS, columns, estimate_of, records
 
 GAINED = {"reward": "reward", "heldout_reward": "heldout_reward", "win_rate": "win"}  # metric -> measurement
 FRONTIER_NOTE = (
-    "Time is decoding per token of the responses returned, on one machine, and that without control is 1 (longer "
-    "responses spread the time of their prompt over more tokens, so that a row can lie below 1); policy "
+    "Time is decoding per token of the responses returned, on one machine (processor time where there is no "
+    "accelerator), and that without control is 1 (longer responses spread the time of their prompt over more tokens, "
+    "so that a row can lie below 1); policy "
     "tokens count what was thrown away too: samples, and candidates of a search (their reward model's own tokens are "
     "not among them). On the frontier: no other control has as much reward in less time. Held-out reward: a reward "
     "model that nothing was trained, tuned or picked by."

@@ -5,27 +5,26 @@ from rebend.provenance import recorded
 with recorded(
     "control_decode", snakemake.input, snakemake.output.record, snakemake.params, snakemake.log, snakemake.threads
 ) as run:
-    import time
-
     from rebend.config.controls import control_block
     from rebend.control_methods import decode_under, load_aids
     from rebend.models import load_policy
     from rebend.parts import Parts
+    from rebend.stopwatch import Stopwatch
     from rebend.storage import read_json, read_parquet, write_parquet
 
     strength = read_json(snakemake.input.strength) if snakemake.input.get("strength") else None
     control = control_block(run.settings["control"], strength)
     policy = load_policy(snakemake.input.model, run.settings["dtype"])
-    aids = load_aids(policy, snakemake.input, run.settings["guide"])
+    aids = load_aids(policy, snakemake.input, run.settings["guide"], snakemake.resources.asking)
     undisturbed = not run.progress.exists()
     parts = Parts(run.progress)
     rows = read_parquet(snakemake.input.data).to_pylist()
     if undisturbed:  # what is loaded or compiled once is no part of the time per token
         decode_under(policy, rows[:1], control, aids, Parts(None))
-    start = time.perf_counter()
+    watch = Stopwatch(policy.device)
     responses, notes = decode_under(policy, rows, control, aids, parts)
     if undisturbed:  # the time of a resumed attempt would be that of its rest only
-        run.note(decode_seconds=round(time.perf_counter() - start, 3))
+        run.note(decode_seconds=round(watch.seconds(), 3), clock=watch.clock)
     write_parquet(snakemake.output.responses, responses, {"fingerprint": policy.fingerprint, "method": control.method})
     run.note(rows=len(rows), batch_size=control.decoding.batch_size, **control.facts(), **notes)
     parts.clear()
