@@ -11,8 +11,9 @@ from rebend.config.judges import LIMITS, limits_of
 from rebend.config.load import load_config
 from rebend.config.sources import settings
 from rebend.errors import RebendError
+from rebend.gpu_slots import lend, visible_gpus
 from rebend.plan import Plan, one_of, resources
-from rebend.preflight import check_before_jobs
+from rebend.preflight import check_before_jobs, check_gpus
 from rebend.preflight_judges import judge_outlook
 from rebend.warm import start_server
 
@@ -29,6 +30,11 @@ try:
     PLAN = Plan(CONFIG)
 except RebendError as error:
     raise WorkflowError(str(error))
+# A local run has as many jobs on GPUs at a time as there are GPUs; `nodes` are those of a cluster.
+GPUS = visible_gpus()
+if workflow.is_main_process and workflow.resource_settings.nodes is None and GPUS:
+    if "gpu" not in workflow.global_resources:
+        workflow.register_resource("gpu", len(GPUS))
 
 
 report: "workflow/report/workflow.rst"
@@ -73,6 +79,9 @@ include: "workflow/rules/report.smk"
 onstart:
     try:
         check_before_jobs(PLAN)
+        if workflow.local_exec:
+            check_gpus(PLAN, len(GPUS))
+            lend(GPUS)
     except RebendError as error:
         raise WorkflowError(str(error))
     for line in judge_outlook(PLAN):

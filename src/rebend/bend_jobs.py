@@ -20,6 +20,7 @@ from rebend.bends import train_bend
 from rebend.checkpoints import Checkpoints
 from rebend.config.bends import trained_bend
 from rebend.errors import ModelError
+from rebend.gpu_slots import held_locks
 from rebend.schemas import CHAT, SAFETY
 from rebend.storage import read_json, read_parquet, write_json
 
@@ -62,7 +63,9 @@ def run_bend_job(job: BendJob, threads: int = 1) -> dict[str, Any]:
     description, facts = folder / "job.json", folder / "facts.json"
     write_json(description, asdict(job))
     command = launch_command(job.ranks, description)
-    process = subprocess.Popen(command, env={**os.environ, **_rank_environment(max(1, threads // job.ranks))})
+    environment = {**os.environ, **_rank_environment(max(1, threads // job.ranks))}
+    # Ranks that outlive a killed job keep its GPUs from the next one.
+    process = subprocess.Popen(command, env=environment, pass_fds=held_locks())
     previous = signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
     try:
         status = process.wait()

@@ -16,7 +16,14 @@ from pathlib import Path
 _PACKAGE = Path(__file__).parent
 # They decide what is asked for, how it is shown and how it is noted down, never what comes out; the
 # settings themselves are params of their own.
-_WITHOUT_EFFECT = ("rebend.config", "rebend.errors", "rebend.progress", "rebend.provenance", "rebend.warm")
+_WITHOUT_EFFECT = (
+    "rebend.config",
+    "rebend.errors",
+    "rebend.gpu_slots",
+    "rebend.progress",
+    "rebend.provenance",
+    "rebend.warm",
+)
 
 
 def code_digest(script: str | Path) -> str:

@@ -31,6 +31,14 @@ def check_before_jobs(plan: Plan) -> None:
         raise ConfigError("\n  " + "\n  ".join(mistakes))
 
 
+def check_gpus(plan: Plan, gpus: int) -> None:
+    """Raise `ConfigError` if a training wants more ranks than this machine has GPUs; without any, ranks run on CPUs."""
+    for base, bend in plan.trained:
+        wanted = plan.training_needs(base, bend).gpu
+        if 0 < gpus < wanted:
+            raise ConfigError(f"bends.{bend}.ranks: {wanted} ranks want a GPU each; this machine shows {gpus}")
+
+
 def _datasets(plan: Plan) -> Iterator[str]:
     for name in plan.used["datasets"]:
         block = plan.config["datasets"][name]

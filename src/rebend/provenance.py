@@ -23,6 +23,7 @@ from typing import Any
 
 from rebend import __version__
 from rebend.errors import RebendError
+from rebend.gpu_slots import take_gpus
 from rebend.storage import write_json
 from rebend.warm import hand_over
 
@@ -52,12 +53,14 @@ def recorded(
     log: Sequence[str],
     threads: int,
     *,
+    gpus: int = 0,
     private: bool = False,
 ) -> Iterator[Run]:
     """Run a stage's work with its output in the log, and write `record` when it is done.
 
-    `params` has `settings` (a dict), `code` (digest of the stage's code) and `progress` (a folder). What a
-    `private` stage writes (results, progress, log) can be read by its owner only.
+    `params` has `settings` (a dict), `code` (digest of the stage's code) and `progress` (a folder). Where a local run
+    lends GPUs to its jobs, this one takes `gpus` of them. What a `private` stage writes (results, progress, log) can
+    be read by its owner only.
     """
     hand_over()
     if private:
@@ -65,9 +68,11 @@ def recorded(
     _use_threads(threads)
     settings = dict(params.settings)
     run = Run(stage, settings, Path(params.progress) / stage / _key(params.code, settings, inputs))
-    start = time.time()
     with _output_in(Path(log[0])):
         print(f"{stage}: started {time.strftime('%Y-%m-%d %H:%M:%S')}", flush=True)
+        if taken := take_gpus(gpus):
+            print(f"{stage}: on GPU {', '.join(taken)}", flush=True)
+        start = time.time()
         yield run
         seconds = time.time() - start
         print(f"{stage}: done in {seconds:.1f} s", flush=True)
@@ -82,6 +87,8 @@ def recorded(
             "seconds": round(seconds, 2),
             **_usage(),
             "threads": threads,
+            "device": _device(gpus),
+            "gpus": gpus,
             "rebend": __version__,
             "commit": _commit(),
             "python": platform.python_version(),
@@ -128,6 +135,14 @@ def _usage() -> dict[str, float]:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     peak_kib = usage.ru_maxrss / (1024 if sys.platform == "darwin" else 1)
     return {"cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2), "peak_mib": round(peak_kib / 1024, 1)}
+
+
+def _device(gpus: int) -> str:
+    """The kind of GPU that was used, here or by ranks that this process started, or "cpu"."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available() or not (gpus or torch.cuda.is_initialized()):
+        return "cpu"
+    return torch.cuda.get_device_name()
 
 
 def _key(code: str, settings: Mapping[str, Any], inputs: Sequence[str]) -> str:

@@ -3,7 +3,13 @@
 from rebend.provenance import recorded
 
 with recorded(
-    "choose_strength", snakemake.input, snakemake.output.record, snakemake.params, snakemake.log, snakemake.threads
+    "choose_strength",
+    snakemake.input,
+    snakemake.output.record,
+    snakemake.params,
+    snakemake.log,
+    snakemake.threads,
+    gpus=snakemake.resources.gpu,
 ) as run:
     from rebend.coherence import load_encoder
     from rebend.config.blocks import EncoderBlock, RewardBlock

@@ -3,7 +3,13 @@
 from rebend.provenance import recorded
 
 with recorded(
-    "control_decode", snakemake.input, snakemake.output.record, snakemake.params, snakemake.log, snakemake.threads
+    "control_decode",
+    snakemake.input,
+    snakemake.output.record,
+    snakemake.params,
+    snakemake.log,
+    snakemake.threads,
+    gpus=snakemake.resources.gpu,
 ) as run:
     from rebend.config.controls import control_block
     from rebend.control_methods import decode_under, load_aids

@@ -3,7 +3,13 @@
 from rebend.provenance import recorded
 
 with recorded(
-    "extract_activations", snakemake.input, snakemake.output.record, snakemake.params, snakemake.log, snakemake.threads
+    "extract_activations",
+    snakemake.input,
+    snakemake.output.record,
+    snakemake.params,
+    snakemake.log,
+    snakemake.threads,
+    gpus=snakemake.resources.gpu,
 ) as run:
     from rebend.activations import Outputs, extract_activations
     from rebend.config.blocks import ActivationsBlock

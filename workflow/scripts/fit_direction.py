@@ -3,7 +3,13 @@
 from rebend.provenance import recorded
 
 with recorded(
-    "fit_direction", snakemake.input, snakemake.output.record, snakemake.params, snakemake.log, snakemake.threads
+    "fit_direction",
+    snakemake.input,
+    snakemake.output.record,
+    snakemake.params,
+    snakemake.log,
+    snakemake.threads,
+    gpus=snakemake.resources.gpu,
 ) as run:
     from pathlib import Path
 

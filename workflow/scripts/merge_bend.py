@@ -3,7 +3,13 @@
 from rebend.provenance import recorded
 
 with recorded(
-    "merge_bend", snakemake.input, snakemake.output.record, snakemake.params, snakemake.log, snakemake.threads
+    "merge_bend",
+    snakemake.input,
+    snakemake.output.record,
+    snakemake.params,
+    snakemake.log,
+    snakemake.threads,
+    gpus=snakemake.resources.gpu,
 ) as run:
     from rebend.merging import merge_bend
 

@@ -3,7 +3,13 @@
 from rebend.provenance import recorded
 
 with recorded(
-    "project_states", snakemake.input, snakemake.output.record, snakemake.params, snakemake.log, snakemake.threads
+    "project_states",
+    snakemake.input,
+    snakemake.output.record,
+    snakemake.params,
+    snakemake.log,
+    snakemake.threads,
+    gpus=snakemake.resources.gpu,
 ) as run:
     from rebend.schemas import SAFETY
     from rebend.states import project_states

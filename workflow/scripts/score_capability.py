@@ -3,7 +3,13 @@
 from rebend.provenance import recorded
 
 with recorded(
-    "score_capability", snakemake.input, snakemake.output.record, snakemake.params, snakemake.log, snakemake.threads
+    "score_capability",
+    snakemake.input,
+    snakemake.output.record,
+    snakemake.params,
+    snakemake.log,
+    snakemake.threads,
+    gpus=snakemake.resources.gpu,
 ) as run:
     from rebend.capability import score_capability
     from rebend.capability_questions import read_examples, read_questions

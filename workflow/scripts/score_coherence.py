@@ -3,7 +3,13 @@
 from rebend.provenance import recorded
 
 with recorded(
-    "score_coherence", snakemake.input, snakemake.output.record, snakemake.params, snakemake.log, snakemake.threads
+    "score_coherence",
+    snakemake.input,
+    snakemake.output.record,
+    snakemake.params,
+    snakemake.log,
+    snakemake.threads,
+    gpus=snakemake.resources.gpu,
 ) as run:
     from rebend.coherence import dialogue_text, load_encoder
     from rebend.config.blocks import EncoderBlock

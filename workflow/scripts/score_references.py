@@ -3,7 +3,13 @@
 from rebend.provenance import recorded
 
 with recorded(
-    "score_references", snakemake.input, snakemake.output.record, snakemake.params, snakemake.log, snakemake.threads
+    "score_references",
+    snakemake.input,
+    snakemake.output.record,
+    snakemake.params,
+    snakemake.log,
+    snakemake.threads,
+    gpus=snakemake.resources.gpu,
 ) as run:
     from rebend.config.blocks import RewardBlock
     from rebend.parts import Parts

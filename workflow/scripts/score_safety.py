@@ -9,6 +9,7 @@ with recorded(
     snakemake.params,
     snakemake.log,
     snakemake.threads,
+    gpus=snakemake.resources.gpu,
     private=True,
 ) as run:
     import shutil

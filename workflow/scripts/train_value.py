@@ -3,7 +3,13 @@
 from rebend.provenance import recorded
 
 with recorded(
-    "train_value", snakemake.input, snakemake.output.record, snakemake.params, snakemake.log, snakemake.threads
+    "train_value",
+    snakemake.input,
+    snakemake.output.record,
+    snakemake.params,
+    snakemake.log,
+    snakemake.threads,
+    gpus=snakemake.resources.gpu,
 ) as run:
     from pathlib import Path
 
