@@ -13,6 +13,7 @@ from rebend.config.sources import settings
 from rebend.errors import RebendError
 from rebend.gpu_slots import lend, visible_gpus
 from rebend.plan import Plan, one_of, resources
+from rebend.planned import remember
 from rebend.preflight import check_before_jobs, check_gpus
 from rebend.preflight_judges import judge_outlook
 from rebend.warm import start_server
@@ -86,6 +87,14 @@ onstart:
         raise WorkflowError(str(error))
     for line in judge_outlook(PLAN):
         logger.info(line)
+    remember(
+        {
+            job.output.record: (job.params.code, job.params.settings)
+            for job in workflow.dag.needrun_jobs()
+            if job.output.get("record")
+        },
+        f"{paths.PROGRESS}/plans",
+    )
     # Worth its start only where many short jobs follow; kept in a name, because it ends with its last owner.
     global WARM
     if workflow.local_exec and sum(1 for job in workflow.dag.needrun_jobs()) > 8:

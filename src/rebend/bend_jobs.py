@@ -21,6 +21,7 @@ from rebend.checkpoints import Checkpoints
 from rebend.config.bends import trained_bend
 from rebend.errors import ModelError
 from rebend.gpu_slots import held_locks
+from rebend.owner import owned_locks
 from rebend.schemas import CHAT, SAFETY
 from rebend.storage import read_json, read_parquet, write_json
 
@@ -64,8 +65,8 @@ def run_bend_job(job: BendJob, threads: int = 1) -> dict[str, Any]:
     write_json(description, asdict(job))
     command = launch_command(job.ranks, description)
     environment = {**os.environ, **_rank_environment(max(1, threads // job.ranks))}
-    # Ranks that outlive a killed job keep its GPUs from the next one.
-    process = subprocess.Popen(command, env=environment, pass_fds=held_locks())
+    # Ranks that outlive a killed job keep its GPUs and its progress from the next one.
+    process = subprocess.Popen(command, env=environment, pass_fds=[*held_locks(), *owned_locks()])
     previous = signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
     try:
         status = process.wait()

@@ -54,8 +54,9 @@ class Checkpoints:
 
     def save(self, state: dict[str, Any]) -> None:
         """Write `state` now."""
-        with whole_file(self.path) as temporary:
-            torch.save(state, temporary)
+        # A stream of Python's says that the disk is full; torch's own would only say that something is wrong.
+        with whole_file(self.path) as temporary, temporary.open("wb") as stream:
+            torch.save(state, stream)
         self._last = time.monotonic()
 
     def after_step(

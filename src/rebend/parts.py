@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ class Parts:
     """A folder with one JSON file per finished part; without a folder nothing is kept.
 
     The folder must belong to one set of inputs only, as `run.progress` does. Numbers come back exactly:
-    JSON keeps every digit of a float, and Python's also keeps NaN.
+    JSON keeps every digit of a float, and Python's also keeps NaN. A part that is damaged is made again.
     """
 
     def __init__(self, directory: str | Path | None) -> None:
@@ -27,9 +29,13 @@ class Parts:
             return make()
         path = self.directory / f"{name}.json"
         if path.exists():
-            return json.loads(path.read_text(encoding="utf-8"))
+            try:
+                return _checked(path.read_bytes())
+            except ValueError:
+                print(f"{path}: is damaged, and made again", file=sys.stderr, flush=True)
         made = make()
-        write_text(path, json.dumps(made))
+        body = json.dumps(made)
+        write_text(path, f"{zlib.crc32(body.encode()):08x}\n{body}\n")
         return made
 
     def within(self, name: str) -> Parts:
@@ -40,3 +46,11 @@ class Parts:
         """Forget all parts; call when the stage's outputs are in place."""
         if self.directory is not None:
             shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _checked(raw: bytes) -> Any:
+    """Return the part in a file of its checksum and itself; raises `ValueError` where they do not belong together."""
+    checksum, _, body = raw.rstrip(b"\n").partition(b"\n")
+    if f"{zlib.crc32(body):08x}".encode() != checksum:
+        raise ValueError("its checksum is another")
+    return json.loads(body)

@@ -16,15 +16,18 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rebend import __version__
+from rebend.damage import check, digests_of, recorded_digests
 from rebend.errors import RebendError
 from rebend.gpu_slots import take_gpus
-from rebend.storage import write_json
+from rebend.owner import owned
+from rebend.planned import check_planned
+from rebend.storage import disk_advice, file_digest, read_json, sweep, sweep_inside, write_json
 from rebend.warm import hand_over
 
 _PACKAGES = ("torch", "transformers", "peft", "pandas", "pyarrow", "snakemake")
@@ -48,7 +51,7 @@ class Run:
 def recorded(
     stage: str,
     inputs: Sequence[str],
-    record: str,
+    outputs: Any,
     params: Any,
     log: Sequence[str],
     threads: int,
@@ -56,46 +59,65 @@ def recorded(
     gpus: int = 0,
     private: bool = False,
 ) -> Iterator[Run]:
-    """Run a stage's work with its output in the log, and write `record` when it is done.
+    """Run a stage's work with its output in the log, and write its record when it is done.
 
-    `params` has `settings` (a dict), `code` (digest of the stage's code) and `progress` (a folder). Where a local run
-    lends GPUs to its jobs, this one takes `gpus` of them. What a `private` stage writes (results, progress, log) can
-    be read by its owner only.
+    `outputs` are the paths of the results; the one named `record` is the record's. `params` has `settings` (a dict),
+    `code` (digest of the stage's code) and `progress` (a folder). Of the GPUs that a local run lends, the stage gets
+    `gpus`. What a `private` stage writes (results, progress, log) can be read by its owner only. Two jobs for the same
+    results wait for each other; the second ends its process at once if the first has made them. Raises
+    `ChangedError` before the work if code or settings are not those that the run was planned with, and `DataError` if
+    a result among the inputs is damaged.
     """
     hand_over()
     if private:
         os.umask(0o077)
     _use_threads(threads)
     settings = dict(params.settings)
-    run = Run(stage, settings, Path(params.progress) / stage / _key(params.code, settings, inputs))
-    with _output_in(Path(log[0])):
-        print(f"{stage}: started {time.strftime('%Y-%m-%d %H:%M:%S')}", flush=True)
-        if taken := take_gpus(gpus):
-            print(f"{stage}: on GPU {', '.join(taken)}", flush=True)
+    known = recorded_digests(inputs)
+    key = _key(params.code, settings, inputs, known)
+    run = Run(stage, settings, Path(params.progress) / stage / key)
+    record, results = outputs.record, [path for path in outputs if path != outputs.record]
+    with disk_advice(Path(record)), owned(run.progress.with_suffix(".lock")) as waited:
+        if waited and _is_made(record, key):
+            print(f"{stage}: another process has made it meanwhile", file=sys.stderr, flush=True)
+            sys.exit(0)
+        for path in outputs:
+            sweep(path)
+        sweep_inside(run.progress)
+        taken = take_gpus(gpus)
         start = time.time()
-        yield run
-        seconds = time.time() - start
-        print(f"{stage}: done in {seconds:.1f} s", flush=True)
-    write_json(
-        record,
-        {
-            "stage": stage,
-            "settings": settings,
-            "code": params.code,
-            "inputs": list(inputs),
-            "notes": run.notes,
-            "seconds": round(seconds, 2),
-            **_usage(),
-            "threads": threads,
-            "device": _device(gpus),
-            "gpus": gpus,
-            "rebend": __version__,
-            "commit": _commit(),
-            "python": platform.python_version(),
-            "machine": platform.machine(),
-            "versions": _versions(),
-        },
-    )
+        with _output_in(Path(log[0])):
+            print(f"{stage}: started {time.strftime('%Y-%m-%d %H:%M:%S')}", flush=True)
+            if taken:
+                print(f"{stage}: on GPU {', '.join(taken)}", flush=True)
+            check_planned(stage, record, params.code, settings)
+            check(inputs, known)
+            yield run
+            seconds = time.time() - start
+            digests = digests_of(results)
+            print(f"{stage}: done in {seconds:.1f} s", flush=True)
+        write_json(
+            record,
+            {
+                "stage": stage,
+                "settings": settings,
+                "code": params.code,
+                "key": key,
+                "inputs": list(inputs),
+                "digests": digests,
+                "notes": run.notes,
+                "seconds": round(seconds, 2),
+                **_usage(),
+                "threads": threads,
+                "device": _device(gpus),
+                "gpus": gpus,
+                "rebend": __version__,
+                "commit": _commit(),
+                "python": platform.python_version(),
+                "machine": platform.machine(),
+                "versions": _versions(),
+            },
+        )
 
 
 @contextmanager
@@ -105,21 +127,42 @@ def _output_in(log: Path) -> Iterator[None]:
     sys.stdout.flush()
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)
-    with log.open("w", buffering=1, encoding="utf-8") as stream, redirect_stdout(stream), redirect_stderr(stream):
-        os.dup2(stream.fileno(), 1)
-        os.dup2(stream.fileno(), 2)
-        try:
-            yield
-        except RebendError as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
-            raise
-        except BaseException:
-            traceback.print_exc()
-            raise
-        finally:
-            for number, descriptor in zip((1, 2), kept, strict=True):
-                os.dup2(descriptor, number)
-                os.close(descriptor)
+    stream = log.open("w", buffering=1, encoding="utf-8")
+    try:
+        with redirect_stdout(stream), redirect_stderr(stream):
+            os.dup2(stream.fileno(), 1)
+            os.dup2(stream.fileno(), 2)
+            with disk_advice(log):
+                yield
+    except BaseException as error:
+        _tell(error, stream, kept[1])
+        raise
+    finally:
+        for number, descriptor in zip((1, 2), kept, strict=True):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        with suppress(OSError):  # what the disk had no room for was said above
+            stream.close()
+
+
+def _tell(error: BaseException, log: TextIO, terminal: int) -> None:
+    """Say in the log what went wrong; a log without room for it is no reason not to say it on the terminal."""
+    known = isinstance(error, RebendError)
+    text = f"{type(error).__name__}: {error}\n" if known else "".join(traceback.format_exception(error))
+    try:
+        log.write(text)
+        log.flush()
+    except OSError:
+        os.write(terminal, text.encode())
+
+
+def _is_made(record: str, key: str) -> bool:
+    """Whether the results of a job with this key are there, whole."""
+    if not Path(record).is_file():
+        return False
+    made = read_json(record)
+    digests = made.get("digests", {})
+    return made.get("key") == key and all(Path(p).exists() and file_digest(p) == d for p, d in digests.items())
 
 
 def _use_threads(threads: int) -> None:
@@ -145,14 +188,16 @@ def _device(gpus: int) -> str:
     return torch.cuda.get_device_name()
 
 
-def _key(code: str, settings: Mapping[str, Any], inputs: Sequence[str]) -> str:
-    """Digest of all that a stage depends on: an input that was made again has another time."""
+def _key(code: str, settings: Mapping[str, Any], inputs: Sequence[str], known: Mapping[str, str]) -> str:
+    """Digest of all that a stage depends on: inputs by their `known` digest, others by size and time of change."""
     digest = hashlib.sha256(json.dumps([code, settings], sort_keys=True).encode())
     for name in inputs:
         root = Path(name)
         for file in sorted(root.rglob("*")) if root.is_dir() else [root]:
-            status = file.stat()
-            digest.update(f"{file} {status.st_size} {status.st_mtime_ns}".encode())
+            if (content := known.get(str(file))) is None:
+                status = file.stat()
+                content = f"{status.st_size} {status.st_mtime_ns}"
+            digest.update(f"{file} {content}".encode())
     return digest.hexdigest()[:16]
 
 

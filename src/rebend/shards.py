@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 import torch
 
 from rebend.errors import DataError
-from rebend.storage import read_json, read_parquet
+from rebend.storage import file_digest, read_json, read_parquet
 
 MANIFEST = "manifest.json"
 RESPONSES_FILE = "responses.parquet"
@@ -241,12 +241,6 @@ def entry_of(path: str | Path) -> dict[str, Any]:
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path}: cannot be read ({error}); {_ALONE}") from error
     return {"file": path.name, "rows": facts.num_rows, "groups": facts.num_row_groups, "sha256": file_digest(path)}
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file, read in pieces."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _as_tensor(array: pa.Array, dtype: torch.dtype, width: int) -> torch.Tensor:

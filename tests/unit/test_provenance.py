@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import subprocess
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from rebend.errors import DataError
+from rebend.errors import DataError, DiskError
 from rebend.provenance import recorded
+
+
+class Outputs(list[str]):
+    """Paths of results, one of them named, as Snakemake gives them."""
+
+    def __init__(self, record: Path, *results: Path) -> None:
+        super().__init__([str(path) for path in (*results, record)])
+        self.record = str(record)
 
 
 def params(tmp_path: Path, **settings: object) -> SimpleNamespace:
@@ -18,9 +29,11 @@ def params(tmp_path: Path, **settings: object) -> SimpleNamespace:
 
 
 def test_what_is_printed_is_in_the_log_also_by_other_programs(tmp_path: Path) -> None:
-    with recorded("s", [], str(tmp_path / "r.json"), params(tmp_path, lr=1), [str(tmp_path / "l.log")], 1) as run:
+    outputs = Outputs(tmp_path / "r.json", tmp_path / "result")
+    with recorded("s", [], outputs, params(tmp_path, lr=1), [str(tmp_path / "l.log")], 1) as run:
         print("from python")
         subprocess.run(["echo", "from a program"], check=True)
+        (tmp_path / "result").write_bytes(b"abc")
         run.note(rows=3)
     log = (tmp_path / "l.log").read_text()
     assert "from python" in log
@@ -30,6 +43,7 @@ def test_what_is_printed_is_in_the_log_also_by_other_programs(tmp_path: Path) ->
     assert record["settings"] == {"lr": 1}
     assert record["notes"] == {"rows": 3}
     assert record["versions"]["pyarrow"]
+    assert record["digests"] == {str(tmp_path / "result"): hashlib.sha256(b"abc").hexdigest()}
 
 
 @pytest.mark.parametrize(
@@ -39,7 +53,7 @@ def test_a_failure_is_in_the_log_and_leaves_no_record(tmp_path: Path, error: Exc
     log = tmp_path / "l.log"
     with (
         pytest.raises(type(error)),
-        recorded("s", [], str(tmp_path / "r.json"), params(tmp_path), [str(log)], 1),
+        recorded("s", [], Outputs(tmp_path / "r.json"), params(tmp_path), [str(log)], 1),
     ):
         raise error
     assert in_log in log.read_text()
@@ -51,7 +65,7 @@ def test_progress_has_another_place_for_other_settings_or_inputs(tmp_path: Path)
     file.write_text("a")
 
     def place(settings: dict, inputs: list[str]) -> Path:
-        arguments = [str(tmp_path / "r.json"), params(tmp_path, **settings), [str(tmp_path / "l.log")], 1]
+        arguments = [Outputs(tmp_path / "r.json"), params(tmp_path, **settings), [str(tmp_path / "l.log")], 1]
         with recorded("s", inputs, *arguments) as run:
             return run.progress
 
@@ -60,3 +74,41 @@ def test_progress_has_another_place_for_other_settings_or_inputs(tmp_path: Path)
     assert place({"lr": 2}, [str(file)]) != first
     file.write_text("bb")
     assert place({"lr": 1}, [str(file)]) != first
+
+
+def make(tmp_path: Path, inputs: list[str]) -> Path:
+    """Run a stage that makes nothing; its progress folder."""
+    arguments = (Outputs(tmp_path / "r.json"), params(tmp_path), [str(tmp_path / "l.log")], 1)
+    with recorded("s", inputs, *arguments) as run:
+        return run.progress
+
+
+def test_progress_is_found_again_when_an_input_was_made_again_to_the_same_bytes(tmp_path: Path) -> None:
+    file = tmp_path / "x.parquet"
+    places = set()
+    for _ in range(2):
+        with recorded("first", [], Outputs(tmp_path / "x.json", file), params(tmp_path), [str(tmp_path / "l")], 1):
+            file.write_text("same")
+            os.utime(file, (time.time(), time.time() + len(places)))
+        places.add(make(tmp_path, [str(file)]))
+    assert len(places) == 1
+
+
+def test_what_killed_jobs_left_of_the_results_goes(tmp_path: Path) -> None:
+    place = make(tmp_path, [])
+    ours, others = tmp_path / ".r.json.01234567.part", tmp_path / ".other.json.01234567.part"
+    inside = place / "deeper" / ".a.json.01234567.part"
+    inside.parent.mkdir(parents=True)
+    for path in (ours, others, inside):
+        path.write_text("half")
+    make(tmp_path, [])
+    assert (ours.exists(), others.exists(), inside.exists()) == (False, True, False)
+
+
+def test_a_log_without_room_leaves_the_error_on_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    with (
+        pytest.raises(DiskError),
+        recorded("s", [], Outputs(tmp_path / "r.json"), params(tmp_path), ["/dev/full"], 1),
+    ):
+        pass
+    assert "DiskError: /dev/full: cannot be written, the disk is full" in capfd.readouterr().err

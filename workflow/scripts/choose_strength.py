@@ -5,7 +5,7 @@ from rebend.provenance import recorded
 with recorded(
     "choose_strength",
     snakemake.input,
-    snakemake.output.record,
+    snakemake.output,
     snakemake.params,
     snakemake.log,
     snakemake.threads,

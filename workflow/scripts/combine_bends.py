@@ -3,7 +3,7 @@
 from rebend.provenance import recorded
 
 with recorded(
-    "combine_bends", snakemake.input, snakemake.output.record, snakemake.params, snakemake.log, snakemake.threads
+    "combine_bends", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
 ) as run:
     from rebend.config.bends import TaskArithmeticBlock
     from rebend.task_vectors import combine_bends

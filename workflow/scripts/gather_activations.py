@@ -3,7 +3,7 @@
 from rebend.provenance import recorded
 
 with recorded(
-    "gather_activations", snakemake.input, snakemake.output.record, snakemake.params, snakemake.log, snakemake.threads
+    "gather_activations", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
 ) as run:
     from rebend.activations import Outputs, gather_activations
     from rebend.config.blocks import ActivationsBlock

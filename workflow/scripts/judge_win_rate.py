@@ -3,7 +3,7 @@
 from rebend.provenance import recorded
 
 with recorded(
-    "judge_win_rate", snakemake.input, snakemake.output.record, snakemake.params, snakemake.log, snakemake.threads
+    "judge_win_rate", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
 ) as run:
     from rebend.config.judges import judge_of
     from rebend.judges import described, judge_wins

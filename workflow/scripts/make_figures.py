@@ -3,7 +3,7 @@
 from rebend.provenance import recorded
 
 with recorded(
-    "make_figures", snakemake.input, snakemake.output.record, snakemake.params, snakemake.log, snakemake.threads
+    "make_figures", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
 ) as run:
     from rebend.figure_style import write_figures
     from rebend.figures import all_figures

@@ -3,7 +3,7 @@
 from rebend.provenance import recorded
 
 with recorded(
-    "make_report", snakemake.input, snakemake.output.record, snakemake.params, snakemake.log, snakemake.threads
+    "make_report", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
 ) as run:
     from pathlib import Path
 

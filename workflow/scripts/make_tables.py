@@ -3,7 +3,7 @@
 from rebend.provenance import recorded
 
 with recorded(
-    "make_tables", snakemake.input, snakemake.output.record, snakemake.params, snakemake.log, snakemake.threads
+    "make_tables", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
 ) as run:
     from rebend.tables import all_tables, write_tables
 

@@ -3,7 +3,7 @@
 from rebend.provenance import recorded
 
 with recorded(
-    "prepare_adapter", snakemake.input, snakemake.output.record, snakemake.params, snakemake.log, snakemake.threads
+    "prepare_adapter", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
 ) as run:
     from rebend.adapters import take_adapter
     from rebend.config.sources import HubModel

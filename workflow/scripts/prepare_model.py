@@ -3,7 +3,7 @@
 from rebend.provenance import recorded
 
 with recorded(
-    "prepare_model", snakemake.input, snakemake.output.record, snakemake.params, snakemake.log, snakemake.threads
+    "prepare_model", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
 ) as run:
     from rebend.config.sources import HubModel
     from rebend.hub import fetch_model

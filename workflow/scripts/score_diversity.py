@@ -3,7 +3,7 @@
 from rebend.provenance import recorded
 
 with recorded(
-    "score_diversity", snakemake.input, snakemake.output.record, snakemake.params, snakemake.log, snakemake.threads
+    "score_diversity", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
 ) as run:
     from rebend.diversity import diversity
     from rebend.schemas import RESPONSES

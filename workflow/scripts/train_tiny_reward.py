@@ -3,7 +3,7 @@
 from rebend.provenance import recorded
 
 with recorded(
-    "train_tiny_reward", snakemake.input, snakemake.output.record, snakemake.params, snakemake.log, snakemake.threads
+    "train_tiny_reward", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
 ) as run:
     from rebend.checkpoints import Checkpoints
     from rebend.config.blocks import TinyReward
