@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,17 +41,23 @@ class Checkpoints:
         return self.directory / "state.pt"
 
     def load(self) -> dict[str, Any] | None:
-        """Return the saved state (on CPU), or None if there is none.
+        """Return the saved state (on CPU), or None if there is none, or only a damaged one: then that is said.
 
-        Raises `DataError` that names a file which is damaged, or holds more than values.
+        Raises `DataError` that names a file which holds more than values.
         """
         if not self.path.exists():
             return None
         try:
+            with zipfile.ZipFile(self.path) as archive:  # torch writes checksums and does not look at them
+                if (damaged := archive.testzip()) is not None:
+                    raise zipfile.BadZipFile(f"checksum of {damaged}")
             return torch.load(self.path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        except pickle.UnpicklingError as error:
+            reason = str(error).splitlines()[0]
             raise DataError(f"{self.path}: no progress can be read ({reason}). Delete it and run again.") from error
+        except (zipfile.BadZipFile, OSError, RuntimeError, ValueError, NotImplementedError) as error:
+            print(f"{self.path}: is damaged ({error}); the stage starts anew", file=sys.stderr, flush=True)
+            return None
 
     def save(self, state: dict[str, Any]) -> None:
         """Write `state` now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 from pathlib import Path
 
@@ -44,3 +45,19 @@ def test_outside_the_block_the_old_handler_is_back(tmp_path: Path) -> None:
     with Checkpoints(tmp_path).on_signal():
         assert signal.getsignal(signal.SIGTERM) is not before
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_state_with_a_flipped_bit_is_the_same_or_none_and_said(tmp_path: Path, seed: int, capsys) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    state = {"step": 3, "weights": torch.arange(500.0), "metrics": [{"loss": 0.5, "rank": None}]}
+    checkpoints.save(state)
+    raw, rng = bytearray(checkpoints.path.read_bytes()), random.Random(seed)
+    raw[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
+    checkpoints.path.write_bytes(raw)
+    found = checkpoints.load()
+    if found is None:
+        assert "state.pt: is damaged" in capsys.readouterr().err
+    else:
+        assert torch.equal(found.pop("weights"), state.pop("weights"))
+        assert found == state
