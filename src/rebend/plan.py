@@ -10,6 +10,7 @@ from typing import Any
 
 from rebend import paths
 from rebend.config.bends import TrainedBend
+from rebend.config.blocks import ValueBlock
 from rebend.config.judges import RewardModelJudgeBlock
 from rebend.config.load import Config
 from rebend.config.safety import ModelJudgeBlock
@@ -45,7 +46,8 @@ class Plan(ControlInputs):
     def valued(self) -> list[tuple[str, str]]:
         """(model, value) of every value network that the study trains."""
         found = ((c.model, getattr(self.config["controls"][c.control], "value", None)) for c in self.cells)
-        return list(dict.fromkeys((model, value) for model, value in found if value is not None))
+        networks = {name for name, block in self.config["values"].items() if isinstance(block, ValueBlock)}
+        return list(dict.fromkeys((model, value) for model, value in found if value in networks))
 
     @cached_property
     def tuned(self) -> list[tuple[str, str]]:
@@ -179,6 +181,11 @@ class Plan(ControlInputs):
         """
         source = getattr(self.config["datasets"][name], key)
         return self._local_file(source) or []
+
+    def value_file(self, name: str) -> str | list[str]:
+        """The file of a released value network; `[]` if it is not there, which `rebend.preflight` says."""
+        path = self.local(self.config["values"][name].local)
+        return path if Path(path).is_file() else []
 
     def capability_files(self, name: str) -> list[str]:
         """The local files behind a capability block that are there; those from elsewhere are no inputs."""

@@ -23,6 +23,7 @@ def check_before_jobs(plan: Plan) -> None:
         *_datasets(plan),
         *_capabilities(plan),
         *_checkpoints(plan),
+        *_values(plan),
         *_tokens(plan),
         *_judge_keys(plan),
         *_packages(plan),
@@ -73,6 +74,14 @@ def _checkpoints(plan: Plan) -> Iterator[str]:
                 if template and not Path(template).is_file():
                     yield f"{section}.{name}.chat_template: there is no file {template}"
     yield from _layers(plan)
+
+
+def _values(plan: Plan) -> Iterator[str]:
+    """Value networks that others trained."""
+    for name in plan.used["values"]:
+        path = getattr(plan.config["values"][name], "local", None)
+        if path is not None and not Path(plan.local(path)).is_file():
+            yield f"values.{name}.local: there is no file {plan.local(path)}"
 
 
 def _folder(folder: Path, chat: bool) -> Iterator[str]:

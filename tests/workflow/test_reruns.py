@@ -124,6 +124,8 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
         "max_prompt_tokens": (300, EXTRACT),
     },
     ("values", "micro_value"): {
+        "method": (None, NOTHING),
+        "local": (None, NOTHING),  # of a released network
         "fidelity": ("published", VALUE),
         "n_layers": (3, VALUE),
         "hidden_size": (16, VALUE),

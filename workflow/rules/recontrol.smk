@@ -1,5 +1,8 @@
 # RE-Control (arXiv:2406.05954): hidden states, rewards, a value network, and decoding that climbs it.
 CONTROLS = CONFIG["controls"]
+RELEASED_VALUES = [
+    name for name, block in CONFIG["values"].items() if block.method == "released"
+]
 
 
 # One job per shard; they can run at once.
@@ -122,6 +125,8 @@ rule train_value:
         "results/logs/train_value/{model}/{value}.log",
     benchmark:
         "results/benchmarks/train_value/{model}/{value}.tsv"
+    wildcard_constraints:
+        value=one_of(set(CONFIG["values"]) - set(RELEASED_VALUES)),
     conda:
         "../envs/rebend.yaml"
     resources:
@@ -135,6 +140,31 @@ rule train_value:
         progress=paths.PROGRESS,
     script:
         "../scripts/train_value.py"
+
+
+rule prepare_value:
+    input:
+        model=paths.model("{model}"),
+        source=lambda wildcards: PLAN.value_file(wildcards.value),
+    output:
+        value=directory(paths.value("{model}", "{value}")),
+        record=paths.record(paths.value("{model}", "{value}")),
+    log:
+        "results/logs/prepare_value/{model}/{value}.log",
+    benchmark:
+        "results/benchmarks/prepare_value/{model}/{value}.tsv"
+    wildcard_constraints:
+        value=one_of(RELEASED_VALUES),
+    conda:
+        "../envs/rebend.yaml"
+    params:
+        settings=lambda wildcards: {
+            "value": settings(CONFIG["values"][wildcards.value]),
+        },
+        code=code_digest(SCRIPTS / "prepare_value.py"),
+        progress=paths.PROGRESS,
+    script:
+        "../scripts/prepare_value.py"
 
 
 rule fit_direction:

@@ -13,6 +13,7 @@ from rebend.config.decoding import Decoding
 from rebend.config.judges import JUDGES
 from rebend.config.safety import ATTACKS, SAFETY_JUDGES
 from rebend.config.sources import Block, DataSource, HubModel, Needs, Positive, Rate, exactly_one, refers
+from rebend.config.values import ReleasedValueBlock
 
 
 class DatasetBlock(Block):
@@ -185,6 +186,7 @@ class ActivationsBlock(Block):
 class ValueBlock(Block):
     """A value network on hidden states (arXiv:2406.05954, section 4)."""
 
+    method: Literal["trained"] = Field("trained", description="trained in the graph; the method if none is named")
     activations: str = refers("activations", "activations block that it learns from")
     reward: str = refers("rewards", "reward block that labels the responses")
     fidelity: Literal["published", "corrected"] = Field(
@@ -238,7 +240,7 @@ CATALOGUE: dict[str, type[Block] | dict[str, type[Block]]] = {
     "encoders": EncoderBlock,
     "bends": BENDS,
     "activations": ActivationsBlock,
-    "values": ValueBlock,
+    "values": {"trained": ValueBlock, "released": ReleasedValueBlock},
     "directions": DirectionBlock,
     "controls": CONTROLS,
     "judges": JUDGES,

@@ -110,7 +110,7 @@ def _parse(
     kind: type[Block] | Mapping[str, type[Block]], block: Mapping[str, Any], where: str
 ) -> tuple[Any, list[str]]:
     if isinstance(kind, Mapping):
-        method = str(block.get("method", ""))
+        method = str(block.get("method", _usual(kind)))
         if method not in kind:
             allowed = f"Allowed: {', '.join(kind)}.{likely_typo(method, kind)}"
             return None, [f"{where}.method: {f'got {method!r}' if method else 'this key is needed'}. {allowed}"]
@@ -119,6 +119,11 @@ def _parse(
         return kind.model_validate(block), []
     except ValidationError as error:
         return None, [_sentence(kind, problem, where) for problem in error.errors()]
+
+
+def _usual(kinds: Mapping[str, type[Block]]) -> str:
+    """The method of blocks that name none, where a section has one."""
+    return next((name for name, kind in kinds.items() if not kind.model_fields["method"].is_required()), "")
 
 
 def _sentence(kind: type[Block], problem: Any, where: str) -> str:

@@ -133,7 +133,7 @@ def _learnt_from(catalogue: Catalogue, control: Any) -> Iterator[tuple[str, str]
     """(activations, reward) of the value network and the direction that a control uses."""
     for key, section in (("value", "values"), ("direction", "directions")):
         block = catalogue[section].get(getattr(control, key, None) or "")
-        if block is not None:
+        if block is not None and hasattr(block, "activations"):  # what others trained says not on what
             yield block.activations, block.reward
 
 

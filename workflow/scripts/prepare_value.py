@@ -1,0 +1,17 @@
+"""Take over a value network released by others, for one model."""
+
+from rebend.provenance import recorded
+
+with recorded(
+    "prepare_value", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
+) as run:
+    from transformers import AutoConfig
+
+    from rebend.config.values import ReleasedValueBlock
+    from rebend.models import fingerprint
+    from rebend.released_values import take_value
+
+    model = snakemake.input.model
+    hidden_size = AutoConfig.from_pretrained(model, local_files_only=True, trust_remote_code=False).hidden_size
+    block = ReleasedValueBlock.model_validate(run.settings["value"])
+    run.note(**take_value(snakemake.input.source, block, fingerprint(model), hidden_size, snakemake.output.value))
