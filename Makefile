@@ -8,10 +8,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 
-.PHONY: demo test check bench format clean help
+.PHONY: demo test test-slurm resume check bench format clean help
 
 help: ## show this
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 demo: $(READY) ## build STUDY (tiny: embedded, no network, no GPU) and say where the report lies
 	@echo "rebend: building study '$(STUDY)' on $(CORES) cores (what is finished is not done again)"
@@ -21,6 +21,15 @@ demo: $(READY) ## build STUDY (tiny: embedded, no network, no GPU) and say where
 test: $(READY) ## run every test that this machine can run
 	@echo "rebend: running the tests (those that need a GPU or the real data sets skip without them)"
 	@$(BIN)/python -m pytest
+
+test-slurm: $(READY) ## bring up a Slurm on this machine, run the workflow on it, disturb it, take it down
+	@echo "rebend: running the tests on a real Slurm (installed if that is possible), and the chaos test; about half an hour"
+	@$(BIN)/python -m pytest tests/slurm -m "slurm or chaos"
+
+resume: $(READY) ## after Snakemake was killed: cancel what it left in the queue of a cluster, unlock this folder
+	@$(BIN)/python -m rebend.orphans
+	@$(SNAKEMAKE) --unlock --quiet all
+	@echo "rebend: now start the run again as before"
 
 check: $(READY) ## lint, format, types, workflow lint
 	@echo "rebend: checking style, types and the workflow"

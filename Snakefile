@@ -12,6 +12,7 @@ from rebend.config.load import load_config
 from rebend.config.sources import settings
 from rebend.errors import RebendError
 from rebend.gpu_slots import lend, visible_gpus
+from rebend.orphans import refuse_orphans
 from rebend.plan import Plan, one_of, resources
 from rebend.planned import remember
 from rebend.preflight import check_before_jobs, check_gpus
@@ -79,6 +80,7 @@ include: "workflow/rules/report.smk"
 
 onstart:
     try:
+        refuse_orphans(Path.cwd())
         check_before_jobs(PLAN)
         if workflow.local_exec:
             check_gpus(PLAN, len(GPUS))

@@ -262,12 +262,12 @@ class Plan(ControlInputs):
         return self.config["models"][paths.base_and_bend(model)[0]].needs
 
 
-def resources(needs_of: Callable[[Any], Needs]) -> dict[str, Callable[[Any], int]]:
-    """Resources of a rule, as functions of its wildcards, from what its model needs."""
+def resources(needs_of: Callable[[Any], Needs]) -> dict[str, Callable[..., int]]:
+    """Resources of a rule from what its model needs, as functions of its wildcards; a second try has twice as much."""
     return {
         "gpu": lambda wildcards: needs_of(wildcards).gpu,
-        "mem_mb": lambda wildcards: needs_of(wildcards).mem_mb,
-        "runtime": lambda wildcards: needs_of(wildcards).runtime,
+        "mem_mb": lambda wildcards, attempt: needs_of(wildcards).mem_mb * attempt,
+        "runtime": lambda wildcards, attempt: needs_of(wildcards).runtime * attempt,
     }
 
 
