@@ -9,6 +9,7 @@ from rebend import paths
 from rebend.code_digest import code_digest
 from rebend.config.judges import LIMITS, limits_of
 from rebend.config.load import load_config
+from rebend.config.rewards import asking
 from rebend.config.sources import settings
 from rebend.errors import RebendError
 from rebend.gpu_slots import lend, visible_gpus

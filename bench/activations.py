@@ -384,7 +384,7 @@ def memory_extract(asked: argparse.Namespace) -> dict[str, Any]:
 
 def memory_label(asked: argparse.Namespace) -> dict[str, Any]:
     """Peak memory of labelling what `memory_extract` extracted, above that of the imports and the model."""
-    from rebend.config.blocks import RewardBlock
+    from rebend.config.rewards import RewardBlock
     from rebend.parts import Parts
     from rebend.reward_labels import label_rewards
     from rebend.rewards import load_reward

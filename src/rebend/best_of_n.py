@@ -16,12 +16,12 @@ from rebend.controls import NoControl
 from rebend.decoding import control_decode
 from rebend.models import Policy
 from rebend.parts import Parts
-from rebend.rewards import RewardModel
+from rebend.rewards import Reward
 from rebend.schemas import RESPONSES
 
 
 def best_of_n(
-    policy: Policy, rows: Sequence[dict[str, Any]], block: BestOfNBlock, reward: RewardModel, parts: Parts
+    policy: Policy, rows: Sequence[dict[str, Any]], block: BestOfNBlock, reward: Reward, parts: Parts
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Return the response with the highest reward for each row (schema RESPONSES), and counts for the record.
 

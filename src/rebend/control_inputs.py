@@ -8,6 +8,7 @@ from typing import Any
 from rebend import paths
 from rebend.config.controls import TunedBlock
 from rebend.config.load import Config
+from rebend.config.rewards import asking
 from rebend.config.sources import settings
 
 
@@ -35,6 +36,12 @@ class ControlInputs:
         """The folder of that reward model."""
         name = self.guide(control)
         return paths.reward_model(name) if name else []
+
+    def asking(self, control: str) -> str:
+        """How the addresses are asked that a control needs, while decoding or to choose its strength."""
+        choice = getattr(self.config["controls"][control], "choice", None)
+        names = [name for name in (self.guide(control), choice and choice.reward) if name]
+        return asking([self.config["rewards"][name] for name in names])
 
     def control_settings(self, model: str, control: str, without: Iterable[str] = ()) -> dict[str, Any]:
         """Settings of a stage that decodes under a control: the control, its reward model, the model's type."""

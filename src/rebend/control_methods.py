@@ -10,7 +10,6 @@ import pyarrow as pa
 import torch
 
 from rebend.best_of_n import best_of_n
-from rebend.config.blocks import RewardBlock
 from rebend.config.controls import (
     AscentBlock,
     BestOfNBlock,
@@ -24,13 +23,14 @@ from rebend.config.controls import (
     TunedBlock,
     ValuePromptingBlock,
 )
+from rebend.config.rewards import RewardBlock
 from rebend.controls import Control, NoControl, Prompted, Prompting, RandomDirection, ValueAscent
 from rebend.decoding import control_decode
 from rebend.directions import load_direction
 from rebend.errors import ConfigError
 from rebend.models import Policy
 from rebend.parts import Parts
-from rebend.rewards import RewardModel, load_reward
+from rebend.rewards import Reward, load_reward
 from rebend.search_control import PrefixSearch, RewardSearch
 from rebend.static_control import StaticShift
 from rebend.values import ValueNetwork, load_value
@@ -42,19 +42,22 @@ class Aids:
 
     network: ValueNetwork | None = None
     direction: torch.Tensor | None = None
-    reward: RewardModel | None = None
+    reward: Reward | None = None
 
 
-def load_aids(policy: Policy, inputs: Mapping[str, Any], guide: Mapping[str, Any] | None = None) -> Aids:
+def load_aids(
+    policy: Policy, inputs: Mapping[str, Any], guide: Mapping[str, Any] | None = None, asking: str = "{}"
+) -> Aids:
     """Load what `inputs` has a path for: `value`, `direction`, `guide` (a reward model with the settings `guide`).
 
-    Raises `ModelError` for what was made for another model.
+    A reward model at an address is asked as `asking` says (`rebend.config.rewards.asking`). Raises `ModelError` for
+    what was made for another model.
     """
     value, direction, reward = (inputs.get(key) or None for key in ("value", "direction", "guide"))
     return Aids(
         load_value(value, policy.fingerprint, policy.hidden_size, policy.device) if value else None,
         load_direction(direction, policy.fingerprint, policy.hidden_size) if direction else None,
-        load_reward(reward, RewardBlock.model_validate(guide), policy.device) if reward else None,
+        load_reward(reward, RewardBlock.model_validate(guide), policy.device, asking) if reward else None,
     )
 
 

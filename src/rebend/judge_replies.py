@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from rebend.keys import MARK, without_keys
 from rebend.verdict_store import KeptReply
 
 KEY = "OPENAI_API_KEY"
@@ -66,7 +67,7 @@ def kept_reply(completion: Any) -> KeptReply | None:
         refusal=without_key(refusal) if refusal else None,
         tokens_in=getattr(usage, "prompt_tokens", None),
         tokens_out=getattr(usage, "completion_tokens", None),
-        served_by=getattr(completion, "model", None),
+        served_by=without_key(str(completion.model)) if getattr(completion, "model", None) else None,
     )
 
 
@@ -84,10 +85,10 @@ def read_reply(kept: KeptReply, form: Form) -> Reply:
     return Reply("unreadable", None, kept.text, "truncated" if truncated else form.unreadable, *paid)
 
 
-def without_key(text: str) -> str:
+def without_key(text: str, variable: str = KEY) -> str:
     """Return text that came from an address without the key, which some addresses repeat in their complaints."""
-    key = os.environ.get(KEY, "")
-    return text.replace(key, "[the key]") if len(key) >= _SECRET_LENGTH else text
+    key = os.environ.get(variable, "")
+    return without_keys(text.replace(key, MARK) if len(key) >= _SECRET_LENGTH else text)
 
 
 def failure(reason: Exception | str) -> Reply:

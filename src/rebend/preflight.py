@@ -26,6 +26,7 @@ def check_before_jobs(plan: Plan) -> None:
         *_values(plan),
         *_tokens(plan),
         *_judge_keys(plan),
+        *_reward_addresses(plan),
         *_packages(plan),
     ]
     if mistakes:
@@ -157,6 +158,16 @@ def _judge_keys(plan: Plan) -> Iterator[str]:
         asked = plan.config[section][name].method in ("openai", "rubric")
         if asked and not os.environ.get("OPENAI_API_KEY"):
             yield f"{section}.{name}: OPENAI_API_KEY is not set (any text will do for a server that asks for none)"
+
+
+def _reward_addresses(plan: Plan) -> Iterator[str]:
+    """What an address needs of the environment; whether it answers is seen by `prepare_endpoint`, the first job."""
+    for name in plan.used["rewards"]:
+        endpoint = plan.config["rewards"][name].http
+        if endpoint is not None and not endpoint.url and not os.environ.get("REWARD_URL"):
+            yield f"rewards.{name}.http: has no `url`, and REWARD_URL is not set"
+        if endpoint is not None and endpoint.key and not os.environ.get("REWARD_API_KEY"):
+            yield f"rewards.{name}.http: REWARD_API_KEY is not set, and `key: true` wants it"
 
 
 def _packages(plan: Plan) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Rewards of all responses of an activations folder, a block of responses at a time."""
+"""Rewards of texts: of a table of rows, or of all responses of an activations folder, a block at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from rebend.memory import give_back
 from rebend.parts import Parts
 from rebend.progress import progress
 from rebend.prompts import Message
-from rebend.rewards import RewardModel
+from rebend.reward_endpoint import naming
+from rebend.rewards import Reward
 from rebend.schemas import PROMPTS, SCORES
 from rebend.scores import score_table
 from rebend.shards import ACTIVATION_RESPONSES
@@ -25,8 +26,16 @@ _BLOCK = 512  # responses that are sorted by length and scored together, and res
 _READ_BYTES = 2**16
 
 
+def score_rows(model: Reward, rows: Sequence[dict[str, Any]], column: str, parts: Parts) -> pa.Table:
+    """Return a table of schema SCORES with the reward of the text in `column` of each row, as an answer to it."""
+    names = [row["row_id"] for row in rows]
+    with naming(names):
+        found = model.score([row["messages"] for row in rows], [row[column] for row in rows], parts)
+    return score_table(names, found)
+
+
 def label_rewards(
-    model: RewardModel, prompts: str | Path, responses: str | Path, output: str | Path, parts: Parts
+    model: Reward, prompts: str | Path, responses: str | Path, output: str | Path, parts: Parts
 ) -> dict[str, int]:
     """Write a file of schema SCORES with a reward for each response, in their order; return counts.
 
@@ -40,8 +49,10 @@ def label_rewards(
     with whole_file(output) as path, pq.ParquetWriter(path, SCORES, compression="zstd") as writer:
         pairs = progress(_blocks(prompts, responses), "labelling blocks", total=blocks)
         for number, (messages, made) in enumerate(pairs):
-            found = model.score(messages, [row["response"] for row in made], parts.within(f"block-{number:06d}"))
-            table = score_table([row["response_id"] for row in made], found)
+            names = [row["response_id"] for row in made]
+            with naming(names):
+                found = model.score(messages, [row["response"] for row in made], parts.within(f"block-{number:06d}"))
+            table = score_table(names, found)
             if number == 0 and table["score"].null_count == len(made):
                 raise ModelError(
                     f"the reward model gave no number for any of the first {len(made)} responses "

@@ -2,6 +2,7 @@
 
 Two kinds are loaded, both without remote code: `AutoModelForSequenceClassification` with one label, and
 UltraRM's shape (a Llama body under `model.` and a linear head without bias, `regression_head.weight`).
+A third is only asked: `rebend.reward_endpoint`.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, LlamaConfig, LlamaModel, LlamaPreTrainedModel
 
 from rebend.batches import batches_by_length
-from rebend.config.blocks import RewardBlock
+from rebend.config.rewards import RewardBlock, endpoint_of
 from rebend.errors import ModelError
 from rebend.models import best_device, load_tokenizer
 from rebend.parts import Parts
 from rebend.progress import progress
 from rebend.prompts import Message, conversation_text
+from rebend.reward_endpoint import EndpointReward
+from rebend.reward_text import fill
 
 _BATCHES_PER_PART = 16
 
@@ -100,12 +103,19 @@ class RewardModel:
         return self.head(last).float().squeeze(-1).tolist()
 
 
-def load_reward(path: str | Path, settings: RewardBlock, device: torch.device | None = None) -> RewardModel:
-    """Load a reward model folder in hub layout.
+Reward = RewardModel | EndpointReward
+
+
+def load_reward(
+    path: str | Path, settings: RewardBlock, device: torch.device | None = None, asking: str = "{}"
+) -> Reward:
+    """Load a reward model folder in hub layout; one at an address is only made ready to be asked, as `asking` says.
 
     Raises `ModelError` if a weight of body or head is missing (it would be random), the head has not one
     output, the tokenizer does not fit the vocabulary, or there is no chat template and no `template`.
     """
+    if settings.http is not None:
+        return EndpointReward(settings, endpoint_of(settings, asking))
     tokenizer = load_tokenizer(path)
     try:
         config = AutoConfig.from_pretrained(path, local_files_only=True)
@@ -129,25 +139,6 @@ def load_reward(path: str | Path, settings: RewardBlock, device: torch.device | 
         raise ModelError(f"{path}: is no reward model that can be loaded ({error})") from error
     _check(path, model, tokenizer, sorted(found["missing_keys"]), settings)
     return RewardModel(model.to(device or best_device()).eval(), tokenizer, settings)
-
-
-def fill(template: str, messages: Sequence[Message], response: str) -> str:
-    """Return the template with the last exchange in it; earlier exchanges stand above, in the same template.
-
-    A system message, or several of the user's in a row, become one prompt, a line each.
-    """
-    exchanges: list[str] = []
-    prompt: list[str] = []
-    for message in [*messages, {"role": "assistant", "content": response}]:
-        if message["role"] == "assistant":
-            answer, question = message["content"], "\n".join(prompt)
-            # Split before filling in, so that braces inside a text are only text.
-            pieces = [piece.replace("{prompt}", question) for piece in template.split("{response}")]
-            exchanges.append(answer.join(pieces))
-            prompt = []
-        else:
-            prompt.append(message["content"])
-    return "\n".join(exchanges)
 
 
 def _check(path: str | Path, model: Any, tokenizer: Any, missing: list[str], settings: RewardBlock) -> None:

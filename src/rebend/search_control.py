@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import nan
 from typing import Protocol
 
 import torch
@@ -20,10 +21,10 @@ from rebend.branches import Branches
 from rebend.controls import NoControl, SearchStart
 from rebend.errors import ConfigError
 from rebend.prompts import Message, conversation_text
-from rebend.rewards import RewardModel, fill
+from rebend.reward_endpoint import EndpointReward
+from rebend.reward_text import MARK, around_response
+from rebend.rewards import Reward, RewardModel
 from rebend.values import ValueNetwork
-
-_MARK = "zulvorimbrimtakel"  # stands for the response where a text is split around it
 
 
 class Scorer(Protocol):
@@ -85,23 +86,51 @@ class PrefixSearch(NoControl):
 
 @dataclass(frozen=True)
 class RewardSearch(NoControl):
-    """CD: a reward model with the policy's vocabulary reads the response so far with each candidate.
+    """CD: a reward model reads the response so far with each candidate.
 
-    It keeps a KV cache of its own, so that a candidate costs a few tokens and not the whole text again.
+    One that is loaded here must have the policy's vocabulary. It keeps a KV cache of its own, so that a candidate
+    costs a few tokens and not the whole text again. One at an address is sent texts, and may have any vocabulary.
     """
 
-    reward: RewardModel
+    reward: Reward
     weight: float
     top_k: int
 
     def search(self, start: SearchStart) -> TokenSearch:
-        """Start a batch. Raises `ConfigError` if the reward model cuts texts into other tokens."""
+        """Start a batch. Raises `ConfigError` if a loaded reward model cuts texts into other tokens."""
+        if isinstance(self.reward, EndpointReward):
+            return TokenSearch(_TextReader(self.reward, start), DynamicCache(), self.weight, self.top_k)
         if self.reward.tokenizer.get_vocab() != start.policy.tokenizer.get_vocab() or self.reward.head is None:
             raise ConfigError(
                 "controlled_decoding needs a reward model that is a decoder with the policy's vocabulary "
-                "(in the paper, too); take method 'cd_prefix', which needs none"
+                "(in the paper, too), or one at an address; take method 'cd_prefix', which needs none"
             )
         return TokenSearch(_RewardReader(self.reward, start), DynamicCache(), self.weight, self.top_k)
+
+
+class _TextReader:
+    """Rewards of unfinished responses as texts, each as if it ended there."""
+
+    def __init__(self, reward: EndpointReward, start: SearchStart) -> None:
+        self.reward, self.start = reward, start
+        self.made: list[list[int]] = [[] for _ in start.messages]
+        self.steps = 0
+
+    def __call__(self, input_ids: torch.Tensor, candidates: torch.Tensor, newest: torch.Tensor) -> torch.Tensor:
+        """Return rewards `[B, K]`; NaN where the address has none."""
+        if self.steps:
+            for made, token in zip(self.made, input_ids[:, -1].tolist(), strict=True):
+                made.append(token)
+        self.steps += 1
+        decode, count = self.start.policy.tokenizer.decode, candidates.shape[1]
+        texts = [
+            decode([*made, token], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            for made, likely in zip(self.made, candidates.tolist(), strict=True)
+            for token in likely
+        ]
+        found = self.reward.score([asked for asked in self.start.messages for _ in range(count)], texts)
+        worth = torch.tensor([nan if reward is None else reward for reward in found], dtype=torch.float32)
+        return worth.view(-1, count).to(candidates.device)
 
 
 class _RewardReader:
@@ -141,8 +170,10 @@ class _RewardReader:
 def prompt_and_tail(reward: RewardModel, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
     """Return the token ids before and after the response in a reward model's text."""
     template = reward.settings.template
-    text = conversation_text(reward.tokenizer, messages, _MARK) if template is None else fill(template, messages, _MARK)
-    before, _, after = text.rpartition(_MARK)
+    if template is None:
+        before, _, after = conversation_text(reward.tokenizer, messages, MARK).rpartition(MARK)
+    else:
+        before, after = around_response(template, messages)
     encode = reward.tokenizer
     return (
         encode(before, add_special_tokens=template is not None)["input_ids"],

@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification
 
 from rebend.batches import batches_by_length
 from rebend.checkpoints import Checkpoints
-from rebend.config.blocks import TinyReward
+from rebend.config.rewards import TinyReward
 from rebend.errors import DataError
 from rebend.models import load_tokenizer, stamp
 from rebend.prompts import conversation_text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import LlamaForSequenceClassification
 
-from rebend.config.blocks import RewardBlock
+from rebend.config.rewards import RewardBlock
 from rebend.rewards import RewardModel
 from tests.unit.small_policy import config, tokenizer
 

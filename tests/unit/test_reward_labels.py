@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaForSequenceClassification
 
 from rebend import reward_labels
-from rebend.config.blocks import RewardBlock
+from rebend.config.rewards import RewardBlock
 from rebend.errors import DataError, ModelError
 from rebend.parts import Parts
 from rebend.reward_labels import label_rewards

@@ -10,11 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForSequenceClassification
 
-from rebend.config.blocks import RewardBlock
+from rebend.config.rewards import RewardBlock
 from rebend.errors import ModelError
 from rebend.parts import Parts
 from rebend.prompts import conversation_text
-from rebend.rewards import RewardModel, fill, load_reward
+from rebend.reward_text import fill
+from rebend.rewards import RewardModel, load_reward
 from rebend.scores import score_table
 from tests.unit.small_policy import PROMPTS, config, tokenizer
 

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import duckdb
 import numpy as np
+import pandas
+import polars
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -63,14 +66,12 @@ def test_shards_are_plain(files):
 
 
 def test_the_two_line_reader_of_pandas_gives_the_states(files, states):
-    pandas = pytest.importorskip("pandas")
     column = pandas.read_parquet(shard(files, 0))["state"]
     found = np.frombuffer(b"".join(column), "float16").reshape(len(column), -1)
     assert torch.equal(torch.from_numpy(found.copy()), torch.cat(list(states.values())[:3]).half())
 
 
 def test_duckdb_and_polars_read_the_shards_too(files, states):
-    duckdb, polars = pytest.importorskip("duckdb"), pytest.importorskip("polars")
     every = str(files / "states-*.parquet")
     expected = torch.cat(list(states.values())).half().numpy().tobytes()
     rows = duckdb.sql(f"select state from read_parquet('{every}', filename = true) order by filename, file_row_number")

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from rebend.checkpoints import Checkpoints
-from rebend.config.blocks import RewardBlock, TinyReward
+from rebend.config.rewards import RewardBlock, TinyReward
 from rebend.errors import DataError
 from rebend.models import check_checkpoint
 from rebend.rewards import load_reward

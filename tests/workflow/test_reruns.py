@@ -69,6 +69,7 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
         "dtype": ("bfloat16", READING),
         "needs": ({"runtime": 7}, NOTHING),
         "head": (None, NOTHING),
+        "http": (None, NOTHING),  # in place of `tiny`: tests/workflow/test_reward_endpoint.py
         "hub": (None, NOTHING),
         "local": (None, NOTHING),
     },

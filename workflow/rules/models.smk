@@ -12,6 +12,7 @@ TAKEN_OVER = {
     if getattr(block, "hub", None) or getattr(block, "local", None)
 }
 TINY_MODELS = [name for name, block in CONFIG["models"].items() if block.tiny]
+ENDPOINTS = [name for name, block in CONFIG["rewards"].items() if block.http]
 TINY_REWARDS = [name for name, block in CONFIG["rewards"].items() if block.tiny]
 
 
@@ -90,3 +91,27 @@ rule train_tiny_reward:
         progress=paths.PROGRESS,
     script:
         "../scripts/train_tiny_reward.py"
+
+
+rule prepare_endpoint:
+    output:
+        model=directory(paths.reward_model("{reward}")),
+        record=paths.record(paths.reward_model("{reward}")),
+    log:
+        "results/logs/prepare_endpoint/{reward}.log",
+    benchmark:
+        "results/benchmarks/prepare_endpoint/{reward}.tsv"
+    wildcard_constraints:
+        reward=one_of(ENDPOINTS),
+    conda:
+        "../envs/rebend.yaml"
+    resources:
+        asking=lambda wildcards: asking([CONFIG["rewards"][wildcards.reward]]),
+    params:
+        settings=lambda wildcards: {
+            "reward": settings(CONFIG["rewards"][wildcards.reward])
+        },
+        code=code_digest(SCRIPTS / "prepare_endpoint.py"),
+        progress=paths.PROGRESS,
+    script:
+        "../scripts/prepare_endpoint.py"

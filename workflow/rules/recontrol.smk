@@ -89,6 +89,7 @@ rule label_rewards:
         "../envs/rebend.yaml"
     resources:
         **resources(lambda wildcards: CONFIG["rewards"][wildcards.reward].needs),
+        asking=lambda wildcards: asking([CONFIG["rewards"][wildcards.reward]]),
     params:
         settings=lambda wildcards: {
             "reward": settings(CONFIG["rewards"][wildcards.reward])
@@ -236,6 +237,7 @@ rule choose_strength:
         "../envs/rebend.yaml"
     resources:
         **resources(lambda wildcards: PLAN.needs(wildcards.model)),
+        asking=lambda wildcards: PLAN.asking(wildcards.control),
     params:
         settings=lambda wildcards: {
             **PLAN.control_settings(wildcards.model, wildcards.control),
@@ -275,6 +277,7 @@ rule control_decode:
         "../envs/rebend.yaml"
     resources:
         **resources(lambda wildcards: PLAN.needs(wildcards.model)),
+        asking=lambda wildcards: PLAN.asking(wildcards.control),
     params:
         settings=lambda wildcards: PLAN.control_settings(
             wildcards.model, wildcards.control, without=["choice"]

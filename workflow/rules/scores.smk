@@ -19,6 +19,7 @@ rule score_reward:
         "../envs/rebend.yaml"
     resources:
         **resources(lambda wildcards: CONFIG["rewards"][wildcards.reward].needs),
+        asking=lambda wildcards: asking([CONFIG["rewards"][wildcards.reward]]),
     params:
         settings=lambda wildcards: {
             "reward": settings(CONFIG["rewards"][wildcards.reward])
@@ -44,6 +45,7 @@ rule score_references:
         "../envs/rebend.yaml"
     resources:
         **resources(lambda wildcards: CONFIG["rewards"][wildcards.reward].needs),
+        asking=lambda wildcards: asking([CONFIG["rewards"][wildcards.reward]]),
     params:
         settings=lambda wildcards: {
             "reward": settings(CONFIG["rewards"][wildcards.reward])

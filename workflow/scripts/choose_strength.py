@@ -12,8 +12,9 @@ with recorded(
     gpus=snakemake.resources.gpu,
 ) as run:
     from rebend.coherence import load_encoder
-    from rebend.config.blocks import EncoderBlock, RewardBlock
+    from rebend.config.blocks import EncoderBlock
     from rebend.config.controls import control_block
+    from rebend.config.rewards import RewardBlock
     from rebend.control_methods import load_aids
     from rebend.models import load_policy
     from rebend.parts import Parts
@@ -22,13 +23,14 @@ with recorded(
     from rebend.strengths import choose_strength
 
     policy = load_policy(snakemake.input.model, run.settings["dtype"])
+    asking = snakemake.resources.asking
     parts = Parts(run.progress)
     strength = choose_strength(
         policy,
         read_parquet(snakemake.input.data).to_pylist(),
         control_block(run.settings["control"]),
-        load_aids(policy, snakemake.input, run.settings["guide"]),
-        load_reward(snakemake.input.reward, RewardBlock.model_validate(run.settings["reward"])),
+        load_aids(policy, snakemake.input, run.settings["guide"], asking),
+        load_reward(snakemake.input.reward, RewardBlock.model_validate(run.settings["reward"]), asking=asking),
         load_encoder(
             snakemake.input.get("encoder") or None, EncoderBlock.model_validate(run.settings["encoder"])
         ).coherence,

@@ -11,12 +11,13 @@ with recorded(
     snakemake.threads,
     gpus=snakemake.resources.gpu,
 ) as run:
-    from rebend.config.blocks import RewardBlock
+    from rebend.config.rewards import RewardBlock
     from rebend.parts import Parts
     from rebend.reward_labels import label_rewards
     from rebend.rewards import load_reward
 
-    model = load_reward(snakemake.input.reward, RewardBlock.model_validate(run.settings["reward"]))
+    reward = RewardBlock.model_validate(run.settings["reward"])
+    model = load_reward(snakemake.input.reward, reward, asking=snakemake.resources.asking)
     parts = Parts(run.progress)
     run.note(**label_rewards(model, snakemake.input.data, snakemake.input.responses, snakemake.output.rewards, parts))
     parts.clear()

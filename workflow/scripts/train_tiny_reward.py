@@ -6,7 +6,7 @@ with recorded(
     "train_tiny_reward", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
 ) as run:
     from rebend.checkpoints import Checkpoints
-    from rebend.config.blocks import TinyReward
+    from rebend.config.rewards import TinyReward
     from rebend.schemas import PREFERENCE
     from rebend.storage import read_parquet
     from rebend.tiny_rewards import train_tiny_reward

@@ -1,4 +1,4 @@
-"""The named blocks of the catalogue: data sets, models, reward models, values, judges; and all sections."""
+"""The named blocks of the catalogue: data sets, models, encoders, activations, values; and all sections."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rebend.config.capability import CapabilityBlock
 from rebend.config.controls import CONTROLS
 from rebend.config.decoding import Decoding
 from rebend.config.judges import JUDGES
+from rebend.config.rewards import RewardBlock
 from rebend.config.safety import ATTACKS, SAFETY_JUDGES
 from rebend.config.sources import Block, DataSource, HubModel, Needs, Positive, Rate, exactly_one, refers
 from rebend.config.values import ReleasedValueBlock
@@ -77,43 +78,6 @@ class ModelBlock(Block):
 
     @model_validator(mode="after")
     def one_source(self) -> ModelBlock:
-        """Refuse none or several sources."""
-        exactly_one(self, "hub", "local", "tiny")
-        return self
-
-
-class TinyReward(Block):
-    """A reward model trained in the graph, started from a model's weights."""
-
-    model: str = refers("models", "model block whose weights and tokenizer it starts from")
-    dataset: str = refers("datasets", "preference data set (Bradley-Terry loss)", kind="preference")
-    steps: Positive = Field(60, description="optimiser steps")
-    batch_size: Positive = Field(32, description="pairs per step")
-    lr: float = Field(1.0e-3, gt=0, description="peak learning rate")
-    seed: int = Field(0, description="seed of head and batches")
-
-
-class RewardBlock(Block):
-    """A reward model: exactly one of hub, local, tiny. A reward is its raw logit."""
-
-    hub: HubModel | None = Field(None, description="a hub repository at a pinned revision")
-    local: str | None = Field(None, description="folder in hub layout")
-    tiny: TinyReward | None = Field(None, description="trained in the graph")
-    head: Literal["sequence_classification", "regression_head"] = Field(
-        "sequence_classification",
-        description="`regression_head` is UltraRM's: a Llama body and a linear head without bias",
-    )
-    template: str | None = Field(
-        None,
-        description="text that is scored, with {prompt} and {response}; the chat template if absent",
-    )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type it is run in")
-    batch_size: Positive = Field(64, description="texts per forward pass")
-    max_length: Positive = Field(2048, description="longer texts lose their beginning, tokens")
-    needs: Needs = Field(Needs(), description="what a job with it asks of the machine")
-
-    @model_validator(mode="after")
-    def one_source(self) -> RewardBlock:
         """Refuse none or several sources."""
         exactly_one(self, "hub", "local", "tiny")
         return self

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from rebend.config.sources import Block, Positive, refers
+from rebend.config.sources import Block, Positive, plain_address, refers
 
 # How a judge is asked and what that may cost: nothing here changes what it says
 MACHINE = ("concurrency", "retries")
@@ -79,14 +78,7 @@ class OpenAIJudgeBlock(JudgeBlock):
     @classmethod
     def no_secret_in_the_address(cls, value: str | None) -> str | None:
         """Settings are written into records, so an address may hold no user, password or query."""
-        if value is None:
-            return value
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("an address begins with http:// or https://, e.g. http://localhost:8000/v1")
-        if parts.username or parts.password or parts.query:
-            raise ValueError("an address with a user, a password or a query would be written into records; use the key")
-        return value
+        return plain_address(value)
 
     @model_validator(mode="after")
     def prices_fit(self) -> OpenAIJudgeBlock:

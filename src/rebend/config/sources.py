@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -58,6 +59,18 @@ def exactly_one(block: Block, *names: str) -> None:
     given = [name for name in names if getattr(block, name) is not None]
     if len(given) != 1:
         raise ValueError(f"needs exactly one of {', '.join(names)}; got {given or 'none'}")
+
+
+def plain_address(value: str | None) -> str | None:
+    """Return an http address as it is; raise ValueError for one that holds a secret (settings are written down)."""
+    if value is None:
+        return value
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("an address begins with http:// or https://, e.g. http://localhost:8000/v1")
+    if parts.username or parts.password or parts.query:
+        raise ValueError("an address with a user, a password or a query would be written into records; use the key")
+    return value
 
 
 class Needs(Block):
@@ -140,6 +153,11 @@ class DataSource(Block):
         return self
 
 
+# Keys that change how a stage runs, never what comes out
+_MACHINE = {"needs", "concurrency", "retries", "ranks", "zero"}
+ASKING = {"timeout", "concurrency", "retries"}  # of an address inside a block
+
+
 def settings(block: Block, without: Iterable[str] = ()) -> dict[str, Any]:
     """A block as plain values, without what cannot change a result."""
-    return block.model_dump(exclude={"needs", "concurrency", "retries", "ranks", "zero", *without})
+    return block.model_dump(exclude={**dict.fromkeys((*_MACHINE, *without), True), "http": ASKING})

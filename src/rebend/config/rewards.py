@@ -1,0 +1,100 @@
+"""Blocks of the section `rewards`: reward models, and addresses that answer as one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from rebend.config.sources import ASKING, Block, HubModel, Needs, Positive, exactly_one, plain_address, refers
+
+_OWN = ("head", "dtype", "max_length")  # of a model that is loaded here
+
+
+class TinyReward(Block):
+    """A reward model trained in the graph, started from a model's weights."""
+
+    model: str = refers("models", "model block whose weights and tokenizer it starts from")
+    dataset: str = refers("datasets", "preference data set (Bradley-Terry loss)", kind="preference")
+    steps: Positive = Field(60, description="optimiser steps")
+    batch_size: Positive = Field(32, description="pairs per step")
+    lr: float = Field(1.0e-3, gt=0, description="peak learning rate")
+    seed: int = Field(0, description="seed of head and batches")
+
+
+class RewardEndpoint(Block):
+    """A reward model behind an HTTP address that speaks as OpenRLHF's remote reward models do (docs/rewards.md)."""
+
+    model: str = Field(min_length=1, description="name and version of what answers there; another one scores anew")
+    url: str | None = Field(
+        None,
+        description="whole address, e.g. http://localhost:5000/get_reward; REWARD_URL if absent. One from the "
+        "environment is no setting: the same model at another address scores nothing anew",
+    )
+    key: bool = Field(False, description="send REWARD_API_KEY with each request; it is read from the environment alone")
+    timeout: Positive = Field(120, description="longest silence of the address in one request, seconds")
+    concurrency: Positive = Field(4, description="requests at a time")
+    retries: int = Field(5, ge=0, description="retries of one request, with growing pauses")
+
+    @field_validator("url")
+    @classmethod
+    def no_secret_in_the_address(cls, value: str | None) -> str | None:
+        """Settings are written into records, so an address may hold no user, password or query."""
+        return plain_address(value)
+
+
+class RewardBlock(Block):
+    """A reward model: exactly one of hub, local, tiny, http. A reward is its raw logit, or what the address says."""
+
+    hub: HubModel | None = Field(None, description="a hub repository at a pinned revision")
+    local: str | None = Field(None, description="folder in hub layout")
+    tiny: TinyReward | None = Field(None, description="trained in the graph")
+    http: RewardEndpoint | None = Field(None, description="asked of an HTTP address")
+    head: Literal["sequence_classification", "regression_head"] = Field(
+        "sequence_classification",
+        description="`regression_head` is UltraRM's: a Llama body and a linear head without bias",
+    )
+    template: str | None = Field(
+        None,
+        description="text that is scored, with {prompt} and {response}; the chat template if absent (`http` needs one)",
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type it is run in")
+    batch_size: Positive = Field(64, description="texts per forward pass, or per request")
+    max_length: Positive = Field(2048, description="longer texts lose their beginning, tokens")
+    needs: Needs = Field(Needs(), description="what a job with it asks of the machine")
+
+    @model_validator(mode="after")
+    def one_source(self) -> RewardBlock:
+        """Refuse none or several sources."""
+        exactly_one(self, "hub", "local", "tiny", "http")
+        return self
+
+    @model_validator(mode="after")
+    def endpoint_reads_by_itself(self) -> RewardBlock:
+        """An address has no tokenizer here, and is not told how to read."""
+        if self.http is None:
+            return self
+        told = [name for name in _OWN if getattr(self, name) != type(self).model_fields[name].default]
+        if told:
+            raise ValueError(f"{', '.join(f'`{name}`' for name in told)}: set where the address is served, not here")
+        if self.template is None or "{response}" not in self.template:
+            raise ValueError("`http` needs a `template` with {prompt} and {response}: the text that is sent")
+        return self
+
+
+def asking(blocks: Iterable[RewardBlock]) -> str:
+    """Return how the addresses among some blocks are asked, as text: a resource, which no result depends on."""
+    found = [block.http for block in blocks if block.http is not None]
+    return json.dumps({_place(endpoint): endpoint.model_dump(include=ASKING) for endpoint in found})
+
+
+def endpoint_of(block: RewardBlock, said: str) -> RewardEndpoint:
+    """Return the address of a block, asked as the resource `said` (see `asking`) tells."""
+    assert block.http is not None
+    return block.http.model_copy(update=json.loads(said).get(_place(block.http), {}))
+
+
+def _place(endpoint: RewardEndpoint) -> str:
+    return f"{endpoint.model} {endpoint.url or ''}"

@@ -1,0 +1,71 @@
+"""A reward model behind an HTTP address inside the graph: every stage that asks for rewards, and the key nowhere."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from rebend.schemas import SCORES
+from rebend.storage import read_json, read_parquet
+from tests.unit.reward_server import TEMPLATE, RewardServer, endpoints_on_call
+from tests.workflow.checkout import MICRO, Checkout
+
+SECRET = "reward-planted-51c0"
+STUDY = f"{MICRO}/endpoint.yaml"
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., RewardServer]]:
+    with endpoints_on_call(monkeypatch) as start:
+        yield start
+
+
+def at(**asked: Any) -> dict[str, Any]:
+    """The micro study's reward model, behind an address."""
+    return {"rewards": {"micro_reward": {"tiny": None, "template": TEMPLATE, "http": {"model": "m-1", **asked}}}}
+
+
+def test_a_study_is_built_with_rewards_from_an_address(
+    checkout: Checkout, serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without = checkout.snakemake(study=STUDY, change=at(key=True))
+    said = without.stdout + without.stderr
+    assert without.returncode != 0 and "rewards.micro_reward.http: has no `url`, and REWARD_URL is not set" in said
+    assert "REWARD_API_KEY is not set" in said and not (checkout.folder / "results/data").exists()
+
+    server = serve()
+    monkeypatch.setenv("REWARD_URL", server.url)
+    monkeypatch.setenv("REWARD_API_KEY", SECRET)
+    done = checkout.snakemake(study=STUDY, change=at(key=True, concurrency=1))
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said[-6000:]
+    assert {request["key"] for request in server.requests} == {f"Bearer {SECRET}"}
+    assert server.busiest <= 2  # two jobs, one request each at a time, as the block says
+    assert SECRET not in said
+    assert not [p for p in checkout.folder.rglob("*") if p.is_file() and SECRET.encode() in p.read_bytes()]
+    with (checkout.folder / "results/tables/recontrol.csv").open() as stream:
+        assert {row["control"] for row in csv.DictReader(stream)} >= {"value", "controlled_decoding", "best_of_n"}
+    rows = read_parquet(checkout.folder / "results/data/micro_test.parquet").to_pylist()
+    made = read_parquet(checkout.folder / "results/responses/micro/micro_test/micro_none.parquet").to_pylist()
+    scores = checkout.folder / "results/scores/reward/micro_reward/micro/micro_test/micro_none.parquet"
+    asked = [f"Human: {r['messages'][-1]['content']}\n\nAssistant: " for r in rows]
+    wanted = server.rewards([text + one["response"] for text, one in zip(asked, made, strict=True)])
+    assert read_parquet(scores, SCORES)["score"].to_pylist() == wanted
+    assert read_json(checkout.folder / "results/reward_models/micro_reward/endpoint.json")["model"] == "m-1"
+
+    idle = checkout.snakemake("--dry-run", study=STUDY, change=at(key=True, concurrency=3, timeout=9, retries=1))
+    assert "Nothing to be done" in idle.stdout + idle.stderr
+
+
+def test_an_address_where_nobody_answers_stops_the_study_and_is_named(checkout: Checkout, serve: Any) -> None:
+    server = serve()
+    server.shutdown()
+    server.server_close()
+    target = "results/reward_models/micro_reward"
+    done = checkout.snakemake(target, study=STUDY, change=at(url=server.url, retries=0))
+    assert done.returncode != 0
+    log = (checkout.folder / "results/logs/prepare_endpoint/micro_reward.log").read_text()
+    assert "ModelError: the reward model 'm-1' at its address did not answer in 1 tries" in log
