@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 
-.PHONY: demo test test-slurm resume check bench format clean help
+.PHONY: demo fetch plan test test-slurm resume check bench format clean help
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -17,6 +17,9 @@ demo: $(READY) ## build STUDY (tiny: embedded, no network, no GPU) and say where
 	@echo "rebend: building study '$(STUDY)' on $(CORES) cores (what is finished is not done again)"
 	@$(SNAKEMAKE) --quiet host --config study=$(STUDY) data=$(DATA)
 	@echo "rebend: done. Open results/report.html; tables are in results/tables, figures in results/figures."
+
+fetch: $(READY) ## bring in what STUDY needs from the hub and from addresses; nothing else uses the network
+	@$(SNAKEMAKE) --quiet host --config study=$(STUDY) data=$(DATA) -- fetch
 
 test: $(READY) ## run every test that this machine can run
 	@echo "rebend: running the tests (those that need a GPU or the real data sets skip without them)"

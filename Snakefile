@@ -17,6 +17,7 @@ from rebend.orphans import refuse_orphans
 from rebend.plan import Plan, one_of, resources
 from rebend.planned import remember
 from rebend.preflight import check_before_jobs, check_gpus
+from rebend.preflight_assets import check_before_fetch
 from rebend.preflight_judges import judge_outlook
 from rebend.warm import start_server
 
@@ -28,6 +29,7 @@ configfile: "config/config.yaml"
 
 HOME = Path(workflow.basedir)
 SCRIPTS = HOME / "workflow/scripts"
+FETCHING = {"fetch", "fetch_asset"}  # they need neither judges' keys nor local files
 try:
     CONFIG = load_config(config, HOME / "config/studies")
     PLAN = Plan(CONFIG)
@@ -69,6 +71,7 @@ rule all:
         "results/figures",
 
 
+include: "workflow/rules/assets.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/repbend.smk"
@@ -82,7 +85,8 @@ include: "workflow/rules/report.smk"
 onstart:
     try:
         refuse_orphans(Path.cwd())
-        check_before_jobs(PLAN)
+        rules = {job.rule.name for job in workflow.dag.needrun_jobs()}
+        (check_before_fetch if rules <= FETCHING else check_before_jobs)(PLAN)
         if workflow.local_exec:
             check_gpus(PLAN, len(GPUS))
             lend(GPUS)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 ROOT = "results"
 PROGRESS = f"{ROOT}/progress"
+ASSETS = f"{ROOT}/assets/files"  # what lies behind addresses; a manifest tells of each file
+ASSET_LOCK = "config/assets.lock.json"  # to be committed with the configuration
 JUDGE_STORE = f"{ROOT}/judge_store"  # of replies, which all studies share; no stage's output
 
 
@@ -19,6 +21,11 @@ def base_and_bend(model: str) -> tuple[str, str]:
     """Take a model's name apart again; the bend is `none` for a base model."""
     base, _, bend = model.partition("+")
     return base, bend or "none"
+
+
+def asset(name: str) -> str:
+    """The manifest of what was fetched from the hub or from an address."""
+    return f"{ROOT}/assets/{name}.json"
 
 
 def data(dataset: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rebend import paths
+from rebend.assets import Asset, block_assets
 from rebend.config.bends import TrainedBend
 from rebend.config.blocks import ValueBlock
 from rebend.config.judges import RewardModelJudgeBlock
@@ -91,6 +92,22 @@ class Plan(ControlInputs):
                     found[section][name] = None
                     waiting.append(self.config[section][name])
         return {section: list(names) for section, names in found.items()}
+
+    @cached_property
+    def assets(self) -> dict[str, Asset]:
+        """Every asset that the study reaches, by name."""
+        blocks = [self.config[section][name] for section, names in self.used.items() for name in names]
+        return {asset.name: asset for block in blocks for asset in block_assets(block)}
+
+    @cached_property
+    def all_assets(self) -> dict[str, Asset]:
+        """Every asset of the catalogue, by name."""
+        blocks = [block for section in self.config.catalogue.values() for block in section.values()]
+        return {asset.name: asset for block in blocks for asset in block_assets(block)}
+
+    def manifests(self, block: Block) -> list[str]:
+        """The manifests of the assets that a block names."""
+        return [paths.asset(asset.name) for asset in block_assets(block)]
 
     def summary(self, published: str) -> dict[str, Any]:
         """Return the settings of the stages that make tables, figures and report."""

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rebend import paths
 from rebend.config.bends import TrainedBend
 from rebend.config.safety import GcgBlock
 from rebend.errors import ConfigError
 from rebend.plan import Plan
-from rebend.preflight_data import check_source, file_mistakes, token_mistake
+from rebend.preflight_assets import asset_mistakes
+from rebend.preflight_data import check_source, file_mistakes
 
 
 def check_before_jobs(plan: Plan) -> None:
@@ -24,7 +24,7 @@ def check_before_jobs(plan: Plan) -> None:
         *_capabilities(plan),
         *_checkpoints(plan),
         *_values(plan),
-        *_tokens(plan),
+        *asset_mistakes(plan),
         *_judge_keys(plan),
         *_reward_addresses(plan),
         *_packages(plan),
@@ -57,10 +57,6 @@ def _capabilities(plan: Plan) -> Iterator[str]:
         for source in (*block.sources, *([block.examples] if block.examples else [])):
             if source.local is not None:
                 yield from (f"capabilities.{name}: {m}" for m in file_mistakes(Path(plan.local(source.local))))
-            elif source.hub is not None and source.hub.gated:
-                hub = source.hub
-                mistake = token_mistake(f"capabilities.{name}.hub", hub.repo, hub.revision, hub.files[0])
-                yield from [mistake] if mistake else []
 
 
 def _checkpoints(plan: Plan) -> Iterator[str]:
@@ -130,26 +126,6 @@ def _layers(plan: Plan) -> Iterator[str]:
         last = bend.last_target() if isinstance(bend, TrainedBend) else None
         if depth is not None and last is not None and last > depth:
             yield f"bends.{bend_name}: its target layers reach hidden_states[{last}]; '{base}' has only {depth} blocks"
-
-
-def _tokens(plan: Plan) -> Iterator[str]:
-    shelves = {
-        "datasets": paths.data,
-        "models": paths.model,
-        "rewards": paths.reward_model,
-        "safety_judges": paths.judge_model,
-    }
-    for section, result in shelves.items():
-        for name in plan.used[section]:
-            block = plan.config[section][name]
-            hub = block.source.hub if section == "datasets" else getattr(block, "hub", None)
-            if hub is None or not hub.gated or Path(result(name)).exists():
-                continue
-            mistake = token_mistake(
-                f"{section}.{name}.hub", hub.repo, hub.revision, hub.files[0] if section == "datasets" else None
-            )
-            if mistake:
-                yield mistake
 
 
 def _judge_keys(plan: Plan) -> Iterator[str]:

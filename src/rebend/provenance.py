@@ -57,18 +57,21 @@ def recorded(
     threads: int,
     *,
     gpus: int = 0,
+    network: bool = False,
     private: bool = False,
 ) -> Iterator[Run]:
     """Run a stage's work with its output in the log, and write its record when it is done.
 
     `outputs` are the paths of the results; the one named `record` is the record's. `params` has `settings` (a dict),
     `code` (digest of the stage's code) and `progress` (a folder). Of the GPUs that a local run lends, the stage gets
-    `gpus`. What a `private` stage writes (results, progress, log) can be read by its owner only. Two jobs for the same
-    results wait for each other; the second ends its process at once if the first has made them. Raises
-    `ChangedError` before the work if code or settings are not those that the run was planned with, and `DataError` if
-    a result among the inputs is damaged.
+    `gpus`. Without `network` the hub's libraries may not use any, whatever they are asked for. What a `private` stage
+    writes (results, progress, log) can be read by its owner only. Two jobs for the same results wait for each other;
+    the second ends its process at once if the first has made them. Raises `ChangedError` before the work if code or
+    settings are not those that the run was planned with, and `DataError` if a result among the inputs is damaged.
     """
-    hand_over()
+    if not network:
+        hand_over()
+        os.environ["HF_HUB_OFFLINE"] = "1"
     if private:
         os.umask(0o077)
     _use_threads(threads)

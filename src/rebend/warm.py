@@ -58,7 +58,9 @@ def start_server() -> subprocess.Popen[bytes] | None:
     address = Path(tempfile.mkdtemp(prefix="rebend-")) / "warm"
     os.environ[VARIABLE] = str(address)
     command = [sys.executable, "-m", "rebend.warm", str(address)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}  # read when the hub's library is imported; see `recorded`
+    pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+    return subprocess.Popen(command, env=environment, stdin=pipe, stdout=nothing, start_new_session=True)
 
 
 def hand_over() -> None:

@@ -5,6 +5,9 @@ rule score_capability:
     input:
         model=paths.model("{model}"),
         files=lambda wildcards: PLAN.capability_files(wildcards.capability),
+        assets=lambda wildcards: PLAN.manifests(
+            CONFIG["capabilities"][wildcards.capability]
+        ),
     output:
         scores=paths.capability("{model}", "{capability}"),
         record=paths.record(paths.capability("{model}", "{capability}")),

@@ -5,6 +5,7 @@ rule prepare_dataset:
     input:
         source=lambda wildcards: PLAN.dataset_file(wildcards.dataset, "source"),
         reference=lambda wildcards: PLAN.dataset_file(wildcards.dataset, "reference"),
+        assets=lambda wildcards: PLAN.manifests(CONFIG["datasets"][wildcards.dataset]),
     output:
         data=paths.data("{dataset}"),
         record=paths.record(paths.data("{dataset}")),

@@ -19,6 +19,7 @@ TINY_REWARDS = [name for name, block in CONFIG["rewards"].items() if block.tiny]
 rule prepare_model:
     input:
         source=lambda wildcards: PLAN.checkpoint_files(TAKEN_OVER[wildcards.place]),
+        assets=lambda wildcards: PLAN.manifests(TAKEN_OVER[wildcards.place]),
     output:
         model=directory("results/{place}"),
         record="results/{place}.json",

@@ -48,6 +48,7 @@ rule prepare_adapter:
     input:
         model=paths.model("{base}"),
         source=lambda wildcards: PLAN.checkpoint_files(CONFIG["bends"][wildcards.bend]),
+        assets=lambda wildcards: PLAN.manifests(CONFIG["bends"][wildcards.bend]),
     output:
         bend=directory(paths.bend("{base}", "{bend}")),
         record=paths.record(paths.bend("{base}", "{bend}")),

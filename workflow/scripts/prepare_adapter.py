@@ -6,10 +6,9 @@ with recorded(
     "prepare_adapter", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
 ) as run:
     from rebend.adapters import take_adapter
-    from rebend.config.sources import HubModel
-    from rebend.hub import fetch_model
+    from rebend.assets import model_folder
 
     wanted = run.settings
-    source = wanted["local"] or fetch_model(HubModel.model_validate(wanted["hub"]))
+    source = wanted["local"] or model_folder(snakemake.input.assets[0])
     facts = take_adapter(source, snakemake.input.model, snakemake.output.bend, wanted)
     run.note(source=str(source), **facts)

@@ -12,14 +12,15 @@ with recorded(
 ) as run:
     import shutil
 
+    from rebend.assets import source_file
     from rebend.config.blocks import DatasetBlock
     from rebend.datasets import prepare_dataset
-    from rebend.fetch import fetch, file_digest
-    from rebend.storage import write_parquet
+    from rebend.storage import file_digest, write_parquet
 
     block = DatasetBlock.model_validate(run.settings["block"])
-    source = fetch(block.source, run.progress)
-    reference = fetch(block.reference, run.progress) if block.reference else None
+    manifests = snakemake.input.get("assets", [])
+    source = source_file(block.source, manifests, run.progress)
+    reference = source_file(block.reference, manifests, run.progress) if block.reference else None
     prepared = prepare_dataset(block, source, reference)
     write_parquet(snakemake.output.data, prepared.table, {"kind": block.kind, "reader": block.reader})
     run.note(

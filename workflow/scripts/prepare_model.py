@@ -5,13 +5,12 @@ from rebend.provenance import recorded
 with recorded(
     "prepare_model", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
 ) as run:
-    from rebend.config.sources import HubModel
-    from rebend.hub import fetch_model
+    from rebend.assets import model_folder
     from rebend.models import check_checkpoint, link_checkpoint, stamp
     from rebend.storage import whole_directory
 
     wanted = run.settings
-    source = wanted["local"] or fetch_model(HubModel.model_validate(wanted["hub"]))
+    source = wanted["local"] or model_folder(snakemake.input.assets[0])
     with whole_directory(snakemake.output.model) as folder:
         link_checkpoint(source, folder, chat_template=wanted["chat_template"])
         check_checkpoint(folder, n_layers=wanted["n_layers"], chat=wanted["chat"])

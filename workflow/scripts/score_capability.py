@@ -11,19 +11,20 @@ with recorded(
     snakemake.threads,
     gpus=snakemake.resources.gpu,
 ) as run:
+    from rebend.assets import source_file
     from rebend.capability import score_capability
     from rebend.capability_questions import read_examples, read_questions
     from rebend.config.capability import CapabilityBlock
-    from rebend.fetch import fetch, file_digest
     from rebend.models import load_policy
     from rebend.parts import Parts
-    from rebend.storage import write_parquet
+    from rebend.storage import file_digest, write_parquet
 
     block = CapabilityBlock.model_validate(run.settings["block"])
-    files = [fetch(source, run.progress) for source in block.sources]
+    manifests = snakemake.input.get("assets", [])
+    files = [source_file(source, manifests, run.progress) for source in block.sources]
     questions, examples = read_questions(block.task, files)
     if block.examples:
-        files.append(fetch(block.examples, run.progress))
+        files.append(source_file(block.examples, manifests, run.progress))
         examples = read_examples(block.task, files[-1])
     policy = load_policy(snakemake.input.model, run.settings["dtype"])
     parts = Parts(run.progress)

@@ -1,0 +1,101 @@
+"""What happens around the jobs: assets are fetched once, all else works without network, devices are shared out."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rebend.storage import read_json
+from tests.unit.hub_server import COMMIT, Hub, serving
+from tests.workflow.checkout import Checkout
+from tests.workflow.hub_layout import causal_model
+
+LOCK = "config/assets.lock.json"
+ROWS = b"".join(
+    b'{"messages": [{"role": "user", "content": "jar %d"}, {"role": "assistant", "content": "turn it"}]}\n' % i
+    for i in range(6)
+)
+NETWORK = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "HF_ENDPOINT": "http://127.0.0.1:9"}
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    folder = causal_model(tmp_path_factory.mktemp("hub") / "llama", "llama")
+    with serving() as served:
+        served.repos = {"open/llama": {path.name: path.read_bytes() for path in folder.iterdir()}}
+        served.plain = {"/chats.jsonl": ROWS}
+        yield served
+
+
+@pytest.fixture
+def fetched(checkout: Checkout, hub: Hub, tmp_path: Path) -> tuple[Checkout, str, dict[str, Any], dict[str, str]]:
+    """A checkout with a study of one model and one data set from outside: study, blocks, environment."""
+    change = {
+        "datasets": {"chats": {"kind": "chat", "reader": "ultrachat", "source": {"url": f"{hub.url}/chats.jsonl"}}},
+        "models": {"llama": {"hub": {"repo": "open/llama", "revision": "main"}}},
+        "controls": {"short": {"method": "none", "decoding": {"max_new_tokens": 2}}},
+        "bends": {"far": {"like": "micro_bend", "retain": "chats", "target_layer_start_idx": 3}},
+    }
+    grid = {"models": ["llama"], "bends": ["far"], "controls": ["short"], "prompts": ["micro_test"]}
+    study = checkout.folder / "outside.yaml"
+    study.write_text(yaml.safe_dump({"title": "From outside", "grids": [grid]}))
+    environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
+    environment |= {"HF_HUB_OFFLINE": "0"}
+    return checkout, study.name, change, environment
+
+
+def test_assets_are_fetched_once_and_everything_else_works_without_network(fetched: Any, hub: Hub) -> None:
+    checkout, study, change, environment = fetched
+    done = checkout.snakemake("fetch", study=study, change=change, environment=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lock = read_json(checkout.folder / LOCK)
+    assert sorted(entry["kind"] for entry in lock.values()) == ["model", "url"]
+    assert {entry["commit"] for entry in lock.values()} == {COMMIT, None}
+    assert not (checkout.folder / "results/data").exists()  # nothing but the assets
+    asked = len(hub.asked)
+    targets = ["results/models/llama", "results/data/chats.parquet"]
+    done = checkout.snakemake(*targets, study=study, change=change, environment={**environment, **NETWORK})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(hub.asked) == asked
+    again = checkout.snakemake("fetch", *targets, study=study, change=change, environment={**environment, **NETWORK})
+    assert "Nothing to be done" in again.stdout + again.stderr
+
+    shutil.rmtree(checkout.folder / "results/assets")
+    hub.plain["/chats.jsonl"] = ROWS[: len(ROWS) // 2]
+    try:
+        done = checkout.snakemake("fetch", study=study, change=change, environment=environment)
+    finally:
+        hub.plain["/chats.jsonl"] = ROWS
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "chats.jsonl: other bytes than those in config/assets.lock.json" in said
+    assert read_json(checkout.folder / LOCK) == lock
+
+
+def test_each_local_job_has_a_device_of_its_own(checkout: Checkout) -> None:
+    change = {"models": {"micro": {"needs": {"gpu": 1}}}}
+    shards = [f"results/activations/micro/micro_rollouts/states-0000{i}-of-00002.parquet" for i in (0, 1)]
+    names = {"CUDA_VISIBLE_DEVICES": "0,1", "TMPDIR": str(checkout.folder)}
+    done = checkout.snakemake(*shards, change=change, environment={**os.environ, **names})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"Provided resources:.*\bgpu\b.*2", done.stdout + done.stderr)  # as many at a time
+    logs = checkout.folder / "results/logs"
+    lent = [log.read_text().count("on GPU") for log in (logs / "extract_activations").rglob("*.log")]
+    assert lent == [1, 1]
+    assert "on GPU" not in (logs / "train_tiny_model/micro.log").read_text()
+
+
+def test_more_ranks_than_devices_are_refused_before_any_job(checkout: Checkout) -> None:
+    bend = {"zero": 1, "ranks": 4, "batch_size": 4, "micro_batch": 1}
+    change = {"models": {"micro": {"needs": {"gpu": 1}}}, "bends": {"micro_bend": bend}}
+    done = checkout.snakemake(change=change, environment={**os.environ, "CUDA_VISIBLE_DEVICES": "0,1"})
+    assert done.returncode != 0
+    assert "bends.micro_bend.ranks: 4 ranks want a GPU each; this machine shows 2" in done.stdout + done.stderr
+    assert not list(checkout.folder.glob("results/logs/**/*.log"))

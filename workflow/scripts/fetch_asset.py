@@ -1,0 +1,25 @@
+"""Fetch what lies on the hub or behind an address, and compare it with the lock file."""
+
+from rebend.provenance import recorded
+
+with recorded(
+    "fetch_asset",
+    snakemake.input,
+    snakemake.output,
+    snakemake.params,
+    snakemake.log,
+    snakemake.threads,
+    network=True,
+) as run:
+    from pathlib import Path
+
+    from rebend.asset_lock import keep_in_lock, read_lock
+    from rebend.assets import Asset
+    from rebend.fetch import fetch_asset
+    from rebend.storage import write_json
+
+    asset = Asset.from_settings(run.settings)
+    manifest = fetch_asset(asset, Path(snakemake.params.files), read_lock(snakemake.params.lock).get(asset.name))
+    keep_in_lock(snakemake.params.lock, manifest)
+    write_json(snakemake.output.manifest, manifest)
+    run.note(commit=manifest["commit"], licence=manifest["licence"], size=manifest["size"])
