@@ -20,6 +20,7 @@ _WITHOUT_EFFECT = (
     "rebend.config",
     "rebend.errors",
     "rebend.gpu_slots",
+    "rebend.keys",
     "rebend.progress",
     "rebend.provenance",
     "rebend.warm",

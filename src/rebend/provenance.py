@@ -25,6 +25,7 @@ from rebend import __version__
 from rebend.damage import check, digests_of, recorded_digests
 from rebend.errors import RebendError
 from rebend.gpu_slots import take_gpus
+from rebend.keys import clear_of_keys, show_without_keys, without_keys
 from rebend.owner import owned
 from rebend.planned import check_planned
 from rebend.storage import disk_advice, file_digest, read_json, sweep, sweep_inside, write_json
@@ -72,8 +73,10 @@ def recorded(
     if not network:
         hand_over()
         os.environ["HF_HUB_OFFLINE"] = "1"
+    sys.excepthook = show_without_keys
     if private:
         os.umask(0o077)
+        _close([*outputs, *log])
     _use_threads(threads)
     settings = dict(params.settings)
     known = recorded_digests(inputs)
@@ -146,17 +149,27 @@ def _output_in(log: Path) -> Iterator[None]:
             os.close(descriptor)
         with suppress(OSError):  # what the disk had no room for was said above
             stream.close()
+            clear_of_keys(log)
 
 
 def _tell(error: BaseException, log: TextIO, terminal: int) -> None:
     """Say in the log what went wrong; a log without room for it is no reason not to say it on the terminal."""
     known = isinstance(error, RebendError)
     text = f"{type(error).__name__}: {error}\n" if known else "".join(traceback.format_exception(error))
+    text = without_keys(text)
     try:
         log.write(text)
         log.flush()
     except OSError:
         os.write(terminal, text.encode())
+
+
+def _close(files: Sequence[str]) -> None:
+    """Make the folders of private files readable by their owner only; Snakemake may have made them for all."""
+    for folder in {Path(file).parent for file in files}:
+        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(PermissionError):  # somebody else's folder; the files are private all the same
+            folder.chmod(0o700)
 
 
 def _is_made(record: str, key: str) -> bool:

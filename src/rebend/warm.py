@@ -25,7 +25,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from pathlib import Path
 from typing import NoReturn
 
@@ -154,8 +153,8 @@ def _work(job: dict, outputs: list[int]) -> NoReturn:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)  # a stage has put its own there, which tells no keys
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()
