@@ -74,7 +74,9 @@ class AdapterChanges:
     def __init__(self, base: Path, adapter: Path, stored: set[str]) -> None:
         self.file = adapter / WEIGHTS_FILE
         with torch.device("meta"):
-            skeleton = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base, local_files_only=True))
+            skeleton = AutoModelForCausalLM.from_config(
+                AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
+            )
         tied = skeleton.all_tied_weights_keys
         shared = set(tied) | set(tied.values())
         config = LoraConfig.from_pretrained(str(adapter))

@@ -145,7 +145,7 @@ def fill(question: Question, variables: Mapping[str, str]) -> str:
 
 def _check_wording(prompt: str, judge_model: str | Path) -> None:
     """Refuse the question that the other classifier was trained on: the answers would look well and mean little."""
-    kind = AutoConfig.from_pretrained(judge_model, local_files_only=True).model_type
+    kind = AutoConfig.from_pretrained(judge_model, local_files_only=True, trust_remote_code=False).model_type
     if _WORDING.get(kind, prompt) != prompt:
         raise ModelError(
             f"{judge_model}: is a '{kind}', whose key `prompt` must be '{_WORDING[kind]}'; it is '{prompt}'"

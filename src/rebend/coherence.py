@@ -69,8 +69,8 @@ def load_encoder(path: str | Path | None, settings: EncoderBlock) -> Encoder:
     """
     folder = package_folder(settings.package) if path is None else Path(path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        model = AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=False, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder}: holds no sentence encoder that can be loaded ({error})") from error
     if settings.pooling == "pooler" and getattr(model, "pooler", None) is None:

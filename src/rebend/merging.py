@@ -106,7 +106,9 @@ def _write_configuration(base: Path, folder: Path, dtype: str) -> None:
     if (base / "generation_config.json").exists():
         shutil.copyfile(base / "generation_config.json", folder / "generation_config.json")
     else:
-        GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder)).save_pretrained(folder)
+        GenerationConfig.from_model_config(
+            AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        ).save_pretrained(folder)
 
 
 def _copy_small_files(base: Path, folder: Path) -> None:

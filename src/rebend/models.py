@@ -64,7 +64,7 @@ def load_policy(
     if chat and not tokenizer.chat_template:
         raise ModelError(f"{path}: the tokenizer has no chat template; name one with the model's key `chat_template`")
     device = device or best_device()
-    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "local_files_only": True}
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "local_files_only": True, "trust_remote_code": False}
     if bits < 16:
         options |= {"quantization_config": _quantization(bits, options["dtype"]), "device_map": {"": device}}
     try:
@@ -92,7 +92,9 @@ def _quantization(bits: int, dtype: torch.dtype) -> BitsAndBytesConfig:
 def load_tokenizer(path: str | Path) -> Any:
     """Load a tokenizer that pads on the left, with EOS as pad token if it has none of its own."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, padding_side="left")
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False, padding_side="left"
+        )
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: has no tokenizer that can be loaded ({error})") from error
     if tokenizer.pad_token is None:
@@ -153,7 +155,10 @@ def check_checkpoint(path: str | Path, *, n_layers: int | None = None, chat: boo
     path = Path(path)
     if not (path / "config.json").exists():
         raise ModelError(f"{path}: has no config.json; a model folder in hub layout is expected")
-    config = AutoConfig.from_pretrained(path, local_files_only=True)
+    try:
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: has no config.json that can be read ({error})") from error
     missing = [name for name in weight_names(path) if not (path / name).exists()]
     if missing:
         raise ModelError(f"{path}: weight files are missing: {', '.join(missing)}")
@@ -182,7 +187,10 @@ def weight_names(path: Path) -> list[str]:
         if (path / single).exists():
             return [single]
         if (index := path / f"{single}.index.json").exists():
-            return sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            if outside := [name for name in names if Path(name).name != name or name == ".."]:
+                raise ModelError(f"{index}: names {outside[0]!r}, which is no file beside it")
+            return names
     return ["model.safetensors"]
 
 

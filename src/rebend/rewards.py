@@ -118,7 +118,7 @@ def load_reward(
         return EndpointReward(settings, endpoint_of(settings, asking))
     tokenizer = load_tokenizer(path)
     try:
-        config = AutoConfig.from_pretrained(path, local_files_only=True)
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: has no config.json that can be read ({error})") from error
     if settings.head == "sequence_classification" and config.num_labels != 1:
@@ -132,6 +132,7 @@ def load_reward(
             config=config,
             dtype=getattr(torch, settings.dtype),
             local_files_only=True,
+            trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=False,
         )

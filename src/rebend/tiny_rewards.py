@@ -40,7 +40,9 @@ def train_tiny_reward(
     tokenizer = load_tokenizer(base)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)  # the head is drawn from the global generator
-        model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, local_files_only=True)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            base, num_labels=1, local_files_only=True, trust_remote_code=False
+        )
     model.config.pad_token_id = tokenizer.pad_token_id
     train, held_out = _split(encode_pairs(tokenizer, rows, model.config.max_position_embeddings), settings.seed)
 

@@ -20,6 +20,7 @@ from rebend.errors import ConfigError, likely_typo
 
 _TOP = ("study", "data")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+_STUDY = re.compile(r"[a-z0-9_]+")
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ def load_config(raw: Mapping[str, Any], studies: str | Path) -> Config:
     study, found = _load_study(asked, Path(studies), families)
     study_name = Path(asked).stem
     mistakes += found
+    if study is not None and not _STUDY.fullmatch(study_name):
+        mistakes.append(f"study: '{study_name}' is no name; the file's has small letters, digits and '_'")
     if study is not None and not mistakes:
         mistakes += check_references(catalogue, study_name, study)
     if mistakes or study is None:

@@ -103,6 +103,8 @@ class HubFile(Block):
         """Only files of JSON lines can be joined end to end."""
         if not self.files:
             raise ValueError("`file` names no file")
+        if outside := [name for name in self.files if name.startswith("/") or ".." in name.split("/")]:
+            raise ValueError(f"`file` lies inside the repository; '{outside[0]}' leads out of it")
         if len({Path(name).name for name in self.files}) > 1 or (len(self.files) > 1 and ".json" not in self.files[0]):
             raise ValueError("several files are joined only if all are JSON lines of one name, e.g. */train.jsonl.gz")
         return self
@@ -150,6 +152,8 @@ class DataSource(Block):
     def one_source(self) -> DataSource:
         """Refuse none or several."""
         exactly_one(self, "local", "url", "hub", "world")
+        if self.url is not None and "@" in urlsplit(self.url).netloc:
+            raise ValueError("`url` with a user or a password would be written into records; download it yourself")
         return self
 
 
