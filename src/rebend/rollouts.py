@@ -22,10 +22,8 @@ from rebend.hooks import before_head
 from rebend.models import Policy
 from rebend.sampling import row_seed, samplers, turn_tokens
 
-_REFILL = 0.75  # new prompts are read when so many of the places, or fewer, are still taken
+_REFILL = 0.875  # new prompts are read when so many of the places, or fewer, are still taken
 _ROOM = 64  # tokens that a cache grows by
-
-Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 def can_roll(policy: Policy) -> bool:
@@ -45,19 +43,26 @@ def roll(
     Longest prompts first. The order of the yields depends on nothing but requests and settings.
     """
     waiting = sorted(range(len(requests)), key=lambda i: -len(requests[i].prompt_ids))
-    table = _Table(policy, decoding, keep_states)
-    places = decoding.batch_size
-    while waiting or table.alive():
-        if table.alive() <= _REFILL * (places if waiting else len(table.rows)):
-            table.clear_ended()
-        if waiting and len(table.rows) <= _REFILL * places:
-            free = places - len(table.rows)
-            table.read([_Row(i, requests[i]) for i in waiting[:free]])
-            waiting = waiting[free:]
-        else:
-            table.step()
+    if not waiting:
+        return
+    reader = _Reader(policy, decoding, keep_states)
+    table = reader.read([_Row(i, requests[i]) for i in waiting[: decoding.batch_size]])
+    waiting = waiting[decoding.batch_size :]
+    while True:
         for row in table.just_ended():
-            yield row.number, table.response(row)
+            yield row.number, reader.response(row)
+        alive = table.alive()
+        if not waiting and not alive:
+            return
+        if alive > _REFILL * len(table.rows):
+            reader.step(table)
+        elif not waiting:
+            table.shrink()
+        else:
+            free = len(table.rows) - alive
+            new = reader.read([_Row(i, requests[i]) for i in waiting[:free]])
+            waiting = waiting[free:]
+            table = table.seated(new)
 
 
 @dataclass
@@ -73,11 +78,15 @@ class _Row:
 
 
 class _Roomy(DynamicLayer):
-    """Keys and values in buffers with room to grow: a token is written, what is there is not copied."""
+    """Keys and values [B, heads, T, d] in buffers with room to grow: a token is written, what is there is not copied.
+
+    The newest token's column is the last one in every row; `keys` and `values` are views of the columns in use.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.buffers: list[torch.Tensor] = []
+        self.first = self.end = 0
         self.keys: Any
         self.values: Any
 
@@ -85,63 +94,53 @@ class _Roomy(DynamicLayer):
         """Append keys and values [B, heads, T, d]; return all of them."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            self.keys, self.values = (one[:, :, :0] for one in (key_states, value_states))
-        self.keys, self.values = self._appended((self.keys, self.values), (key_states, value_states))
+        new = key_states, value_states
+        more = key_states.shape[2]
+        if not self.buffers or self.buffers[0].shape[2] < self.end + more:
+            self._grow(new)
+        for buffer, one in zip(self.buffers, new, strict=True):
+            buffer[:, :, self.end : self.end + more] = one
+        self.end += more
+        self._show()
         return self.keys, self.values
 
-    def _appended(self, held: Pair, new: Pair) -> Pair:
-        n, more = held[0].shape[2], new[0].shape[2]
-        if not self.buffers or self.buffers[0].shape[2] < n + more:
-            self.buffers = [one.new_empty(*one.shape[:2], n + more + _ROOM, one.shape[3]) for one in held]
-            for buffer, one in zip(self.buffers, held, strict=True):
-                buffer[:, :, :n] = one
-        for buffer, one in zip(self.buffers, new, strict=True):
-            buffer[:, :, n : n + more] = one
-        keys, values = self.buffers
-        return keys[:, :, : n + more], values[:, :, : n + more]
+    def _grow(self, new: tuple[Any, Any]) -> None:
+        held, width = self.buffers, self.end - self.first
+        self.buffers = [one.new_empty(*one.shape[:2], width + one.shape[2] + _ROOM, one.shape[3]) for one in new]
+        for buffer, old in zip(self.buffers, held, strict=False):
+            buffer[:, :, :width] = old[:, :, self.first : self.end]
+        self.first, self.end = 0, width
 
-    def replace(self, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Hold these keys and values from now on."""
-        self.keys, self.values, self.buffers = keys, values, []
+    def _show(self) -> None:
+        self.keys, self.values = (buffer[:, :, self.first : self.end] for buffer in self.buffers)
+
+    def drop(self, columns: int) -> None:
+        """Leave out so many of the oldest columns."""
+        self.first += columns
+        self._show()
+
+    def keep(self, places: torch.Tensor) -> None:
+        """Keep these rows only, in new buffers."""
+        self.buffers = [buffer[places, :, self.first : self.end] for buffer in self.buffers]
+        self.first, self.end = 0, self.buffers[0].shape[2]
+        self._show()
+
+    def seat(self, places: Sequence[int], new: _Roomy) -> None:
+        """Write the rows of `new` over these; it is no wider. What stood left of them is masked from now on."""
+        width = new.end - new.first
+        for buffer, given in zip(self.buffers, (new.keys, new.values), strict=True):
+            for place, one in zip(places, given, strict=False):
+                buffer[place, :, self.end - width : self.end] = one
 
 
+@dataclass
 class _Table:
-    """The rows that are decoded together, their cache and attention mask [B, T]."""
+    """Rows that are decoded together: their random numbers [B, max_new_tokens], cache and attention mask [B, T]."""
 
-    def __init__(self, policy: Policy, decoding: Decoding, keep_states: bool) -> None:
-        self.policy, self.decoding, self.keep = policy, decoding, keep_states
-        self.ends = set(end_tokens(policy))
-        self.turns = turn_tokens(policy.tokenizer, decoding.stop)
-        self.window = max((len(word.encode()) for word in decoding.stop), default=0) + 1
-        self.warpers = samplers(decoding, [0], 0, policy.device)[:-1]  # without the draw itself
-        self.rows: list[_Row] = []
-        self.numbers = torch.zeros(0, decoding.max_new_tokens, dtype=torch.float64, device=policy.device)
-        self.cache: Any = self._cache()
-        self.mask = torch.zeros(0, 0, dtype=torch.long, device=policy.device)
-
-    def read(self, rows: list[_Row]) -> None:
-        """Read the prompts of new rows, choose their first tokens, and seat them beside the others."""
-        longest = max(len(row.request.prompt_ids) for row in rows)
-        blank = self.policy.tokenizer.pad_token_id
-        prompts = [row.request.prompt_ids for row in rows]
-        ids = torch.tensor([[blank] * (longest - len(one)) + one for one in prompts], device=self.policy.device)
-        mask = torch.tensor([[0] * (longest - len(one)) + [1] * len(one) for one in prompts], device=ids.device)
-        others = self.rows, self.numbers, self.cache, self.mask
-        seeds = [row_seed(self.decoding.seed, row.request.key) for row in rows]
-        draws = [
-            torch.rand(self.decoding.max_new_tokens, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-            for seed in seeds
-        ]
-        self.rows, self.numbers = rows, 1.0 - torch.stack(draws).to(ids.device)
-        self.cache, self.mask = self._cache(), mask
-        self._forward(ids)
-        self._join(*others)
-
-    def step(self) -> None:
-        """Read the newest token of every row and choose the next."""
-        newest = torch.tensor([[row.tokens[-1]] for row in self.rows], device=self.policy.device)
-        self.mask = pad(self.mask, (0, 1), value=1)
-        self._forward(newest)
+    rows: list[_Row]
+    numbers: torch.Tensor
+    cache: Any  # of `_Roomy` layers
+    mask: torch.Tensor
 
     def alive(self) -> int:
         """Return how many rows have not ended."""
@@ -154,17 +153,72 @@ class _Table:
             row.told = True
         return found
 
-    def clear_ended(self) -> None:
-        """Give the places of ended rows back, and the columns that are now padding in all rows."""
+    def shrink(self) -> None:
+        """Give up the places of ended rows."""
         kept = [place for place, row in enumerate(self.rows) if not row.ended]
-        if len(kept) == len(self.rows):
-            return
-        places = torch.tensor(kept, dtype=torch.long, device=self.mask.device)
-        self.rows, self.numbers = [self.rows[place] for place in kept], self.numbers[places]
-        first = int(self.mask[places].any(0).long().argmax()) if kept else 0
-        self.mask = self.mask[places, first:]
+        self._drop(kept)
+        places = torch.tensor(kept, device=self.mask.device)
+        self.rows, self.numbers, self.mask = [self.rows[i] for i in kept], self.numbers[places], self.mask[places]
         for layer in self.cache.layers:
-            layer.replace(layer.keys[places][:, :, first:], layer.values[places][:, :, first:])
+            layer.keep(places)
+
+    def seated(self, new: _Table) -> _Table:
+        """Return the table with the rows of `new` in places of ended rows.
+
+        Prompts are read longest first, so a row that is alive is at least as wide as they are.
+        """
+        free = [place for place, row in enumerate(self.rows) if row.ended]
+        if len(free) == len(self.rows):
+            return new
+        self._drop([place for place, row in enumerate(self.rows) if not row.ended])
+        for place, row, numbers, mask in zip(free, new.rows, new.numbers, new.mask, strict=False):
+            self.rows[place], self.numbers[place] = row, numbers
+            self.mask[place] = pad(mask, (self.mask.shape[1] - len(mask), 0))
+        for layer, others in zip(self.cache.layers, new.cache.layers, strict=True):
+            layer.seat(free, others)
+        return self
+
+    def _drop(self, kept: Sequence[int]) -> None:
+        """Leave out the oldest columns that are padding in all rows that are kept."""
+        columns = int(self.mask[torch.tensor(kept, device=self.mask.device)].any(0).long().argmax())
+        self.mask = self.mask[:, columns:]
+        for layer in self.cache.layers:
+            layer.drop(columns)
+
+
+class _Reader:
+    """Runs the model and chooses tokens."""
+
+    def __init__(self, policy: Policy, decoding: Decoding, keep_states: bool) -> None:
+        self.policy, self.decoding, self.keep = policy, decoding, keep_states
+        self.ends = set(end_tokens(policy))
+        self.turns = turn_tokens(policy.tokenizer, decoding.stop)
+        self.window = max((len(word.encode()) for word in decoding.stop), default=0) + 1
+        self.warpers = samplers(decoding, [0], 0, policy.device)[:-1]  # without the draw itself
+
+    def read(self, rows: list[_Row]) -> _Table:
+        """Read the prompts of new rows and choose their first tokens."""
+        longest = max(len(row.request.prompt_ids) for row in rows)
+        blank = self.policy.tokenizer.pad_token_id
+        prompts = [row.request.prompt_ids for row in rows]
+        ids = torch.tensor([[blank] * (longest - len(one)) + one for one in prompts], device=self.policy.device)
+        mask = torch.tensor([[0] * (longest - len(one)) + [1] * len(one) for one in prompts], device=ids.device)
+        seeds = [row_seed(self.decoding.seed, row.request.key) for row in rows]
+        draws = [
+            torch.rand(self.decoding.max_new_tokens, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+            for seed in seeds
+        ]
+        cache = DynamicCache(config=self.policy.model.config)
+        cache.layers = [_Roomy() for _ in cache.layers]
+        table = _Table(rows, 1.0 - torch.stack(draws).to(ids.device), cache, mask)
+        self._forward(table, ids)
+        return table
+
+    def step(self, table: _Table) -> None:
+        """Read the newest token of every row and choose the next."""
+        newest = torch.tensor([[row.tokens[-1]] for row in table.rows], device=self.policy.device)
+        table.mask = pad(table.mask, (0, 1), value=1)
+        self._forward(table, newest)
 
     def response(self, row: _Row) -> Response:
         """Return what a row that has ended says."""
@@ -172,20 +226,20 @@ class _Table:
         states = torch.stack(row.states[:n]).cpu() if self.keep and n else None
         return Response(text=row.request.prefill + text, token_ids=row.tokens[:n], finish=finish, states=states)
 
-    def _forward(self, ids: torch.Tensor) -> None:
+    def _forward(self, table: _Table, ids: torch.Tensor) -> None:
         seen: list[torch.Tensor] = []
-        positions = (self.mask.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
+        positions = (table.mask.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
         with before_head(self.policy.model, lambda states: seen.append(states)):
             output = self.policy.model(
                 input_ids=ids,
-                attention_mask=self.mask,
+                attention_mask=table.mask,
                 position_ids=positions,
-                past_key_values=self.cache,
+                past_key_values=table.cache,
                 use_cache=True,
                 logits_to_keep=1,
             )
-        tokens = self._chosen(output.logits[:, -1])
-        for row, token, state in zip(self.rows, tokens, seen[-1], strict=True):
+        tokens = self._chosen(table, output.logits[:, -1])
+        for row, token, state in zip(table.rows, tokens, seen[-1], strict=True):
             if row.ended:
                 continue
             row.tokens.append(token)
@@ -193,7 +247,7 @@ class _Table:
                 row.states.append(state)
             row.ended = self._has_ended(row)
 
-    def _chosen(self, logits: torch.Tensor) -> list[int]:
+    def _chosen(self, table: _Table, logits: torch.Tensor) -> list[int]:
         """Return a token per row from logits [B, V]: the likeliest, or the one that the row's own number falls on."""
         if self.decoding.temperature == 0:
             return logits.argmax(-1).tolist()
@@ -201,8 +255,8 @@ class _Table:
             logits = warp(None, logits)
         cumulative = logits.double().softmax(-1).cumsum(-1)
         most = self.decoding.max_new_tokens - 1  # what an ended row would draw is read by nobody
-        steps = torch.tensor([min(len(row.tokens), most) for row in self.rows], device=logits.device)
-        wanted = self.numbers.gather(1, steps[:, None]) * cumulative[:, -1:]
+        steps = torch.tensor([min(len(row.tokens), most) for row in table.rows], device=logits.device)
+        wanted = table.numbers.gather(1, steps[:, None]) * cumulative[:, -1:]
         return torch.searchsorted(cumulative, wanted).squeeze(1).tolist()
 
     def _has_ended(self, row: _Row) -> bool:
@@ -213,19 +267,3 @@ class _Table:
             return False
         tail = self.policy.tokenizer.decode(row.tokens[-self.window :], skip_special_tokens=True)
         return any(word in tail for word in self.decoding.stop)
-
-    def _join(self, rows: list[_Row], numbers: torch.Tensor, cache: Any, mask: torch.Tensor) -> None:
-        """Seat the rows that were there before this read ahead of the new ones; padding goes to the left."""
-        if not rows:
-            return
-        width = max(mask.shape[1], self.mask.shape[1])
-        self.rows, self.numbers = [*rows, *self.rows], torch.cat([numbers, self.numbers])
-        self.mask = torch.cat([pad(one, (width - one.shape[1], 0)) for one in (mask, self.mask)])
-        for old, new in zip(cache.layers, self.cache.layers, strict=True):
-            pairs = (old.keys, new.keys), (old.values, new.values)
-            new.replace(*(torch.cat([pad(one, (0, 0, width - one.shape[2], 0)) for one in pair]) for pair in pairs))
-
-    def _cache(self) -> DynamicCache:
-        cache = DynamicCache(config=self.policy.model.config)
-        cache.layers = [_Roomy() for _ in cache.layers]
-        return cache

@@ -5,7 +5,7 @@ import torch
 
 from rebend.config.decoding import Decoding
 from rebend.decoding import Request, generate_batch, make_requests
-from rebend.rollouts import can_roll, roll
+from rebend.rollouts import _Table, can_roll, roll
 from tests.unit.small_policy import make_policy, prompt_rows
 
 
@@ -72,3 +72,23 @@ def test_a_model_with_a_sliding_window_is_left_to_the_library(policy, monkeypatc
     assert can_roll(policy)
     monkeypatch.setattr(policy.model.config, "sliding_window", 16, raising=False)
     assert not can_roll(policy)
+
+
+def test_rows_that_are_alive_are_not_copied_when_others_are_seated(policy, monkeypatch):
+    kept = []
+    seated = _Table.seated
+
+    def watched(table, new):
+        before = [layer.buffers[0].data_ptr() for layer in table.cache.layers]
+        after = seated(table, new)
+        kept.append(after is new or before == [layer.buffers[0].data_ptr() for layer in after.cache.layers])
+        return after
+
+    monkeypatch.setattr(_Table, "seated", watched)
+    list(roll(policy, requests_of(policy), Decoding(max_new_tokens=25, temperature=1.0, batch_size=6)))
+    assert len(kept) > 4
+    assert all(kept)
+
+
+def test_nothing_to_read_gives_nothing(policy):
+    assert list(roll(policy, [], Decoding(max_new_tokens=5))) == []
