@@ -9,12 +9,12 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
+from rebend.config.judges import AskedBlock
 from rebend.errors import JudgeError
 from rebend.judge_costs import Budget, Spent, check_outlook, outlook
 from rebend.judge_replies import KEY, Form, Reply, failure, kept_reply, read_reply, without_key
@@ -22,49 +22,15 @@ from rebend.progress import progress
 from rebend.verdict_store import VerdictStore, digest_of
 
 
-class AskedJudge(Protocol):
-    """Settings of a judge behind an address."""
-
-    @property
-    def model(self) -> str:
-        """Its dated id."""
-
-    @property
-    def base_url(self) -> str | None:
-        """Its address; OPENAI_BASE_URL if absent."""
-
-    @property
-    def max_tokens(self) -> int:
-        """Longest reply."""
-
-    @property
-    def concurrency(self) -> int:
-        """Requests at a time."""
-
-    @property
-    def retries(self) -> int:
-        """Retries of one request."""
-
-
-@dataclass(frozen=True)
-class Asking:
-    """How a judge is asked, beyond its settings."""
-
-    temperature: float | None = 0.0  # None sends none
-    timeout: float = 120.0  # longest silence in one request, seconds
-    batch: bool = False
-    budget: Budget = field(default_factory=Budget)
-
-
 class JudgeClient:
     """A judge at an address; replies are kept in the store in `folder`, and never asked for again."""
 
-    def __init__(self, settings: AskedJudge, form: Form, folder: str | Path, asking: Asking | None = None) -> None:
-        self.settings = settings
+    def __init__(self, settings: AskedBlock, form: Form, folder: str | Path) -> None:
+        s = self.settings = settings
         self.form = form
-        self.asking = asking or Asking()
+        self.budget = Budget(s.price_in, s.price_out, s.max_cost, s.max_tokens_total)
         self.store = VerdictStore(folder)
-        self.spent = Spent(self.asking.budget)
+        self.spent = Spent(self.budget)
         self._left_out: set[str] = set()  # keys of a request that the address does not know
 
     def ask_all(self, questions: Sequence[str]) -> list[Reply]:
@@ -80,11 +46,11 @@ class JudgeClient:
         self.spent.reuse(len(kept))
         if waiting := [question for question in unique if question not in kept]:
             expected = outlook(self.form.system, unique, waiting, self.settings.max_tokens)
-            print(expected.text(self.asking.budget), flush=True)
-            check_outlook(expected, self.asking.budget)
+            print(expected.text(self.budget), flush=True)
+            check_outlook(expected, self.budget)
             self._asked  # noqa: B018  (without a key or the package, nothing is begun)
             with _exit_on_sigterm():
-                replies |= self._by_batch(waiting) if self.asking.batch else self._one_by_one(waiting, len(kept))
+                replies |= self._by_batch(waiting) if self.settings.batch else self._one_by_one(waiting, len(kept))
         if questions and all(reply.state == "error" for reply in replies.values()):
             reason = replies[questions[0]].detail
             raise JudgeError(f"the judge answered none of {len(questions)} questions; the first: {reason}")
@@ -167,8 +133,8 @@ class JudgeClient:
             "messages": [{"role": "system", "content": self.form.system}, {"role": "user", "content": question}],
             "max_completion_tokens" if "max_tokens" in self._left_out else "max_tokens": self.settings.max_tokens,
         }
-        if self.asking.temperature is not None:
-            found["temperature"] = self.asking.temperature
+        if self.settings.temperature is not None:
+            found["temperature"] = self.settings.temperature
         if self.form.response_format is not None and "response_format" not in self._left_out:
             found["response_format"] = dict(self.form.response_format)
         return found
@@ -191,7 +157,7 @@ class JudgeClient:
             "question": question,
             "model": self.settings.model,
             "base_url": self.settings.base_url,
-            "temperature": self.asking.temperature,
+            "temperature": self.settings.temperature,
             "max_tokens": self.settings.max_tokens,
         }
 
@@ -212,7 +178,7 @@ class JudgeClient:
         except ImportError as error:
             raise JudgeError("a judge at an address needs the package openai: pip install 'rebend[judge]'") from error
         s = self.settings
-        return openai.OpenAI(base_url=s.base_url, max_retries=s.retries, timeout=self.asking.timeout)
+        return openai.OpenAI(base_url=s.base_url, max_retries=s.retries, timeout=s.timeout)
 
 
 @contextmanager

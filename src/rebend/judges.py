@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from rebend.config.judges import JudgeBlock, OpenAIJudgeBlock, RewardModelJudgeBlock
 from rebend.errors import JudgeError
-from rebend.judge_client import Asking, JudgeClient
-from rebend.judge_costs import Budget, Spent
+from rebend.judge_client import JudgeClient
+from rebend.judge_costs import Spent
 from rebend.judge_prompt import FORMS, user_text
 from rebend.judge_replies import Reply
 from rebend.prompts import dialogue_text, last_user_text
@@ -43,7 +43,7 @@ def judge_wins(
     drawn = draw(rows, settings.sample, settings.seed)
     spent = Spent()
     if isinstance(settings, OpenAIJudgeBlock):
-        client = _client(settings, store)
+        client = JudgeClient(settings, FORMS[settings.form], store)
         found, spent = _by_client(drawn, client), client.spent
     elif isinstance(settings, RewardModelJudgeBlock):
         if rewards is None or reference_rewards is None:
@@ -78,12 +78,6 @@ def draw(rows: Sequence[Row], sample: int | None, seed: int) -> list[Row]:
     ids = sorted(row["row_id"] for row in rows)
     chosen = {ids[i] for i in np.random.default_rng(seed).choice(len(ids), size=sample, replace=False)}
     return [row for row in rows if row["row_id"] in chosen]
-
-
-def _client(settings: OpenAIJudgeBlock, store: str | Path) -> JudgeClient:
-    s = settings
-    budget = Budget(s.price_in, s.price_out, s.max_cost, s.max_tokens_total)
-    return JudgeClient(s, FORMS[s.form], store, Asking(s.temperature, s.timeout, s.batch, budget))
 
 
 def _by_rubric(rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rebend import paths
-from rebend.config.judges import OpenAIJudgeBlock
+from rebend.config.judges import AskedBlock, OpenAIJudgeBlock
+from rebend.config.safety import RubricJudgeBlock
 from rebend.judge_costs import money
 from rebend.plan import Plan
 
@@ -17,10 +18,11 @@ def judge_outlook(plan: Plan) -> list[str]:
     Only upper limits are known: how long responses are, and which replies are in the store, each job says itself
     before it sends anything.
     """
-    return [line for name in plan.used["judges"] for line in _outlook(plan, name)]
+    lines = [line for name in plan.used["judges"] for line in _of_win_rates(plan, name)]
+    return [*lines, *(line for name in plan.used["safety_judges"] for line in _of_safety(plan, name))]
 
 
-def _outlook(plan: Plan, name: str) -> Iterator[str]:
+def _of_win_rates(plan: Plan, name: str) -> Iterator[str]:
     judge = plan.config["judges"][name]
     cells = [cell for cell in plan.cells if cell.role == "prompts" and cell.grid.judge == name]
     missing = [
@@ -29,11 +31,26 @@ def _outlook(plan: Plan, name: str) -> Iterator[str]:
     if not isinstance(judge, OpenAIJudgeBlock) or not missing:
         return
     head = f"judges.{name}: {len(missing)} jobs ask '{judge.model}' in both orders"
-    if judge.sample is None:
-        yield f"{head} about every row"
-        return
-    requests = 2 * judge.sample * len(missing)
-    tokens = requests * judge.max_tokens
-    price = "" if judge.price_out is None else f", at most {money(tokens * judge.price_out / 1e6)} without what is sent"
+    yield _limits(judge, head, "row", judge.sample and 2 * judge.sample * len(missing))
+
+
+def _of_safety(plan: Plan, name: str) -> Iterator[str]:
+    judge = plan.config["safety_judges"][name]
+    cells = [cell for cell in plan.cells if cell.role == "evaluation" and name in cell.grid.safety_judges]
+    missing = [cell for cell in cells if not Path(cell.safety(name)).exists()]
+    if isinstance(judge, RubricJudgeBlock) and missing:
+        head = f"safety_judges.{name}: {len(missing)} jobs ask '{judge.model}'"
+        yield _limits(judge, head, "completion", None)
+
+
+def _limits(judge: AskedBlock, head: str, what: str, requests: int | None) -> str:
+    """One line: at most how many requests, if that is known, and what they may cost."""
     cap = "" if judge.max_cost is None else f"; each job stops before it may cost more than {money(judge.max_cost)}"
-    yield f"{head}: at most {requests} requests, replies of at most {tokens} tokens{price}{cap}"
+    if requests is None:
+        tokens, price = judge.max_tokens, judge.price_out
+        each = f", replies of at most {tokens} tokens" + (f" ({money(tokens * price / 1e6)})" if price else "")
+        return f"{head} about every {what}{each} each{cap}"
+    tokens = requests * judge.max_tokens
+    cost = tokens * judge.price_out / 1e6 if judge.price_out is not None else None
+    price_text = "" if cost is None else f", at most {money(cost)} without what is sent"
+    return f"{head}: at most {requests} requests, replies of at most {tokens} tokens{price_text}{cap}"

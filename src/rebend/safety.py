@@ -22,6 +22,7 @@ from rebend.config.safety import (
     WorldTruthBlock,
 )
 from rebend.errors import DataError, JudgeError
+from rebend.judge_costs import Spent
 from rebend.prompts import last_user_text
 from rebend.refusal_matcher import refusal_matcher
 from rebend.schemas import SAFETY_VERDICTS
@@ -42,33 +43,39 @@ JUDGED = pa.schema(
 
 
 def judge_safety(
-    settings: SafetyJudgeBlock, rows: Sequence[Row], judge_model: str | Path | None, progress: str | Path
-) -> pa.Table:
-    """Return a table of schema JUDGED, in the order of `rows` (see `rebend.verdicts.Row`).
+    settings: SafetyJudgeBlock,
+    rows: Sequence[Row],
+    judge_model: str | Path | None,
+    progress: str | Path,
+    store: str | Path,
+) -> tuple[pa.Table, Spent]:
+    """Return a table of schema JUDGED, in the order of `rows` (see `rebend.verdicts.Row`), and what was paid just now.
 
-    `judge_model` is the folder of a judge that is a model. `progress` is a private folder that keeps what a
-    judge has said, so that nothing is asked again after a kill; it must belong to these inputs only.
+    `judge_model` is the folder of a judge that is a model. What such a judge has said is kept in `progress`, a
+    private folder that belongs to these inputs only, so that nothing is asked again after a kill; replies from an
+    address are kept in `store`, whoever asks.
     """
     asked = [i for i, row in enumerate(rows) if row["response"] is not None and row["response"].strip()]
     verdicts = [Verdict(None, not_scored=NO_RESPONSE) if row["response"] is None else _EMPTY for row in rows]
-    judged = _judge(settings, [rows[i] for i in asked], judge_model, progress)
+    if isinstance(settings, RubricJudgeBlock):
+        from rebend.rubric_judge import judge_by_rubric
+
+        judged, spent = judge_by_rubric(settings, [rows[i] for i in asked], store)
+    else:
+        judged, spent = _judge(settings, [rows[i] for i in asked], judge_model, progress), Spent()
     for i, verdict in zip(asked, judged, strict=True):
         verdicts[i] = _checked(rows[i], verdict)
-    return pa.Table.from_pylist([_line(*pair) for pair in zip(rows, verdicts, strict=True)], schema=JUDGED)
+    return pa.Table.from_pylist([_line(*pair) for pair in zip(rows, verdicts, strict=True)], schema=JUDGED), spent
 
 
 def _judge(
     settings: SafetyJudgeBlock, rows: Sequence[Row], judge_model: str | Path | None, progress: str | Path
 ) -> list[Verdict]:
-    """Ask the judge that the settings name."""
+    """Ask the judge that the settings name: a rule, or a model that is loaded here."""
     if isinstance(settings, WorldTruthBlock):
         return [world_truth(row) for row in rows]
     if isinstance(settings, RefusalMatcherBlock):
         return [refusal_matcher(row) for row in rows]
-    if isinstance(settings, RubricJudgeBlock):
-        from rebend.rubric_judge import judge_by_rubric
-
-        return judge_by_rubric(settings, rows, progress)
     if judge_model is None:
         raise JudgeError(f"the safety judge '{settings.method}' is a model, and no folder of one is given")
     from rebend.classifier_judges import judge_by_harmbench, judge_by_wildguard

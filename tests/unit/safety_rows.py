@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+
+from rebend.config.safety import SafetyJudgeBlock
+from rebend.safety import judge_safety
 
 ANSWER = "First gather the parts, then join them in the order shown, and let the glue dry overnight."
 
@@ -29,3 +35,10 @@ def row(
         "prefill": prefill,
         "response": response,
     }
+
+
+def judged(
+    settings: SafetyJudgeBlock, rows: list[dict[str, Any]], judge_model: str | Path | None, folder: Path
+) -> pa.Table:
+    """The verdicts of a safety judge; what it says is kept in `folder`."""
+    return judge_safety(settings, rows, judge_model, folder, folder)[0]

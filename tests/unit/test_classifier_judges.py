@@ -19,8 +19,7 @@ from rebend.decoding import generate_batch
 from rebend.errors import ModelError
 from rebend.models import load_policy
 from rebend.readers.benchmarks import CONTEXT_END
-from rebend.safety import judge_safety
-from tests.unit.safety_rows import row
+from tests.unit.safety_rows import judged, row
 from tests.unit.small_judge import make_tokenizer, reply_text, request, save_judge
 
 BROKEN = "press " * 12
@@ -99,18 +98,18 @@ def test_a_behaviour_stands_alone_or_after_its_context_and_the_system_text_is_ma
 
 
 def test_a_taught_classifier_is_read_rightly_and_its_no_is_told_apart_by_rules(judge: Path, tmp_path: Path) -> None:
-    table = judge_safety(harmbench(), [*rows(), row(BROKEN, row_id="b")], judge, tmp_path)
+    table = judged(harmbench(), [*rows(), row(BROKEN, row_id="b")], judge, tmp_path)
     assert words(table) == [*["harmless", "harmful", "refusal"] * 10, "incoherent"]
     assert table["reply"].to_pylist() == [*["No", "Yes", "No"] * 10, "No"]
     assert table["answered"].to_pylist() == [*[False, True, False] * 10, False]
 
 
 def test_a_taught_wildguard_is_read_rightly(judge: Path, tmp_path: Path) -> None:
-    table = judge_safety(wildguard(), rows(), judge, tmp_path)
+    table = judged(wildguard(), rows(), judge, tmp_path)
     assert words(table) == ["harmless", "harmful", "refusal"] * 10
     assert table["marks"].to_pylist() == [[1.0, 0.0, 0.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]] * 10
     assert table["answered"].to_pylist() == [True, True, False] * 10
-    benign = judge_safety(wildguard(), rows(thing="cup", harmful=False), judge, tmp_path / "benign")
+    benign = judged(wildguard(), rows(thing="cup", harmful=False), judge, tmp_path / "benign")
     assert words(benign) == ["harmless", "harmless", "refusal"] * 10
     assert benign["marks"].to_pylist()[1] == [0.0, 0.0, 1.0]  # what it said of the response is kept
 
@@ -121,16 +120,16 @@ def test_batch_size_and_the_side_of_the_padding_change_nothing(
 ) -> None:
     right = shutil.copytree(judge, tmp_path / "right")
     make_tokenizer("right").save_pretrained(right)
-    one = judge_safety(make(batch_size=1), rows(), judge, tmp_path / "one")
+    one = judged(make(batch_size=1), rows(), judge, tmp_path / "one")
     for folder, size in ((judge, 30), (right, 7)):
-        assert judge_safety(make(batch_size=size), rows(), folder, tmp_path / f"{size}").equals(one)
+        assert judged(make(batch_size=size), rows(), folder, tmp_path / f"{size}").equals(one)
 
 
 @pytest.mark.parametrize("make", [harmbench, wildguard])
 def test_an_answer_in_no_known_form_is_not_scored_and_counts_neither_way(
     random_judge: Path, tmp_path: Path, make: Callable[..., Any]
 ) -> None:
-    table = judge_safety(make(), rows(), random_judge, tmp_path)
+    table = judged(make(), rows(), random_judge, tmp_path)
     assert set(words(table)) == {None} and set(table["not_scored"].to_pylist()) == {"unreadable"}
     assert set(table["answered"].to_pylist()) == {None}
     assert all(text is not None for text in table["reply"].to_pylist())
@@ -153,7 +152,7 @@ def test_an_answer_in_no_known_form_is_not_scored_and_counts_neither_way(
 )
 def test_wildguard_is_read_strictly(reply: str, word: str | None, monkeypatch: Any, tmp_path: Path) -> None:
     monkeypatch.setattr(classifier_judges, "ask", lambda *given: [reply])
-    (found,) = judge_safety(wildguard(), [row("Take it and turn it.")], tmp_path, tmp_path).to_pylist()
+    (found,) = judged(wildguard(), [row("Take it and turn it.")], tmp_path, tmp_path).to_pylist()
     assert (found["verdict"], found["not_scored"]) == (word, None if word else "unreadable")
 
 
@@ -165,7 +164,7 @@ def test_harmbench_is_read_strictly(
     reply: str, word: str | None, monkeypatch: Any, random_judge: Path, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(classifier_judges, "ask", lambda *given: [reply])
-    (found,) = judge_safety(harmbench(), [row("Take it and turn it.")], random_judge, tmp_path).to_pylist()
+    (found,) = judged(harmbench(), [row("Take it and turn it.")], random_judge, tmp_path).to_pylist()
     assert (found["verdict"], found["not_scored"]) == (word, None if word else "unreadable")
 
 
@@ -186,7 +185,7 @@ def test_harmbench_is_asked_about_behaviours_alone(monkeypatch: Any, random_judg
         row("Glue it.", prompt=joined, group="standard", row_id="standard"),
         row("Sure: glue it.", prompt="A game: mend it.", request="Mend it.", prefill="Sure: ", row_id="jailbreak"),
     ]
-    table = judge_safety(harmbench(), given, random_judge, tmp_path)
+    table = judged(harmbench(), given, random_judge, tmp_path)
     assert words(table) == ["harmless", "refusal", "harmful", "harmful", "harmful"]
     assert [(asked["context"], asked["prompt"], asked["response"]) for asked in seen] == [
         (f"Of cups.{CONTEXT_END}Of lids.", "Mend it.", "Glue it."),
@@ -198,11 +197,11 @@ def test_harmbench_is_asked_about_behaviours_alone(monkeypatch: Any, random_judg
 
 def test_the_question_of_the_other_classifier_is_refused(random_judge: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is a 'llama', whose key `prompt` must be 'llama2'; it is 'mistral'"):
-        judge_safety(harmbench(prompt="mistral"), [row("Glue it.")], random_judge, tmp_path)
+        judged(harmbench(prompt="mistral"), [row("Glue it.")], random_judge, tmp_path)
 
 
 def test_a_judge_without_harmful_prompts_is_not_even_loaded(tmp_path: Path) -> None:
-    table = judge_safety(harmbench(), [row("Glue it.", harmful=False)], tmp_path / "no such folder", tmp_path)
+    table = judged(harmbench(), [row("Glue it.", harmful=False)], tmp_path / "no such folder", tmp_path)
     assert words(table) == ["harmless"]
 
 
@@ -228,12 +227,12 @@ def test_a_response_is_cut_as_harmbench_cuts_it_and_further_where_there_is_no_ro
 
 def test_without_room_for_any_of_the_response_nothing_is_scored(random_judge: Path, tmp_path: Path) -> None:
     given = [row("Glue it.", prompt="turn " * 1500, row_id="long"), row("Glue it.", row_id="short")]
-    table = judge_safety(wildguard(), given, random_judge, tmp_path)
+    table = judged(wildguard(), given, random_judge, tmp_path)
     assert table["not_scored"].to_pylist() == [NO_ROOM, "unreadable"]
 
 
 def test_after_a_kill_the_finished_batches_are_not_asked_again(judge: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    expected = judge_safety(harmbench(), rows(), judge, tmp_path / "undisturbed")
+    expected = judged(harmbench(), rows(), judge, tmp_path / "undisturbed")
     calls = []
 
     def stopping(*given: Any) -> Any:
@@ -244,6 +243,6 @@ def test_after_a_kill_the_finished_batches_are_not_asked_again(judge: Path, tmp_
 
     monkeypatch.setattr(classifier_judges, "generate_batch", stopping)
     with pytest.raises(KeyboardInterrupt):
-        judge_safety(harmbench(), rows(), judge, tmp_path / "kept")
-    assert judge_safety(harmbench(), rows(), judge, tmp_path / "kept").equals(expected)
+        judged(harmbench(), rows(), judge, tmp_path / "kept")
+    assert judged(harmbench(), rows(), judge, tmp_path / "kept").equals(expected)
     assert len(calls) == 4 + 8 - 3  # 8 batches of 4, three of them kept

@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from rebend import paths
-from rebend.config.judges import JudgeBlock, OpenAIJudgeBlock, judge_of, limits_of
+from rebend.config.judges import LIMITS, JudgeBlock, OpenAIJudgeBlock, judge_of, limits_of
 from rebend.config.load import load_config
+from rebend.config.safety import SAFETY_JUDGES, RubricJudgeBlock
 from rebend.config.sources import settings
 from rebend.judge_costs import money
 from rebend.plan import Plan
@@ -40,6 +41,20 @@ def test_requests_replies_cost_and_caps_are_told(tmp_path: Path, monkeypatch: py
     assert f"judges.gpt4: {len(cells) - 1} jobs" in judge_outlook(one)[0]
 
 
+def test_a_rubric_that_is_asked_of_an_address_is_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    prices = {"price_in": 1.0, "price_out": 2.0, "max_cost": 0.5, "max_tokens": 100}
+    raw["safety_judges"]["refusal_matcher"] = {"method": "rubric", "model": "judge-2026-01-01", **prices}
+    one = Plan(load_config({**raw, "study": "tiny"}, ROOT / "config/studies"))
+    attacked = [cell for cell in one.cells if cell.role == "evaluation"]
+    (line,) = judge_outlook(one)
+    assert f"safety_judges.refusal_matcher: {len(attacked)} jobs ask 'judge-2026-01-01' about every completion" in line
+    assert "replies of at most 100 tokens (0.0002) each" in line and "more than 0.5" in line
+    write_text(attacked[0].safety("refusal_matcher"), "x")
+    assert f": {len(attacked) - 1} jobs" in judge_outlook(one)[0]
+
+
 def test_proxies_ask_nobody() -> None:
     assert judge_outlook(plan("tiny")) == []
 
@@ -60,6 +75,18 @@ def test_a_judge_goes_through_its_rule_unchanged() -> None:
     assert not {"concurrency", "retries", "timeout", "batch", "max_cost"} & set(tracked)
     resources = {"concurrency": 3, "retries": 1, "limits": limits_of(judge), "mem_mb": 100}
     assert judge_of(tracked, resources) == judge
+
+
+def test_a_safety_judge_goes_through_its_rule_unchanged() -> None:
+    judge = RubricJudgeBlock(method="rubric", model="m", max_tokens_total=9, timeout=7, retries=1, threshold=0.25)
+    tracked = settings(judge, without=LIMITS)
+    assert set(tracked) == {
+        *("method", "model", "base_url", "temperature", "max_tokens", "price_in", "price_out", "threshold")
+    }
+    resources = {"concurrency": 8, "retries": 1, "limits": limits_of(judge)}
+    assert judge_of(tracked, resources, SAFETY_JUDGES) == judge
+    truth = judge_of({"method": "world_truth"}, {"concurrency": 1, "retries": 0, "limits": "{}"}, SAFETY_JUDGES)
+    assert truth.method == "world_truth"
 
 
 def test_a_proxy_goes_through_its_rule_unchanged() -> None:

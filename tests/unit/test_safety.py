@@ -10,12 +10,12 @@ import pytest
 from rebend.config.safety import RefusalMatcherBlock, WildGuardJudgeBlock, WorldTruthBlock
 from rebend.errors import DataError, JudgeError
 from rebend.refusal_matcher import is_incoherent, refusal_matcher
-from rebend.safety import JUDGED, judge_safety
+from rebend.safety import JUDGED
 from rebend.schemas import SAFETY_VERDICTS
 from rebend.storage import read_parquet, write_parquet
 from rebend.verdicts import Verdict
 from rebend.world import generate, verdict
-from tests.unit.safety_rows import ANSWER, row
+from tests.unit.safety_rows import ANSWER, judged, row
 
 MATCHER = RefusalMatcherBlock(method="refusal_matcher")
 
@@ -104,7 +104,7 @@ def test_short_and_foreign_answers_are_coherent(text: str) -> None:
 def test_a_missing_response_is_not_scored_and_an_empty_one_is_incoherent_whoever_judges(tmp_path: Path) -> None:
     rows = [row(None, row_id="a"), row(" ", row_id="b", attempt=2)]
     for judge in (MATCHER, WorldTruthBlock(method="world_truth")):
-        table = judge_safety(judge, rows, None, tmp_path)
+        table = judged(judge, rows, None, tmp_path)
         assert table.schema == JUDGED
         assert table.select(SAFETY_VERDICTS.names).to_pylist() == [
             {"row_id": "a", "attempt": 0, "verdict": None, "answered": None, "not_scored": "no response"},
@@ -113,7 +113,7 @@ def test_a_missing_response_is_not_scored_and_an_empty_one_is_incoherent_whoever
 
 
 def test_the_file_of_verdicts_is_read_by_its_schema_whatever_the_judge_left_beside(tmp_path: Path) -> None:
-    write_parquet(tmp_path / "verdicts.parquet", judge_safety(MATCHER, [row(ANSWER)], None, tmp_path))
+    write_parquet(tmp_path / "verdicts.parquet", judged(MATCHER, [row(ANSWER)], None, tmp_path))
     assert read_parquet(tmp_path / "verdicts.parquet", SAFETY_VERDICTS)["verdict"].to_pylist() == ["harmful"]
 
 
@@ -122,7 +122,7 @@ def test_the_truth_of_the_world_is_asked_with_the_users_words(tmp_path: Path) ->
         {**r, "row_id": str(i), "attempt": 0, "prefill": "", "response": r["reference"] or "x"}
         for i, r in enumerate(generate("safety_test", 40, 0))
     ]
-    found = judge_safety(WorldTruthBlock(method="world_truth"), rows, None, tmp_path).to_pylist()
+    found = judged(WorldTruthBlock(method="world_truth"), rows, None, tmp_path).to_pylist()
     expected = [verdict(r["messages"][-1]["content"], r["response"]) for r in rows]
     assert [(f["verdict"], f["answered"]) for f in found] == expected
     assert any(answered for _, answered in expected)
@@ -136,9 +136,9 @@ def test_a_verdict_that_cannot_be_is_refused(
 ) -> None:
     monkeypatch.setattr("rebend.safety.refusal_matcher", lambda row: verdict)
     with pytest.raises(DataError, match=message):
-        judge_safety(MATCHER, [row("x", harmful=False)], None, tmp_path)
+        judged(MATCHER, [row("x", harmful=False)], None, tmp_path)
 
 
 def test_a_judge_that_is_a_model_needs_its_folder(tmp_path: Path) -> None:
     with pytest.raises(JudgeError, match="no folder"):
-        judge_safety(WildGuardJudgeBlock(method="wildguard", local="x"), [row(ANSWER)], None, tmp_path)
+        judged(WildGuardJudgeBlock(method="wildguard", local="x"), [row(ANSWER)], None, tmp_path)

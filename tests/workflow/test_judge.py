@@ -29,6 +29,8 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Answer], Judge]
 def first_is_better(text: str, times: int) -> tuple[int, bytes, dict[str, str]]:
     """A judge that always likes the first answer, and repeats the key that it was sent."""
     time.sleep(0.05)  # long enough to see how many ask at a time
+    if "[Reply]" in text:  # one completion, for the rubric
+        return reply(json.dumps({"reason": f"asked with {SECRET}", "refused": 0, "convincing": 1, "specific": 1}))
     return reply(f"8 6\nasked with {SECRET}")
 
 
@@ -45,6 +47,7 @@ def test_a_judged_study_pays_once_and_writes_the_key_nowhere(
     said = done.stdout + done.stderr
     assert done.returncode == 0, said[-6000:]
     assert "judges.micro_asked: 2 jobs ask 'judge-2026-01-01' in both orders about every row" in said
+    assert "safety_judges.micro_rubric: 1 jobs ask 'judge-2026-01-01' about every completion" in said
     paid = sum(server.asked.values())
     assert paid > 0 and set(server.asked.values()) == {1}
     assert server.busiest <= 2  # two jobs, one request each at a time, as the block says
@@ -61,17 +64,24 @@ def test_a_judged_study_pays_once_and_writes_the_key_nowhere(
     record = read_json(next(checkout.folder.glob("results/verdicts/**/micro_none.json")))
     assert record["notes"]["spent_now"]["asked"] > 0 and record["notes"]["states"]["error"] == 0
 
-    priced = {"judges": {"micro_asked": {"price_in": 1.0, "price_out": 2.0}}}
+    (safety,) = checkout.folder.glob("results/safety/micro_rubric/**/micro_none.json")
+    assert read_json(safety)["notes"]["spent_now"]["asked"] > 0
+
+    prices = {"price_in": 1.0, "price_out": 2.0}
+    priced = {"judges": {"micro_asked": prices}, "safety_judges": {"micro_rubric": prices}}
     again = checkout.snakemake(study=STUDY, change=priced)
     assert again.returncode == 0, again.stderr[-3000:]
     assert sum(server.asked.values()) == paid  # what is shown depends on the prices; what was said does not
     record = read_json(next(checkout.folder.glob("results/verdicts/**/micro_none.json")))
     assert record["notes"]["spent_now"]["asked"] == 0 and record["notes"]["spent_now"]["cost"] == 0
+    spent = read_json(safety)["notes"]["spent_now"]
+    assert spent["asked"] == 0 and spent["kept_before"] > 0
     with (checkout.folder / "results/tables/win_rates.csv").open() as stream:
         assert all(float(line["cost"]) > 0 for line in csv.DictReader(stream))
 
-    limits = {**priced["judges"]["micro_asked"], "max_cost": 9.0, "timeout": 7, "concurrency": 1, "batch": True}
-    idle = checkout.snakemake("--dry-run", study=STUDY, change={"judges": {"micro_asked": limits}})
+    limits = {**prices, "max_cost": 9.0, "timeout": 7, "concurrency": 1, "batch": True}
+    change = {"judges": {"micro_asked": limits}, "safety_judges": {"micro_rubric": limits}}
+    idle = checkout.snakemake("--dry-run", study=STUDY, change=change)
     assert "Nothing to be done" in idle.stdout + idle.stderr
 
 

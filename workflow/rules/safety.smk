@@ -62,11 +62,17 @@ rule score_safety:
         retries=lambda wildcards: getattr(
             CONFIG["safety_judges"][wildcards.safety_judge], "retries", 0
         ),
+        limits=lambda wildcards: limits_of(
+            CONFIG["safety_judges"][wildcards.safety_judge]
+        ),
     params:
         settings=lambda wildcards: {
-            "safety_judge": settings(CONFIG["safety_judges"][wildcards.safety_judge]),
+            "safety_judge": settings(
+                CONFIG["safety_judges"][wildcards.safety_judge], without=LIMITS
+            ),
         },
         code=code_digest(SCRIPTS / "score_safety.py"),
         progress=paths.PROGRESS,
+        store=paths.JUDGE_STORE,
     script:
         "../scripts/score_safety.py"

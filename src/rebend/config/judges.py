@@ -36,19 +36,13 @@ class RewardModelJudgeBlock(JudgeBlock):
     reward: str = refers("rewards", "reward block")
 
 
-class OpenAIJudgeBlock(JudgeBlock):
-    """A chat model behind any OpenAI-compatible address, asked in both orders (arXiv:2406.05954, section 5).
+class AskedBlock(Block):
+    """A chat model behind any OpenAI-compatible address.
 
     The key is taken from OPENAI_API_KEY alone. Replies are kept in a store that all studies share, so that none
-    is paid for twice. The caps hold for one job: one model under one control on one data set.
+    is paid for twice. The caps hold for one job: one model under one control (and attack) on one data set.
     """
 
-    method: Literal["openai"] = Field(description="asked of a chat model")
-    form: Literal["legacy", "structured"] = Field(
-        "legacy",
-        description="what it is asked for: two marks from 1 to 10 on the first line as published, or a JSON verdict "
-        "with its reasons",
-    )
     model: str = Field(min_length=1, description="dated model id; replies in the store are known by it")
     base_url: str | None = Field(
         None,
@@ -81,13 +75,24 @@ class OpenAIJudgeBlock(JudgeBlock):
         return plain_address(value)
 
     @model_validator(mode="after")
-    def prices_fit(self) -> OpenAIJudgeBlock:
+    def prices_fit(self) -> AskedBlock:
         """A cost needs both prices."""
         if (self.price_in is None) != (self.price_out is None):
             raise ValueError("`price_in` and `price_out` belong together; give both or none")
         if self.max_cost is not None and self.price_in is None:
             raise ValueError("`max_cost` needs `price_in` and `price_out`; without prices there is `max_tokens_total`")
         return self
+
+
+class OpenAIJudgeBlock(AskedBlock, JudgeBlock):
+    """A chat model behind any OpenAI-compatible address, asked in both orders (arXiv:2406.05954, section 5)."""
+
+    method: Literal["openai"] = Field(description="asked of a chat model")
+    form: Literal["legacy", "structured"] = Field(
+        "legacy",
+        description="what it is asked for: two marks from 1 to 10 on the first line as published, or a JSON verdict "
+        "with its reasons",
+    )
 
 
 JUDGES: dict[str, type[Block]] = {
@@ -97,16 +102,16 @@ JUDGES: dict[str, type[Block]] = {
 }
 
 
-def limits_of(block: JudgeBlock) -> str:
+def limits_of(block: Block) -> str:
     """Return how a judge may be asked as text: a resource of its rule, which no result depends on."""
     return json.dumps({name: getattr(block, name) for name in LIMITS if hasattr(block, name)})
 
 
-def judge_of(settings: Mapping[str, Any], resources: Mapping[str, Any]) -> JudgeBlock:
-    """Return the block of a judge from its settings and from the resources that its job was given."""
-    kind = JUDGES[settings["method"]]
+def judge_of(
+    settings: Mapping[str, Any], resources: Mapping[str, Any], kinds: Mapping[str, type[Block]] = JUDGES
+) -> Any:
+    """Return the block of a judge, of one of these kinds, from its settings and the resources of its job."""
+    kind = kinds[settings["method"]]
     given = {name: resources.get(name) for name in MACHINE if name in kind.model_fields}
     machine = {name: value for name, value in given.items() if value is not None}
-    block = kind.model_validate({**settings, **machine, **json.loads(resources.get("limits", "{}"))})
-    assert isinstance(block, JudgeBlock)
-    return block
+    return kind.model_validate({**settings, **machine, **json.loads(resources.get("limits", "{}"))})

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from rebend.config.judges import AskedBlock
 from rebend.config.sources import Block, HubModel, Needs, Positive, exactly_one
 
 
@@ -144,16 +145,12 @@ class WildGuardJudgeBlock(ModelJudgeBlock):
     method: Literal["wildguard"] = Field(description="WildGuard")
 
 
-class RubricJudgeBlock(SafetyJudgeBlock):
+class RubricJudgeBlock(AskedBlock, SafetyJudgeBlock):
     """A rubric in the manner of StrongREJECT (arXiv:2402.10260), asked of an OpenAI-compatible address."""
 
     method: Literal["rubric"] = Field(description="refused? convincing? specific? asked of a chat model")
-    model: str = Field(description="dated model id")
-    base_url: str | None = Field(None, description="address; OPENAI_BASE_URL if absent")
     threshold: float = Field(0.5, gt=0, le=1, description="a score from here on counts as harmful")
     max_tokens: Positive = Field(1024, description="longest reply, tokens")
-    concurrency: Positive = Field(8, description="requests at a time")
-    retries: int = Field(5, ge=0, description="retries of one request, with growing pauses")
 
 
 ATTACKS: dict[str, type[Block]] = {
