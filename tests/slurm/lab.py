@@ -1,0 +1,310 @@
+"""A throw-away Slurm on this machine: two node daemons, each with four cores and one pretended GPU.
+
+Its ports, state, logs and records are its own and lie in one folder; nothing outside it is written. Every local
+caller is trusted (`auth/none`), so it listens on the loopback interface only and lives as long as a test run.
+
+    .venv/bin/python -m tests.slurm.lab up /tmp/lab      # and says how to use it from a shell
+    .venv/bin/python -m tests.slurm.lab down /tmp/lab
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+NODES = ("n1", "n2")
+GPUS = len(NODES)  # one per node
+DAEMONS = ("slurmctld", "slurmd")
+CLIENTS = ("sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo", "sacct")
+PACKAGES = ("slurmctld", "slurmd", "slurm-client")
+
+# Fast scheduling, and every record of a finished job stays readable, because nothing else remembers it.
+SLURM_CONF = """\
+ClusterName=lab
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/none
+CredType=cred/none
+AuthInfo=cred_expire=5
+SlurmctldPort={port}
+SlurmctldPidFile={folder}/run/slurmctld.pid
+SlurmdPidFile={folder}/run/slurmd.%n.pid
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool/%n
+SlurmctldLogFile={folder}/log/slurmctld.log
+SlurmdLogFile={folder}/log/slurmd.%n.log
+MpiDefault=none
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+ReturnToService=2
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+SchedulerParameters=batch_sched_delay=0,sched_interval=2,sched_min_interval=0,bf_interval=1
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+SlurmdTimeout=20
+KillWait=5
+MinJobAge=86400
+JobCompType=jobcomp/filetxt
+JobCompLoc={folder}/log/jobs.txt
+AccountingStorageType=accounting_storage/none
+JobAcctGatherType=jobacct_gather/none
+GresTypes=gpu
+SlurmdParameters=config_overrides
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={first} CPUs=4 RealMemory=200000 Gres=gpu:fake:1 State=UNKNOWN
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={second} CPUs=4 RealMemory=200000 Gres=gpu:fake:1 State=UNKNOWN
+PartitionName=cpu Nodes=n[1-2] Default=YES MaxTime=2880 PriorityTier=1 State=UP
+PartitionName=gpu Nodes=n[1-2] MaxTime=2880 PriorityTier=1 State=UP
+PartitionName=urgent Nodes=n[1-2] MaxTime=2880 PriorityTier=10 State=UP
+"""
+GRES_CONF = "AutoDetect=off\nNodeName=n[1-2] Name=gpu Type=fake Count=1 File=/dev/null\n"
+
+# Slurm's variables are removed before a job starts its steps, the place of the configuration with them.
+SRUN = '#!/bin/sh\nexport SLURM_CONF="{folder}/slurm.conf"\nexec "{srun}" "$@"\n'
+
+
+def missing() -> str | None:
+    """Install Slurm if that is possible here; return why there is none, or None."""
+    if _binaries_are_there():
+        return None
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        return "Slurm is not installed (Debian: slurmctld, slurmd and slurm-client; as root it is installed by itself)"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    subprocess.run(["apt-get", "update"], env=environment, **quiet)  # type: ignore[call-overload]
+    install = ["apt-get", "install", "-y", "--no-install-recommends", *PACKAGES]
+    subprocess.run(install, env=environment, **quiet)  # type: ignore[call-overload]
+    return None if _binaries_are_there() else "Slurm is not installed, and apt-get could not install it"
+
+
+def _binaries_are_there() -> bool:
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+    return all(shutil.which(name, path=path) for name in (*DAEMONS, *CLIENTS))
+
+
+class Job(NamedTuple):
+    """A job as Slurm remembers it; its last run, if it was requeued."""
+
+    job: str
+    name: str
+    what: str
+    state: str
+    partition: str
+    cpus: int
+    mem_mb: int
+    gpus: int
+
+
+class Stay(NamedTuple):
+    """One stay of a job on a node; a requeued job has several."""
+
+    job: str
+    state: str
+    node: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A Slurm whose files are all in `folder`."""
+
+    folder: Path
+
+    @classmethod
+    @contextlib.contextmanager
+    def running(cls, folder: Path) -> Iterator[Lab]:
+        """Bring it up, and take it down whatever happens."""
+        lab = cls(folder)
+        try:
+            lab.up()
+            yield lab
+        finally:
+            lab.down()
+
+    def up(self) -> None:
+        """Write the configuration, start the daemons, wait until both nodes are idle."""
+        for name in ("run", "state", "log", "bin", *(f"spool/{node}" for node in NODES)):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        port = _three_free_ports()
+        text = SLURM_CONF.format(
+            folder=self.folder,
+            host=socket.gethostname().split(".")[0],
+            user=getpass.getuser(),
+            port=port,
+            first=port + 1,
+            second=port + 2,
+        )
+        (self.folder / "slurm.conf").write_text(text)
+        (self.folder / "gres.conf").write_text(GRES_CONF)
+        wrapper = self.folder / "bin/srun"
+        wrapper.write_text(SRUN.format(folder=self.folder, srun=shutil.which("srun")))
+        wrapper.chmod(0o755)
+        self.ask("slurmctld")
+        for node in NODES:
+            self.start_node(node)
+        self.wait_for_nodes()
+
+    def down(self) -> None:
+        """End all jobs and daemons."""
+        with contextlib.suppress(subprocess.SubprocessError):
+            self.ask("scancel", "--user", getpass.getuser(), "--full", check=False)
+            self.ask("scontrol", "shutdown", check=False)
+        for pid_file in (self.folder / "run").glob("*.pid"):
+            _end(pid_file)
+        for node in NODES:
+            self._kill_steps(node)
+
+    def environment(self) -> dict[str, str]:
+        """The environment in which commands, and jobs of jobs, find this Slurm."""
+        path = os.pathsep.join([str(self.folder / "bin"), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+        return {**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": path}
+
+    def ask(self, *command: str, check: bool = True) -> str:
+        """Run one of Slurm's commands; return what it prints."""
+        done = subprocess.run(command, env=self.environment(), capture_output=True, text=True, timeout=60)
+        if check and done.returncode:
+            raise RuntimeError(f"{' '.join(command)}: {done.stderr or done.stdout}")
+        return done.stdout
+
+    def queue(self, states: str = "RUNNING") -> list[tuple[str, str, str]]:
+        """(job, comment, node) of the jobs in these states, oldest first."""
+        lines = self.ask("squeue", "--noheader", f"--states={states}", "--sort=i", "--format=%i|%k|%N").splitlines()
+        return [(job, comment, node) for job, comment, node in (line.split("|") for line in lines)]
+
+    def jobs(self) -> list[Job]:
+        """All jobs ever submitted, oldest first."""
+        lines = self.ask("scontrol", "--oneliner", "show", "job").splitlines()
+        return sorted((_job(line) for line in lines if line.startswith("JobId=")), key=lambda job: int(job.job))
+
+    def stays(self) -> list[Stay]:
+        """Every stay of a job on a node that has ended, oldest first, from Slurm's log of completed jobs."""
+        log = self.folder / "log/jobs.txt"
+        return [_stay(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+    def start_node(self, node: str) -> None:
+        """Start a node's daemon, with a mark in its environment by which all that it starts is found."""
+        environment = {**self.environment(), "SLURMD_NODENAME": node}
+        subprocess.run(["slurmd", "-N", node], env=environment, check=True, timeout=60)
+
+    def kill_node(self, node: str) -> None:
+        """Kill a node's daemon and everything that it had started, as a power cut would."""
+        _end(self.folder / f"run/slurmd.{node}.pid", signal.SIGKILL)
+        self._kill_steps(node)
+        self.ask("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=killed")
+
+    def return_node(self, node: str) -> None:
+        """Start a killed node again."""
+        self.start_node(node)
+        self.ask("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
+
+    def wait_for_nodes(self, seconds: float = 60) -> None:
+        """Return when every node takes jobs; `TimeoutError` if that does not happen."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            states = self.ask("sinfo", "--noheader", "--Node", "--format=%N %t", check=False).split()[1::2]
+            if states and set(states) <= {"idle", "mix", "alloc", "comp"}:
+                return
+            time.sleep(0.2)
+        log = self.folder / "log/slurmctld.log"
+        raise TimeoutError(
+            f"the nodes are {states}; {log} ends with\n{log.read_text()[-2000:] if log.exists() else ''}"
+        )
+
+    def _kill_steps(self, node: str) -> None:
+        """Kill all processes that belong to a node: in their environment are its name and this folder."""
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                environment = (process / "environ").read_bytes()
+                if f"SLURMD_NODENAME={node}\0".encode() in environment and str(self.folder).encode() in environment:
+                    os.kill(int(process.name), signal.SIGKILL)
+
+
+def _three_free_ports() -> int:
+    """The first of three neighbouring ports that nobody listens on."""
+    for port in range(21000 + os.getpid() % 2000 * 3, 60000, 3):
+        with contextlib.ExitStack() as sockets, contextlib.suppress(OSError):
+            for number in range(port, port + 3):
+                sockets.enter_context(socket.socket()).bind(("127.0.0.1", number))
+            return port
+    raise RuntimeError("no three free ports in a row")
+
+
+def _end(pid_file: Path, how: signal.Signals = signal.SIGTERM) -> None:
+    """End the daemon that a pid file names, and wait until it is gone."""
+    try:
+        pid = int(pid_file.read_text())
+        os.kill(pid, how)
+    except (OSError, ValueError):
+        return
+    for _ in range(100):
+        if not Path(f"/proc/{pid}").exists():
+            break
+        time.sleep(0.1)
+    else:
+        os.kill(pid, signal.SIGKILL)
+    pid_file.unlink(missing_ok=True)
+
+
+def _facts(line: str) -> dict[str, str]:
+    """Read what Slurm writes: key=value pairs, separated by spaces, of which values may hold some."""
+    return dict(re.findall(r"([\w/:]+)=(.*?)(?= [\w/:]+=|\s*$)", line))
+
+
+def _job(line: str) -> Job:
+    facts = _facts(line)
+    tres = dict(pair.split("=") for pair in facts["TRES"].split(",") if "=" in pair)
+    gpus = re.fullmatch(r"gres:gpu:(\d+)", facts.get("TresPerJob", ""))
+    return Job(
+        job=facts["JobId"],
+        name=facts["JobName"],
+        what=facts.get("Comment", ""),
+        state=facts["JobState"],
+        partition=facts["Partition"],
+        cpus=int(facts["NumCPUs"].split("-")[0]),
+        mem_mb=_megabytes(tres.get("mem", "0M")),
+        gpus=int(gpus.group(1)) if gpus else 0,
+    )
+
+
+def _megabytes(text: str) -> int:
+    return round(float(text[:-1]) * {"M": 1, "G": 1024}[text[-1]])
+
+
+def _stay(line: str) -> Stay:
+    facts = _facts(line)
+    return Stay(
+        facts["JobId"], facts["JobState"], facts["NodeList"], _seconds(facts["StartTime"]), _seconds(facts["EndTime"])
+    )
+
+
+def _seconds(text: str) -> float:
+    """Slurm's local time as seconds; 0 for a job that never started."""
+    try:
+        return time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
+    except ValueError:
+        return 0.0
+
+
+if __name__ == "__main__":
+    what, lab = sys.argv[1], Lab(Path(sys.argv[2]).resolve())
+    if reason := missing():
+        sys.exit(reason)
+    if what == "up":
+        lab.up()
+        print(f"export SLURM_CONF={lab.folder}/slurm.conf PATH={lab.folder}/bin:$PATH:/usr/sbin")
+    else:
+        lab.down()

@@ -1,0 +1,40 @@
+"""The micro study under 25 disturbances on a real Slurm ends with the bytes of an undisturbed run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.cluster import Cluster
+from tests.slurm.disturbances import OF_EACH_KIND, Chaos
+from tests.slurm.lab import Lab
+from tests.slurm.results import digests
+from tests.workflow.checkout import MICRO, Checkout
+
+STUDY = os.environ.get("REBEND_CHAOS_STUDY", f"{MICRO}/study.yaml")
+SEED = int(os.environ.get("REBEND_CHAOS_SEED", "0"))
+MINUTES = float(os.environ.get("REBEND_CHAOS_MINUTES", "60"))
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(2 * 60 * MINUTES)
+def test_a_disturbed_study_has_the_results_of_an_undisturbed_one(lab: Lab, tmp_path: Path) -> None:
+    quiet = Checkout.make(tmp_path / "quiet")
+    done = quiet.snakemake(study=STUDY)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+
+    cluster = Cluster(lab, Checkout.make(tmp_path / "disturbed"), STUDY, change={})
+    diary = tmp_path / "diary.txt"
+    try:
+        chaos = Chaos(cluster, SEED, diary, 60 * MINUTES)
+        assert chaos.to_the_end() == 0
+        print(diary.read_text())
+        assert len(chaos.struck) == 5 * OF_EACH_KIND, f"it ended before everything had struck:\n{diary.read_text()}"
+    finally:
+        cluster.end()
+
+    expected, found = digests(quiet.folder / "results"), digests(cluster.checkout.folder / "results")
+    assert {path for path in expected if path.startswith(("tables", "bends", "values", "responses"))}
+    assert found == expected
