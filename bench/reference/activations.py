@@ -70,7 +70,7 @@ def train(
     network: nn.Module, path: Path, held_out: Tensor, *, lr: float, batch_size: int, epochs: int, seed: int
 ) -> list[float]:
     """Train on all rows but those of the mask `held_out` `[N]`; return the held-out loss after each epoch."""
-    found = torch.load(path)
+    found = torch.load(path, weights_only=True)
     tensors = found["states"].float(), found["mask"], found["rewards"]
     rows = [TensorDataset(*(tensor[side] for tensor in tensors)) for side in (~held_out, held_out)]
     shuffled = torch.Generator().manual_seed(seed)

@@ -17,6 +17,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from rebend.config.blocks import EncoderBlock
 from rebend.errors import ModelError
+from rebend.models import only_weights
 from rebend.progress import progress
 
 
@@ -70,7 +71,10 @@ def load_encoder(path: str | Path | None, settings: EncoderBlock) -> Encoder:
     folder = package_folder(settings.package) if path is None else Path(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        model = AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=False, dtype=torch.float32)
+        with only_weights(folder):
+            model = AutoModel.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, dtype=torch.float32
+            )
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder}: holds no sentence encoder that can be loaded ({error})") from error
     if settings.pooling == "pooler" and getattr(model, "pooler", None) is None:

@@ -13,7 +13,7 @@ import sys
 import traceback
 from pathlib import Path
 from types import TracebackType
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 MARK = "[the key]"
 _NAMES = re.compile(r"(?:.*_)?(?:KEY|TOKEN|SECRET|PASSWORD)", re.IGNORECASE)
@@ -24,7 +24,7 @@ def known_keys() -> list[str]:
     """Return what must not be written anywhere, longest first.
 
     These are the environment's variables named `…KEY`, `…TOKEN`, `…SECRET` or `…PASSWORD`, and of every address there
-    (a server, a proxy) user and password, in the forms in which they are sent, and the query.
+    (a server, a proxy) user and password, in the forms in which they are sent, and what its query says.
     """
     found: set[str] = set()
     for name, value in os.environ.items():
@@ -62,7 +62,7 @@ def _of_address(value: str) -> set[str]:
         parts = urlsplit(value)
     except ValueError:
         return set()
-    found = {parts.query, unquote(parts.query)}
+    found = {part for pair in parse_qsl(parts.query) for part in (pair[1], quote(pair[1]))}
     if "@" in parts.netloc:
         pair = parts.netloc.rpartition("@")[0]
         plain = unquote(pair)

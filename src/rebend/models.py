@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -64,15 +66,38 @@ def load_policy(
     if chat and not tokenizer.chat_template:
         raise ModelError(f"{path}: the tokenizer has no chat template; name one with the model's key `chat_template`")
     device = device or best_device()
-    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "local_files_only": True, "trust_remote_code": False}
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "local_files_only": True}
     if bits < 16:
         options |= {"quantization_config": _quantization(bits, options["dtype"]), "device_map": {"": device}}
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(path, **options, **_attention(dtype, device))
-    except ValueError:  # an architecture without flash attention
-        model = AutoModelForCausalLM.from_pretrained(path, **options)
+    model: Any
+    with only_weights(path):
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                path, trust_remote_code=False, **options, **_attention(dtype, device)
+            )
+        except ValueError:  # an architecture without flash attention
+            model = AutoModelForCausalLM.from_pretrained(path, trust_remote_code=False, **options)
     model = (model if bits < 16 else model.to(device)).eval()
     return Policy(model, tokenizer, fingerprint(path))
+
+
+@contextmanager
+def only_weights(path: str | Path) -> Iterator[None]:
+    """Inside the block, a file of weights in `path` that holds anything else is a `ModelError`; none of it is run."""
+    try:
+        yield
+    except pickle.UnpicklingError:  # the library's own words are an advice to run it
+        raise ModelError(
+            f"{path}: a file of weights holds more than weights, or is damaged; nothing in it was run. "
+            "Take a repository with safetensors"
+        ) from None
+
+
+def why_not_loaded(path: str | Path, error: Exception) -> str:
+    """Return what is wrong with a folder that transformers cannot load, in one line."""
+    if "trust_remote_code" in str(error):
+        return f"{path}: needs Python code of its own repository, which is never run; transformers must know the model"
+    return f"{path}: {str(error).splitlines()[0]}"
 
 
 def _attention(dtype: str, device: torch.device) -> dict[str, str]:
@@ -96,7 +121,7 @@ def load_tokenizer(path: str | Path) -> Any:
             path, local_files_only=True, trust_remote_code=False, padding_side="left"
         )
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: has no tokenizer that can be loaded ({error})") from error
+        raise ModelError(f"{why_not_loaded(path, error)} (no tokenizer can be loaded)") from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -158,7 +183,7 @@ def check_checkpoint(path: str | Path, *, n_layers: int | None = None, chat: boo
     try:
         config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: has no config.json that can be read ({error})") from error
+        raise ModelError(f"{why_not_loaded(path, error)} (no config.json that can be read)") from error
     missing = [name for name in weight_names(path) if not (path / name).exists()]
     if missing:
         raise ModelError(f"{path}: weight files are missing: {', '.join(missing)}")

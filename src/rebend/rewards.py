@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, LlamaCo
 from rebend.batches import batches_by_length
 from rebend.config.rewards import RewardBlock, endpoint_of
 from rebend.errors import ModelError
-from rebend.models import best_device, load_tokenizer
+from rebend.models import best_device, load_tokenizer, only_weights
 from rebend.parts import Parts
 from rebend.progress import progress
 from rebend.prompts import Message, conversation_text
@@ -127,15 +127,16 @@ def load_reward(
     if kind is RegressionHead and config.model_type != "llama":
         raise ModelError(f"{path}: `head: regression_head` needs a Llama body; this is '{config.model_type}'")
     try:
-        model, found = kind.from_pretrained(
-            path,
-            config=config,
-            dtype=getattr(torch, settings.dtype),
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            ignore_mismatched_sizes=False,
-        )
+        with only_weights(path):
+            model, found = kind.from_pretrained(
+                path,
+                config=config,
+                dtype=getattr(torch, settings.dtype),
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=False,
+            )
     except (OSError, RuntimeError, ValueError) as error:
         raise ModelError(f"{path}: is no reward model that can be loaded ({error})") from error
     _check(path, model, tokenizer, sorted(found["missing_keys"]), settings)
