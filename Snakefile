@@ -6,6 +6,7 @@ from snakemake.logging import logger
 from snakemake.utils import min_version
 
 from rebend import paths
+from rebend.budget_work import PlannedJob
 from rebend.code_digest import code_digest
 from rebend.config.judges import LIMITS, limits_of
 from rebend.config.load import load_config
@@ -18,6 +19,7 @@ from rebend.plan import Plan, one_of, resources
 from rebend.planned import remember
 from rebend.preflight import check_before_jobs, check_gpus
 from rebend.preflight_assets import check_before_fetch
+from rebend.preflight_budget import check_budget, tell_budget
 from rebend.preflight_judges import judge_outlook
 from rebend.warm import start_server
 
@@ -30,6 +32,7 @@ configfile: "config/config.yaml"
 HOME = Path(workflow.basedir)
 SCRIPTS = HOME / "workflow/scripts"
 FETCHING = {"fetch", "fetch_asset"}  # they need neither judges' keys nor local files
+TARGETS = {"all", "fetch", "plan"}  # no work of their own
 try:
     CONFIG = load_config(config, HOME / "config/studies")
     PLAN = Plan(CONFIG)
@@ -71,6 +74,12 @@ rule all:
         "results/figures",
 
 
+# `snakemake plan` tells what `all` would take, and starts nothing (see `onstart`).
+rule plan:
+    input:
+        rules.all.input,
+
+
 include: "workflow/rules/assets.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/models.smk"
@@ -83,10 +92,27 @@ include: "workflow/rules/report.smk"
 
 
 onstart:
+    rules_to_run = {job.rule.name for job in workflow.dag.needrun_jobs()}
+    planned = [
+        PlannedJob(
+            job.rule.name,
+            job.params.get("settings", {}),
+            list(job.input),
+            list(job.output),
+            job.resources.get("gpu", 0),
+        )
+        for job in workflow.dag.needrun_jobs()
+        if job.rule.name not in TARGETS
+    ]
     try:
+        if "plan" in rules_to_run:
+            tell_budget(PLAN, planned, print)
+            raise SystemExit(0)
         refuse_orphans(Path.cwd())
-        rules = {job.rule.name for job in workflow.dag.needrun_jobs()}
-        (check_before_fetch if rules <= FETCHING else check_before_jobs)(PLAN)
+        (check_before_fetch if rules_to_run <= FETCHING else check_before_jobs)(
+            PLAN
+        )
+        check_budget(PLAN, planned)
         if workflow.local_exec:
             check_gpus(PLAN, len(GPUS))
             lend(GPUS)

@@ -110,6 +110,7 @@ def recorded(
                 "code": params.code,
                 "key": key,
                 "inputs": list(inputs),
+                "log": log[0],
                 "digests": digests,
                 "notes": run.notes,
                 "seconds": round(seconds, 2),

@@ -99,3 +99,20 @@ def test_more_ranks_than_devices_are_refused_before_any_job(checkout: Checkout) 
     assert done.returncode != 0
     assert "bends.micro_bend.ranks: 4 ranks want a GPU each; this machine shows 2" in done.stdout + done.stderr
     assert not list(checkout.folder.glob("results/logs/**/*.log"))
+
+
+def test_a_plan_tells_what_the_study_takes_and_a_cap_refuses_it(checkout: Checkout) -> None:
+    told = checkout.snakemake("plan")
+    assert told.returncode == 0, told.stderr
+    table = [line.split() for line in told.stdout.splitlines()]
+    jobs = {row[0]: int(row[1]) for row in table if len(row) > 2 and row[1].isdigit()}
+    assert jobs["train_bend"] == 1 and jobs["extract_activations"] == 2 and "plan" not in jobs
+    assert jobs["total"] == sum(jobs.values()) - jobs["total"]
+    assert checkout.would_run() == {rule for rule in jobs if rule != "total"}
+    assert not (checkout.folder / "results").exists()
+
+    refused = checkout.snakemake(change={"budget": {"disk_gb": 1.0e-6}})
+    said = refused.stdout + refused.stderr
+    assert refused.returncode != 0
+    assert "no job was started" in said and "budget.disk_gb: about" in said and "is above the cap 1e-06" in said
+    assert not list(checkout.folder.glob("results/logs/**/*.log"))

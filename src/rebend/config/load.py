@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,14 @@ import yaml
 from pydantic import ValidationError
 
 from rebend.config.blocks import CATALOGUE
+from rebend.config.budget import Caps
 from rebend.config.references import check_references
 from rebend.config.sources import Block
 from rebend.config.study import Study
 from rebend.config.sweeps import expand
 from rebend.errors import ConfigError, likely_typo
 
-_TOP = ("study", "data")
+_TOP = ("study", "data", "budget")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _STUDY = re.compile(r"[a-z0-9_]+")
 
@@ -31,6 +32,7 @@ class Config:
     study: Study
     data: Path
     catalogue: Mapping[str, Mapping[str, Any]]
+    budget: Caps = field(default_factory=Caps)
 
     def __getitem__(self, section: str) -> Mapping[str, Any]:
         """Return the blocks of a section of the catalogue by name."""
@@ -55,6 +57,8 @@ def load_config(raw: Mapping[str, Any], studies: str | Path) -> Config:
             mistakes += found
             if parsed is not None:
                 catalogue[section][name] = parsed
+    budget, found = _parse(Caps, _mapping(raw.get("budget"), "budget"), "budget")
+    mistakes += found
     asked = str(raw.get("study", "tiny"))
     study, found = _load_study(asked, Path(studies), families)
     study_name = Path(asked).stem
@@ -65,7 +69,7 @@ def load_config(raw: Mapping[str, Any], studies: str | Path) -> Config:
         mistakes += check_references(catalogue, study_name, study)
     if mistakes or study is None:
         raise ConfigError("\n  " + "\n  ".join(mistakes))
-    return Config(study_name, study, Path(str(raw.get("data", "resources/data"))), catalogue)
+    return Config(study_name, study, Path(str(raw.get("data", "resources/data"))), catalogue, budget)
 
 
 def _load_study(name: str, folder: Path, families: Mapping[str, Any]) -> tuple[Study | None, list[str]]:

@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from rebend.config.blocks import CATALOGUE, block_classes
+from rebend.config.budget import Caps
 from rebend.config.readers import READER_INFO
 from rebend.config.sources import Block
 from rebend.config.study import Claim, Grid, Study
@@ -31,8 +32,8 @@ _HEAD = """# The keys of `config/config.yaml` and `config/studies/*.yaml`
 Written by `python -m rebend.config.manual` from the settings classes: change those, not this page.
 
 `config.yaml` is the catalogue: sections of named blocks. A study combines blocks by name. Beside the
-sections there are two keys: `study` (which file of `config/studies/` is built; `--config study=…`) and
-`data` (the folder in which relative paths of data files are looked up; `--config data=…`).
+sections there are three keys: `study` (which file of `config/studies/` is built; `--config study=…`),
+`data` (the folder in which relative paths of data files are looked up; `--config data=…`) and `budget` (caps).
 
 * A block may say `like: other`: it copies that block of its section and changes the keys given beside it.
 * A key may hold `{sweep: [a, b]}`: the block becomes one block per value, named `<block>_<key>_<value>`;
@@ -58,6 +59,7 @@ def manual() -> str:
                 parts += [f"\n### `method: {name}`\n", _first_paragraph(variant), "\n", *_table(variant)]
         else:
             parts += [_first_paragraph(kind), "\n", *_table(kind)]
+    parts += ["\n## `budget`\n", _first_paragraph(Caps), "\n", *_table(Caps)]
     parts += ["\n## Readers of data sets\n", "| reader | reads | gives |", "|---|---|---|"]
     parts += [f"| `{name}` | {info.about} | {', '.join(info.kinds)} |" for name, info in READER_INFO.items()]
     parts += ["\n## A study\n", _first_paragraph(Study), "\n", *_table(Study)]
@@ -69,6 +71,7 @@ def manual() -> str:
 def schema() -> str:
     """Return the JSON Schema of `config.yaml` for editors; `like` and `sweep` are left to the workflow."""
     sections = {name: _blocks_of(name).json_schema() for name in CATALOGUE}
+    sections["budget"] = Caps.model_json_schema()
     definitions: dict[str, Any] = {}
     for section in sections.values():
         definitions |= section.pop("$defs", {})
