@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -102,10 +103,9 @@ def labels(cells: Iterable[Cell], key: str, blocks: Mapping[str, Any]) -> dict[t
         name = getattr(cell, key)
         block = blocks.get(name)
         names.setdefault(cell.base, {})[name] = block.method if block else ("none" if name == "none" else "")
+    times = {base: Counter(methods.values()) for base, methods in names.items()}
     return {
-        (base, name): method
-        if list(methods.values()).count(method) == 1 and not any(word in name for word in TOLD_BY_NAME)
-        else name
+        (base, name): method if times[base][method] == 1 and not any(word in name for word in TOLD_BY_NAME) else name
         for base, methods in names.items()
         for name, method in methods.items()
     }
