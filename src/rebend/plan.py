@@ -12,7 +12,7 @@ from rebend import paths
 from rebend.assets import Asset, block_assets
 from rebend.config.bends import TrainedBend
 from rebend.config.blocks import ValueBlock
-from rebend.config.judges import RewardModelJudgeBlock
+from rebend.config.judges import AskedBlock, RewardModelJudgeBlock
 from rebend.config.load import Config
 from rebend.config.safety import ModelJudgeBlock
 from rebend.config.sources import Block, DataSource, Needs, references, settings
@@ -249,6 +249,10 @@ class Plan(ControlInputs):
         """What a job of a safety judge asks of the machine."""
         block = self.config["safety_judges"][name]
         return block.needs if isinstance(block, ModelJudgeBlock) else Needs()
+
+    def judging_group(self, name: str) -> str | None:
+        """The group of a safety judge's jobs; those that use a model, or ask at an address, go alone."""
+        return None if isinstance(self.config["safety_judges"][name], ModelJudgeBlock | AskedBlock) else "safety"
 
     def judged_rewards(self, wildcards: Any) -> str | list[str]:
         """Rewards of the responses, for a judge that compares rewards."""

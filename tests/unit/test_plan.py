@@ -9,8 +9,8 @@ import yaml
 
 from rebend import paths
 from rebend.config.load import load_config
-from rebend.config.sources import settings
-from rebend.plan import Plan, one_of
+from rebend.config.sources import Needs, settings
+from rebend.plan import Plan, one_of, resources
 
 ROOT = Path(__file__).parents[2]
 
@@ -143,3 +143,18 @@ def test_a_constraint_matches_the_names_and_nothing_else() -> None:
     assert re.fullmatch(one_of(["a+b", "c"]), "a+b")
     assert not re.fullmatch(one_of(["a+b", "c"]), "aab")
     assert not re.fullmatch(one_of([]), "")
+
+
+def test_only_judges_that_take_a_moment_go_together_on_a_cluster(tiny: Plan) -> None:
+    groups = {name: tiny.judging_group(name) for name in tiny.config["safety_judges"]}
+    assert groups["truth"] == groups["refusal_matcher"] == "safety"
+    assert groups["harmbench_13b"] is None
+    assert {
+        groups[name] for name in groups if tiny.config["safety_judges"][name].method in ("wildguard", "rubric")
+    } == {None}
+
+
+def test_a_second_try_has_twice_the_memory_and_time_and_as_many_gpus(tiny: Plan) -> None:
+    asked = resources(lambda wildcards: Needs(gpu=2, mem_mb=1000, runtime=30))
+    assert (asked["mem_mb"](None, attempt=2), asked["runtime"](None, attempt=2)) == (2000, 60)
+    assert asked["gpu"](None) == 2

@@ -52,6 +52,9 @@ rule score_safety:
         "results/logs/score_safety/{safety_judge}/{model}/{dataset}/{attack}/{control}.log",
     benchmark:
         "results/benchmarks/score_safety/{safety_judge}/{model}/{dataset}/{attack}/{control}.tsv"
+    # on a cluster, where each job has its price
+    group:
+        lambda wildcards: PLAN.judging_group(wildcards.safety_judge)
     conda:
         "../envs/rebend.yaml"
     resources:
