@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from rebend.warm import VARIABLE, start_server
 from tests.workflow.checkout import Checkout
 
 
@@ -13,9 +17,27 @@ from tests.workflow.checkout import Checkout
 def built(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A checkout in which the micro study is built; tests must leave its results as they are."""
     checkout = Checkout.make(tmp_path_factory.mktemp("built"))
-    done = checkout.snakemake()
+    done = checkout.snakemake("--skip-script-cleanup")  # jobs.py runs them again
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     return checkout
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The address of a server that has imported what is heavy, for jobs that are started without Snakemake."""
+    before = os.environ.pop(VARIABLE, None)
+    process = start_server()
+    assert process is not None
+    assert process.stdin is not None
+    address = os.environ.pop(VARIABLE)
+    if before is not None:
+        os.environ[VARIABLE] = before
+    while not Path(address).exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    yield address
+    process.stdin.close()
+    process.wait(timeout=30)
 
 
 @pytest.fixture

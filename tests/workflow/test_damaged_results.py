@@ -1,0 +1,108 @@
+"""A result with a flipped bit is named by whoever reads it next, put aside, and made again: it alone."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.workflow.checkout import Checkout
+from tests.workflow.jobs import Job, copy_of
+
+BENT = "micro+micro_bend"
+# (damaged file, record of a job that reads it, rule that makes it)
+READ = [
+    ("results/data/micro_pairs.parquet", "results/bends/micro/micro_bend.json", "prepare_dataset"),
+    ("results/models/micro/model.safetensors", f"results/models/{BENT}.json", "train_tiny_model"),
+    ("results/bends/micro/micro_bend/adapter_model.safetensors", f"results/models/{BENT}.json", "train_bend"),
+    (
+        f"results/activations/{BENT}/micro_rollouts/responses-00001-of-00002.parquet",
+        f"results/activations/{BENT}/micro_rollouts.json",
+        "extract_activations",
+    ),
+    (
+        f"results/rewards/{BENT}/micro_rollouts/micro_reward.parquet",
+        f"results/values/{BENT}/micro_value.json",
+        "label_rewards",
+    ),
+    (
+        f"results/values/{BENT}/micro_value/value.safetensors",
+        f"results/responses/{BENT}/micro_test/micro_climb.json",
+        "train_value",
+    ),
+    (
+        f"results/strengths/{BENT}/micro_climb.json",
+        f"results/responses/{BENT}/micro_test/micro_climb.json",
+        "choose_strength",
+    ),
+    (
+        f"results/responses/{BENT}/micro_test/micro_none.parquet",
+        f"results/scores/reward/micro_reward/{BENT}/micro_test/micro_none.json",
+        "control_decode",
+    ),
+    (
+        f"results/completions/{BENT}/micro_safety/direct/micro_none.parquet",
+        f"results/safety/micro_truth/{BENT}/micro_safety/direct/micro_none.json",
+        "attack_decode",
+    ),
+]
+
+
+def flip_a_bit(file: Path) -> None:
+    """Flip one bit, at a place that the file's name decides, and keep the time of its last change."""
+    raw, status, rng = bytearray(file.read_bytes()), file.stat(), random.Random(file.name)
+    raw[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
+    file.unlink()  # it is a link to another checkout's
+    file.write_bytes(raw)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.fixture(scope="module")
+def copy(built: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    return copy_of(built, tmp_path_factory.mktemp("damaged") / "copy")
+
+
+@pytest.mark.parametrize(("damaged", "reader", "rule"), READ, ids=[read[2] for read in READ])
+def test_who_reads_a_damaged_result_names_it_and_puts_it_aside(
+    copy: Checkout, server: str, damaged: str, reader: str, rule: str
+) -> None:
+    job, file = Job(copy, reader, server), copy.folder / damaged
+    whole = file.read_bytes()
+    flip_a_bit(file)
+    job.forget()
+    status, said = job.run()
+    assert status != 0
+    assert re.search(
+        rf"DataError: damaged, or changed since it was made: {re.escape(damaged)} \(now in .*damaged\)", said
+    )
+    assert "Run again: only that is made again" in said
+    assert not job.record.exists()
+    result = next(path for path in (file, file.parent) if path.with_name(f"{path.name}.damaged").exists())
+    assert not result.exists()
+    result.with_name(f"{result.name}.damaged").rename(result)
+    file.write_bytes(whole)
+    status, said = job.run()
+    assert status == 0, said
+    assert job.digests() == job.facts["digests"]
+
+
+def test_snakemake_makes_only_the_damaged_shard_again(built: Checkout, tmp_path: Path) -> None:
+    copy = copy_of(built, tmp_path / "copy")
+    folder = copy.folder / f"results/activations/{BENT}/micro_rollouts"
+    first, second = sorted(folder.glob("states-*.parquet"))
+    kept, whole = first.stat().st_mtime_ns, second.read_bytes()
+    flip_a_bit(second)
+    target = f"results/values/{BENT}/micro_value"
+    found = copy.snakemake(target, "--forcerun", "train_value")
+    assert found.returncode != 0
+    assert f"{second.name} (now in " in found.stdout + found.stderr
+    again = copy.snakemake(target)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert second.read_bytes() == whole
+    assert first.stat().st_mtime_ns == kept
+    assert again.stdout.count("rule extract_activations:") + again.stderr.count("rule extract_activations:") == 1
+    value = f"{target}/value.safetensors"
+    assert (copy.folder / value).read_bytes() == (built.folder / value).read_bytes()

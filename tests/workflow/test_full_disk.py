@@ -1,0 +1,89 @@
+"""On a full disk a stage fails with one sentence, leaves nothing half-written, and goes on after room is made."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.workflow.checkout import Checkout
+from tests.workflow.jobs import Job, copy_of
+
+SAID = ": cannot be written, the disk is full or a quota used up"
+JOBS = [
+    "results/models/micro.json",
+    "results/bends/micro/micro_bend.json",
+    "results/models/micro+micro_bend.json",
+    "results/activations/micro+micro_bend/micro_rollouts/states-00000-of-00002.json",
+    "results/values/micro+micro_bend/micro_value.json",
+    "results/responses/micro+micro_bend/micro_test/micro_climb.json",
+]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Makes, or makes larger, a file system of a given size."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = False
+
+    def size(size: str) -> Path:
+        nonlocal mounted
+        options = f"{'remount,' if mounted else ''}size={size}"
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, text=True)
+        if done.returncode and not mounted:
+            pytest.skip(f"a small file system cannot be made here: {done.stderr.strip()}")
+        mounted = True
+        return folder
+
+    yield size
+    if mounted:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+@contextmanager
+def full(folder: Path, left: int) -> Iterator[None]:
+    """Inside the block, so many bytes are left in a file system."""
+    ballast = folder / "ballast"
+    with ballast.open("wb", buffering=0) as stream:
+        try:
+            while True:
+                stream.write(bytes(4096))
+        except OSError:
+            stream.truncate(stream.tell() - left)
+    yield
+    ballast.unlink()
+
+
+@pytest.mark.parametrize(("record", "left"), [*((record, 4096) for record in JOBS), (JOBS[0], 40960)])
+def test_a_stage_on_a_full_disk_fails_whole_and_goes_on_when_there_is_room(
+    built: Checkout, server: str, disk: Callable[[str], Path], record: str, left: int
+) -> None:
+    copy = copy_of(built, disk("100m") / "copy")
+    job = Job(copy, record, server)
+    job.forget()
+    with full(disk("100m"), left):
+        status, said = job.run()
+        assert status != 0
+        assert SAID in said, said
+        assert not job.record.exists()
+        assert not list(copy.folder.glob("results/**/.*.part"))
+        assert all(not (copy.folder / path).exists() for path in job.facts["digests"]), said
+    status, said = job.run()
+    assert status == 0, said
+    assert job.digests() == job.facts["digests"]
+
+
+def test_snakemake_says_it_and_goes_on(checkout: Checkout, disk: Callable[[str], Path]) -> None:
+    (checkout.folder / "results").symlink_to(disk("100k"))
+    done = checkout.snakemake("results/models/micro")
+    assert done.returncode != 0
+    assert f"results/models/micro{SAID}" in done.stdout + done.stderr
+    assert "of 0.1 MB are free" in done.stdout + done.stderr
+    disk("100m")
+    again = checkout.snakemake("results/models/micro")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "prepare_dataset" not in again.stdout + again.stderr

@@ -1,0 +1,90 @@
+"""Every long stage, ended at seeded moments by SIGTERM and by SIGKILL, ends in the bytes of an undisturbed run."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.workflow.checkout import Checkout
+from tests.workflow.jobs import Job, copy_of
+
+# One job of each stage that takes long with real models, by its record.
+JOBS = [
+    "results/models/micro.json",
+    "results/reward_models/micro_reward.json",
+    "results/bends/micro/micro_bend.json",
+    "results/models/micro+micro_bend.json",
+    "results/activations/micro+micro_bend/micro_rollouts/states-00000-of-00002.json",
+    "results/activations/micro+micro_bend/micro_rollouts.json",
+    "results/rewards/micro+micro_bend/micro_rollouts/micro_reward.json",
+    "results/values/micro+micro_bend/micro_value.json",
+    "results/strengths/micro+micro_bend/micro_climb.run.json",
+    "results/responses/micro+micro_bend/micro_test/micro_climb.json",
+    "results/responses/micro+micro_bend/micro_test/micro_best.json",
+    "results/completions/micro+micro_bend/micro_safety/micro_embedding/micro_none.json",
+    "results/completions/micro+micro_bend/micro_safety/micro_prefilling/micro_none.json",
+    "results/scores/reward/micro_reward/micro+micro_bend/micro_test/micro_none.json",
+    "results/capability/micro+micro_bend/micro_questions.json",
+    "results/safety/micro_truth/micro+micro_bend/micro_safety/direct/micro_none.json",
+]
+
+
+@pytest.fixture(scope="module")
+def copy(built: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    return copy_of(built, tmp_path_factory.mktemp("kills") / "copy")
+
+
+@pytest.mark.parametrize("record", JOBS)
+def test_a_stage_that_is_killed_again_and_again_ends_in_the_same_bytes(
+    copy: Checkout, server: str, record: str
+) -> None:
+    job = Job(copy, record, server)
+    before, rng = job.facts, random.Random(record)
+    job.forget()
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        status = job.kill_after(rng.uniform(0, before["seconds"]), how)
+        assert job.record.exists() == (status == 0)
+        if status == 0:  # it was quicker than the kill
+            assert job.digests() == before["digests"]
+            job.forget()
+    status, said = job.run()
+    assert status == 0, said
+    assert job.digests() == before["digests"] == Job(copy, record, server).facts["digests"]
+    assert not list(copy.folder.glob("results/**/.*.part"))
+    assert not Path(copy.folder / "results/progress" / job.stage / before["key"]).exists()
+
+
+@pytest.mark.parametrize("record", JOBS[:5] + JOBS[9:11])
+def test_an_orphan_and_its_twin_do_not_harm_each_other(copy: Checkout, server: str, record: str) -> None:
+    job = Job(copy, record, server)
+    digests = job.facts["digests"]
+    job.forget()
+    orphan = job.start()
+    while job.owner() is None and orphan.poll() is None:
+        time.sleep(0.005)
+    twin = job.start()
+    said = twin.communicate(timeout=120)[1]
+    orphan.communicate(timeout=120)
+    assert (orphan.returncode, twin.returncode) == (0, 0), said + job.log()
+    assert job.digests() == digests
+    assert f"{job.stage}: another process has made it meanwhile" in said
+
+
+def test_a_twin_takes_over_from_an_orphan_that_dies(copy: Checkout, server: str) -> None:
+    job = Job(copy, JOBS[0], server)
+    digests = job.facts["digests"]
+    job.forget()
+    orphan = job.start()
+    while (worker := job.owner()) is None:
+        time.sleep(0.005)
+    twin = job.start()
+    os.kill(worker, signal.SIGKILL)
+    said = twin.communicate(timeout=120)[1]
+    assert orphan.wait() != 0
+    assert twin.returncode == 0, said + job.log()
+    assert job.digests() == digests
