@@ -14,7 +14,7 @@ from rebend.config.rewards import asking
 from rebend.config.sources import settings
 from rebend.errors import RebendError
 from rebend.gpu_slots import lend, visible_gpus
-from rebend.orphans import refuse_orphans
+from rebend.orphans import refuse_orphans, refuse_unlike
 from rebend.plan import Plan, one_of, resources
 from rebend.planned import remember
 from rebend.preflight import check_before_jobs, check_gpus
@@ -104,11 +104,25 @@ onstart:
         for job in workflow.dag.needrun_jobs()
         if job.rule.name not in TARGETS
     ]
+    # Finished by jobs whose Snakemake was killed, so that nobody noted what they were made with.
+    unsigned = [
+        job
+        for job in workflow.dag.jobs
+        if job.output.get("record")
+        and not workflow.dag.needrun(job)
+        and not workflow.persistence.has_metadata(job)
+    ]
     try:
         if "plan" in rules_to_run:
             tell_budget(PLAN, planned, print)
             raise SystemExit(0)
         refuse_orphans(Path.cwd())
+        refuse_unlike(
+            {
+                job.output.record: (job.params.code, job.params.settings)
+                for job in unsigned
+            }
+        )
         (check_before_fetch if rules_to_run <= FETCHING else check_before_jobs)(
             PLAN
         )
@@ -118,6 +132,8 @@ onstart:
             lend(GPUS)
     except RebendError as error:
         raise WorkflowError(str(error))
+    for job in unsigned:
+        workflow.async_run(workflow.persistence.finished(job))
     for line in judge_outlook(PLAN):
         logger.info(line)
     remember(

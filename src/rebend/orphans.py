@@ -7,16 +7,19 @@ result. So a run that finds such jobs does not start, and `python -m rebend.orph
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rebend.errors import RebendError
+from rebend.storage import read_json
 
 _OURS = re.compile(r"(.*_)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # how the executor names all jobs of a run
 
@@ -59,6 +62,26 @@ def refuse_orphans(folder: Path) -> None:
             "Started again they would write the same files twice. Wait until they have ended, or say `make resume`: "
             "it cancels them (what they have done so far is kept) and unlocks the folder."
         )
+
+
+def refuse_unlike(jobs: Mapping[str, tuple[str, Any]]) -> None:
+    """Raise `OrphanError` where a result was made with other code or settings than its job has now.
+
+    For results that orphans finished: Snakemake was no longer there to note what they were made with, so it would never
+    see the difference. Their own records tell. `jobs`: the code and the settings of each, by the path of its record.
+    """
+    unlike = [path for path, (code, settings) in jobs.items() if not _made_with(path, code, settings)]
+    if unlike:
+        listed = "\n  ".join(path.removesuffix(".json") for path in unlike)
+        raise OrphanError(
+            "jobs of a run that was killed made these results with other code or settings than there are now:\n  "
+            f"{listed}\nDelete them, and they are made again."
+        )
+
+
+def _made_with(record: str, code: str, settings: Any) -> bool:
+    told = read_json(record)
+    return bool(told["code"] == code and told["settings"] == json.loads(json.dumps(settings)))
 
 
 def cancel_orphans(folder: Path, seconds: float = 300) -> list[Orphan]:

@@ -1,0 +1,77 @@
+"""What a job on Slurm costs before and after its work: alone, as a member of a group, and the same jobs without Slurm.
+
+The data sets of the micro study are prepared three times, one job at a time, on a Slurm that is brought up and taken
+down again (installed first, where that is possible). Figures go to `bench/latest.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.slurm.cluster import Cluster  # noqa: E402
+from tests.slurm.lab import Lab, missing  # noqa: E402
+from tests.workflow.checkout import MICRO, Checkout  # noqa: E402
+
+ONLY = ("--until", "prepare_dataset")
+
+
+def main() -> None:
+    """Measure, print, and keep the figures."""
+    if reason := missing():
+        sys.exit(reason)
+    with tempfile.TemporaryDirectory() as folder:
+        figures = without_slurm(Path(folder) / "local")
+        with Lab.running(Path(folder) / "slurm") as lab:
+            figures |= on_slurm(lab, Path(folder) / "alone", 1)
+            figures |= on_slurm(lab, Path(folder) / "grouped", 20)
+    for name, value in figures.items():
+        print(f"{name:28} {value}")
+    latest = ROOT / "bench/latest.json"
+    known = json.loads(latest.read_text()) if latest.exists() else {}
+    latest.write_text(json.dumps(known | figures, indent=2) + "\n")
+
+
+def without_slurm(folder: Path) -> dict[str, Any]:
+    """One job after the other in this process' Snakemake, each in a Python of its own."""
+    checkout = Checkout.make(folder)
+    start = time.monotonic()
+    done = checkout.snakemake(*ONLY, "--set-threads", "prepare_dataset=2", environment={"REBEND_WARM": "off"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    wall = time.monotonic() - start
+    jobs = _work(folder)
+    return {"slurm_jobs": len(jobs), "slurm_local_s": round(wall / len(jobs), 2), "slurm_work_s": _median(jobs)}
+
+
+def on_slurm(lab: Lab, folder: Path, members: int) -> dict[str, Any]:
+    """Seconds of an allocation per job, and what of it is not the job's own work."""
+    cluster = Cluster(lab, Checkout.make(folder), f"{MICRO}/study.yaml", {})
+    before = len(lab.stays())
+    run = cluster.start(*ONLY, "--jobs", "1", "--group-components", f"data={members}")
+    assert run.wait(1200) == 0, run.said()[-2000:]
+    stays = lab.stays()[before:]
+    jobs = _work(folder)
+    each = sum(stay.end - stay.start for stay in stays) / len(jobs)
+    name = "alone" if members == 1 else "grouped"
+    return {f"slurm_{name}_s": round(each, 1), f"slurm_{name}_overhead_s": round(each - statistics.mean(jobs), 1)}
+
+
+def _work(folder: Path) -> list[float]:
+    """Seconds of each job inside its script, imports of heavy packages included."""
+    return [json.loads(record.read_text())["seconds"] for record in (folder / "results/data").glob("*.json")]
+
+
+def _median(values: list[float]) -> float:
+    return round(statistics.median(values), 2)
+
+
+if __name__ == "__main__":
+    main()
