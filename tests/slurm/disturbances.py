@@ -53,11 +53,10 @@ class Chaos:
     def _target(self) -> tuple[str, str] | None:
         """A running job and what it does, when enough has been done since the last strike to be worth one."""
         done = sum(stay.state == "COMPLETED" for stay in self.lab.stays())
-        running = self.lab.queue()
+        running = [(job, what) for job, what, _ in self.lab.queue() if what.startswith("rule_")]
         if done < 2 * len(self.struck) or not running:
             return None
-        job, what, _ = self.dice.choice(running)
-        return job, what
+        return self.dice.choice(running)
 
     def _cancel(self, job: str, what: str) -> str:
         self.lab.ask("scancel", job, check=False)

@@ -1,4 +1,4 @@
-"""A throw-away Slurm on this machine: two node daemons, each with four cores and one pretended GPU.
+"""A throw-away Slurm on this machine: two node daemons, each with two cores and one pretended GPU (or two).
 
 Its ports, state, logs and records are its own and lie in one folder; nothing outside it is written. Every local
 caller is trusted (`auth/none`), so it listens on the loopback interface only and lives as long as a test run.
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 NODES = ("n1", "n2")
-GPUS = len(NODES)  # one per node
+CORES = 2  # per node
 DAEMONS = ("slurmctld", "slurmd")
 CLIENTS = ("sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo", "sacct")
 PACKAGES = ("slurmctld", "slurmd", "slurm-client")
@@ -64,13 +64,15 @@ AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 GresTypes=gpu
 SlurmdParameters=config_overrides
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={first} CPUs=4 RealMemory=200000 Gres=gpu:fake:1 State=UNKNOWN
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={second} CPUs=4 RealMemory=200000 Gres=gpu:fake:1 State=UNKNOWN
+NodeName=DEFAULT CPUs={cores} RealMemory=200000 Gres=gpu:fake:{gpus} State=UNKNOWN
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={first}
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={second}
 PartitionName=cpu Nodes=n[1-2] Default=YES MaxTime=2880 PriorityTier=1 State=UP
 PartitionName=gpu Nodes=n[1-2] MaxTime=2880 PriorityTier=1 State=UP
 PartitionName=urgent Nodes=n[1-2] MaxTime=2880 PriorityTier=10 State=UP
 """
-GRES_CONF = "AutoDetect=off\nNodeName=n[1-2] Name=gpu Type=fake Count=1 File=/dev/null\n"
+GRES_CONF = "AutoDetect=off\nNodeName=n[1-2] Name=gpu Type=fake Count={gpus} File={files}\n"
+DEVICES = ("/dev/null", "/dev/zero")  # pretended GPUs need a file each
 
 # Slurm's variables are removed before a job starts its steps, the place of the configuration with them.
 SRUN = '#!/bin/sh\nexport SLURM_CONF="{folder}/slurm.conf"\nexec "{srun}" "$@"\n'
@@ -123,12 +125,18 @@ class Lab:
     """A Slurm whose files are all in `folder`."""
 
     folder: Path
+    gpus_per_node: int = 1
+
+    @property
+    def gpus(self) -> int:
+        """All GPUs that there are."""
+        return self.gpus_per_node * len(NODES)
 
     @classmethod
     @contextlib.contextmanager
-    def running(cls, folder: Path) -> Iterator[Lab]:
+    def running(cls, folder: Path, gpus_per_node: int = 1) -> Iterator[Lab]:
         """Bring it up, and take it down whatever happens."""
-        lab = cls(folder)
+        lab = cls(folder, gpus_per_node)
         try:
             lab.up()
             yield lab
@@ -147,9 +155,13 @@ class Lab:
             port=port,
             first=port + 1,
             second=port + 2,
+            cores=CORES,
+            gpus=self.gpus_per_node,
         )
         (self.folder / "slurm.conf").write_text(text)
-        (self.folder / "gres.conf").write_text(GRES_CONF)
+        (self.folder / "gres.conf").write_text(
+            GRES_CONF.format(gpus=self.gpus_per_node, files=",".join(DEVICES[: self.gpus_per_node]))
+        )
         wrapper = self.folder / "bin/srun"
         wrapper.write_text(SRUN.format(folder=self.folder, srun=shutil.which("srun")))
         wrapper.chmod(0o755)
