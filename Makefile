@@ -22,7 +22,7 @@ fetch: $(READY) ## bring in what STUDY needs from the hub and from addresses; no
 	@$(SNAKEMAKE) --quiet host --config study=$(STUDY) data=$(DATA) -- fetch
 
 plan: $(READY) ## tell what STUDY would take: jobs, GPU-hours, disk, judges' tokens and cost; nothing is started
-	@$(BIN)/snakemake --cores 1 --nolock --quiet all --config study=$(STUDY) data=$(DATA) -- plan
+	@$(BIN)/snakemake --cores 1 --nolock --quiet host progress rules --config study=$(STUDY) data=$(DATA) -- plan
 
 test: $(READY) ## run every test that this machine can run
 	@echo "rebend: running the tests (those that need a GPU or the real data sets skip without them)"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 from rebend.budget_facts import Facts
@@ -38,6 +37,5 @@ def bytes_of(job: PlannedJob, facts: Facts) -> float | None:
 def _states(job: PlannedJob, facts: Facts) -> float:
     """Two bytes a number, if every response becomes as long as it may; token ids alone where states are streamed."""
     block = job.settings["activations"]
-    tokens = facts.rows(block["dataset"]) * block["samples_per_prompt"] * block["decoding"]["max_new_tokens"]
-    size = 4 * tokens if block["states"] == "streamed" else 2 * facts.width(job.inputs) * tokens
-    return min(size, block["max_bytes"] or math.inf) / block["shards"]
+    per_token = 4 if block["states"] == "streamed" else 2 * facts.width(job.inputs)
+    return per_token * facts.sampled_tokens(block, job.inputs) / block["shards"]

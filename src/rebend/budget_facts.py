@@ -10,7 +10,8 @@ import json
 import math
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,12 @@ class Facts:
                 return int(read_json(config).get("hidden_size", 0)) or 1
         return round(math.sqrt(self.model(inputs) / (12 * _BLOCKS)))
 
+    def sampled_tokens(self, block: Mapping[str, Any], inputs: Sequence[str]) -> float:
+        """Response tokens of an activations block, each as long as it may be; a limit of bytes cuts."""
+        tokens = self.rows(block["dataset"]) * block["samples_per_prompt"] * block["decoding"]["max_new_tokens"]
+        limit = block["max_bytes"]
+        return min(tokens, limit / (2 * self.width(inputs))) if limit else tokens
+
     def asset_bytes(self, name: str, where: str, kind: str) -> float:
         """Bytes of an asset: the lock file's, else two per parameter of a model, else a guess."""
         if entry := self.lock.get(name):
@@ -96,12 +103,14 @@ class Facts:
         return float(tiny.vocab_size * tiny.hidden_size + 12 * tiny.n_layers * tiny.hidden_size**2)
 
     def _of_hub(self, place: str, block: Any) -> float:
+        if named := _named_size(block.hub.repo):
+            return named
         entry = self.lock.get(model_asset(block.hub).name)
         weights = [facts["size"] for name, facts in (entry or {}).get("files", {}).items() if _is_weights(name)]
         if weights:
             return sum(weights) / 2  # stored in 16 bits, as nearly all are
         guess = _ENCODER if place.startswith("encoders/") else _PARAMETERS
-        return _named_size(block.hub.repo) or self._guess(f"{paths.ROOT}/{place}", guess)
+        return self._guess(f"{paths.ROOT}/{place}", guess)
 
     def _guess(self, what: str, size: float) -> float:
         self.guesses[what] = f"{size:.2g} parameters"
@@ -151,7 +160,8 @@ def _counted(folder: Path) -> float | None:
     """Parameters in a model folder's weight files; those that are no safetensors are taken for 16 bits."""
     safe = sorted(folder.glob("*.safetensors"))
     if safe:
-        return float(sum(_in_header(file) for file in safe))
+        with suppress(ValueError, struct.error):  # a file that is not whole is for others to refuse
+            return float(sum(_in_header(file) for file in safe))
     return sum(file.stat().st_size for file in folder.glob("*.bin")) / 2 or None
 
 

@@ -78,7 +78,7 @@ def _train_tiny_reward(job: PlannedJob, facts: Facts) -> Work:
 
 def _extract(job: PlannedJob, facts: Facts) -> Work:
     block = job.settings["activations"]
-    return Work("decode", _sampled(block, facts) / block["shards"] * facts.model(job.inputs))
+    return Work("decode", facts.sampled_tokens(block, job.inputs) / block["shards"] * facts.model(job.inputs))
 
 
 def _label(job: PlannedJob, facts: Facts) -> Work:
@@ -89,7 +89,7 @@ def _label(job: PlannedJob, facts: Facts) -> Work:
 def _train_value(job: PlannedJob, facts: Facts) -> Work:
     value = job.settings["value"]
     block: Any = facts.plan.config["activations"][value["activations"]]
-    tokens = _sampled(block.model_dump(), facts)
+    tokens = facts.sampled_tokens(block.model_dump(), job.inputs)
     size = value_parameters(value, facts.width(job.inputs))
     return Work("forward", _TRAINING * value.get("epochs", 1) * tokens * size)
 
@@ -170,11 +170,6 @@ def value_parameters(value: Mapping[str, Any], width: int) -> int:
     """Weights of a value network on states of this width; a kept one's are taken for two layers of 1,024."""
     hidden, layers = value.get("hidden_size", 1024), value.get("n_layers", 2)
     return width * hidden + (layers - 2) * hidden**2 + hidden
-
-
-def _sampled(block: Mapping[str, Any], facts: Facts) -> float:
-    """Response tokens of an activations block, if each response becomes as long as it may."""
-    return facts.rows(block["dataset"]) * block["samples_per_prompt"] * block["decoding"]["max_new_tokens"]
 
 
 def _decoding(control: Mapping[str, Any]) -> int:

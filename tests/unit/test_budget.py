@@ -74,7 +74,7 @@ def test_a_prepared_models_parameters_are_counted(facts: Facts) -> None:
 
 
 def test_the_lock_file_tells_sizes_of_what_was_fetched(facts: Facts) -> None:
-    hub = facts.plan.config["rewards"]["ultrarm_13b"].hub
+    hub = facts.plan.config["encoders"]["simcse"].hub
     source = facts.plan.config["datasets"]["paper_shp_train"].source
     asset = source_asset(source)
     assert asset is not None
@@ -85,7 +85,7 @@ def test_the_lock_file_tells_sizes_of_what_was_fetched(facts: Facts) -> None:
         {model_asset(hub).name: {"size": 926, "files": files}, asset.name: {"size": 5_000_000, "files": rows}},
     )
     facts = Facts(facts.plan)
-    assert facts.parameters("reward_models/ultrarm_13b") == 13
+    assert facts.parameters("encoders/simcse") == 13
     assert facts.rows("paper_shp_train") == 5000
     fetch = PlannedJob("fetch_asset", asset.settings(), [], [paths.asset(asset.name)])
     assert bytes_of(fetch, facts) == 5_000_000
