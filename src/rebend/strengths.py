@@ -46,8 +46,8 @@ def choose_strength(
     """Return `step_size`, `n_steps`, `reason` and `table`: a line per strength, the uncontrolled one (0) first.
 
     `step_size` is the number for the block's own key of strength, whatever its name; `n_steps` is None for
-    controls without steps. Finished strengths are kept in `parts`. If none of a guarded grid passes, the
-    strength is 0: no control.
+    controls without steps. Finished strengths are kept in `parts`. If none of a guarded grid passes, or none that
+    does has a higher mean reward than no control, the strength is 0: no control.
     """
     choice = block.choice
     if choice is None:
@@ -142,6 +142,12 @@ def _guarded(table: Sequence[dict[str, Any]], share: float) -> tuple[dict[str, A
             f"({base['diversity']:.3f}, {base['coherence']:.3f}): no control"
         )
     best = max(passing, key=lambda line: (line["reward"], *_weakest(line)))
+    if base["reward"] is not None and best["reward"] <= base["reward"]:
+        return base, (
+            f"of the {len(passing)} of {len(tried)} strengths that keep diversity and coherence at {share:g} of the "
+            f"uncontrolled ones none has a higher mean reward ({best['reward']:.3f}, uncontrolled "
+            f"{base['reward']:.3f}): no control"
+        )
     return best, (
         f"highest mean reward ({best['reward']:.3f}, uncontrolled {_shown(base['reward'])}) among the "
         f"{len(passing)} of {len(tried)} strengths that keep diversity and coherence at {share:g} of the "

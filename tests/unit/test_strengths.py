@@ -77,13 +77,21 @@ def test_text_that_repeats_itself_or_wanders_off_is_not_bought_with_reward():
 
 
 def test_a_step_size_without_a_reward_is_never_chosen():
-    assert picked([line(0.0, 1.0), line(0.1, None), line(0.5, 0.5)])[0] == 0.5
+    assert picked([line(0.0, 1.0), line(0.1, None), line(0.5, 1.5)])[0] == 0.5
 
 
 def test_if_nothing_keeps_the_text_there_is_no_control_and_a_reason():
     chosen, reason = picked([line(0.0, 1.0), line(0.1, 5.0, diversity=0.1)])
     assert chosen == 0.0
     assert "none of 1" in reason
+
+
+def test_a_control_that_lowers_the_reward_is_no_control_and_a_reason():
+    chosen, reason = picked([line(0.0, -0.390), line(0.1, -0.394), line(0.3, -0.399), line(1.0, 2.0, coherence=0.1)])
+    assert chosen == 0.0
+    assert "of the 2 of 3 strengths that keep" in reason and "(-0.394, uncontrolled -0.390): no control" in reason
+    assert picked([line(0.0, 1.0), line(0.1, 1.0)])[0] == 0.0
+    assert picked([line(0.0, None), line(0.1, 1.0)])[0] == 0.1
 
 
 def test_a_negative_coherence_still_has_a_floor():
