@@ -13,9 +13,10 @@ from rebend.best_of_n import best_of_n
 from rebend.config.controls import (
     AscentBlock,
     BestOfNBlock,
-    CdPrefixBlock,
+    CdPrefixPromptingBlock,
     ControlBlock,
     ControlledDecodingBlock,
+    PrefixSearchBlock,
     PromptingBlock,
     RandomControlBlock,
     SearchBlock,
@@ -71,7 +72,8 @@ def make_control(block: ControlBlock, aids: Aids) -> Control:
     if not isinstance(block, TunedBlock):
         return NoControl()
     control = _tuned(block, aids) if getattr(block, block.strength) else NoControl()
-    return Prompted(block.instruction, control) if isinstance(block, ValuePromptingBlock) else control
+    with_instruction = isinstance(block, (ValuePromptingBlock, CdPrefixPromptingBlock))
+    return Prompted(block.instruction, control) if with_instruction else control
 
 
 def _tuned(block: TunedBlock, aids: Aids) -> Control:
@@ -83,7 +85,7 @@ def _tuned(block: TunedBlock, aids: Aids) -> Control:
         return kind(aids.network, float(strength), block.n_steps, block.fidelity)
     if isinstance(block, StaticControlBlock) and aids.direction is not None:
         return StaticShift(aids.direction, float(strength))
-    if isinstance(block, CdPrefixBlock) and aids.network is not None:
+    if isinstance(block, PrefixSearchBlock) and aids.network is not None:
         return PrefixSearch(aids.network, float(strength), block.top_k)
     if isinstance(block, ControlledDecodingBlock) and aids.reward is not None:
         return RewardSearch(aids.reward, float(strength), block.top_k)

@@ -35,6 +35,7 @@ class SearchStart:
     mask: torch.Tensor  # [B, T], of the left-padded prompts
     ends: Sequence[int]  # tokens that end a response
     max_new_tokens: int
+    prefills: Sequence[str] = ()  # what stands in the model's mouth already, of each row; none if empty
 
 
 class Search(Protocol):

@@ -176,7 +176,14 @@ def generate_batch(
     watch = Watch(policy.tokenizer, decoding.stop, start, ends, prompts["attention_mask"])
     edit = (control or NoControl()).begin(seeds)
     search = (control or NoControl()).search(
-        SearchStart(policy, [r.messages for r in requests], prompts["attention_mask"], ends, decoding.max_new_tokens)
+        SearchStart(
+            policy,
+            [r.messages for r in requests],
+            prompts["attention_mask"],
+            ends,
+            decoding.max_new_tokens,
+            [r.prefill for r in requests],
+        )
     )
     newest = Newest(watch, edit, keep_states, search)
     steps = [*([search] if search else []), *samplers(decoding, seeds, start, policy.device)]

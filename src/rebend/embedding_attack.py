@@ -51,6 +51,7 @@ class _Attack:
                     attempt_key(row, number * self.settings.generations + point),
                     prompt_ids=[],
                     embeddings=with_soft_tokens(self.policy, place, path.points[point]),
+                    messages=row["messages"],
                 )
                 for row, place, path in zip(rows, places, paths, strict=True)
             ]

@@ -21,6 +21,7 @@ RECONTROL_METHODS = {
     "none": "Base",
     "controlled_decoding": "CD",
     "cd_prefix": "CD prefix",
+    "cd_prefix_prompting": "CD prefix + Prompting",
     "value": "RE-Control",
     "value_prompting": "RE-Control + Prompting",
 }

@@ -113,6 +113,10 @@ class _TextReader:
 
     def __init__(self, reward: EndpointReward, start: SearchStart) -> None:
         self.reward, self.start = reward, start
+        self.prefills = start.prefills or [""] * len(start.messages)
+        # A tokenizer may drop the space before the first word that it decodes: keep a word before it.
+        encode = start.policy.tokenizer
+        self.anchors = [encode(p, add_special_tokens=False)["input_ids"][-4:] if p else [] for p in self.prefills]
         self.made: list[list[int]] = [[] for _ in start.messages]
         self.steps = 0
 
@@ -122,22 +126,29 @@ class _TextReader:
             for made, token in zip(self.made, input_ids[:, -1].tolist(), strict=True):
                 made.append(token)
         self.steps += 1
-        decode, count = self.start.policy.tokenizer.decode, candidates.shape[1]
-        texts = [
-            decode([*made, token], skip_special_tokens=True, clean_up_tokenization_spaces=False)
-            for made, likely in zip(self.made, candidates.tolist(), strict=True)
-            for token in likely
-        ]
+        count = candidates.shape[1]
+        texts = [self._text(row, token) for row, likely in enumerate(candidates.tolist()) for token in likely]
         found = self.reward.score([asked for asked in self.start.messages for _ in range(count)], texts)
         worth = torch.tensor([nan if reward is None else reward for reward in found], dtype=torch.float32)
         return worth.view(-1, count).to(candidates.device)
+
+    def _text(self, row: int, token: int) -> str:
+        """The response so far, with its prefill, and a candidate; a candidate that is no text adds none."""
+
+        def decode(tokens: Sequence[int]) -> str:
+            tokenizer = self.start.policy.tokenizer
+            return tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+        anchor = self.anchors[row]
+        return self.prefills[row] + decode([*anchor, *self.made[row], token])[len(decode(anchor)) :]
 
 
 class _RewardReader:
     """Rewards of unfinished responses, each with what follows a finished one in the reward model's text."""
 
     def __init__(self, reward: RewardModel, start: SearchStart) -> None:
-        parts = [prompt_and_tail(reward, messages) for messages in start.messages]
+        prefills = start.prefills or [""] * len(start.messages)
+        parts = [prompt_and_tail(reward, *pair) for pair in zip(start.messages, prefills, strict=True)]
         self.reward, self.tail = reward, parts[0][1]
         room = max(1, reward.settings.max_length - start.max_new_tokens - len(self.tail))
         prompts = [prompt[-room:] for prompt, _ in parts]
@@ -167,8 +178,8 @@ class _RewardReader:
         return self.reward.head(states).float().squeeze(-1)
 
 
-def prompt_and_tail(reward: RewardModel, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
-    """Return the token ids before and after the response in a reward model's text."""
+def prompt_and_tail(reward: RewardModel, messages: Sequence[Message], prefill: str = "") -> tuple[list[int], list[int]]:
+    """Return the token ids before and after what is generated in a reward model's text; `prefill` stands before."""
     template = reward.settings.template
     if template is None:
         before, _, after = conversation_text(reward.tokenizer, messages, MARK).rpartition(MARK)
@@ -176,6 +187,6 @@ def prompt_and_tail(reward: RewardModel, messages: Sequence[Message]) -> tuple[l
         before, after = around_response(template, messages)
     encode = reward.tokenizer
     return (
-        encode(before, add_special_tokens=template is not None)["input_ids"],
+        encode(before + prefill, add_special_tokens=template is not None)["input_ids"],
         encode(after, add_special_tokens=False)["input_ids"],
     )

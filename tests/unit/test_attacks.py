@@ -126,6 +126,7 @@ class Named(list):
 os.umask(0o022)
 job = json.load(open(sys.argv[1]))
 snakemake = SimpleNamespace(**{k: Named(job[k]) for k in ("input", "output", "params")}, log=[job["log"]], threads=1)
+snakemake.resources = Named({"gpu": 0, "asking": "{}"})
 runpy.run_path(job["script"], init_globals={"snakemake": snakemake})
 """
 
@@ -137,7 +138,7 @@ def test_what_the_stage_writes_can_be_read_by_its_owner_only(policy: Policy, tmp
     write_parquet(tmp_path / "data.parquet", pa.Table.from_pylist(rows, EVALUATION))
     made = tmp_path / "made"
     control = ControlBlock(method="none", decoding=GREEDY)
-    settings = {"attack": PREFILLING.model_dump(), "control": control.model_dump(), "dtype": "float32"}
+    settings = {"attack": PREFILLING.model_dump(), "control": control.model_dump(), "guide": None, "dtype": "float32"}
     job = {
         "input": {"model": str(tmp_path / "model"), "data": str(tmp_path / "data.parquet")},
         "output": {"completions": str(made / "c.parquet"), "record": str(made / "c.json")},

@@ -153,8 +153,8 @@ def test_a_study_that_does_not_exist_is_named_with_the_likely_typo(catalogue: di
         ),
         (
             "title: t\ngrids:\n"
-            "  - {models: [tiny], controls: [cd_prefix], evaluation: [tiny_safety_test], safety_judges: [truth]}",
-            "'cd_prefix' is for `prompts` only",
+            "  - {models: [tiny], controls: [best_of_2], evaluation: [tiny_safety_test], safety_judges: [truth]}",
+            "'best_of_2' picks among responses, which is for `prompts` only",
         ),
     ],
 )

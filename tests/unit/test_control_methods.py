@@ -28,6 +28,7 @@ SETTINGS: dict[str, dict] = {
     "static": {"direction": "d", "step_size": 2.0},
     "controlled_decoding": {"reward": "r", "weight": 1.0, "top_k": 4},
     "cd_prefix": {"value": "v", "weight": 1.0, "top_k": 4},
+    "cd_prefix_prompting": {"value": "v", "weight": 1.0, "top_k": 4, "instruction": "Be kind."},
     "best_of_n": {"reward": "r", "n": 3},
 }
 DECODING = {"max_new_tokens": 8, "batch_size": 4, "temperature": 1.0}
@@ -56,6 +57,10 @@ def test_blocks_become_controls(aids):
     assert isinstance(made["value_prompting"], Prompted) and made["value_prompting"].control == made["value"]
     assert isinstance(made["static"], StaticShift) and made["static"].step_size == 2.0
     assert isinstance(made["cd_prefix"], PrefixSearch) and made["cd_prefix"].top_k == 4
+    both = made["cd_prefix_prompting"]
+    assert both == Prompted("Be kind.", made["cd_prefix"]) and both.messages([{"role": "user", "content": "Hi"}]) == [
+        {"role": "user", "content": "Be kind. Hi"}
+    ]
     assert isinstance(made["controlled_decoding"], RewardSearch) and made["controlled_decoding"].weight == 1.0
 
 
@@ -91,7 +96,7 @@ def test_every_method_decodes_and_counts_what_the_policy_read(aids):
         found[method] = (notes["tokens"], notes["tokens_generated"], notes["candidates_scored"], table)
     for method, (tokens, generated, candidates, table) in found.items():
         ended = sum(finish != "length" for finish in table["finish"].to_pylist())
-        if method in ("controlled_decoding", "cd_prefix"):
+        if method in ("controlled_decoding", "cd_prefix", "cd_prefix_prompting"):
             assert (generated, candidates) == (tokens, 4 * (tokens + ended))
         elif method == "best_of_n":
             assert generated > 2 * tokens and candidates == 0

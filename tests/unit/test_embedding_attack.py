@@ -18,8 +18,12 @@ from rebend.models import Policy, load_policy
 from rebend.parts import Parts
 from rebend.prompts import with_instruction
 from rebend.schemas import COMPLETIONS
+from rebend.search_control import PrefixSearch, RewardSearch
 from rebend.soft_tokens import cut_prompt, drawn_tokens, optimise
+from rebend.static_control import StaticShift
+from rebend.values import Shape, new_network
 from rebend.world import generate as world_rows
+from tests.unit.reward_models import make_reward
 from tests.unit.small_policy import PROMPTS, make_policy, prompt_rows
 from tests.unit.test_decoding import Shift
 from tests.unit.tiny_parts import make_model
@@ -57,9 +61,12 @@ def test_a_prompt_given_as_embeddings_is_answered_as_the_same_prompt_given_as_to
     embed = policy.model.get_input_embeddings()
     requests = make_requests(policy, PROMPTS)
     with torch.no_grad():
-        soft = [Request(r.key, [], embeddings=embed(torch.tensor(r.prompt_ids))) for r in requests]
+        soft = [Request(r.key, [], embeddings=embed(torch.tensor(r.prompt_ids)), messages=r.messages) for r in requests]
+    network = new_network(Shape(32, 24, 2), 0).requires_grad_(False)
+    searches = (PrefixSearch(network, 9.0, 4), RewardSearch(make_reward(), 3.0, 4))
+    controls = (NoControl(), Shift(0.5), StaticShift(torch.ones(32), 2.0), *searches)
     for decoding in (GREEDY, GREEDY.model_copy(update={"temperature": 1.0}), GREEDY.model_copy(update={"stop": ["a"]})):
-        for control in (NoControl(), Shift(0.5)):
+        for control in controls:
             plain = generate_batch(policy, requests, decoding, control=control)
             assert generate_batch(policy, soft, decoding, control=control) == plain
 
@@ -139,6 +146,14 @@ def test_soft_tokens_stand_behind_a_controls_instruction_too(policy: Policy) -> 
 def test_a_control_of_states_acts_while_the_answer_is_decoded(policy: Policy) -> None:
     table, _ = attacked(policy, ATTACK, control=Shift(0.5))
     assert all(line["displacement"] > 0 for line in table.to_pylist() if line["n_tokens"])
+
+
+def test_a_reward_model_that_guides_is_shown_the_request_and_not_the_soft_tokens(policy: Policy) -> None:
+    """It cannot read them; a control must not fail where an attack leaves the prompt as it is."""
+    guided, _ = attacked(policy, ATTACK, control=RewardSearch(make_reward(), 8.0, 4))
+    plain, _ = attacked(policy, ATTACK)
+    assert guided["row_id"].equals(plain["row_id"]) and guided["response"].null_count == 0
+    assert not guided["response"].equals(plain["response"])
 
 
 def test_a_prompt_without_room_for_soft_tokens_is_not_attacked(policy: Policy) -> None:

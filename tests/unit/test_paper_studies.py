@@ -94,3 +94,53 @@ def test_what_bends_are_trained_on_is_not_what_is_reported(cells: list[Cell]) ->
     trained = {place(name) for name in ("paper_wildguard", "paper_wildjailbreak_pairs", "paper_ultrachat")}
     assert not trained & {place(cell.dataset) for cell in cells}
     assert {(datasets[name].rows, datasets[name].seed) for name in datasets if place(name) in trained} == {(10000, 0)}
+
+
+def test_every_row_of_recontrols_table_stands_beside_one_cell_of_ours() -> None:
+    raw = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
+    plan = Plan(load_config({**raw, "study": "paper_recontrol"}, ROOT / "config" / "studies"))
+    found: Counter[tuple[float | None, ...]] = Counter()
+    for cell in plan.cells:
+        if cell.bend == "none":
+            method = plan.config["controls"][cell.control].method
+            printed = PUBLISHED.recontrol_row(cell.base, cell.dataset, method)
+            found[printed["reward"], printed["win_rate"]] += 1
+    found.pop((None, None))
+    with (ROOT / "resources" / "published" / "recontrol_main.csv").open(encoding="utf-8", newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["win_rate_percent"] != "N/A"]
+    wanted = Counter(
+        (
+            float(row["average_reward"]) if row["average_reward"] else None,
+            round(float(row["win_rate_percent"]) / 100, 6),
+        )
+        for row in rows
+    )
+    assert {(reward, rate and round(rate, 6)): n for (reward, rate), n in found.items()} == wanted
+    assert sum(wanted.values()) == 15
+
+
+def test_recontrols_settings_are_those_that_it_prints() -> None:
+    raw = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
+    plan = Plan(load_config({**raw, "study": "paper_recontrol"}, ROOT / "config" / "studies"))
+    with (ROOT / "resources" / "published" / "recontrol_hyperparameters.csv").open(
+        encoding="utf-8", newline=""
+    ) as file:
+        printed = {(row["dataset"], row["model"]): row for row in csv.DictReader(file)}
+    models = {"vicuna_7b": "Vicuna-7B", "falcon_7b": "Falcon-7B", "llama3_8b_user": "Llama3-8B"}
+    seen = set()
+    for cell in plan.cells:
+        control = plan.config["controls"][cell.control]
+        if control.method not in ("value", "value_prompting"):
+            continue
+        key = "HH-RLHF" if "hh" in cell.dataset else "SHP", models[cell.base]
+        seen.add(key)
+        row, value = printed[key], plan.config["values"][control.value]
+        ours = [value.n_layers, value.hidden_size, value.lr, value.batch_size, value.epochs]
+        names = ("layers", "hidden", "learning_rate", "batch_size", "epochs")
+        assert ours == [float(row[f"value_{name}"]) for name in names]
+        tokens = control.decoding.max_new_tokens
+        wanted = [float(row[name]) for name in ("step_size", "updates", "max_new_tokens")]
+        assert [control.step_size, control.n_steps, tokens] == wanted
+        reward = plan.config["rewards"][value.reward]
+        assert (reward.hub.repo, value.reward) == (row["reward_model"], cell.grid.reward)
+    assert seen == set(printed)

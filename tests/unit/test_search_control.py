@@ -107,6 +107,28 @@ def test_the_reward_model_reads_the_response_so_far_as_if_it_ended_with_each_can
     assert tokens(found) != tokens(generate(policy, PROMPTS[:4], GREEDY))
 
 
+def test_a_search_reads_what_an_attack_put_into_the_models_mouth(policy, network, reward):
+    """As though the response had begun with it: the reward model sees it, and the policy's cache has it."""
+    prefill = "take the lamp"
+    ends = (tokenizer().eos_token_id, tokenizer().pad_token_id)
+    for messages in PROMPTS[:3]:
+        before, tail = prompt_and_tail(reward, messages, prefill)
+        assert tokenizer().decode(before).endswith(prefill)
+
+        def by_reward(ids, made, candidates, newest, before=before, tail=tail):
+            return [reward.forward([[*before, *made, *([] if c in ends else [c]), *tail]])[0] for c in candidates]
+
+        def by_value(ids, made, candidates, newest):
+            follow = [newest if c in ends else next_tokens(policy, [*ids, c])[2] for c in candidates]
+            return [float(network(state)) for state in follow]
+
+        (request,) = make_requests(policy, [messages], prefills=[prefill])
+        for control, worth in ((RewardSearch(reward, 2.0, K), by_reward), (PrefixSearch(network, 2.0, K), by_value)):
+            (found,) = generate(policy, [messages], GREEDY, prefills=[prefill], control=control)
+            assert found.token_ids == by_hand(policy, request, worth, 2.0, GREEDY.max_new_tokens)
+            assert found.text.startswith(prefill)
+
+
 def test_prompt_and_tail_are_what_a_reward_model_reads_around_a_response():
     reward = make_reward()
     before, tail = prompt_and_tail(reward, PROMPTS[1])

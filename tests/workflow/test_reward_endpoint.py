@@ -54,6 +54,10 @@ def test_a_study_is_built_with_rewards_from_an_address(
     asked = [f"Human: {r['messages'][-1]['content']}\n\nAssistant: " for r in rows]
     wanted = server.rewards([text + one["response"] for text, one in zip(asked, made, strict=True)])
     assert read_parquet(scores, SCORES)["score"].to_pylist() == wanted
+    attacked = {path.stem: path for path in (checkout.folder / "results/completions").rglob("*.parquet")}
+    assert set(attacked) == {"micro_static", "micro_search", "micro_prefix"}
+    prefill = read_parquet(attacked["micro_search"])["prefill"][0].as_py()
+    assert prefill and any(f"Assistant: {prefill}" in text for sent in server.requests for text in sent["query"])
     assert read_json(checkout.folder / "results/reward_models/micro_reward/endpoint.json")["model"] == "m-1"
 
     idle = checkout.snakemake("--dry-run", study=STUDY, change=at(key=True, concurrency=3, timeout=9, retries=1))

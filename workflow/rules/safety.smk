@@ -6,6 +6,10 @@ rule attack_decode:
         model=paths.model("{model}"),
         data=paths.data("{dataset}"),
         value=lambda wildcards: PLAN.value_input(wildcards.model, wildcards.control),
+        direction=lambda wildcards: PLAN.direction_input(
+            wildcards.model, wildcards.control
+        ),
+        guide=lambda wildcards: PLAN.guide_input(wildcards.control),
         strength=lambda wildcards: PLAN.strength_input(
             wildcards.model, wildcards.control
         ),
@@ -22,11 +26,13 @@ rule attack_decode:
         "../envs/rebend.yaml"
     resources:
         **resources(lambda wildcards: PLAN.needs(wildcards.model)),
+        asking=lambda wildcards: PLAN.asking(wildcards.control),
     params:
         settings=lambda wildcards: {
             "attack": settings(CONFIG["attacks"][wildcards.attack]),
-            "control": settings(CONTROLS[wildcards.control], without=["choice"]),
-            "dtype": PLAN.dtype(wildcards.model),
+            **PLAN.control_settings(
+                wildcards.model, wildcards.control, without=["choice"]
+            ),
         },
         code=code_digest(SCRIPTS / "attack_decode.py"),
         progress=paths.PROGRESS,

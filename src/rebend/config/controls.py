@@ -158,11 +158,23 @@ class ControlledDecodingBlock(SearchBlock):
     reward: str = refers("rewards", "reward block that scores candidates")
 
 
-class CdPrefixBlock(SearchBlock):
+class PrefixSearchBlock(SearchBlock):
     """Controlled decoding with a prefix scorer (arXiv:2310.17022): the value network reads next states."""
 
-    method: Literal["cd_prefix"] = Field(description="token search by the value network")
     value: str = refers("values", "value block")
+
+
+class CdPrefixBlock(PrefixSearchBlock):
+    """The prefix variant of controlled decoding, as in RE-Control's table (CD prefix)."""
+
+    method: Literal["cd_prefix"] = Field(description="token search by the value network")
+
+
+class CdPrefixPromptingBlock(PrefixSearchBlock):
+    """The prefix variant of controlled decoding and an instruction together."""
+
+    method: Literal["cd_prefix_prompting"] = Field(description="token search by the value network and an instruction")
+    instruction: str = Field(description="put before the user's last message")
 
 
 class BestOfNBlock(ControlBlock):
@@ -189,10 +201,12 @@ CONTROLS: dict[str, type[Block]] = {
     "static": StaticControlBlock,
     "controlled_decoding": ControlledDecodingBlock,
     "cd_prefix": CdPrefixBlock,
+    "cd_prefix_prompting": CdPrefixPromptingBlock,
     "best_of_n": BestOfNBlock,
 }
-# They need more than a model and its value network; attacks do not have it.
-PROMPTS_ONLY = (StaticControlBlock, ControlledDecodingBlock, CdPrefixBlock, BestOfNBlock)
+# A choice after decoding. An attack counts as a success if one of its `attempts` is one; another n tries that a reward
+# model picks from would be counted as one try, and the rate would be of the picker's taste.
+PROMPTS_ONLY = (BestOfNBlock,)
 
 
 def control_block(settings: Mapping[str, Any], strength: Mapping[str, Any] | None = None) -> ControlBlock:

@@ -126,7 +126,10 @@ def _honest(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:
         if grid.heldout_reward is not None and grid.heldout_reward in asked:
             yield f"{where}.heldout_reward: '{grid.heldout_reward}' steers '{name}'; it is not held out"
         if grid.evaluation and isinstance(control, PROMPTS_ONLY):
-            yield f"{where}.controls: '{name}' is for `prompts` only; give it a grid without `evaluation`"
+            yield (
+                f"{where}.controls: '{name}' picks among responses, which is for `prompts` only (an attack has "
+                "`attempts`); give it a grid without `evaluation`"
+            )
 
 
 def _learnt_from(catalogue: Catalogue, control: Any) -> Iterator[tuple[str, str]]:
