@@ -34,11 +34,18 @@ def check_before_jobs(plan: Plan) -> None:
 
 
 def check_gpus(plan: Plan, gpus: int) -> None:
-    """Raise `ConfigError` if a training wants more ranks than this machine has GPUs; without any, ranks run on CPUs."""
-    for base, bend in plan.trained:
-        wanted = plan.training_needs(base, bend).gpu
-        if 0 < gpus < wanted:
-            raise ConfigError(f"bends.{bend}.ranks: {wanted} ranks want a GPU each; this machine shows {gpus}")
+    """Raise `ConfigError` if a job wants more GPUs than this machine has; without any, jobs run on CPUs."""
+    wanted = {f"bends.{bend}.ranks": plan.training_needs(base, bend).gpu for base, bend in plan.trained}
+    for section in ("models", "rewards", "encoders", "safety_judges"):
+        blocks = {name: plan.config[section][name] for name in plan.used[section]}
+        wanted |= {
+            f"{section}.{name}.needs": block.needs.gpu for name, block in blocks.items() if hasattr(block, "needs")
+        }
+    mistakes = [
+        f"{key}: {count} GPUs for a job; this machine shows {gpus}" for key, count in wanted.items() if count > gpus
+    ]
+    if gpus and mistakes:
+        raise ConfigError("\n  " + "\n  ".join(mistakes))
 
 
 def _datasets(plan: Plan) -> Iterator[str]:

@@ -92,12 +92,13 @@ def test_each_local_job_has_a_device_of_its_own(checkout: Checkout) -> None:
     assert "on GPU" not in (logs / "train_tiny_model/micro.log").read_text()
 
 
-def test_more_ranks_than_devices_are_refused_before_any_job(checkout: Checkout) -> None:
+def test_more_devices_than_there_are_are_refused_before_any_job(checkout: Checkout) -> None:
     bend = {"zero": 1, "ranks": 4, "batch_size": 4, "micro_batch": 1}
-    change = {"models": {"micro": {"needs": {"gpu": 1}}}, "bends": {"micro_bend": bend}}
+    change = {"models": {"micro": {"needs": {"gpu": 3}}}, "bends": {"micro_bend": bend}}
     done = checkout.snakemake(change=change, environment={**os.environ, "CUDA_VISIBLE_DEVICES": "0,1"})
     assert done.returncode != 0
-    assert "bends.micro_bend.ranks: 4 ranks want a GPU each; this machine shows 2" in done.stdout + done.stderr
+    assert "bends.micro_bend.ranks: 4 GPUs for a job; this machine shows 2" in done.stdout + done.stderr
+    assert "models.micro.needs: 3 GPUs for a job; this machine shows 2" in done.stdout + done.stderr
     assert not list(checkout.folder.glob("results/logs/**/*.log"))
 
 
