@@ -270,7 +270,7 @@ def value_reference(asked: argparse.Namespace) -> dict[str, Any]:
     torch.manual_seed(SEED)
     network = ReferenceNetwork(asked.width, asked.width)
     data = value_data(asked.folder)
-    held_out = torch.from_numpy(data.sides == HELD_OUT)
+    held_out = torch.from_numpy(data.sides & HELD_OUT > 0)
     rows = int(data.index.lengths.sum())
     start = Clock()
     path = asked.folder / "padded.pt"

@@ -20,7 +20,7 @@ from scipy import stats
 
 from rebend.stats import LEVEL
 from rebend.storage import write_json, write_parquet
-from rebend.value_data import HELD_OUT, ValueData
+from rebend.value_data import LOOKED_AT, ValueData
 from rebend.value_losses import packed
 from rebend.values import ValueNetwork
 
@@ -39,7 +39,6 @@ CURVE = pa.schema(
 THIRDS = ("first", "middle", "last")
 _PLACES = 21
 _BINS = 10
-_MOST = 5000  # responses that are looked at: those that the held-out side begins with
 
 
 @dataclass(frozen=True)
@@ -67,9 +66,12 @@ class _Lines:
 
 
 def audit(network: ValueNetwork, data: ValueData, batch_size: int) -> Audit:
-    """Look at up to 5,000 held-out responses. Intervals count prompts, not responses: samples of one go together."""
+    """Look at up to 5,000 held-out responses, drawn by prompt from all of them (`value_data.split_by_prompt`).
+
+    Intervals count prompts, not responses: samples of one go together.
+    """
     lines = _read(network, data, batch_size)
-    n = data.prompts_held_out
+    n = data.prompts_looked_at
     thirds = {name: rank(lines.thirds[:, i], lines.rewards, n) for i, name in enumerate(THIRDS)}
     between = float(lines.mean.std())
     within = float(np.sqrt(np.mean(lines.spread**2)))
@@ -154,14 +156,12 @@ def _verdict(last: dict[str, float | None], n: int) -> tuple[bool, str]:
 
 @torch.no_grad()
 def _read(network: ValueNetwork, data: ValueData, batch_size: int) -> _Lines:
-    """Send held-out responses through the network, and keep of each what is asked about it."""
+    """Send the responses that are looked at through the network, and keep of each what is asked about it."""
     kept: list[tuple[np.ndarray, ...]] = []
-    for batch in data.batches(HELD_OUT, batch_size):
-        for states, reward in batch[: _MOST - len(kept)]:
+    for batch in data.batches(LOOKED_AT, batch_size):
+        for states, reward in batch:
             values, _, _ = packed([(states, reward)], network)
             kept.append(_of_one(network(values).double().cpu().numpy(), reward))
-        if len(kept) == _MOST:
-            break
     return _Lines(*(np.array(column) for column in zip(*kept, strict=True)))
 
 

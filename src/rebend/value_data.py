@@ -21,7 +21,8 @@ from rebend.schemas import SCORES
 from rebend.shards import Activations, key_of
 from rebend.value_losses import Labelled
 
-TRAIN, HELD_OUT = 1, 2
+TRAIN, HELD_OUT, LOOKED_AT = 1, 2, 4  # bits: what is looked at is a part of what is held out
+MOST_LOOKED_AT = 5000  # responses
 _POOL = 2  # batches that are mixed
 _READ_BYTES = 2**16
 
@@ -69,12 +70,12 @@ class ValueData:
         self.source = source
         self.index = source.index()
         self.rewards = labels.find(self.index.keys)
-        self.sides, self.prompts_held_out = split_by_prompt(source, labels, self.index.keys, share, seed)
+        self.sides, self.prompts_looked_at = split_by_prompt(source, labels, self.index.keys, share, seed)
         give_back()
 
     def count(self, side: int) -> int:
         """Return how many responses are on a side."""
-        return int((self.sides == side).sum())
+        return int(np.count_nonzero(self.sides & side))
 
     def batches(self, side: int, size: int, rng: np.random.Generator | None = None) -> Iterator[list[Labelled]]:
         """Stream the responses of a side in batches of `size`, shuffled if `rng` is given."""
@@ -91,7 +92,7 @@ class ValueData:
     def _responses(self, group: int, side: int) -> list[Labelled]:
         """Return the responses of a row group that are on a side; nothing is read if there are none."""
         own = slice(self.index.first[group], self.index.first[group + 1])
-        wanted = np.flatnonzero(self.sides[own] == side)
+        wanted = np.flatnonzero(self.sides[own] & side)
         if not len(wanted):
             return []
         parts = self.source.states(group).split(self.index.lengths[own].tolist())
@@ -114,11 +115,12 @@ def _drain(
 def split_by_prompt(
     source: Activations, labels: Labels, keys: np.ndarray, share: float, seed: int
 ) -> tuple[np.ndarray, int]:
-    """Return the side [N] of the responses with these `keys`: TRAIN, HELD_OUT, or 0 without a reward;
-    and the number of prompts held out.
+    """Return the side [N] of the responses with these `keys`: TRAIN, HELD_OUT, or 0 without a reward; and how many
+    prompts of those held out are looked at by an audit, whose responses have the bit LOOKED_AT too.
 
     Held out is the share of the prompts whose SHA-256 of "{seed}/{row_id}" is lowest; at least one, and not all.
-    All responses to one prompt are on the same side. Raises `DataError` if fewer than two prompts can be used.
+    Looked at are, of these, those with the lowest: a sample over the whole side, as many whole prompts as have
+    `MOST_LOOKED_AT` responses together. Raises `DataError` if fewer than two prompts can be used.
     """
     names, prompts = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)]
     with pq.ParquetFile(source.responses_file, pre_buffer=False, buffer_size=_READ_BYTES) as file:
@@ -133,5 +135,7 @@ def split_by_prompt(
     if len(found) < 2:
         raise DataError(f"responses to {len(found)} prompts have a token and a reward; at least 2 are needed")
     n_held = min(len(found) - 1, max(1, round(share * len(found))))
-    sides = np.where(own <= found[n_held - 1], HELD_OUT, TRAIN)
-    return np.where(usable, sides, 0).astype(np.int8), n_held
+    held, responses = np.unique(own[usable & (own <= found[n_held - 1])], return_counts=True)
+    n_looked_at = max(1, int(np.searchsorted(responses.cumsum(), MOST_LOOKED_AT, side="right")))
+    sides = np.where(own <= held[-1], HELD_OUT, TRAIN) | np.where(own <= held[n_looked_at - 1], LOOKED_AT, 0)
+    return np.where(usable, sides, 0).astype(np.int8), n_looked_at

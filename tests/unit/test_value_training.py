@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from rebend import value_data
 from rebend.checkpoints import Checkpoints
 from rebend.config.blocks import ValueBlock
 from rebend.errors import DataError
@@ -13,7 +15,7 @@ from rebend.scores import score_table
 from rebend.shards import Activations, key_of
 from rebend.storage import read_json, read_parquet, write_parquet
 from rebend.value_audit import AUDIT_FILE, CURVE, CURVE_FILE, calibration, rank
-from rebend.value_data import HELD_OUT, TRAIN, Labels, ValueData
+from rebend.value_data import HELD_OUT, LOOKED_AT, TRAIN, Labels, ValueData
 from rebend.value_losses import packed, returns, summed_loss
 from rebend.value_training import METRICS, METRICS_FILE, objective, slices, train_value
 from rebend.values import FACTS, WEIGHTS, Shape, ValueNetwork, new_network
@@ -154,12 +156,27 @@ def test_published_has_no_trace():
 
 def test_all_responses_to_a_prompt_are_on_the_same_side(world):
     data = data_of(world)
-    assert (data.count(TRAIN), data.count(HELD_OUT), data.prompts_held_out) == (96, 24, 12)
+    assert (data.count(TRAIN), data.count(HELD_OUT), data.prompts_looked_at) == (96, 24, 12)
     pairs = data.sides.reshape(-1, 2)
     assert (pairs[:, 0] == pairs[:, 1]).all()
     expected = sorted(range(60), key=lambda i: key_of(f"0/row{i}"))[:12]
-    assert sorted(np.flatnonzero(pairs[:, 0] == HELD_OUT)) == sorted(expected)
+    assert sorted(np.flatnonzero(pairs[:, 0] & HELD_OUT)) == sorted(expected)
     assert (data_of(world, seed=1).sides != data.sides).any()
+
+
+def test_the_audit_looks_at_whole_prompts_drawn_from_all_that_are_held_out(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(value_data, "MOST_LOOKED_AT", 9)
+    data = data_of(world)
+    assert (data.count(HELD_OUT), data.count(LOOKED_AT), data.prompts_looked_at) == (24, 8, 4)
+    by_digest = sorted(range(60), key=lambda i: key_of(f"0/row{i}"))[:12]
+    looked_at = np.flatnonzero(data.sides.reshape(-1, 2)[:, 1] & LOOKED_AT)
+    assert sorted(looked_at) == sorted(by_digest[:4]) != sorted(by_digest)[:4]  # not those that come first
+    facts = train(world, tmp_path / "value", tmp_path / "state")
+    assert facts["held_out_responses"] == 24
+    audit = json.loads((tmp_path / "value" / AUDIT_FILE).read_text())
+    assert (audit["responses"], audit["prompts"]) == (8, 4)
+    monkeypatch.setattr(value_data, "MOST_LOOKED_AT", 1)
+    assert data_of(world).prompts_looked_at == 1
 
 
 def test_responses_without_a_reward_are_left_out_and_too_few_are_refused(world):
