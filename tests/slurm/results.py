@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-# What is measured by the clock; whether a row is on the frontier of reward and time follows from it.
+# What is measured by the clock; from it follow the order of rows and whether one is on the frontier of reward and time.
 TIMES = ["seconds_per_1000_tokens", "relative_time", "on_frontier"]
 TIMED_TABLES = ("frontier", "recontrol")
 ASIDE = ("logs", "benchmarks", "progress", "judge_store")
@@ -35,5 +35,6 @@ def _tells_times(path: Path) -> bool:
 
 def _content(path: Path) -> bytes:
     if path.stem in TIMED_TABLES:
-        return pd.read_csv(path).drop(columns=TIMES, errors="ignore").to_csv().encode()
+        table = pd.read_csv(path).drop(columns=TIMES, errors="ignore")
+        return table.sort_values(list(table.columns)).to_csv(index=False).encode()
     return path.read_bytes()
