@@ -47,6 +47,8 @@ def _receive(url: str, partial: Path, mark: Path) -> None:
     headers = {"Range": f"bytes={had}-", "If-Range": known} if had and known else {}
     with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT) as answer:
         going_on = getattr(answer, "status", None) == 206 and _begins_at(answer, had)
+        if not going_on:
+            partial.unlink(missing_ok=True)  # first, or a kill here would leave old bytes under a new mark
         write_text(mark, json.dumps(_identity(answer)))
         with partial.open("ab" if going_on else "wb") as stream:
             shutil.copyfileobj(answer, stream)

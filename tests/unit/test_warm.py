@@ -88,6 +88,28 @@ def test_when_the_job_is_ended_so_is_its_worker(tmp_path: Path, server: str, num
         time.sleep(0.05)
 
 
+def test_a_worker_has_a_gpu_of_its_own_until_it_is_gone(
+    tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REBEND_GPUS", "0,1")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    take = "from rebend.gpu_slots import take_gpus; take_gpus(1); print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True)"
+    (tmp_path / "long").mkdir()
+    (tmp_path / "short").mkdir()
+    held = [start(tmp_path / "long", f"{take}\nimport time; time.sleep(99)", server) for _ in range(2)]
+    assert sorted(process.stdout.readline().split()[0] for process in held) == ["warm", "warm"]
+    assert sorted(process.stdout.readline().strip() for process in held) == ["0", "1"]
+    waiting = start(tmp_path / "short", take, server)
+    time.sleep(0.5)
+    assert waiting.poll() is None
+    held[0].kill()
+    out, err = waiting.communicate(timeout=20)
+    assert out.splitlines()[-1] in ("0", "1"), err
+    held[1].kill()
+    for process in held:
+        process.communicate(timeout=20)
+
+
 @pytest.mark.parametrize("address", ["off", "/nowhere/warm"])
 def test_without_a_server_it_runs_where_it_is(tmp_path: Path, address: str) -> None:
     out, _ = start(tmp_path, "", address).communicate()
