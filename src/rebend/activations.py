@@ -27,7 +27,7 @@ from rebend.config.decoding import Decoding
 from rebend.decoding import Request, Response, generate_batch, has_room, make_requests
 from rebend.errors import DataError
 from rebend.layers import FINAL
-from rebend.memory import give_back, memory_advice
+from rebend.memory import give_back, keep_flat, memory_advice
 from rebend.models import Policy
 from rebend.progress import progress
 from rebend.rollouts import can_roll, roll
@@ -61,6 +61,7 @@ def extract_activations(
     Finished chunks are kept in the folder `parts`, so that a killed run goes on after them; the files are
     the same bytes as those of an undisturbed run. Raises `DataError` if `max_bytes` has no room for a prompt.
     """
+    keep_flat()
     block_of(policy, settings.layer)  # a wrong layer is found before anything is decoded
     size = settings.prompts_per_chunk
     n_chunks = -(-pq.read_metadata(prompts).num_rows // size)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rebend.errors import DataError, ModelError
-from rebend.memory import give_back
+from rebend.memory import give_back, keep_flat
 from rebend.parts import Parts
 from rebend.progress import progress
 from rebend.prompts import Message
@@ -44,6 +44,7 @@ def label_rewards(
     standard error. Raises `ModelError` if the first block has no number at all, before more is paid for, and
     `DataError` if a response belongs to no prompt.
     """
+    keep_flat()
     rows, not_scored = 0, 0
     blocks = -(-pq.read_metadata(responses).num_rows // _BLOCK)
     with whole_file(output) as path, pq.ParquetWriter(path, SCORES, compression="zstd") as writer:

@@ -88,17 +88,18 @@ class RewardModel:
         """Return the rewards [B] of one batch of token ids, padded on the right whatever the tokenizer does.
 
         To the right of the last real token nothing can influence it in a decoder, and positions count from
-        the first real token, so that neither padding nor batch changes a reward.
+        the first real token, so that neither padding nor batch changes a reward. So a decoder needs no mask
+        either, which would be B·T² numbers.
         """
         longest = max(len(ids) for ids in encoded)
         pad = self.tokenizer.pad_token_id
         device = self.model.device
         input_ids = torch.tensor([[*ids, *[pad] * (longest - len(ids))] for ids in encoded], device=device)
         lengths = torch.tensor([len(ids) for ids in encoded], device=device)
-        mask = (torch.arange(longest, device=device) < lengths[:, None]).long()
         if self.head is None:  # an encoder: its own head pools
+            mask = (torch.arange(longest, device=device) < lengths[:, None]).long()
             return self.model(input_ids=input_ids, attention_mask=mask).logits.float().squeeze(-1).tolist()
-        states = self.model.base_model(input_ids=input_ids, attention_mask=mask, use_cache=False).last_hidden_state
+        states = self.model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
         last = states[torch.arange(len(encoded), device=device), lengths - 1]
         return self.head(last).float().squeeze(-1).tolist()
 

@@ -109,7 +109,10 @@ def _drain(
     full = len(pool) // size * size
     for start in range(0, full, size):
         yield [pool[i] for i in order[start : start + size]]
-    return [(pool[i][0].clone(), pool[i][1]) for i in order[full:]]
+    rest = [(pool[i][0].clone(), pool[i][1]) for i in order[full:]]
+    pool.clear()
+    give_back()
+    return rest
 
 
 def split_by_prompt(

@@ -14,6 +14,7 @@ from scipy import stats
 from rebend.checkpoints import Checkpoints
 from rebend.config.blocks import ValueBlock
 from rebend.errors import DataError
+from rebend.memory import keep_flat
 from rebend.progress import progress
 from rebend.shards import Activations
 from rebend.storage import write_parquet
@@ -53,6 +54,7 @@ def train_value(
     a reward, or without a token, are left out. `useful` is false, with a `reason`, where the audit says that the
     network does not order held-out responses: control would climb noise.
     """
+    keep_flat()
     data = ValueData(source, labels, settings.validation_share, settings.seed)
     run = _Training(data, settings, device)
     saved = checkpoints.load()
