@@ -106,6 +106,13 @@ def seconds_per_1000_tokens(cell: Cell) -> float | None:
     return 1000 * float(seconds) / tokens if seconds is not None and tokens else None
 
 
+def held_rate(cell: Cell) -> float | None:
+    """Return the share of tokens at which the control was held back: bounded, or no number; None if not noted."""
+    notes = read_json(cell["record"])["notes"]
+    held, tokens = notes.get("tokens_held_back"), notes.get("tokens")
+    return float(held) / tokens if held is not None and tokens else None
+
+
 def relative_times(cells: Iterable[Cell]) -> dict[str, float | None]:
     """Return record → time per token, over that of the same bend without control, or else of the base without.
 

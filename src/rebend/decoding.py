@@ -6,6 +6,7 @@ so that order, batch size and the number of shards change nothing but rounding i
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -121,6 +122,8 @@ def control_decode(
     )
     tokens = sum(table["n_tokens"].to_pylist())
     held = sum(response.held for response in found if response)
+    if held:
+        print(f"WARNING: the control was held back at {held} of {tokens} tokens", file=sys.stderr, flush=True)
     return table, {"tokens": tokens, "tokens_held_back": held, "prompts_without_room": found.count(None)}
 
 

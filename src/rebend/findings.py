@@ -47,6 +47,12 @@ def _of_caveats(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
     proxies = {judge for judge in tables["recontrol"].get("judge", pd.Series(dtype=str)) if "(proxy)" in str(judge)}
     if proxies:
         yield f"Win rates come from a proxy, not from a judge that reads: {', '.join(sorted(proxies))}."
+    for row in tables["recontrol"].to_dict("records"):
+        if row.get("held_rate") and row["held_rate"] > 0:
+            yield (
+                f"{row['model']}, bend {row['bend']}, {row['dataset']}: control {row['control']} was held back at "
+                f"{number(row['held_rate'], percent=True)} % of the tokens (its change was too long, or no number)."
+            )
     matrix = tables["matrix"]
     missing = matrix[matrix["not_scored"] > 0]
     if len(missing):

@@ -17,6 +17,7 @@ from rebend.cells import (
     Cell,
     as_methods,
     group_levels,
+    held_rate,
     judge_names,
     named_controls,
     relative_times,
@@ -104,6 +105,7 @@ def recontrol(cells: Sequence[Cell], rows: pd.DataFrame, printed: Published | No
             line |= columns(metric, estimate_of(metric, own[own["metric"] == measurement]))
         line["judge"] = judges.get(cell["win_rate"], "")
         line |= {"seconds_per_1000_tokens": seconds_per_1000_tokens(cell), "relative_time": times[cell["record"]]}
+        line["held_rate"] = held_rate(cell)
         if printed is not None:
             row = (
                 printed.recontrol_row(cell["model"], cell["dataset"], cell["method"]) if cell["bend"] == "none" else {}
@@ -205,6 +207,7 @@ def recontrol_columns() -> list[str]:
         "judge",
         "seconds_per_1000_tokens",
         "relative_time",
+        "held_rate",
     ]
 
 

@@ -77,6 +77,7 @@ def _recontrol(table: pd.DataFrame) -> pd.DataFrame:
                 line[heading(metric)] = counted(text, row[f"{metric}_n"], row[f"{metric}_not_scored"])
         line["s per 1000 tokens"] = number(row["seconds_per_1000_tokens"])
         line["time, × base"] = number(row["relative_time"])
+        line["held back, %"] = number(row["held_rate"], percent=True) if row["held_rate"] else ""
         lines.append({**line, **_printed(row, (*PROMPT_METRICS, "hours"))})
     return without_empty(pd.DataFrame(lines).fillna(""))
 

@@ -87,7 +87,7 @@ def prompts_cell(root: Path, data: Path, model: str, bend: str, control: str, sh
     lines.append({"row_id": "p39", "state": "refused", "not_scored": "refused: no"})
     table = pa.Table.from_pylist(lines, JUDGED)
     write_parquet(folder / "verdicts.parquet", table, {"judge": "world_rubric", "model": ""})
-    path, record = responses(folder, ids, {"decode_seconds": 3.0, "tokens": 1500})
+    path, record = responses(folder, ids, {"decode_seconds": 3.0, "tokens": 1500, "tokens_held_back": 0})
     return {
         "model": model, "bend": bend, "control": control, "method": METHODS.get(control.removeprefix("my_"), control),
         "dataset": data.stem, "role": "prompts", "attack": "", "data": str(data), "responses": path,

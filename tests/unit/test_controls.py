@@ -13,9 +13,10 @@ from rebend.controls import (
     ValueAscent,
     bounded,
 )
-from rebend.decoding import generate, generate_batch, make_requests
+from rebend.decoding import control_decode, generate, generate_batch, make_requests
+from rebend.parts import Parts
 from rebend.values import Shape, ValueNetwork, new_network
-from tests.unit.small_policy import PROMPTS, make_policy
+from tests.unit.small_policy import PROMPTS, make_policy, prompt_rows
 
 D = 32
 
@@ -78,7 +79,7 @@ def test_an_exploding_step_is_brought_back_and_reported():
     torch.testing.assert_close(moved[1], limit)
 
 
-def test_held_tokens_are_counted_while_decoding():
+def test_held_tokens_are_counted_while_decoding(capsys):
     policy, decoding = make_policy(), Decoding(max_new_tokens=6)
     exploding = ValueAscent(network(3, 30.0), 1e4, 30)
     for response in generate(policy, PROMPTS[:2], decoding, control=exploding):
@@ -88,6 +89,11 @@ def test_held_tokens_are_counted_while_decoding():
     nan = generate(policy, PROMPTS[:2], decoding, control=ValueAscent(broken, 0.1, 2))
     assert [r.token_ids for r in nan] == [r.token_ids for r in generate(policy, PROMPTS[:2], decoding)]
     assert all(response.held == len(response.token_ids) for response in nan)
+    capsys.readouterr()
+    _, notes = control_decode(policy, prompt_rows()[:2], decoding, ValueAscent(broken, 0.1, 2), Parts(None))
+    tokens = notes["tokens"]
+    assert notes["tokens_held_back"] == tokens > 0
+    assert f"WARNING: the control was held back at {tokens} of {tokens} tokens" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])

@@ -12,10 +12,12 @@ import pytest
 from rebend.cells import group_levels, measurements, outcome_of_prompts
 from rebend.claims import check_claims
 from rebend.errors import ConfigError, DataError
+from rebend.findings import findings
 from rebend.schemas import SAFETY_VERDICTS
 from rebend.scores import score_table
 from rebend.stats import wilson
-from rebend.storage import read_parquet, write_parquet
+from rebend.storage import read_json, read_parquet, write_json, write_parquet
+from rebend.table_text import shown
 from rebend.tables import TABLES, all_tables, read_tables, write_tables
 from tests.unit.study_factory import PUBLISHED, evaluation_data, prompts_cell, prompts_data, safety_cell, study
 
@@ -300,3 +302,20 @@ def test_the_same_scores_give_the_same_bytes(
     write_tables(tmp_path / "two", all_tables(settings))
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+def test_tokens_at_which_a_control_was_held_back_are_in_table_and_report(tmp_path: Path) -> None:
+    data = prompts_data(tmp_path)
+    cells = [prompts_cell(tmp_path, data, "tiny", "none", control, 0.1) for control in ("none", "value")]
+    record = read_json(cells[1]["record"])
+    write_json(cells[1]["record"], {**record, "notes": {**record["notes"], "tokens_held_back": 30}})
+    tables = made(cells)
+    assert one(tables["recontrol"], control="value")["held_rate"] == 0.02
+    assert one(tables["recontrol"], control="none")["held_rate"] == 0
+    assert shown("recontrol", tables["recontrol"])["held back, %"].tolist() == ["", "2.0"]
+    said = " ".join(findings(tables))
+    assert "control value was held back at 2.0 % of the tokens" in said and "control none was held" not in said
+    write_json(cells[1]["record"], {**record, "notes": {**record["notes"], "tokens_held_back": 0}})
+    tables = made(cells)
+    assert "held back, %" not in shown("recontrol", tables["recontrol"])
+    assert "was held back" not in " ".join(findings(tables))
