@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 
-.PHONY: demo fetch plan test test-slurm resume check bench format clean help
+.PHONY: demo fetch plan noise test test-slurm resume check bench format clean help
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -23,6 +23,9 @@ fetch: $(READY) ## bring in what STUDY needs from the hub and from addresses; no
 
 plan: $(READY) ## tell what STUDY would take: jobs, GPU-hours, disk, judges' tokens and cost; nothing is started
 	@$(BIN)/snakemake --cores 1 --nolock --quiet host progress rules --config study=$(STUDY) data=$(DATA) -- plan
+
+noise: $(READY) ## decode and score STUDY, which must be built, once more: what differs, means nothing
+	@$(BIN)/python bench/noise.py --study $(STUDY) --cores $(CORES) --data $(DATA)
 
 test: $(READY) ## run every test that this machine can run
 	@echo "rebend: running the tests (those that need a GPU or the real data sets skip without them)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -88,3 +89,19 @@ def test_a_twin_takes_over_from_an_orphan_that_dies(copy: Checkout, server: str)
     assert orphan.wait() != 0
     assert twin.returncode == 0, said + job.log()
     assert job.digests() == digests
+
+
+def test_two_snakemakes_on_the_same_results_take_turns(checkout: Checkout) -> None:
+    """With `--nolock`, which nobody should use: Snakemake's own lock refuses the second."""
+    command = checkout.command(
+        "results/models/micro", "--nolock", change={"models": {"micro": {"tiny": {"steps": 60}}}}
+    )
+    pipe = subprocess.PIPE
+    both = [
+        subprocess.Popen(command, cwd=checkout.folder, env=checkout.environment(), text=True, stdout=pipe, stderr=pipe)
+        for _ in range(2)
+    ]
+    said = ["".join(process.communicate(timeout=300)) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said[0] + said[1]
+    assert "another process has made it meanwhile" in said[0] + said[1]
+    assert not list(checkout.folder.glob("results/**/.*.part"))

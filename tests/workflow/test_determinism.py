@@ -1,0 +1,47 @@
+"""The same bytes on a CPU: whatever the number of jobs at a time and of shards, and once more."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.workflow.checkout import MICRO, ROOT, Checkout
+from tests.workflow.jobs import copy_of
+
+# They hold what a clock has measured, or list the shards.
+OTHERS = re.compile(r"/(frontier|recontrol)\.\w+$|report\.html$|manifest\.json$|-of-\d{5}\.parquet$")
+
+
+def digests(checkout: Checkout) -> dict[str, str]:
+    """The digest of every result, from the records."""
+    found: dict[str, str] = {}
+    for file in (checkout.folder / "results").rglob("*.json"):
+        if isinstance(record := json.loads(file.read_text()), dict):
+            found |= record.get("digests", {})
+    return {path: digest for path, digest in found.items() if not OTHERS.search(path)}
+
+
+def test_one_job_at_a_time_and_three_shards_make_the_same_bytes(built: Checkout, checkout: Checkout) -> None:
+    command = checkout.command(change={"activations": {"micro_rollouts": {"shards": 3}}})
+    command[command.index("--cores") + 1] = "1"
+    done = subprocess.run(command, cwd=checkout.folder, env=checkout.environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    expected, found = digests(built), digests(checkout)
+    assert len(expected) > 150
+    assert found == expected
+
+
+def test_a_second_decoding_has_no_noise_on_a_cpu(built: Checkout, tmp_path: Path) -> None:
+    copy = copy_of(built, tmp_path / "copy")
+    command = [sys.executable, ROOT / "bench/noise.py", "--study", f"{MICRO}/study.yaml"]
+    command += ["--configfile", f"{MICRO}/blocks.yaml"]
+    done = subprocess.run(command, cwd=copy.folder, env=copy.environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert re.search(r"agree in all \d{3,} numbers that are not times", done.stdout)
+    lines = (copy.folder / "results/noise/study.csv").read_text().splitlines()
+    assert lines[0] == "table,column,cells,differ,largest,time"
+    assert any(line.startswith("matrix,estimate,") for line in lines)
+    assert not list((copy.folder / "results").glob(".noise-*"))
