@@ -22,6 +22,7 @@ from rebend.config.bends import trained_bend
 from rebend.errors import ModelError
 from rebend.gpu_slots import held_locks
 from rebend.owner import owned_locks
+from rebend.planned import check_same_sources
 from rebend.schemas import CHAT, SAFETY
 from rebend.storage import read_json, read_parquet, write_json
 
@@ -97,6 +98,7 @@ def _rank_environment(threads: int) -> dict[str, str]:
 
 def main() -> None:
     """Run one rank of the job described by the file that is the argument."""
+    check_same_sources("train_bend")
     description = Path(sys.argv[1])
     job = BendJob(**json.loads(description.read_text(encoding="utf-8")))
     if (started := int(os.environ.get("WORLD_SIZE", "1"))) != job.ranks:

@@ -26,6 +26,7 @@ from rebend.errors import ChangedError
 from rebend.storage import read_json, write_json
 
 VARIABLE = "REBEND_PLANNED"
+SOURCES = "REBEND_SOURCES"
 _PACKAGE = Path(__file__).parent
 _KEPT_DAYS = 30  # for jobs that outlive their Snakemake
 
@@ -52,7 +53,7 @@ def check_planned(stage: str, record: str, code: str, settings: Any) -> None:
     plan = os.environ.get(VARIABLE)
     if not plan or not Path(plan).is_file():
         return
-    sources = {str(path): path.read_bytes() for path in _PACKAGE.rglob("*.py")}
+    sources = _sources()
     script = getattr(sys.modules["__main__"], "__file__", None)
     planned = read_json(plan).get(record)
     if planned is not None and planned != digest_of(code, settings):
@@ -60,6 +61,13 @@ def check_planned(stage: str, record: str, code: str, settings: Any) -> None:
     if script is not None and code_digest(script) != code:
         raise _changed(stage, "the code")
     sys.meta_path.insert(0, _Pinned(sources))
+    os.environ[SOURCES] = _digest(sources)
+
+
+def check_same_sources(stage: str) -> None:
+    """Refuse to be a part of a job (one of its ranks) that has begun with other modules. Raises `ChangedError`."""
+    if os.environ.get(SOURCES, digest := _digest(_sources())) != digest:
+        raise _changed(stage, "the code")
 
 
 def digest_of(code: str, settings: Any) -> str:
@@ -67,10 +75,18 @@ def digest_of(code: str, settings: Any) -> str:
     return hashlib.sha256(json.dumps([code, settings], sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _sources() -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(_PACKAGE.rglob("*.py"))}
+
+
+def _digest(sources: Mapping[str, bytes]) -> str:
+    return hashlib.sha256(b"".join(sources.values())).hexdigest()[:16]
+
+
 def _changed(stage: str, what: str) -> ChangedError:
     return ChangedError(
-        f"{stage}: {what} was edited while the run was going, and this job would mix two versions. It was not begun and "
-        "nothing is lost: let the run end or stop it, and start it again; it plans with what is there then"
+        f"{stage}: {what} was edited while the run was going, and this job would mix two versions. It was not begun, "
+        "and nothing is lost: let the run end or stop it, and start it again; it plans with what is there then"
     )
 
 

@@ -67,7 +67,7 @@ def whole_directory(path: str | Path) -> Iterator[Path]:
 
 def to_disk(path: Path) -> None:
     """Wait until a file's contents are on the disk; whoever has no room for them after all says so here."""
-    with path.open("rb+") as stream:
+    with path.open("rb") as stream:
         os.fsync(stream.fileno())
 
 

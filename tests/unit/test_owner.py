@@ -104,3 +104,31 @@ def test_of_many_never_two_have_it(tmp_path: Path, take: Lock) -> None:
     for thread in threads:
         thread.join()
     assert most == [1]
+
+
+PARENT = """
+import subprocess, sys
+from pathlib import Path
+from rebend.owner import owned, owned_locks
+with owned(Path(sys.argv[1])):
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(99)"], pass_fds=owned_locks())
+    print(child.pid, flush=True)
+    child.wait()
+"""
+
+
+def test_a_child_that_goes_on_with_the_work_keeps_the_lock_of_its_killed_parent(tmp_path: Path) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path / "a.lock")], stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    ended = threading.Timer(1.0, os.kill, (child, signal.SIGKILL))
+    ended.start()
+    start = time.monotonic()
+    with owned(tmp_path / "a.lock") as waited:
+        assert waited
+        assert time.monotonic() - start > 0.9
+    ended.join()

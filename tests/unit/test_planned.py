@@ -110,6 +110,27 @@ def test_outside_a_run_nothing_is_compared(package: Path) -> None:
     assert out == "checked\n0.625\n", err
 
 
+RANK = """
+import subprocess
+sys.stdin.readline()
+code = "from rebend.planned import check_same_sources; check_same_sources('train_bend')"
+print(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr or "same")
+"""
+
+
+@pytest.mark.parametrize(("edited", "said"), [(False, "same"), (True, "train_bend: the code was edited")])
+def test_a_rank_that_starts_after_an_edit_refuses(package: Path, plan: str, edited: bool, said: str) -> None:
+    (package / "job.py").write_text(JOB.split("sys.stdin")[0] + RANK)
+    remember({"results/x.json": (code_of(package), {"lr": 1.0})}, package / "plans")
+    process = python(package, "job.py", code_of(package), "1.0", plan=os.environ[VARIABLE])
+    assert process.stdout is not None
+    assert process.stdout.readline() == "checked\n"
+    if edited:
+        edit(package, "gains")
+    out, err = process.communicate("\n")
+    assert said in out, err
+
+
 def test_plans_of_long_ago_go_and_those_of_other_runs_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     for name, days in (("recent", 29), ("old", 31)):
