@@ -34,14 +34,33 @@ def test_one_job_at_a_time_and_three_shards_make_the_same_bytes(built: Checkout,
     assert found == expected
 
 
+SMALL = """
+title: A part of the micro study
+grids:
+  - models: [micro]
+    bends: [micro_bend]
+    controls: [micro_none, micro_climb]
+    prompts: [micro_test]
+    evaluation: [micro_safety]
+    attacks: [micro_prefilling]
+    reward: micro_reward
+    judge: micro_judge
+    safety_judges: [micro_truth]
+"""
+
+
 def test_a_second_decoding_has_no_noise_on_a_cpu(built: Checkout, tmp_path: Path) -> None:
     copy = copy_of(built, tmp_path / "copy")
-    command = [sys.executable, ROOT / "bench/noise.py", "--study", f"{MICRO}/study.yaml"]
+    (copy.folder / "small.yaml").write_text(SMALL)
+    done = copy.snakemake("results/studies/small/tables", study="small.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    command = [sys.executable, ROOT / "bench/noise.py", "--study", "small.yaml"]
     command += ["--configfile", f"{MICRO}/blocks.yaml"]
     done = subprocess.run(command, cwd=copy.folder, env=copy.environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert re.search(r"agree in all \d{3,} numbers that are not times", done.stdout)
-    lines = (copy.folder / "results/noise/study.csv").read_text().splitlines()
+    assert "rule control_decode" in done.stdout + done.stderr
+    lines = (copy.folder / "results/noise/small.csv").read_text().splitlines()
     assert lines[0] == "table,column,cells,differ,largest,time"
     assert any(line.startswith("matrix,estimate,") for line in lines)
     assert not list((copy.folder / "results").glob(".noise-*"))
