@@ -258,8 +258,7 @@ def _append(writer: pq.ParquetWriter, path: str | Path) -> int:
 
 def _facts(policy: Policy, settings: ActivationsBlock) -> dict[str, str]:
     """What the states are of: in the metadata of each shard, and in the manifest."""
-    revision = getattr(policy.model.config, "_commit_hash", None) or ""
-    return {"fingerprint": policy.fingerprint, "layer": str(settings.layer), "revision": revision}
+    return {"fingerprint": policy.fingerprint, "layer": str(settings.layer), "revision": policy.revision}
 
 
 def _remove_others(folder: Path, shards: Sequence[Outputs]) -> None:

@@ -20,7 +20,7 @@ from rebend.adapters import BEND_FILE
 from rebend.errors import ModelError
 from rebend.merge_gate import check_equivalence, equivalence_facts, expected_answers, merged_equivalence
 from rebend.model_cards import model_card
-from rebend.models import FINGERPRINT_FILE, fingerprint, stamp, terms_files
+from rebend.models import FINGERPRINT_FILE, fingerprint, revision, stamp, terms_files
 from rebend.prompts import Message
 from rebend.storage import read_json, whole_directory, write_json, write_text
 from rebend.weight_files import StoredTensor, main_dtype, stored_tensors, write_weights
@@ -57,7 +57,7 @@ def merge_bend(
     with whole_directory(out) as folder:
         write_merged(base, adapter, folder, dtype)
         write_text(folder / "README.md", model_card(base, bend, found, dtype))
-        mark = stamp(folder)
+        mark = stamp(folder, revision(base))
         equivalence = merged_equivalence(expected, folder, dtype)
         check_equivalence(equivalence, expected.rounding, dtype)
     return {"base_fingerprint": found, "fingerprint": mark, **equivalence_facts(equivalence, expected)}

@@ -31,6 +31,7 @@ class Policy:
     model: Any
     tokenizer: Any
     fingerprint: str
+    revision: str = ""  # commit of the repository that it, or its base, came from; "" if it came from none
 
     @property
     def device(self) -> torch.device:
@@ -78,7 +79,7 @@ def load_policy(
         except ValueError:  # an architecture without flash attention
             model = AutoModelForCausalLM.from_pretrained(path, trust_remote_code=False, **options)
     model = (model if bits < 16 else model.to(device)).eval()
-    return Policy(model, tokenizer, fingerprint(path))
+    return Policy(model, tokenizer, fingerprint(path), revision(path))
 
 
 @contextmanager
@@ -141,10 +142,17 @@ def fingerprint(path: str | Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def stamp(path: str | Path) -> str:
-    """Write the fingerprint beside the weights, so that no later job reads them all to know it."""
+def revision(path: str | Path) -> str:
+    """Return the commit that a folder, or its base, was taken over from; "" if it came from no repository."""
+    stored = Path(path) / FINGERPRINT_FILE
+    return json.loads(stored.read_text()).get("revision", "") if stored.exists() else ""
+
+
+def stamp(path: str | Path, revision: str = "") -> str:
+    """Write fingerprint and revision beside the weights, so that no later job reads them all to know it."""
     value = fingerprint(path)
-    (Path(path) / FINGERPRINT_FILE).write_text(json.dumps({"fingerprint": value}) + "\n")
+    facts = {"fingerprint": value, **({"revision": revision} if revision else {})}
+    (Path(path) / FINGERPRINT_FILE).write_text(json.dumps(facts) + "\n")
     return value
 
 

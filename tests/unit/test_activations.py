@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,14 +13,16 @@ from rebend.activations import Outputs, extract_activations, gather_activations,
 from rebend.config.blocks import ActivationsBlock
 from rebend.config.decoding import Decoding
 from rebend.controls import ValueAscent
-from rebend.decoding import Request, generate_batch, make_requests
+from rebend.decoding import Request, control_decode, generate_batch, make_requests
 from rebend.errors import ConfigError, DataError, ModelError
+from rebend.parts import Parts
 from rebend.rollouts import roll
 from rebend.schemas import PROMPTS
 from rebend.shards import MANIFEST, RESPONSES_FILE, Activations, key_of
 from rebend.state_passes import response_states
 from rebend.storage import read_json, write_parquet
 from rebend.streamed_states import StreamedActivations
+from rebend.value_data import Labels, ValueData
 from rebend.values import Shape, new_network
 from tests.unit.small_policy import make_policy, prompt_rows
 
@@ -34,7 +37,7 @@ SETTINGS = ActivationsBlock(
 
 @pytest.fixture(scope="module")
 def policy():
-    return make_policy()
+    return dataclasses.replace(make_policy(), revision="0123abcd")
 
 
 def outputs(folder: Path, shard: int, shards: int) -> Outputs:
@@ -196,12 +199,33 @@ def test_shards_say_what_they_hold(made):
     assert facts[b"shape"] == b"[32]"
     assert facts[b"fingerprint"] == b"fingerprint-0"
     assert facts[b"layer"] == b"final"
-    assert b"revision" in facts
+    assert facts[b"revision"] == b"0123abcd"
     manifest = read_json(made.directory / MANIFEST)
     assert (manifest["fingerprint"], manifest["layer"], manifest["dtype"]) == ("fingerprint-0", "final", "float16")
+    assert manifest["revision"] == "0123abcd"
     for shard in manifest["shards"]:
         assert pq.read_metadata(made.directory / shard["file"]).num_rows == shard["rows"]
     made.verify()
+
+
+def test_a_model_that_ends_at_once_leaves_responses_without_tokens_and_loses_none(tmp_path):
+    policy = make_policy()
+    head = torch.nn.Linear(32, len(policy.tokenizer))
+    torch.nn.init.zeros_(head.weight)
+    torch.nn.init.zeros_(head.bias)
+    head.bias.data[policy.tokenizer.eos_token_id] = 1.0e4
+    policy.model.lm_head = head
+    made = extract(policy, tmp_path)
+    assert all_rows(made).num_rows == 0
+    lines = made.responses().to_pylist()
+    assert {(line["response"], line["n_tokens"], line["finish"]) for line in lines} == {("", 0, "eos")}
+    rewards = {line["response_id"]: float(i) for i, line in enumerate(lines)}
+    with pytest.raises(DataError, match="responses to 0 prompts have a token and a reward"):
+        ValueData(made, Labels.of(rewards), 0.2, 0)
+    climbing = ValueAscent(new_network(Shape(32, 16, 2), 0).requires_grad_(False), 0.5, 3)
+    table, notes = control_decode(policy, prompt_rows(), Decoding(max_new_tokens=4), climbing, Parts(None))
+    assert set(table["response"].to_pylist()) == {""} and set(table["displacement"].to_pylist()) == {0.0}
+    assert (notes["tokens"], notes["tokens_held_back"], notes["prompts_without_room"]) == (0, 0, 0)
 
 
 def test_long_prompts_are_left_out_and_counted(policy, tmp_path):

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rebend.checkpoints import Checkpoints
 from rebend.errors import DataError
-from rebend.models import FINGERPRINT_FILE, check_checkpoint, fingerprint, load_policy
+from rebend.models import FINGERPRINT_FILE, check_checkpoint, fingerprint, load_policy, stamp
 from rebend.prompts import conversation_text, prompt_text
 from rebend.tiny_models import (
     assistant_mask,
@@ -43,6 +43,8 @@ def test_the_checkpoint_is_an_ordinary_one(model, tmp_path):
         if name != FINGERPRINT_FILE:
             (tmp_path / name).write_bytes(content)
     assert fingerprint(tmp_path) == policy.fingerprint, "the stamp is not that of the files"
+    assert (policy.revision, stamp(tmp_path, "0123abcd")) == ("", policy.fingerprint)
+    assert load_policy(tmp_path).revision == "0123abcd" and fingerprint(tmp_path) == policy.fingerprint
     assert policy.model.generation_config.eos_token_id == policy.tokenizer.eos_token_id
     assert policy.model.generation_config.pad_token_id == policy.tokenizer.pad_token_id
     assert policy.tokenizer.pad_token != policy.tokenizer.eos_token

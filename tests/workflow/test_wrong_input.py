@@ -76,6 +76,7 @@ def test_a_judge_without_a_key(checkout: Checkout, monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     said = refused(checkout, {}, study=f"{MICRO}/judged.yaml")
     assert "judges.micro_asked: OPENAI_API_KEY is not set" in said
+    assert "safety_judges.micro_rubric: OPENAI_API_KEY is not set" in said
 
 
 def folder_of(path: Path, *, tokenizer: bool = True, template: bool = True, vocab_size: int = 8) -> dict[str, Any]:

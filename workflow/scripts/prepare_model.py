@@ -5,6 +5,8 @@ from rebend.provenance import recorded
 with recorded(
     "prepare_model", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
 ) as run:
+    from pathlib import Path
+
     from rebend.assets import model_folder
     from rebend.models import check_checkpoint, link_checkpoint, stamp
     from rebend.storage import whole_directory
@@ -14,4 +16,5 @@ with recorded(
     with whole_directory(snakemake.output.model) as folder:
         link_checkpoint(source, folder, chat_template=wanted["chat_template"])
         check_checkpoint(folder, n_layers=wanted["n_layers"], chat=wanted["chat"])
-        run.note(fingerprint=stamp(folder), source=str(source))
+        revision = "" if wanted["local"] else Path(source).name
+        run.note(fingerprint=stamp(folder, revision), source=str(source), revision=revision)
