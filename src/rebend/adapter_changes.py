@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from rebend.adapters import CONFIG_FILE, WEIGHTS_FILE
 from rebend.errors import ModelError
+from rebend.repository_code import runs_code
 from rebend.storage import read_json
 
 # What an adapter's configuration may say and still be B·A times a scale. All other keys that PEFT knows, or will
@@ -75,7 +76,8 @@ class AdapterChanges:
         self.file = adapter / WEIGHTS_FILE
         with torch.device("meta"):
             skeleton = AutoModelForCausalLM.from_config(
-                AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
+                AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=runs_code(base)),
+                trust_remote_code=runs_code(base),
             )
         tied = skeleton.all_tied_weights_keys
         shared = set(tied) | set(tied.values())

@@ -33,11 +33,12 @@ class Asset:
     files: tuple[str, ...] = ()  # of a data set repository
     gated: bool = False
     sha256: str | None = None  # expected, of the file behind an address
+    code: bool = False  # of a model repository: its Python files, too
 
     @property
     def name(self) -> str:
         """A readable name that holds no path, the same for the same bytes asked for in the same way."""
-        identity = json.dumps([self.kind, self.where, self.revision, self.files])
+        identity = json.dumps([self.kind, self.where, self.revision, self.files, *(["code"] if self.code else [])])
         words = self.where if self.kind != "url" else PurePosixPath(unquote(urlsplit(self.where).path)).name
         readable = re.sub(r"[^A-Za-z0-9]+", "-", words).strip("-")[:60]
         return f"{self.kind}-{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
@@ -64,7 +65,7 @@ class Asset:
 
 def model_asset(hub: HubModel) -> Asset:
     """Return the asset behind a model block's `hub`."""
-    return Asset("model", hub.repo, hub.revision, gated=hub.gated)
+    return Asset("model", hub.repo, hub.revision, gated=hub.gated, code=hub.trust_remote_code)
 
 
 def source_asset(source: DataSource) -> Asset | None:

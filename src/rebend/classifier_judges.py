@@ -26,6 +26,7 @@ from rebend.progress import progress
 from rebend.prompts import dialogue_text
 from rebend.readers.benchmarks import CONTEXT_END
 from rebend.refusal_matcher import is_incoherent, refusal_matcher, without_harm
+from rebend.repository_code import runs_code
 from rebend.verdicts import HARMFUL, HARMLESS, INCOHERENT, REFUSAL, UNREADABLE, Row, Verdict, request_text
 
 NO_ROOM = "prompt leaves no room in the judge's context"
@@ -145,7 +146,9 @@ def fill(question: Question, variables: Mapping[str, str]) -> str:
 
 def _check_wording(prompt: str, judge_model: str | Path) -> None:
     """Refuse the question that the other classifier was trained on: the answers would look well and mean little."""
-    kind = AutoConfig.from_pretrained(judge_model, local_files_only=True, trust_remote_code=False).model_type
+    kind = AutoConfig.from_pretrained(
+        judge_model, local_files_only=True, trust_remote_code=runs_code(judge_model)
+    ).model_type
     if _WORDING.get(kind, prompt) != prompt:
         raise ModelError(
             f"{judge_model}: is a '{kind}', whose key `prompt` must be '{_WORDING[kind]}'; it is '{prompt}'"

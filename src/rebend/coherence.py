@@ -19,6 +19,7 @@ from rebend.config.blocks import EncoderBlock
 from rebend.errors import ModelError
 from rebend.models import only_weights
 from rebend.progress import progress
+from rebend.repository_code import runs_code
 
 
 class Encoder:
@@ -70,10 +71,10 @@ def load_encoder(path: str | Path | None, settings: EncoderBlock) -> Encoder:
     """
     folder = package_folder(settings.package) if path is None else Path(path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=runs_code(folder))
         with only_weights(folder):
             model = AutoModel.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False, dtype=torch.float32
+                folder, local_files_only=True, trust_remote_code=runs_code(folder), dtype=torch.float32
             )
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder}: holds no sentence encoder that can be loaded ({error})") from error

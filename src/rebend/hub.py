@@ -68,10 +68,10 @@ def _told(asset: Asset, revision: str) -> tuple[str, bool] | None:
 
 
 def _model(asset: Asset, commit: str) -> tuple[Path, list[str]]:
-    wanted = _WANTED
+    wanted = [*_WANTED, "*.py"] if asset.code else _WANTED
     folder = Path(snapshot_download(asset.where, revision=commit, allow_patterns=wanted))
     if not any(folder.glob("*.safetensors")):
-        wanted = [*_WANTED, "*.bin"]
+        wanted = [*wanted, "*.bin"]
         folder = Path(snapshot_download(asset.where, revision=commit, allow_patterns=wanted))
     here = [str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()]
     return folder, list(filter_repo_objects(here, allow_patterns=wanted))

@@ -22,6 +22,7 @@ from rebend.merge_gate import check_equivalence, equivalence_facts, expected_ans
 from rebend.model_cards import model_card
 from rebend.models import FINGERPRINT_FILE, fingerprint, revision, stamp, terms_files
 from rebend.prompts import Message
+from rebend.repository_code import runs_code
 from rebend.storage import read_json, whole_directory, write_json, write_text
 from rebend.weight_files import StoredTensor, main_dtype, stored_tensors, write_weights
 
@@ -81,8 +82,8 @@ def write_merged(base: Path, adapter: Path, folder: Path, dtype: str) -> None:
         return merged_tensor(tensor.read().to(dtype_of(tensor)), changes.of(tensor.name))
 
     write_weights(folder, tensors, dtype_of, read)
-    _write_configuration(base, folder, dtype)
     _copy_small_files(base, folder)
+    _write_configuration(base, folder, dtype)
 
 
 def merged_tensor(weight: Tensor, change: Tensor | None) -> Tensor:
@@ -107,16 +108,17 @@ def _write_configuration(base: Path, folder: Path, dtype: str) -> None:
         shutil.copyfile(base / "generation_config.json", folder / "generation_config.json")
     else:
         GenerationConfig.from_model_config(
-            AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=runs_code(folder))
         ).save_pretrained(folder)
 
 
 def _copy_small_files(base: Path, folder: Path) -> None:
     """Copy tokenizer, chat template, terms and what else is small from the base; never its index of weight files."""
+    wanted = (*_FROM_BASE, ".py") if runs_code(base) else _FROM_BASE
     small = [
         file
         for file in base.iterdir()
-        if file.is_file() and file.suffix in _FROM_BASE and not file.name.endswith(".index.json")
+        if file.is_file() and file.suffix in wanted and not file.name.endswith(".index.json")
     ]
     for file in sorted({*small, *terms_files(base)}):
         if file.name not in _NOT_FROM_BASE:

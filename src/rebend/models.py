@@ -6,7 +6,7 @@ import hashlib
 import json
 import pickle
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 
 from rebend.errors import ModelError
 from rebend.prompts import check_template
+from rebend.repository_code import CODE_FILE, runs_code, take_code
 
 FINGERPRINT_FILE = "fingerprint.json"
 _LIGHT = (".json", ".jinja", ".model", ".txt")
@@ -74,10 +75,10 @@ def load_policy(
     with only_weights(path):
         try:
             model = AutoModelForCausalLM.from_pretrained(
-                path, trust_remote_code=False, **options, **_attention(dtype, device)
+                path, trust_remote_code=runs_code(path), **options, **_attention(dtype, device)
             )
         except ValueError:  # an architecture without flash attention
-            model = AutoModelForCausalLM.from_pretrained(path, trust_remote_code=False, **options)
+            model = AutoModelForCausalLM.from_pretrained(path, trust_remote_code=runs_code(path), **options)
     model = (model if bits < 16 else model.to(device)).eval()
     return Policy(model, tokenizer, fingerprint(path), revision(path))
 
@@ -97,7 +98,7 @@ def only_weights(path: str | Path) -> Iterator[None]:
 def why_not_loaded(path: str | Path, error: Exception) -> str:
     """Return what is wrong with a folder that transformers cannot load, in one line."""
     if "trust_remote_code" in str(error):
-        return f"{path}: needs Python code of its own repository, which is never run; transformers must know the model"
+        return f"{path}: needs Python code of its repository, which is run only if the block says `trust_remote_code`"
     return f"{path}: {str(error).splitlines()[0]}"
 
 
@@ -119,7 +120,7 @@ def load_tokenizer(path: str | Path) -> Any:
     """Load a tokenizer that pads on the left, with EOS as pad token if it has none of its own."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            path, local_files_only=True, trust_remote_code=False, padding_side="left"
+            path, local_files_only=True, trust_remote_code=runs_code(path), padding_side="left"
         )
     except (OSError, ValueError) as error:
         raise ModelError(f"{why_not_loaded(path, error)} (no tokenizer can be loaded)") from error
@@ -156,13 +157,18 @@ def stamp(path: str | Path, revision: str = "") -> str:
     return value
 
 
-def link_checkpoint(source: str | Path, target: Path, *, chat_template: str | None = None) -> None:
+def link_checkpoint(
+    source: str | Path, target: Path, *, chat_template: str | None = None, hub: Mapping[str, Any] | None = None
+) -> None:
     """Fill the empty folder `target` with a checkpoint: weights as links, small files and terms as copies.
 
-    `chat_template` is the text of a Jinja template that replaces the tokenizer's own.
+    `chat_template` is the text of a Jinja template that replaces the tokenizer's own. Code comes along only if the
+    settings of the `hub` repository say `trust_remote_code`.
     """
     source = Path(source)
     for file in _model_files(source):
+        if file.name == CODE_FILE:
+            continue  # a folder cannot say of itself that its code may be run
         destination = target / file.name
         if file.suffix in _LIGHT:
             shutil.copyfile(file, destination)
@@ -170,6 +176,8 @@ def link_checkpoint(source: str | Path, target: Path, *, chat_template: str | No
             destination.symlink_to(file.resolve())
     for file in terms_files(source):
         shutil.copyfile(file, target / file.name)
+    if hub is not None and hub["trust_remote_code"]:
+        take_code(source, target, hub)
     if chat_template is not None:
         (target / "chat_template.jinja").write_text(chat_template)
 
@@ -189,7 +197,7 @@ def check_checkpoint(path: str | Path, *, n_layers: int | None = None, chat: boo
     if not (path / "config.json").exists():
         raise ModelError(f"{path}: has no config.json; a model folder in hub layout is expected")
     try:
-        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=runs_code(path))
     except (OSError, ValueError) as error:
         raise ModelError(f"{why_not_loaded(path, error)} (no config.json that can be read)") from error
     missing = [name for name in weight_names(path) if not (path / name).exists()]

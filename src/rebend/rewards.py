@@ -22,6 +22,7 @@ from rebend.models import best_device, load_tokenizer, only_weights
 from rebend.parts import Parts
 from rebend.progress import progress
 from rebend.prompts import Message, conversation_text
+from rebend.repository_code import runs_code
 from rebend.reward_endpoint import EndpointReward
 from rebend.reward_text import fill
 
@@ -119,7 +120,7 @@ def load_reward(
         return EndpointReward(settings, endpoint_of(settings, asking))
     tokenizer = load_tokenizer(path)
     try:
-        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=runs_code(path))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: has no config.json that can be read ({error})") from error
     if settings.head == "sequence_classification" and config.num_labels != 1:
@@ -134,7 +135,7 @@ def load_reward(
                 config=config,
                 dtype=getattr(torch, settings.dtype),
                 local_files_only=True,
-                trust_remote_code=False,
+                trust_remote_code=runs_code(path),
                 output_loading_info=True,
                 ignore_mismatched_sizes=False,
             )

@@ -17,6 +17,7 @@ from rebend.config.rewards import TinyReward
 from rebend.errors import DataError
 from rebend.models import load_tokenizer, stamp
 from rebend.prompts import conversation_text
+from rebend.repository_code import runs_code
 from rebend.storage import whole_directory
 from rebend.tiny_models import fit, pad_right, plan_batches
 
@@ -41,7 +42,7 @@ def train_tiny_reward(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)  # the head is drawn from the global generator
         model = AutoModelForSequenceClassification.from_pretrained(
-            base, num_labels=1, local_files_only=True, trust_remote_code=False
+            base, num_labels=1, local_files_only=True, trust_remote_code=runs_code(base)
         )
     model.config.pad_token_id = tokenizer.pad_token_id
     train, held_out = _split(encode_pairs(tokenizer, rows, model.config.max_position_embeddings), settings.seed)

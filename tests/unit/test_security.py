@@ -23,14 +23,17 @@ from packaging.utils import canonicalize_name
 from transformers import BertConfig, BertModel, LlamaForCausalLM, LlamaForSequenceClassification
 
 from rebend.adapters import take_adapter
+from rebend.assets import model_asset
 from rebend.checkpoints import Checkpoints
 from rebend.coherence import load_encoder
 from rebend.config.blocks import EncoderBlock
 from rebend.config.load import load_config
 from rebend.config.rewards import RewardBlock
+from rebend.config.sources import HubModel
 from rebend.errors import ConfigError, DataError, ModelError
 from rebend.keys import clear_of_keys, known_keys, without_keys
-from rebend.models import check_checkpoint, load_policy
+from rebend.models import check_checkpoint, link_checkpoint, load_policy
+from rebend.repository_code import CODE_FILE
 from rebend.rewards import load_reward
 from rebend.weight_files import stored_tensors
 from tests.unit.small_policy import config, tokenizer
@@ -94,8 +97,8 @@ def test_the_search_for_such_calls_finds_them(code: str) -> None:
     assert wrong(ast.unparse(call.func), {word.arg: word.value for word in call.keywords})
 
 
-def test_no_model_is_loaded_without_forbidding_its_repositorys_code() -> None:
-    """Without the argument, transformers asks at the terminal whether to run it."""
+def test_no_model_is_loaded_without_saying_whether_its_repositorys_code_may_run() -> None:
+    """Without the argument, transformers asks at the terminal."""
     loads = [
         (where, keywords)
         for path in CODE
@@ -103,7 +106,10 @@ def test_no_model_is_loaded_without_forbidding_its_repositorys_code() -> None:
         if name.endswith(".from_pretrained") and not name.startswith("LoraConfig") and "reference" not in where
     ]
     assert len(loads) >= 8
-    assert [where for where, keywords in loads if not is_constant(keywords.get("trust_remote_code"), False)] == []
+    said = {where: keywords.get("trust_remote_code") for where, keywords in loads}
+    assert [
+        where for where, value in said.items() if value is None or not ast.unparse(value).startswith("runs_code(")
+    ] == []
     assert not any("trust_remote_code=True" in path.read_text(encoding="utf-8") for path in [*CODE, *RULES])
 
 
@@ -210,8 +216,62 @@ def test_code_in_a_model_folder_is_never_run_nor_asked_about(tmp_path: Path, fil
     code = "import sys\nfrom rebend.models import check_checkpoint\ncheck_checkpoint(sys.argv[1])"
     command = [sys.executable, "-c", code, str(folder)]
     done = subprocess.run(command, input="y\n", capture_output=True, text=True)  # whoever asks is told yes
-    assert "needs Python code of its own repository, which is never run" in done.stderr.splitlines()[-1]
+    assert "needs Python code of its repository, which is run only if the block says" in done.stderr.splitlines()[-1]
     assert not made.exists() and "[y/N]" not in done.stdout
+
+
+COMMIT = "5f0b02c75b57c5855da9ae460ce51323ea669d8a"
+HUB = {"repo": "me/odd", "revision": COMMIT, "trust_remote_code": True}
+ODD = """
+from transformers import LlamaConfig, LlamaForCausalLM
+class OddConfig(LlamaConfig):
+    model_type = "odd"
+class OddModel(LlamaForCausalLM):
+    config_class = OddConfig
+"""
+
+
+def odd_repository(folder: Path, owner: str = "me/odd--") -> Path:
+    """A Llama under another name, whose code comes with it, and which says of itself that this may be run."""
+    saved(LlamaForCausalLM(config()), folder)
+    settings = json.loads((folder / "config.json").read_text())
+    own = {"AutoConfig": f"{owner}odd.OddConfig", "AutoModelForCausalLM": f"{owner}odd.OddModel"}
+    (folder / "config.json").write_text(json.dumps({**settings, "model_type": "odd", "auto_map": own}))
+    (folder / "odd.py").write_text(ODD)
+    (folder / CODE_FILE).write_text("{}")
+    return folder
+
+
+def test_code_runs_where_the_block_says_so_and_only_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    source = odd_repository(tmp_path / "source")
+    for name, hub in (("told", HUB), ("untold", {**HUB, "trust_remote_code": False}), ("local", None)):
+        (tmp_path / name).mkdir()
+        link_checkpoint(source, tmp_path / name, hub=hub)
+    check_checkpoint(tmp_path / "told")
+    policy = load_policy(tmp_path / "told")
+    assert type(policy.model).__name__ == "OddModel"
+    facts = json.loads((tmp_path / "told" / CODE_FILE).read_text())
+    assert facts["revision"] == COMMIT and list(facts["files"]) == ["odd.py"]
+    for name in ("untold", "local"):
+        assert not (tmp_path / name / CODE_FILE).exists() and not (tmp_path / name / "odd.py").exists()
+        with pytest.raises(ModelError, match=r"is run only if the block says `trust_remote_code`"):
+            check_checkpoint(tmp_path / name)
+
+
+def test_code_of_another_repository_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    with pytest.raises(ModelError, match="names code of 'other/odd', of which no commit is pinned"):
+        link_checkpoint(odd_repository(tmp_path / "source", "other/odd--"), tmp_path / "made", hub=HUB)
+
+
+def test_trusted_code_needs_a_full_commit_and_is_fetched_as_something_else() -> None:
+    hub = HubModel(**HUB)
+    plain = HubModel(repo="me/odd", revision=COMMIT)
+    assert not plain.trust_remote_code and model_asset(plain).name != model_asset(hub).name
+    for revision in ("main", COMMIT[:12], COMMIT.upper(), COMMIT + "0"):
+        with pytest.raises(ValueError, match="`revision` must be a full commit"):
+            HubModel(repo="me/odd", revision=revision, trust_remote_code=True)
 
 
 @pytest.mark.parametrize("name", ["../model.safetensors", "/etc/passwd", "a/b.safetensors", ".."])

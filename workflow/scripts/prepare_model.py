@@ -14,7 +14,7 @@ with recorded(
     wanted = run.settings
     source = wanted["local"] or model_folder(snakemake.input.assets[0])
     with whole_directory(snakemake.output.model) as folder:
-        link_checkpoint(source, folder, chat_template=wanted["chat_template"])
+        link_checkpoint(source, folder, chat_template=wanted["chat_template"], hub=wanted["hub"])
         check_checkpoint(folder, n_layers=wanted["n_layers"], chat=wanted["chat"])
         revision = "" if wanted["local"] else Path(source).name
         run.note(fingerprint=stamp(folder, revision), source=str(source), revision=revision)

@@ -10,8 +10,9 @@ with recorded(
     from rebend.config.values import ReleasedValueBlock
     from rebend.models import fingerprint
     from rebend.released_values import take_value
+    from rebend.repository_code import runs_code
 
     model = snakemake.input.model
-    hidden_size = AutoConfig.from_pretrained(model, local_files_only=True, trust_remote_code=False).hidden_size
+    shape = AutoConfig.from_pretrained(model, local_files_only=True, trust_remote_code=runs_code(model))
     block = ReleasedValueBlock.model_validate(run.settings["value"])
-    run.note(**take_value(snakemake.input.source, block, fingerprint(model), hidden_size, snakemake.output.value))
+    run.note(**take_value(snakemake.input.source, block, fingerprint(model), shape.hidden_size, snakemake.output.value))

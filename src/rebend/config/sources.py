@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -113,11 +114,26 @@ class HubFile(Block):
 class HubModel(Block):
     """A model repository on the Hugging Face hub, at a pinned revision."""
 
+    trust_remote_code: bool = Field(
+        False,
+        description="true runs Python code of the repository when the model is loaded; `revision` must then be a full "
+        "commit, whose code you have read",
+    )
+
     repo: str = Field(description="repository, owner/name")
     revision: str = Field(
         min_length=1, description="commit of the repository (a branch drifts; its commit is recorded)"
     )
     gated: bool = Field(False, description="true if the hub asks for an accepted licence (needs HF_TOKEN)")
+
+    @model_validator(mode="after")
+    def trusted_code_is_pinned(self) -> HubModel:
+        """Code behind a branch is another one tomorrow."""
+        if self.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", self.revision):
+            raise ValueError(
+                "`trust_remote_code` runs the repository's code; `revision` must be a full commit (40 digits)"
+            )
+        return self
 
 
 class WorldPart(Block):
