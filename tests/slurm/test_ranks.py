@@ -12,7 +12,7 @@ from tests.workflow.checkout import MICRO, Checkout
 
 CHANGE = {
     "models": {"micro": {"needs": {"gpu": 1, "mem_mb": 4000, "runtime": 20}}},
-    "bends": {"micro_bend": {"zero": 1, "ranks": 2}},
+    "bends": {"micro_bend": {"zero": 1, "ranks": 2, "micro_batch": 1}},
 }
 
 
