@@ -106,17 +106,13 @@ def _snakemakes(folder: Path) -> list[int]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            said, place = (process / "cmdline").read_bytes(), (process / "cwd").resolve(strict=True)
+            words, place = (process / "cmdline").read_bytes().split(b"\0"), (process / "cwd").resolve(strict=True)
         except OSError:
             continue
-        if (
-            place == folder
-            and b"snakemake" in said
-            and b"--target-jobs" not in said
-            and b".snakemake/scripts" not in said
-        ):
+        program = {word.rpartition(b"/")[2] for word in words[:3]}  # snakemake, python snakemake, python -m snakemake
+        if place == folder and b"snakemake" in program and b"--target-jobs" not in words:
             found.append(int(process.name))
-    return [number for number in found if number not in (os.getpid(), os.getppid())]
+    return found
 
 
 def main() -> None:

@@ -58,7 +58,8 @@ def test_the_job_that_a_run_itself_is_in_does_not_count(path: Path, monkeypatch:
 
 def test_jobs_of_a_run_that_is_alive_are_not_cancelled(path: Path) -> None:
     squeue(path, f"9|RUNNING|{RUN}|rule_train_bend|{path}\n")
-    alive = subprocess.Popen([sys.executable, "-c", "input()", "snakemake"], cwd=path, stdin=subprocess.PIPE)
+    (path / "snakemake").write_text("input()\n")
+    alive = subprocess.Popen([sys.executable, "./snakemake"], cwd=path, stdin=subprocess.PIPE)
     try:
         with pytest.raises(OrphanError, match=f"process {alive.pid}"):
             cancel_orphans(path)
