@@ -20,6 +20,7 @@ from rebend.values import ValueNetwork, where_active
 
 FEW = 16  # rows up to which one call for everything is faster than products of matrices between calls
 WIDE = 1024  # units from which on a matrix is too large for a core's cache
+WIDEST = 2048  # units from which on three matrices are too large for the cores' common cache
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ def _two_layers(slopes: Slopes, pre: torch.Tensor, step_size: float, n_steps: in
 
 
 def _three_layers(slopes: Slopes, pre: torch.Tensor, step_size: float, n_steps: int) -> torch.Tensor:
-    """Return Σu [B, H]; wide layers in larger batches are multiplied for all rows with flips together."""
+    """Return Σu [B, H]; the widest layers in larger batches are multiplied for all rows with flips together."""
     batch, size = pre.shape
     weight, bias = slopes.middle
     top, gram, middle, columns = slopes.arrays
@@ -192,7 +193,7 @@ def _three_layers(slopes: Slopes, pre: torch.Tensor, step_size: float, n_steps: 
     total, active, above = u.clone(), (pre > 0).to(torch.uint8), (y > 0).to(torch.uint8)
     alpha = top.dtype.type(step_size)
     state = [x.numpy() for x in (pre, d, u, total, active, y, e, g, above)]
-    if size < WIDE or batch < 3:
+    if size < WIDEST or batch < 3:
         walk_three(*state, top, gram, middle, columns, alpha, n_steps - 1)
         return total
     stale = torch.zeros(batch, dtype=torch.uint8)

@@ -36,6 +36,7 @@ def width(request, monkeypatch) -> int:
     """Both ways to divide the work; the wide one is for widths that a test need not have."""
     if request.param == "wide":
         monkeypatch.setattr(ascent, "WIDE", 1)
+        monkeypatch.setattr(ascent, "WIDEST", 1)
         monkeypatch.setattr(ascent, "FEW", 0)
     return 75
 
