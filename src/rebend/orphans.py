@@ -74,14 +74,15 @@ def refuse_unlike(jobs: Mapping[str, tuple[str, Any]]) -> None:
     if unlike:
         listed = "\n  ".join(path.removesuffix(".json") for path in unlike)
         raise OrphanError(
-            "jobs of a run that was killed made these results with other code or settings than there are now:\n  "
-            f"{listed}\nDelete them, and they are made again."
+            "Snakemake has no notes of these results (a killed run left their jobs behind, or they were copied here), "
+            f"and their records tell of other code or settings than there are now:\n  {listed}\n"
+            "Delete them, and they are made again."
         )
 
 
 def _made_with(record: str, code: str, settings: Any) -> bool:
     told = read_json(record)
-    return bool(told["code"] == code and told["settings"] == json.loads(json.dumps(settings)))
+    return bool(told.get("code") == code and told.get("settings") == json.loads(json.dumps(settings)))
 
 
 def cancel_orphans(folder: Path, seconds: float = 300) -> list[Orphan]:
