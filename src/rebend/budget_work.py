@@ -81,9 +81,12 @@ def _extract(job: PlannedJob, facts: Facts) -> Work:
     return Work("decode", facts.sampled_tokens(block, job.inputs) / block["shards"] * facts.model(job.inputs))
 
 
-def _label(job: PlannedJob, facts: Facts) -> Work:
-    tokens = facts.data(job.inputs) * (_PROMPT + 128)
-    return Work("forward", tokens * facts.model(job.inputs, "reward_models"))
+def _scored(job: PlannedJob, facts: Facts) -> Work:
+    """Rewards of as many texts as a data set has rows; those that an address gives take this machine little."""
+    rows = facts.data(job.inputs)
+    if job.settings["reward"]["http"]:
+        return Work("rows", rows)
+    return Work("forward", rows * (_PROMPT + 128) * facts.model(job.inputs, "reward_models"))
 
 
 def _train_value(job: PlannedJob, facts: Facts) -> Work:
@@ -127,10 +130,6 @@ def _score_safety(job: PlannedJob, facts: Facts) -> Work:
     if any(name.startswith("results/judge_models/") for name in job.inputs):
         return Work("forward", rows * _JUDGED * facts.model(job.inputs, "judge_models"))
     return Work("rows", rows)
-
-
-def _score_reward(job: PlannedJob, facts: Facts) -> Work:
-    return Work("forward", facts.data(job.inputs) * (_PROMPT + 128) * facts.model(job.inputs, "reward_models"))
 
 
 def _score_coherence(job: PlannedJob, facts: Facts) -> Work:
@@ -192,15 +191,15 @@ _RULES: dict[str, Callable[[PlannedJob, Facts], Work]] = {
     "train_tiny_model": _train_tiny_model,
     "train_tiny_reward": _train_tiny_reward,
     "extract_activations": _extract,
-    "label_rewards": _label,
+    "label_rewards": _scored,
     "train_value": _train_value,
     "fit_direction": _fit_direction,
     "choose_strength": _choose,
     "control_decode": _control_decode,
     "attack_decode": _attack_decode,
     "score_safety": _score_safety,
-    "score_reward": _score_reward,
-    "score_references": _score_reward,
+    "score_reward": _scored,
+    "score_references": _scored,
     "score_coherence": _score_coherence,
     "score_diversity": _score_diversity,
     "judge_win_rate": _judge,

@@ -72,8 +72,9 @@ def make_control(block: ControlBlock, aids: Aids) -> Control:
     if not isinstance(block, TunedBlock):
         return NoControl()
     control = _tuned(block, aids) if getattr(block, block.strength) else NoControl()
-    with_instruction = isinstance(block, (ValuePromptingBlock, CdPrefixPromptingBlock))
-    return Prompted(block.instruction, control) if with_instruction else control
+    if isinstance(block, (ValuePromptingBlock, CdPrefixPromptingBlock)):
+        return Prompted(block.instruction, control)
+    return control
 
 
 def _tuned(block: TunedBlock, aids: Aids) -> Control:

@@ -85,9 +85,9 @@ def read_reply(kept: KeptReply, form: Form) -> Reply:
     return Reply("unreadable", None, kept.text, "truncated" if truncated else form.unreadable, *paid)
 
 
-def without_key(text: str, variable: str = KEY) -> str:
+def without_key(text: str) -> str:
     """Return text that came from an address without the key, which some addresses repeat in their complaints."""
-    key = os.environ.get(variable, "")
+    key = os.environ.get(KEY, "")
     return without_keys(text.replace(key, MARK) if len(key) >= _SECRET_LENGTH else text)
 
 

@@ -23,7 +23,7 @@ from urllib3.util import Retry, Timeout, make_headers, parse_url
 from rebend.config.rewards import RewardBlock, RewardEndpoint, endpoint_of
 from rebend.config.sources import plain_address
 from rebend.errors import ModelError
-from rebend.judge_replies import without_key
+from rebend.keys import without_keys
 from rebend.parts import Parts
 from rebend.progress import progress
 from rebend.prompts import Message
@@ -152,7 +152,7 @@ class EndpointReward:
         return f"the reward model '{self.endpoint.model}' at its address"
 
     def _error(self, what: str) -> ModelError:
-        return ModelError(f"{self._name} {without_key(what, KEY)}")
+        return ModelError(f"{self._name} {without_keys(what)}")
 
 
 def probe(settings: RewardBlock, asking: str) -> float:

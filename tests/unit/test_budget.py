@@ -101,6 +101,13 @@ def test_rows_are_those_of_the_prepared_data_or_at_most_the_configured_ones(fact
     assert facts.guesses == {"results/data/paper_xstest.parquet": "500 rows"}
 
 
+def test_rewards_from_an_address_are_no_model_of_this_machine(facts: Facts) -> None:
+    inputs = [paths.data("paper_hh_test"), paths.reward_model("llama_7b_rm")]
+    loaded = PlannedJob("score_reward", {"reward": {"http": None}}, inputs)
+    asked = PlannedJob("score_reward", {"reward": {"http": {"model": "m-1"}}}, inputs)
+    assert work_of(loaded, facts).kind == "forward" and work_of(asked, facts) == Work("rows", 1000)
+
+
 def test_time_is_that_of_the_nearest_jobs_times_the_ratio_of_the_work(facts: Facts) -> None:
     history = {"control_decode": [done(decoding(tokens=64), 50.0), done(decoding("gemma2_2b", 1), 3.0)]}
     (found,) = estimate([decoding(tokens=128)], facts, {"control_decode": history["control_decode"][:1]})
@@ -170,7 +177,10 @@ def test_judges_are_asked_twice_a_row_and_cost_what_their_prices_say(facts: Fact
 @pytest.mark.parametrize(
     ("caps", "said"),
     [
-        ({"gpu_hours": 1.0}, r"budget\.gpu_hours: about 2 is above the cap 1; 2 of it by control_decode \(measured, 1 job"),
+        (
+            {"gpu_hours": 1.0},
+            r"budget\.gpu_hours: about 2 is above the cap 1; 2 of it by control_decode \(measured, 1 job",
+        ),
         ({"disk_gb": 0.001}, r"budget\.disk_gb: about 0\.0025 is above the cap 0\.001; 0\.0015 of it by"),
         ({"dollars": 1.0}, r"budget\.dollars: a judge has no `price_in` and `price_out`, so the cap cannot be held"),
     ],
