@@ -16,7 +16,7 @@ from rebend.errors import RebendError
 from rebend.gpu_slots import lend, visible_gpus
 from rebend.orphans import refuse_orphans, refuse_unlike
 from rebend.plan import Plan, one_of, resources
-from rebend.planned import remember
+from rebend.planned import remember, texts_digest
 from rebend.preflight import check_before_jobs, check_gpus
 from rebend.preflight_assets import check_before_fetch
 from rebend.preflight_budget import check_budget, tell_budget
@@ -31,6 +31,7 @@ configfile: "config/config.yaml"
 
 HOME = Path(workflow.basedir)
 SCRIPTS = HOME / "workflow/scripts"
+TEXTS = texts_digest(SCRIPTS)
 FETCHING = {"fetch", "fetch_asset"}  # they need neither judges' keys nor local files
 TARGETS = {"all", "fetch", "plan"}  # no work of their own
 try:
@@ -142,6 +143,7 @@ onstart:
             for job in workflow.dag.needrun_jobs()
             if job.output.get("record")
         },
+        TEXTS,
         f"{paths.PROGRESS}/plans",
     )
     # Worth its start only where many short jobs follow; kept in a name, because it ends with its last owner.

@@ -31,9 +31,18 @@ _PACKAGE = Path(__file__).parent
 _KEPT_DAYS = 30  # for jobs that outlive their Snakemake
 
 
-def remember(jobs: Mapping[str, tuple[str, Any]], folder: str | Path) -> None:
-    """Write down the code and the settings of each job, by the path of its record; later processes are told where."""
-    plan = {record: digest_of(code, settings) for record, (code, settings) in jobs.items()}
+def texts_digest(scripts: Path) -> str:
+    """Return a digest of the library's text and of the stages' scripts, in the folder `scripts`."""
+    return _digest({**_sources(), **{str(path): path.read_bytes() for path in sorted(scripts.glob("*.py"))}})
+
+
+def remember(jobs: Mapping[str, tuple[str, Any]], texts: str, folder: str | Path) -> None:
+    """Write down the code and the settings of each job, by the path of its record; later processes are told where.
+
+    `texts` is the digest from before the code of the jobs was looked at: where it is the same in a job, nothing was
+    edited. `folder` is that of the plans.
+    """
+    plan = {"jobs": {record: digest_of(code, settings) for record, (code, settings) in jobs.items()}, "texts": texts}
     name = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
     path = (Path(folder) / f"{name}.json").absolute()
     write_json(path, plan)
@@ -53,12 +62,13 @@ def check_planned(stage: str, record: str, code: str, settings: Any) -> None:
     plan = os.environ.get(VARIABLE)
     if not plan or not Path(plan).is_file():
         return
-    sources = _sources()
-    script = getattr(sys.modules["__main__"], "__file__", None)
-    planned = read_json(plan).get(record)
+    sources, known = _sources(), read_json(plan)
+    planned = known["jobs"].get(record)
     if planned is not None and planned != digest_of(code, settings):
         raise _changed(stage, "the code or the configuration")
-    if script is not None and code_digest(script) != code:
+    script = Path(getattr(sys.modules["__main__"], "__file__", ""))
+    # Where a text was edited: is it this stage's, and more than a comment?
+    if script.is_file() and known["texts"] != texts_digest(script.parent) and code_digest(script) != code:
         raise _changed(stage, "the code")
     sys.meta_path.insert(0, _Pinned(sources))
     os.environ[SOURCES] = _digest(sources)

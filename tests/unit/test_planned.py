@@ -58,7 +58,7 @@ def code_of(package: Path) -> str:
 def plan(package: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A run that was planned with the library as it is, and a learning rate of 1."""
     monkeypatch.delenv(VARIABLE, raising=False)
-    remember({"results/x.json": (code_of(package), {"lr": 1.0})}, package / "plans")
+    remember({"results/x.json": (code_of(package), {"lr": 1.0})}, "", package / "plans")
     return os.environ[VARIABLE]
 
 
@@ -121,7 +121,7 @@ print(subprocess.run([sys.executable, "-c", code], capture_output=True, text=Tru
 @pytest.mark.parametrize(("edited", "said"), [(False, "same"), (True, "train_bend: the code was edited")])
 def test_a_rank_that_starts_after_an_edit_refuses(package: Path, plan: str, edited: bool, said: str) -> None:
     (package / "job.py").write_text(JOB.split("sys.stdin")[0] + RANK)
-    remember({"results/x.json": (code_of(package), {"lr": 1.0})}, package / "plans")
+    remember({"results/x.json": (code_of(package), {"lr": 1.0})}, "", package / "plans")
     process = python(package, "job.py", code_of(package), "1.0", plan=os.environ[VARIABLE])
     assert process.stdout is not None
     assert process.stdout.readline() == "checked\n"
@@ -137,7 +137,7 @@ def test_plans_of_long_ago_go_and_those_of_other_runs_stay(tmp_path: Path, monke
         (tmp_path / f"{name}.json").write_text("{}")
         when = time.time() - days * 86400
         os.utime(tmp_path / f"{name}.json", (when, when))
-    remember({}, tmp_path)
+    remember({}, "", tmp_path)
     assert {path.stem for path in tmp_path.iterdir()} == {"recent", Path(os.environ[VARIABLE]).stem}
 
 
