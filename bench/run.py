@@ -26,7 +26,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 SNAKEMAKE = str(Path(sys.executable).with_name("snakemake"))
-KEPT = ("repbend_", "control_", "extract_", "label_", "train_", "value_", "disk_", "slurm_")  # of the other files
+KEPT = ("repbend_", "control_", "extract_", "label_", "train_", "value_", "disk_", "scale_", "slurm_")  # of others
 MICRO = ROOT / "tests/workflow/micro/blocks.yaml"
 
 
