@@ -80,10 +80,12 @@ def recorded(
     _use_threads(threads)
     settings = dict(params.settings)
     known = recorded_digests(inputs)
-    key = _key(params.code, settings, inputs, known)
-    run = Run(stage, settings, Path(params.progress) / stage / key)
     record, results = outputs.record, [path for path in outputs if path != outputs.record]
-    with disk_advice(Path(record)), owned(run.progress.with_suffix(".lock")) as waited:
+    key = _key([record, params.code, settings], inputs, known)
+    run = Run(stage, settings, Path(params.progress) / stage / key)
+    # Whoever makes the same results, perhaps with other code or settings, has the same lock.
+    lock = run.progress.with_name(f"{hashlib.sha256(record.encode()).hexdigest()[:16]}.lock")
+    with disk_advice(Path(record)), owned(lock) as waited:
         if waited and _is_made(record, key):
             print(f"{stage}: another process has made it meanwhile", file=sys.stderr, flush=True)
             sys.exit(0)
@@ -205,9 +207,9 @@ def _device(gpus: int) -> str:
     return torch.cuda.get_device_name()
 
 
-def _key(code: str, settings: Mapping[str, Any], inputs: Sequence[str], known: Mapping[str, str]) -> str:
-    """Digest of all that a stage depends on: inputs by their `known` digest, others by size and time of change."""
-    digest = hashlib.sha256(json.dumps([code, settings], sort_keys=True).encode())
+def _key(plain: Sequence[Any], inputs: Sequence[str], known: Mapping[str, str]) -> str:
+    """Digest of all that a job depends on: inputs by their `known` digest, others by size and time of change."""
+    digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
     for name in inputs:
         root = Path(name)
         for file in sorted(root.rglob("*")) if root.is_dir() else [root]:

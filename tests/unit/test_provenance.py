@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -112,3 +113,32 @@ def test_a_log_without_room_leaves_the_error_on_the_terminal(tmp_path: Path, cap
     ):
         pass
     assert "DiskError: /dev/full: cannot be written, the disk is full" in capfd.readouterr().err
+
+
+JOB = """
+import sys, time
+from pathlib import Path
+from types import SimpleNamespace
+from rebend.provenance import recorded
+
+class Outputs(list):
+    record = "r.json"
+
+params = SimpleNamespace(settings={"lr": sys.argv[1]}, code="abc", progress="progress")
+with recorded("s", [], Outputs(["x", "r.json"]), params, ["l.log"], 1):
+    Path("begun").touch()
+    time.sleep(float(sys.argv[2]))
+    Path("x").write_text(sys.argv[1])
+"""
+
+
+def test_who_makes_the_same_results_with_other_settings_has_the_last_word_if_it_came_last(tmp_path: Path) -> None:
+    """An orphan of an older run must not write over what a newer run has made."""
+    environment = {**os.environ, "REBEND_WARM": "off"}
+    orphan = subprocess.Popen([sys.executable, "-c", JOB, "old", "2"], cwd=tmp_path, env=environment)
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.01)
+    subprocess.run([sys.executable, "-c", JOB, "new", "0"], cwd=tmp_path, env=environment, check=True)
+    assert orphan.wait() == 0
+    assert (tmp_path / "x").read_text() == "new"
+    assert json.loads((tmp_path / "r.json").read_text())["settings"] == {"lr": "new"}
