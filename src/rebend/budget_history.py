@@ -12,7 +12,8 @@ from rebend import paths
 from rebend.errors import DataError
 from rebend.storage import read_json
 
-_NO_RESULTS = {"progress", "logs", "benchmarks", "judge_store", "studies", "tables", "figures"}
+_NO_RESULTS = {"progress", "logs", "benchmarks", "judge_store", "tables", "figures"}
+_CHECKPOINTS = {"models", "reward_models", "encoders", "judge_models"}  # folders of large files, some of them JSON
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,10 @@ def measured_jobs(root: str | Path = paths.ROOT) -> dict[str, list[Measured]]:
 
 
 def _records(root: Path) -> Iterator[Path]:
-    """JSON files that may be records: a folder with one beside it is itself a result, and holds none."""
+    """JSON files that may be records."""
     for place, folders, files in os.walk(root):
-        names = set(files)
         skipped = _NO_RESULTS if Path(place) == root else set()
-        folders[:] = sorted(name for name in folders if name not in skipped and f"{name}.json" not in names)
+        folders[:] = sorted(set(folders) - skipped) if Path(place).name not in _CHECKPOINTS else []
         yield from (Path(place, name) for name in sorted(files) if name.endswith(".json"))
 
 

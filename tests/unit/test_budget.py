@@ -216,7 +216,7 @@ def test_records_and_benchmarks_of_earlier_jobs_are_found(tmp_path: Path, monkey
     write_json(paths.record(str(result)), told)
     model = Path(paths.model("m"))
     model.mkdir(parents=True)
-    (model / "tokenizer.json").write_text("not even JSON")  # a folder with a record beside it is not looked into
+    (model / "tokenizer.json").write_text("not even JSON")  # checkpoints are not looked into
     write_json(paths.record(str(model)), {**record, "stage": "train_tiny_model"})
     (found,) = measured_jobs()["control_decode"]
     assert (found.seconds, found.bytes, found.device, found.notes["rows"]) == (3.0, 5, "NVIDIA H100", 2)
@@ -225,6 +225,15 @@ def test_records_and_benchmarks_of_earlier_jobs_are_found(tmp_path: Path, monkey
     benchmark.write_text("s\th:m:s\n4.5\t0:00:04\n")
     (found,) = measured_jobs()["control_decode"]
     assert found.seconds == 4.5
+    for shard in ("states-00000-of-00001", "states-00001-of-00002"):  # beside a folder's own record
+        write_json(f"{paths.activations('m', 'a')}/{shard}.json", {**record, "stage": "extract_activations"})
+    write_json(paths.record(paths.activations("m", "a")), {**record, "stage": "gather_activations"})
+    write_json("results/studies/s/tables.json", {**record, "stage": "make_tables"})
+    assert {stage: len(found) for stage, found in measured_jobs().items() if stage.startswith(("ex", "ga", "ma"))} == {
+        "extract_activations": 2,
+        "gather_activations": 1,
+        "make_tables": 1,
+    }
     assert [one.device for one in measured_jobs()["train_tiny_model"]] == ["cpu"]
 
 
