@@ -202,22 +202,32 @@ def test_progress_that_would_run_something_is_refused(spoilt: Any, tmp_path: Pat
         Checkpoints(tmp_path).load()
 
 
-@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
-def test_code_in_a_model_folder_is_never_run_nor_asked_about(tmp_path: Path, file: str) -> None:
-    folder = saved(LlamaForCausalLM(config()), tmp_path / "model")
+UNTRUSTED = """
+import sys
+from rebend.errors import ModelError
+from rebend.models import check_checkpoint
+for folder in sys.argv[1:]:
+    try:
+        check_checkpoint(folder)
+    except ModelError as error:
+        print(error)
+"""
+
+
+def test_code_in_a_model_folder_is_not_run_nor_asked_about(tmp_path: Path) -> None:
     made = tmp_path / "made by the code"
-    for name in ("configuration_x", "tokenization_x"):
-        (folder / f"{name}.py").write_text(f"import pathlib\npathlib.Path({str(made)!r}).touch()\nclass X: pass\n")
-    settings = json.loads((folder / file).read_text())
-    settings |= {"model_type": "x"} if file == "config.json" else {"tokenizer_class": "X"}
-    own = "tokenization_x.X"
-    settings["auto_map"] = {"AutoConfig": "configuration_x.X", "AutoTokenizer": [own, own]}
-    (folder / file).write_text(json.dumps(settings))
-    code = "import sys\nfrom rebend.models import check_checkpoint\ncheck_checkpoint(sys.argv[1])"
-    command = [sys.executable, "-c", code, str(folder)]
-    done = subprocess.run(command, input="y\n", capture_output=True, text=True)  # whoever asks is told yes
-    assert "needs Python code of its repository, which is run only if the block says" in done.stderr.splitlines()[-1]
-    assert not made.exists() and "[y/N]" not in done.stdout
+    folders = []
+    for file, kind in (("config.json", {"model_type": "x"}), ("tokenizer_config.json", {"tokenizer_class": "X"})):
+        folders.append(folder := saved(LlamaForCausalLM(config()), tmp_path / Path(file).stem))
+        (folder / "x.py").write_text(f"import pathlib\npathlib.Path({str(made)!r}).touch()\nclass X: pass\n")
+        settings = json.loads((folder / file).read_text())
+        own = {"AutoConfig": "x.X", "AutoTokenizer": ["x.X", "x.X"]}
+        (folder / file).write_text(json.dumps({**settings, **kind, "auto_map": own}))
+    command = [sys.executable, "-c", UNTRUSTED, *map(str, folders)]
+    done = subprocess.run(command, input="y\ny\n", capture_output=True, text=True, check=True)  # a yes for who asks
+    lines = [line for line in done.stdout.splitlines() if line.startswith(str(tmp_path))]
+    assert len(lines) == 2 and "[y/N]" not in done.stdout and not made.exists()
+    assert all("needs Python code of its repository, which is run only if the block says" in line for line in lines)
 
 
 COMMIT = "5f0b02c75b57c5855da9ae460ce51323ea669d8a"
