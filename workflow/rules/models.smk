@@ -104,6 +104,7 @@ rule prepare_endpoint:
         "results/benchmarks/prepare_endpoint/{reward}.tsv"
     wildcard_constraints:
         reward=one_of(ENDPOINTS),
+    priority: 1  # before all jobs that do not need it: nobody waits hours to hear that nobody answers
     conda:
         "../envs/rebend.yaml"
     resources:
