@@ -48,10 +48,13 @@ class Story:
         return job
 
     def _kill(self) -> list[str]:
-        """Kill Snakemake while its jobs run."""
-        self.first.wait_until(lambda: bool(self._running("control_decode", "attack_decode")))
+        """Kill Snakemake while jobs wait for a GPU, and let them wait as long as it takes."""
+        self.first.wait_until(lambda: bool(self.cluster.lab.queue("PENDING")))
         self.first.kill()
-        return self._running("control_decode", "attack_decode")
+        waiting = [job for job, _, _ in self.cluster.lab.queue("PENDING")]
+        for job in waiting:
+            self.cluster.lab.ask("scontrol", "hold", job)
+        return waiting
 
     def _start_beside_orphans(self) -> Run:
         """Do what a user may do who knows the lock only."""
