@@ -90,7 +90,8 @@ def test_a_cap_refuses_in_the_graph_before_anything_is_sent(
 ) -> None:
     server = serve(first_is_better)
     monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-    capped = {"judges": {"micro_asked": {"max_tokens_total": 100}}}
+    cap = {"max_tokens_total": 100}
+    capped = {"judges": {"micro_asked": cap}, "safety_judges": {"micro_rubric": cap}}
     done = checkout.snakemake(study=STUDY, change=capped)
     assert done.returncode != 0 and not server.asked
     log = next(checkout.folder.glob("results/logs/judge_win_rate/**/*.log")).read_text()
