@@ -1,9 +1,10 @@
-"""Keys are nowhere in what a run leaves, however it fails."""
+"""Keys are nowhere in what a run leaves, however it fails; what was attacked is for its owner only."""
 
 from __future__ import annotations
 
 import base64
 import json
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -71,3 +72,14 @@ def test_keys_are_nowhere_whether_the_judge_refuses_breaks_or_answers(checkout: 
         assert not any(form in said for form in (KEY, TOKEN, PASSWORD, BASIC))
         assert places(checkout.folder) == []
     assert (checkout.folder / "results/report.html").exists()
+
+
+def test_completions_and_verdicts_on_them_are_private_with_folders_logs_and_progress(built: Checkout) -> None:
+    results = built.folder / "results"
+    stages = ("attack_decode", "score_safety")
+    roots = [results / "completions", results / "safety", *(results / "logs" / stage for stage in stages)]
+    files = [path for root in roots for path in root.rglob("*") if path.is_file()]
+    assert len(files) >= 8 and any(path.suffix == ".log" for path in files)
+    files += [path for stage in stages for path in (results / "progress" / stage).rglob("*") if path.is_file()]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+    assert {stat.S_IMODE(path.parent.stat().st_mode) for path in files} == {0o700}
