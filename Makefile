@@ -29,7 +29,7 @@ noise: $(READY) ## decode and score STUDY, which must be built, once more: what 
 
 test: $(READY) ## run every test that this machine can run
 	@echo "rebend: running the tests (those that need a GPU or the real data sets skip without them)"
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(CORES) --dist loadfile
 
 test-slurm: $(READY) ## bring up a Slurm on this machine, run the workflow on it, disturb it, take it down
 	@echo "rebend: running the tests on a real Slurm (installed if that is possible), and the chaos test; about half an hour"

@@ -20,7 +20,8 @@ from tests.workflow.checkout import Checkout
 def copy_of(built: Checkout, folder: Path) -> Checkout:
     """The same checkout with the same results, which are links: stages replace files and never write into them."""
     shutil.copytree(built.folder, folder, copy_function=_link)
-    for edited_in_place in (*folder.rglob("*.log"), *(folder / "src").rglob("*.py")):
+    sources = (file for part in ("src", "workflow") for file in (folder / part).rglob("*.py"))
+    for edited_in_place in (*folder.rglob("*.log"), *sources):
         content = edited_in_place.read_bytes()
         edited_in_place.unlink()
         edited_in_place.write_bytes(content)

@@ -20,6 +20,7 @@ from rebend.config.safety import SAFETY_JUDGES, GcgBlock
 from rebend.config.sources import Block
 from rebend.plan import settings
 from tests.workflow.checkout import Checkout
+from tests.workflow.jobs import copy_of
 
 REPORT = ["make_tables", "make_figures", "make_report", "publish"]
 SCORES = ["score_reward", "score_diversity", "score_coherence", "judge_win_rate"]
@@ -218,6 +219,12 @@ CHANGES = [
     for key, (value, stages) in keys.items()
     if value is not None
 ]
+
+
+@pytest.fixture(scope="module")
+def built(built: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A copy, because some of these tests edit its code."""
+    return copy_of(built, tmp_path_factory.mktemp("reruns") / "copy")
 
 
 @pytest.fixture(scope="module")
