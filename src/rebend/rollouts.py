@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import torch
@@ -19,11 +20,13 @@ from transformers.cache_utils import DynamicLayer
 from rebend.config.decoding import Decoding
 from rebend.decoding import Request, Response, end_tokens, response_mask
 from rebend.hooks import before_head
+from rebend.memory import give_back
 from rebend.models import Policy
 from rebend.sampling import row_seed, samplers, turn_tokens
 
 _REFILL = 0.875  # new prompts are read when so many of the places, or fewer, are still taken
 _ROOM = 64  # tokens that a cache grows by
+_POSITIONS = 4096  # of prompts that are read in one pass: many at once take memory and save no time
 
 
 def can_roll(policy: Policy) -> bool:
@@ -119,6 +122,14 @@ class _Roomy(DynamicLayer):
         self.first += columns
         self._show()
 
+    def beside(self, others: _Roomy) -> None:
+        """Add the rows of `others`, which are no wider, below these; padding goes to the left."""
+        shown = zip((self.keys, self.values), (others.keys, others.values), strict=True)
+        missing = self.keys.shape[2] - others.keys.shape[2]
+        self.buffers = [torch.cat([mine, pad(theirs, (0, 0, missing, 0))]) for mine, theirs in shown]
+        self.first, self.end = 0, self.buffers[0].shape[2]
+        self._show()
+
     def keep(self, places: torch.Tensor) -> None:
         """Keep these rows only, in new buffers."""
         self.buffers = [buffer[places, :, self.first : self.end] for buffer in self.buffers]
@@ -162,6 +173,16 @@ class _Table:
         for layer in self.cache.layers:
             layer.keep(places)
 
+    def beside(self, others: _Table) -> _Table:
+        """Return the table with the rows of `others`, which are no wider, below its own."""
+        missing = self.mask.shape[1] - others.mask.shape[1]
+        self.rows = [*self.rows, *others.rows]
+        self.numbers = torch.cat([self.numbers, others.numbers])
+        self.mask = torch.cat([self.mask, pad(others.mask, (missing, 0))])
+        for layer, more in zip(self.cache.layers, others.cache.layers, strict=True):
+            layer.beside(more)
+        return self
+
     def seated(self, new: _Table) -> _Table:
         """Return the table with the rows of `new` in places of ended rows.
 
@@ -197,7 +218,16 @@ class _Reader:
         self.warpers = samplers(decoding, [0], 0, policy.device)[:-1]  # without the draw itself
 
     def read(self, rows: list[_Row]) -> _Table:
-        """Read the prompts of new rows and choose their first tokens."""
+        """Read the prompts of new rows, longest first and as many at a time as `_POSITIONS` has room for."""
+        size = max(1, _POSITIONS // max(1, len(rows[0].request.prompt_ids)))
+        passes = []
+        for start in range(0, len(rows), size):
+            give_back()  # a pass over prompts takes more than steps do
+            passes.append(self._read(rows[start : start + size]))
+        return reduce(_Table.beside, passes)
+
+    def _read(self, rows: list[_Row]) -> _Table:
+        """Read the prompts of new rows in one pass and choose their first tokens."""
         longest = max(len(row.request.prompt_ids) for row in rows)
         blank = self.policy.tokenizer.pad_token_id
         prompts = [row.request.prompt_ids for row in rows]

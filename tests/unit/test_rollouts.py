@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from rebend import rollouts
 from rebend.config.decoding import Decoding
 from rebend.decoding import Request, generate_batch, make_requests
 from rebend.rollouts import _Table, can_roll, roll
@@ -92,3 +93,11 @@ def test_rows_that_are_alive_are_not_copied_when_others_are_seated(policy, monke
 
 def test_nothing_to_read_gives_nothing(policy):
     assert list(roll(policy, [], Decoding(max_new_tokens=5))) == []
+
+
+@pytest.mark.parametrize("positions", [1, 100])
+def test_prompts_that_are_read_a_few_at_a_time_give_the_same_responses(policy, monkeypatch, positions):
+    decoding = Decoding(max_new_tokens=25, temperature=1.0, batch_size=7)
+    whole = dict(roll(policy, requests_of(policy), decoding))
+    monkeypatch.setattr(rollouts, "_POSITIONS", positions)
+    assert dict(roll(policy, requests_of(policy), decoding)) == whole
