@@ -18,12 +18,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any
 
 from rebend.errors import DataError, DiskError
+
+if TYPE_CHECKING:  # parsing the workflow needs the other functions, and not the time that this import takes
+    import pyarrow as pa
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Libraries that write through code of their own say it in words.
@@ -180,6 +180,8 @@ def read_json(path: str | Path) -> Any:
 
 def write_parquet(path: str | Path, table: pa.Table, metadata: Mapping[str, str] | None = None) -> None:
     """Write a table, with `metadata` (text to text) in its schema, whole or not at all."""
+    import pyarrow.parquet as pq
+
     merged = {**(table.schema.metadata or {}), **{k.encode(): v.encode() for k, v in (metadata or {}).items()}}
     with whole_file(path) as temporary:
         pq.write_table(table.replace_schema_metadata(merged or None), temporary, compression="zstd")
@@ -190,6 +192,9 @@ def read_parquet(path: str | Path, schema: pa.Schema | None = None) -> pa.Table:
 
     Raises `DataError` naming the file if it is missing, damaged, or of another shape.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:

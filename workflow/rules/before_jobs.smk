@@ -1,0 +1,88 @@
+# Before the first job: what a run would take is told or refused, mistakes are named, and the plan is written down.
+from snakemake.logging import logger
+
+from rebend.budget_work import PlannedJob
+from rebend.gpu_slots import lend, visible_gpus
+from rebend.orphans import refuse_orphans, refuse_unlike
+from rebend.planned import remember
+from rebend.preflight import check_before_jobs, check_gpus
+from rebend.preflight_assets import check_before_fetch
+from rebend.preflight_budget import check_budget, tell_budget
+from rebend.preflight_judges import judge_outlook
+from rebend.warm import start_server
+
+FETCHING = {"fetch", "fetch_asset"}  # they need neither judges' keys nor local files
+TARGETS = {"all", "fetch", "plan"}  # no work of their own
+
+# A local run has as many jobs on GPUs at a time as there are GPUs; `nodes` are those of a cluster.
+GPUS = visible_gpus()
+if workflow.is_main_process and workflow.resource_settings.nodes is None and GPUS:
+    if "gpu" not in workflow.global_resources:
+        workflow.register_resource("gpu", len(GPUS))
+
+
+# `snakemake plan` tells what `all` would take, and starts nothing (see `onstart`).
+rule plan:
+    input:
+        rules.all.input,
+
+
+def planned_job(job):
+    """What the budget looks at."""
+    settings = job.params.get("settings", {})
+    gpus = job.resources.get("gpu", 0)
+    return PlannedJob(job.rule.name, settings, list(job.input), list(job.output), gpus)
+
+
+def makings(jobs):
+    """Record -> code and settings that its job is planned with."""
+    return {
+        job.output.record: (job.params.code, job.params.settings)
+        for job in jobs
+        if job.output.get("record")
+    }
+
+
+def unsigned_jobs(dag):
+    """Jobs finished under a Snakemake that was killed, so that nobody noted what they were made with."""
+    return [
+        job
+        for job in dag.jobs
+        if job.output.get("record")
+        and not dag.needrun(job)
+        and not workflow.persistence.has_metadata(job)
+    ]
+
+
+def refuse_mistakes(jobs, planned, unsigned):
+    """Raise `RebendError` for whatever would make the run fail, or cost more than it may."""
+    refuse_orphans(Path.cwd())
+    refuse_unlike(makings(unsigned))
+    fetching = {job.rule.name for job in jobs} <= FETCHING
+    (check_before_fetch if fetching else check_before_jobs)(PLAN)
+    check_budget(PLAN, planned)
+    if workflow.local_exec:
+        check_gpus(PLAN, len(GPUS))
+        lend(GPUS)
+
+
+onstart:
+    jobs = list(workflow.dag.needrun_jobs())
+    planned = [planned_job(job) for job in jobs if job.rule.name not in TARGETS]
+    unsigned = unsigned_jobs(workflow.dag)
+    try:
+        if any(job.rule.name == "plan" for job in jobs):
+            tell_budget(PLAN, planned, print)
+            raise SystemExit(0)
+        refuse_mistakes(jobs, planned, unsigned)
+    except RebendError as error:
+        raise WorkflowError(str(error))
+    for job in unsigned:
+        workflow.async_run(workflow.persistence.finished(job))
+    for line in judge_outlook(PLAN):
+        logger.info(line)
+    remember(makings(jobs), TEXTS, f"{paths.PROGRESS}/plans")
+    # Worth its start only where many short jobs follow; kept in a name, because it ends with its last owner.
+    global WARM
+    if workflow.local_exec and len(jobs) > 8:
+        WARM = start_server()
