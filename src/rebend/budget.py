@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
+from tabulate import tabulate
+
 from rebend.budget_disk import bytes_of
 from rebend.budget_facts import Facts
 from rebend.budget_history import Measured
@@ -112,16 +114,10 @@ def budget_table(estimates: Sequence[Estimate], facts: Facts) -> list[str]:
         for name in ("jobs", "hours", "gpu_hours", "disk_gb", "tokens", "dollars"):
             setattr(total, name, getattr(total, name) + getattr(one, name))
         total.unpriced |= one.unpriced
-    rows = [heads, *(_cells(one) for one in estimates), (*_cells(total)[:-1], "")]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(heads))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if place in (0, len(heads) - 1) else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    return lines + _guesses(facts)
+    rows = [*(_cells(one) for one in estimates), (*_cells(total)[:-1], "")]
+    sides = ("left", *("right" for _ in heads[2:]), "left")
+    table = tabulate(rows, heads, tablefmt="simple", colalign=sides, disable_numparse=True)
+    return [line.rstrip() for line in table.splitlines()] + _guesses(facts)
 
 
 def _guesses(facts: Facts) -> list[str]:
@@ -140,8 +136,12 @@ def _guesses(facts: Facts) -> list[str]:
 def _cells(one: Estimate) -> tuple[str, ...]:
     tokens = _number(one.tokens) if one.tokens else "-"
     dollars = "no prices" if one.unpriced else money(one.dollars) if one.tokens else "-"
-    numbers = (_number(one.hours), _number(one.gpu_hours) if one.gpu_hours else "-", _number(one.disk_gb))
+    numbers = (_shown(one.hours), _shown(one.gpu_hours) if one.gpu_hours else "-", _shown(one.disk_gb))
     return (one.rule, str(one.jobs), *numbers, tokens, dollars, one.basis)
+
+
+def _shown(value: float) -> str:
+    return "<0.01" if 0 < value < 0.01 else _number(value)
 
 
 def _number(value: float) -> str:

@@ -198,9 +198,9 @@ def test_the_table_has_a_row_per_rule_a_total_and_what_was_guessed(facts: Facts)
     history = {"control_decode": [done(decoding(), 7200.0)]}
     lines = budget_table(estimate([decoding(), decoding(), judging()], facts, history), facts)
     assert lines[0].split()[:2] == ["rule", "jobs"]
-    assert re.match(r"control_decode +2 +4 +4 +\S+ +- +- +measured, 1 job$", lines[1])
-    assert re.match(r"judge_win_rate +1 .* 600,000 +no prices +guess$", lines[2])
-    assert lines[3].split()[:2] == ["total", "3"]
+    assert re.match(r"control_decode +2 +4 +4 +\S+ +- +- +measured, 1 job$", lines[2])
+    assert re.match(r"judge_win_rate +1 .* 600,000 +no prices +guess$", lines[3])
+    assert lines[4].split()[:2] == ["total", "3"]
     facts.rows("paper_xstest")
     assert "guessed: 500 rows for results/data/paper_xstest.parquet" in budget_table([], facts)
 
