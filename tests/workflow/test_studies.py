@@ -200,7 +200,7 @@ def test_the_tiny_study_shows_what_it_claims(checkout: Checkout) -> None:
     assert list(matrix[0]) == MATRIX
     cells = {(row["bend"], row["control"]) for row in matrix if row["metric"] == "reward"}
     controls = {"none", "random", "prompting", "value", "static", "controlled_decoding", "cd_prefix"}
-    controls |= {"value_prompting", "best_of_2", "best_of_4", "best_of_8"}
+    controls |= {"value_prompting", "best_of_2", "best_of_8"}
     assert cells == {(b, c) for b in ("none", "repbend") for c in controls}
     attacked = {(row["bend"], row["attack"]) for row in rows_of(checkout, "repbend") if row["prompts"] == "harmful"}
     bends = ("repbend", "repbend_published", "circuit_breakers", "rmu", "npo", "dpo", "sft", "task_arithmetic")
