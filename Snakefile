@@ -59,6 +59,12 @@ rule all:
         "results/figures",
 
 
+# `snakemake plan` tells what `all` would take, and starts nothing (see before_jobs.smk).
+rule plan:
+    input:
+        rules.all.input,
+
+
 include: "workflow/rules/assets.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/models.smk"

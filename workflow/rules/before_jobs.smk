@@ -21,12 +21,6 @@ if workflow.is_main_process and workflow.resource_settings.nodes is None and GPU
         workflow.register_resource("gpu", len(GPUS))
 
 
-# `snakemake plan` tells what `all` would take, and starts nothing (see `onstart`).
-rule plan:
-    input:
-        rules.all.input,
-
-
 def planned_job(job):
     """What the budget looks at."""
     settings = job.params.get("settings", {})
