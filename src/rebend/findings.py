@@ -29,18 +29,19 @@ def _of_claims(claims: pd.DataFrame) -> Iterator[str]:
 
 def _of_controls(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
     gains = tables["gains"]
-    own = gains[(gains["compares"] == "control") & (gains["dataset"] == ALL)]
-    for (model, bend, control, against), part in own.groupby(["model", "bend", "control", "against"], sort=False):
-        by_metric = {row["metric"]: row for row in part.to_dict("records")}
-        reward = by_metric.get("reward_gain")
-        if reward is None or pd.isna(reward["estimate"]):
+    own = gains[(gains["compares"] == "control") & (gains["dataset"] == ALL) & gains["estimate"].notna()]
+    for (model, bend, against), part in own.groupby(["model", "bend", "against"], sort=False):
+        rewards = part[part["metric"] == "reward_gain"].sort_values("estimate", ascending=False, kind="stable")
+        if rewards.empty:
             continue
-        text = f"{model}, bend {bend}: control {control} {_verb(reward)} the mean reward against {against} "
-        text += f"by {interval(reward['estimate'], reward['ci_low'], reward['ci_high'])}"
-        ratio = by_metric.get("diversity_ratio")
-        if ratio is not None and not pd.isna(ratio["estimate"]):
-            text += f", with {number(ratio['estimate'], percent=True)} % of its diversity"
-        yield text + _doubt(reward) + "."
+        gained = ", ".join(f"{row['control']} {_verb(row)} it by {_amount(row)}" for row in rewards.to_dict("records"))
+        text = f"{model}, bend {bend}, mean reward against control {against}: {gained}."
+        ratios = part[part["metric"] == "diversity_ratio"].sort_values("estimate")
+        for least in ratios.head(1).to_dict("records"):
+            text += (
+                f" At least {number(least['estimate'], percent=True)} % of its diversity is kept ({least['control']})."
+            )
+        yield text
 
 
 def _of_caveats(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
@@ -71,6 +72,7 @@ def _verb(row: Row) -> str:
     return "lowered" if row["ci_high"] < 0 else "changed"
 
 
-def _doubt(row: Row) -> str:
-    """What to add where the interval does not tell the effect from none."""
-    return "" if row["ci_low"] > 0 or row["ci_high"] < 0 else " (the interval includes no change)"
+def _amount(row: Row) -> str:
+    """The effect, and a word where its interval does not tell it from none."""
+    doubt = "" if row["ci_low"] > 0 or row["ci_high"] < 0 else " (the interval includes no change)"
+    return interval(row["estimate"], row["ci_low"], row["ci_high"]) + doubt

@@ -140,13 +140,15 @@ def test_sentences_say_what_the_numbers_say(made: Any) -> None:
     text = " ".join(found)
     assert "tiny without a bend: attack success rate 87.2 [78.0, 92.9] % asked directly" in text
     assert "bend repbend: attack success rate 5.1 % asked directly (a relative reduction of 94.1" in text
-    assert "control value raised the mean reward against none by 1.000 [1.000, 1.000]" in text
-    assert "control value raised the mean reward against random by 0.800" in text
+    assert "mean reward against control none: value raised it by 1.000 [1.000, 1.000]" in text
+    assert "mean reward against control random: value raised it by 0.800" in text
     assert "12.8 [7.1, 22.0] % of harmful prompts are refused and 82.1" in text
     assert "The judges truth and matcher agree on what is harmful in 100.0 % of" in text
     assert "Win rates come from a proxy" in text
     assert "leave out rows that were not scored" in text
-    assert len(found) == 1 + 2 + 1 + 6 + 2  # claims, base and bend without control, judges, 2 x 3 controls, caveats
+    assert (
+        len(found) == 1 + 2 + 1 + 4 + 2
+    )  # claims, base and bend without control, judges, 2 bends x 2 baselines, caveats
 
 
 def test_sentences_turn_with_the_numbers(made: Any) -> None:
@@ -154,12 +156,10 @@ def test_sentences_turn_with_the_numbers(made: Any) -> None:
     gains = tables["gains"].copy()
     sign = gains["metric"] == "reward_gain"
     gains.loc[sign, ["estimate", "ci_low", "ci_high"]] = [-1.0, -1.5, -0.5]
-    assert "control value lowered the mean reward against none by -1.000" in " ".join(
-        findings({**tables, "gains": gains})
-    )
+    assert "value lowered it by -1.000" in " ".join(findings({**tables, "gains": gains}))
     gains.loc[sign, ["estimate", "ci_low", "ci_high"]] = [0.1, -0.5, 0.7]
     text = " ".join(findings({**tables, "gains": gains}))
-    assert "control value changed the mean reward" in text and "(the interval includes no change)" in text
+    assert "value changed it by" in text and "(the interval includes no change)" in text
     gains.loc[gains["compares"] == "bend", ["estimate", "ci_low", "ci_high"]] = None
     assert "there was nothing to reduce" in " ".join(findings({**tables, "gains": gains}))
 
