@@ -9,11 +9,20 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
+
+from rebend.errors import DiskError
+from rebend.storage import write_text
 
 _PACKAGE = Path(__file__).parent
+_PARSER = Path(__file__).read_bytes()  # what another version of this file made of a text does not count
+_MOST_TEXTS = 2000
 # They decide what is asked for, how it is shown and how it is noted down, never what comes out; the
 # settings themselves are params of their own.
 _WITHOUT_EFFECT = (
@@ -27,18 +36,27 @@ _WITHOUT_EFFECT = (
 )
 
 
+class Text(NamedTuple):
+    """What a digest needs of one file: the digest of its code, the names it imports, the templates it may name."""
+
+    digest: str
+    imports: list[str]
+    templates: list[str]
+
+
 def code_digest(script: str | Path) -> str:
     """Return 16 hex digits for a script and the library modules that it reaches."""
-    digest = hashlib.sha256(_tree(Path(script)).encode())
+    digest = hashlib.sha256(_digest_of(Path(script)).encode())
     for module in sorted(reached_modules(script)):
-        digest.update(f"{module}\n{_tree(_file_of(module))}".encode())
+        digest.update(f"{module}\n{_digest_of(_file_of(module))}".encode())
+    _kept().save()
     return digest.hexdigest()[:16]
 
 
 def reached_modules(script: str | Path) -> set[str]:
     """Return the names of the rebend modules that a script imports, directly or through others."""
     reached: set[str] = set()
-    waiting = list(_imports(Path(script)))
+    waiting = _imports(Path(script))
     while waiting:
         module = waiting.pop()
         if module not in reached and not module.startswith(_WITHOUT_EFFECT):
@@ -47,19 +65,53 @@ def reached_modules(script: str | Path) -> set[str]:
     return reached
 
 
-@cache
-def _imports(file: Path) -> tuple[str, ...]:
-    return tuple(sorted(set(_find_imports(_parsed(file)))))
+class Kept:
+    """What files were parsed to, by their contents; kept beside the files that Python itself keeps of them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.texts: dict[str, Text] = {}
+        self.is_saved = True
+        with suppress(OSError, ValueError, TypeError):
+            self.texts = {key: Text(*values) for key, values in json.loads(path.read_bytes()).items()}
+
+    def text(self, raw: bytes) -> Text:
+        """Return what a file with these contents is parsed to."""
+        key = hashlib.sha256(_PARSER + raw).hexdigest()
+        if key not in self.texts:
+            self.texts[key] = _parse(raw)
+            self.is_saved = False
+        return self.texts[key]
+
+    def save(self) -> None:
+        """Write what is new; a folder that cannot be written to costs time only."""
+        if not self.is_saved:
+            newest = list(self.texts.items())[-_MOST_TEXTS:]
+            with suppress(OSError, DiskError):
+                write_text(self.path, json.dumps(dict(newest)))
+            self.is_saved = True
 
 
 @cache
-def _parsed(file: Path) -> ast.Module:
-    """The code without docstrings; kept, because parsing is what a digest costs."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+def _kept() -> Kept:
+    return Kept(_PACKAGE / "__pycache__" / f"texts.{sys.implementation.cache_tag}.json")
+
+
+@cache
+def _text(file: Path) -> Text:
+    """Parsing is what a digest costs, so what came of it is kept by the contents of the file."""
+    return _kept().text(file.read_bytes())
+
+
+def _parse(raw: bytes) -> Text:
+    """The code without docstrings, its imports, and the words in it that look like names of templates."""
+    tree = ast.parse(raw)
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and _has_docstring(node):
             node.body = node.body[1:]
-    return tree
+    words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    templates = sorted(word for word in words if word.endswith(".jinja") and "/" not in word)
+    return Text(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), sorted(set(_find_imports(tree))), templates)
 
 
 def _find_imports(tree: ast.AST) -> Iterator[str]:
@@ -69,21 +121,25 @@ def _find_imports(tree: ast.AST) -> Iterator[str]:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        yield from (name for name in names if name.startswith("rebend.") and _file_of(name).exists())
+        yield from (name for name in names if name.startswith("rebend."))
+
+
+def _imports(file: Path) -> list[str]:
+    """The modules of the library that a file imports."""
+    return [name for name in _text(file).imports if _is_module(name)]
 
 
 @cache
-def _tree(file: Path) -> str:
-    """The code and the templates that it names, as text."""
-    tree = _parsed(file)
-    return "".join([ast.dump(tree), *(path.read_text(encoding="utf-8") for path in _templates(tree))])
+def _is_module(name: str) -> bool:
+    return _file_of(name).exists()
 
 
-def _templates(tree: ast.AST) -> list[Path]:
-    """Files of the package's templates that stand in the code by name."""
-    names = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    paths = [_PACKAGE / "templates" / name for name in sorted(names) if name.endswith(".jinja") and "/" not in name]
-    return [path for path in paths if path.is_file()]
+@cache
+def _digest_of(file: Path) -> str:
+    """Digest of the code and of the templates that it names."""
+    text = _text(file)
+    paths = [_PACKAGE / "templates" / name for name in text.templates]
+    return "".join([text.digest, *(path.read_text(encoding="utf-8") for path in paths if path.is_file())])
 
 
 def _has_docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> bool:

@@ -15,7 +15,7 @@ SCRIPTS = sorted((ROOT / "workflow/scripts").glob("*.py"))
 
 
 def forget() -> None:
-    for cached in (digests._imports, digests._parsed, digests._tree):
+    for cached in (digests._kept, digests._text, digests._is_module, digests._digest_of):
         cached.cache_clear()
 
 
@@ -77,3 +77,26 @@ def test_every_script_imports_the_library_in_a_way_that_is_followed() -> None:
             if isinstance(node, ast.ImportFrom):
                 assert node.level == 0, f"{file}: relative import"
                 assert all(alias.name != "*" for alias in node.names), f"{file}: star import"
+
+
+def test_what_was_parsed_is_kept_and_only_for_the_same_contents(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = digests.code_digest(package / "script.py")
+    forget()
+    with monkeypatch.context() as patch:
+        patch.setattr(ast, "parse", lambda text: pytest.fail("parsed again"))
+        assert digests.code_digest(package / "script.py") == before
+    assert digest_after(package, "inner.py", "2 * x", "3 * x") != before
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"a": 1}', '{"a": [1, 2]}'])
+def test_a_damaged_store_is_none(package: Path, content: str) -> None:
+    before = digests.code_digest(package / "script.py")
+    store = digests._kept().path
+    store.write_text(content)
+    forget()
+    assert digests.code_digest(package / "script.py") == before
+
+
+def test_a_folder_that_cannot_be_written_to_costs_time_only(package: Path) -> None:
+    (package / "__pycache__").write_text("a file where the folder should be")
+    assert len(digests.code_digest(package / "script.py")) == 16
