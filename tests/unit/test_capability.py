@@ -283,8 +283,10 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     kept = sorted((tmp_path / "parts").iterdir())
     assert len(kept) == len(SUBJECTS)
     kept[1].unlink()
-    first = json.loads(kept[0].read_text())
-    kept[0].write_text(json.dumps([[0.25, None], *first[1:]]))  # shows that what is kept is not asked again
+    parts = Parts(tmp_path / "parts")
+    first = parts.once(kept[0].stem, list)
+    kept[0].unlink()
+    parts.once(kept[0].stem, lambda: [[0.25, None], *first[1:]])  # shows that what is kept is not asked again
     again = score_capability(policy(), block("mmlu", few_shot=0), rows, parts=Parts(tmp_path / "parts"))[0]
     assert again["score"].to_pylist() == [0.25, *whole["score"].to_pylist()[1:]]
 

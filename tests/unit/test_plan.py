@@ -32,7 +32,7 @@ def test_the_tiny_study_crosses_control_with_a_bend_and_bends_with_attacks(tiny:
         for bend in ("none", "repbend")
         for control in (
             *("none", "random", "prompting", "value", "value_prompting", "static", "controlled_decoding", "cd_prefix"),
-            *("best_of_2", "best_of_4", "best_of_8"),
+            *("best_of_2", "best_of_8"),
         )
     }
     attacked = [cell for cell in tiny.cells if cell.role == "evaluation" and cell.control == "none"]

@@ -57,7 +57,7 @@ def code_of(package: Path) -> str:
 @pytest.fixture
 def plan(package: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A run that was planned with the library as it is, and a learning rate of 1."""
-    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setenv(VARIABLE, "")  # so that it is put back afterwards
     remember({"results/x.json": (code_of(package), {"lr": 1.0})}, "", package / "plans")
     return os.environ[VARIABLE]
 
@@ -132,7 +132,7 @@ def test_a_rank_that_starts_after_an_edit_refuses(package: Path, plan: str, edit
 
 
 def test_plans_of_long_ago_go_and_those_of_other_runs_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setenv(VARIABLE, "")  # so that it is put back afterwards
     for name, days in (("recent", 29), ("old", 31)):
         (tmp_path / f"{name}.json").write_text("{}")
         when = time.time() - days * 86400
