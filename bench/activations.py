@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from latest import keep
 from repbend_cost import Memory
 
 ROOT = Path(__file__).parents[1]
@@ -53,10 +54,7 @@ def main() -> None:
     figures = measure(asked)
     for name, value in figures.items():
         print(f"{name:40} {value}")
-    latest = ROOT / "bench/latest.json"
-    known = json.loads(latest.read_text()) if latest.exists() else {}
-    known.pop("extract_skipped", None)
-    latest.write_text(json.dumps(known | figures, indent=2) + "\n")
+    keep(figures, forget=["extract_skipped"])
 
 
 def arguments() -> argparse.Namespace:

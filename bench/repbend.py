@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from latest import keep
 from repbend_cost import LORA_R, Memory, Size, grouped, needed_flops
 from repbend_rows import ANSWERS, CHATS, tokenised
 
@@ -48,10 +49,7 @@ def main() -> None:
     figures = measure(asked)
     for name, value in figures.items():
         print(f"{name:40} {value}")
-    latest = ROOT / "bench/latest.json"
-    known = json.loads(latest.read_text()) if latest.exists() else {}
-    known.pop("repbend_skipped", None)
-    latest.write_text(json.dumps(known | figures, indent=2) + "\n")
+    keep(figures, forget=["repbend_skipped"])
 
 
 def arguments() -> argparse.Namespace:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from latest import keep, known_figures
 
 ROOT = Path(__file__).parents[1]
 SNAKEMAKE = str(Path(sys.executable).with_name("snakemake"))
@@ -51,10 +52,7 @@ def main() -> None:
         figures |= shares((copy if asked.demo else ROOT) / "results", figures.get("demo_wall_s"))
     for name, value in figures.items():
         print(f"{name:28} {value}")
-    latest = ROOT / "bench/latest.json"
-    known = json.loads(latest.read_text()) if latest.exists() else {}
-    trained = {name: value for name, value in known.items() if name.startswith(KEPT)}
-    latest.write_text(json.dumps(figures | trained, indent=2) + "\n")
+    keep(figures, forget=[name for name in known_figures() if not name.startswith(KEPT)])
     if not asked.quick:
         for file in ("repbend.py", "control.py", "activations.py"):
             subprocess.run([sys.executable, ROOT / "bench" / file], check=True)

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from latest import keep
 
 ROOT = Path(__file__).parents[1]
 SIZES = {"100": 5, "1000": 55, "10000": 555, "1000_variants": 1000}  # name -> variants
@@ -70,9 +71,7 @@ def main() -> None:
         figures |= show(planned(name, SIZES[name]))
     if asked.gigabytes:
         figures |= show(flat(asked.gigabytes))
-    latest = ROOT / "bench/latest.json"
-    known = json.loads(latest.read_text()) if latest.exists() else {}
-    latest.write_text(json.dumps(known | figures, indent=2) + "\n")
+    keep(figures)
 
 
 def show(figures: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from latest import keep
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -35,9 +37,7 @@ def main() -> None:
             figures |= on_slurm(lab, Path(folder) / "grouped", 20)
     for name, value in figures.items():
         print(f"{name:28} {value}")
-    latest = ROOT / "bench/latest.json"
-    known = json.loads(latest.read_text()) if latest.exists() else {}
-    latest.write_text(json.dumps(known | figures, indent=2) + "\n")
+    keep(figures)
 
 
 def without_slurm(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,22 @@
+"""The figures of the last runs on this machine, in `bench/latest.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+LATEST = Path(__file__).with_name("latest.json")
+
+
+def known_figures() -> dict[str, Any]:
+    """What earlier runs have left."""
+    return json.loads(LATEST.read_text()) if LATEST.exists() else {}
+
+
+def keep(figures: Mapping[str, Any], forget: Iterable[str] = ()) -> None:
+    """Add figures to those that are known, less those to `forget`."""
+    gone = set(forget)
+    known = {name: value for name, value in known_figures().items() if name not in gone}
+    LATEST.write_text(json.dumps({**known, **figures}, indent=2) + "\n")
