@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from rebend.config.sources import Block, Positive, plain_address, refers
+from rebend.config.sources import Address, Block, Positive, refers
 
 # How a judge is asked and what that may cost: nothing here changes what it says
 MACHINE = ("concurrency", "retries")
@@ -44,7 +44,7 @@ class AskedBlock(Block):
     """
 
     model: str = Field(min_length=1, description="dated model id; replies in the store are known by it")
-    base_url: str | None = Field(
+    base_url: Address | None = Field(
         None,
         description="address; OPENAI_BASE_URL if absent. One that stands here belongs to the judge's identity in the "
         "store, one from the environment does not",
@@ -67,12 +67,6 @@ class AskedBlock(Block):
     timeout: Positive = Field(120, description="longest silence of the address in one request, seconds")
     concurrency: Positive = Field(8, description="requests at a time")
     retries: int = Field(5, ge=0, description="retries of one request, with growing pauses")
-
-    @field_validator("base_url")
-    @classmethod
-    def no_secret_in_the_address(cls, value: str | None) -> str | None:
-        """Settings are written into records, so an address may hold no user, password or query."""
-        return plain_address(value)
 
     @model_validator(mode="after")
     def prices_fit(self) -> AskedBlock:

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterable
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from rebend.config.sources import ASKING, Block, HubModel, Needs, Positive, exactly_one, plain_address, refers
+from rebend.config.sources import ASKING, Address, Block, HubModel, Needs, Positive, exactly_one, refers
 
 _OWN = ("head", "dtype", "max_length")  # of a model that is loaded here
 
@@ -28,7 +28,7 @@ class RewardEndpoint(Block):
     """A reward model behind an HTTP address that speaks as OpenRLHF's remote reward models do (docs/rewards.md)."""
 
     model: str = Field(min_length=1, description="name and version of what answers there; another one scores anew")
-    url: str | None = Field(
+    url: Address | None = Field(
         None,
         description="whole address, e.g. http://localhost:5000/get_reward; REWARD_URL if absent. One from the "
         "environment is no setting: the same model at another address scores nothing anew",
@@ -37,12 +37,6 @@ class RewardEndpoint(Block):
     timeout: Positive = Field(120, description="longest silence of the address in one request, seconds")
     concurrency: Positive = Field(4, description="requests at a time")
     retries: int = Field(5, ge=0, description="retries of one request, with growing pauses")
-
-    @field_validator("url")
-    @classmethod
-    def no_secret_in_the_address(cls, value: str | None) -> str | None:
-        """Settings are written into records, so an address may hold no user, password or query."""
-        return plain_address(value)
 
 
 class RewardBlock(Block):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -72,6 +72,9 @@ def plain_address(value: str | None) -> str | None:
     if parts.username or parts.password or parts.query:
         raise ValueError("an address with a user, a password or a query would be written into records; use the key")
     return value
+
+
+Address = Annotated[str, AfterValidator(plain_address)]
 
 
 class Needs(Block):
