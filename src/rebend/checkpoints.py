@@ -55,6 +55,7 @@ class Checkpoints:
         except pickle.UnpicklingError as error:
             reason = str(error).splitlines()[0]
             raise DataError(f"{self.path}: no progress can be read ({reason}). Delete it and run again.") from error
+        # zipfile raises NotImplementedError where a damaged header names a compression that there is none of.
         except (zipfile.BadZipFile, OSError, RuntimeError, ValueError, NotImplementedError) as error:
             print(f"{self.path}: is damaged ({error}); the stage starts anew", file=sys.stderr, flush=True)
             return None
