@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from rebend.warm import VARIABLE, start_server
+from rebend.warm import VARIABLE
 from tests.conftest import ROOT
 from tests.unit.bend_parts import make_base
 from tests.unit.state_files import write_activations
 from tests.unit.test_value_training import responses
+from tests.warm_server import warm_server
 
 # Saved after every step, so that a kill is likely to fall into a save as well.
 HEAD = f"""
@@ -68,25 +69,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def start() -> Iterator[Callable[[Path, str], subprocess.Popen[bytes]]]:
     """Starts a training in a folder, from a server that has imported what is heavy."""
-    before = os.environ.pop(VARIABLE, None)
-    server = start_server()
-    assert server is not None
-    assert server.stdin is not None
-    address = os.environ.pop(VARIABLE)
-    if before is not None:
-        os.environ[VARIABLE] = before
-    while not Path(address).exists():
-        time.sleep(0.1)
+    with warm_server() as address:
 
-    def begin(folder: Path, kind: str) -> subprocess.Popen[bytes]:
-        folder.mkdir(exist_ok=True)
-        (folder / "pid").unlink(missing_ok=True)
-        (folder / "job.py").write_text(HEAD + TRAININGS[kind])
-        return subprocess.Popen([sys.executable, "job.py"], cwd=folder, env={**os.environ, VARIABLE: address})
+        def begin(folder: Path, kind: str) -> subprocess.Popen[bytes]:
+            folder.mkdir(exist_ok=True)
+            (folder / "pid").unlink(missing_ok=True)
+            (folder / "job.py").write_text(HEAD + TRAININGS[kind])
+            return subprocess.Popen([sys.executable, "job.py"], cwd=folder, env={**os.environ, VARIABLE: address})
 
-    yield begin
-    server.stdin.close()
-    server.wait(timeout=30)
+        yield begin
 
 
 def contents(folder: Path) -> dict[str, bytes]:

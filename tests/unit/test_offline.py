@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from rebend.warm import VARIABLE, start_server
+from rebend.warm import VARIABLE
 from tests.unit.hub_server import COMMIT, Hub, serving
+from tests.warm_server import warm_server
 
 # A script as Snakemake would start it, with the little of Snakemake that `recorded` looks at.
 SCRIPT = """
@@ -37,18 +37,8 @@ with recorded("stage", [], Outputs(["record.json"]), params, ["stage.log"], 1, n
 
 @pytest.fixture(scope="module")
 def warm() -> Iterator[str]:
-    before = os.environ.pop(VARIABLE, None)
-    process = start_server()
-    assert process is not None and process.stdin is not None
-    address = os.environ.pop(VARIABLE)
-    if before is not None:
-        os.environ[VARIABLE] = before
-    while not Path(address).exists():
-        assert process.poll() is None
-        time.sleep(0.1)
-    yield address
-    process.stdin.close()
-    process.wait(timeout=30)
+    with warm_server() as address:
+        yield address
 
 
 @pytest.fixture

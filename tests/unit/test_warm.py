@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from rebend.warm import VARIABLE, start_server
+from rebend.warm import VARIABLE
+from tests.warm_server import warm_server
 
 SCRIPT = """
 import sys
@@ -27,18 +28,8 @@ print("warm" if "torch" in sys.modules else "cold", os.getcwd(), os.environ["MAR
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """A server that is ready; its address."""
-    before = os.environ.pop(VARIABLE, None)
-    process = start_server()
-    address = os.environ.pop(VARIABLE)
-    if before is not None:
-        os.environ[VARIABLE] = before
-    deadline = time.monotonic() + 120
-    while not Path(address).exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    yield address
-    process.stdin.close()
-    process.wait(timeout=30)
+    with warm_server() as address:
+        yield address
     assert not Path(address).exists()
 
 

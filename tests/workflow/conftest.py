@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
-from rebend.warm import VARIABLE, start_server
+from tests.warm_server import warm_server
 from tests.workflow.checkout import Checkout
 
 
@@ -34,19 +32,8 @@ def built(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Checkout:
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
     """The address of a server that has imported what is heavy, for jobs that are started without Snakemake."""
-    before = os.environ.pop(VARIABLE, None)
-    process = start_server()
-    assert process is not None
-    assert process.stdin is not None
-    address = os.environ.pop(VARIABLE)
-    if before is not None:
-        os.environ[VARIABLE] = before
-    while not Path(address).exists():
-        assert process.poll() is None
-        time.sleep(0.1)
-    yield address
-    process.stdin.close()
-    process.wait(timeout=30)
+    with warm_server() as address:
+        yield address
 
 
 @pytest.fixture
