@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,23 +52,19 @@ def train_bend(
     the record. Raises `ConfigError` for layers that the model lacks, `DataError` for data with one class only,
     `ModelError` if the loss is no longer a number.
     """
-    device = None
-    if zero is not None:
-        from rebend.deepspeed_engine import join_ranks
-
-        device = join_ranks()
-    policy = load_policy(base, dtype, device, bits=settings.base_bits)
-    data = load_bend_data(policy.tokenizer, *tables, max_length=settings.max_length, ended=settings.ends_answers)
-    devices = [policy.device] if policy.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), checkpoints.on_signal(), memory_advice(_SMALLER):
-        trainer = BendTrainer(policy, settings, data, checkpoints.load(), zero)
-        first = trainer.engine.rank == 0
-        for _ in progress(
-            range(trainer.done, settings.max_step), "train_bend", total=settings.max_step, done=trainer.done
-        ):
-            trainer.step()
-            checkpoints.after_step(trainer.state, any_rank=trainer.engine.any, writes=first)
-    trainer.write(Path(out), base_name=Path(base).name, dtype=dtype)
+    with _ranks(zero) as device:
+        policy = load_policy(base, dtype, device, bits=settings.base_bits)
+        data = load_bend_data(policy.tokenizer, *tables, max_length=settings.max_length, ended=settings.ends_answers)
+        devices = [policy.device] if policy.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), checkpoints.on_signal(), memory_advice(_SMALLER):
+            trainer = BendTrainer(policy, settings, data, checkpoints.load(), zero)
+            first = trainer.engine.rank == 0
+            for _ in progress(
+                range(trainer.done, settings.max_step), "train_bend", total=settings.max_step, done=trainer.done
+            ):
+                trainer.step()
+                checkpoints.after_step(trainer.state, any_rank=trainer.engine.any, writes=first)
+        trainer.write(Path(out), base_name=Path(base).name, dtype=dtype)
     return {
         "base_fingerprint": policy.fingerprint,
         "trainable_parameters": trainer.n_weights,
@@ -175,6 +172,15 @@ class BendTrainer:
             write_parquet(folder / "metrics.parquet", metrics)
             facts = {"base": base_name, "base_fingerprint": self.base_fingerprint, "dtype": dtype}
             write_json(folder / BEND_FILE, {**facts, "settings": self.settings.model_dump()})
+
+
+def _ranks(zero: Mapping[str, Any] | None) -> AbstractContextManager[torch.device | None]:
+    """This rank's device inside the block; None, for whichever there is, where this process trains alone."""
+    if zero is None:
+        return nullcontext()
+    from rebend.deepspeed_engine import among_ranks
+
+    return among_ranks()
 
 
 def _engine(model: PeftModel, settings: TrainedBend, moments: Moments | None, zero: Mapping[str, Any] | None) -> Engine:

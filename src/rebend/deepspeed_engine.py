@@ -8,8 +8,8 @@ checkpoints, so that a training can go on with another number of ranks or anothe
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import deepspeed
@@ -26,13 +26,21 @@ from rebend.lockstep import lockstep
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def join_ranks() -> torch.device:
-    """Join the process group that the launcher describes; return this rank's device."""
+@contextmanager
+def among_ranks() -> Iterator[torch.device]:
+    """Join the process group that the launcher describes, and leave it at the end of the block.
+
+    Gives this rank's device. A block that fails leaves nothing: the launcher ends the other ranks then, and to
+    leave in order would be to wait for them.
+    """
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     deepspeed.init_distributed("nccl" if cuda else "gloo", verbose=False)
-    return torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
+    yield torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
+    torch.distributed.barrier()
+    # Gloo's threads must be gone before the interpreter is: they would abort a process whose work is done.
+    torch.distributed.destroy_process_group()
 
 
 class _Caller(nn.Module):
