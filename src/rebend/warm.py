@@ -43,6 +43,9 @@ HEAVY = (
     "scipy.stats",
     "nltk.tokenize",
     "peft",
+    "pydantic.types",
+    "pydantic.json_schema",
+    "numba",
 )
 _GRACE_SECONDS = 60  # a worker that was told to stop saves its progress first
 
