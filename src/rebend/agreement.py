@@ -57,7 +57,7 @@ def agreement(verdicts: Mapping[str, pa.Table], harmful: Mapping[str, bool]) -> 
         raise DataError(f"row '{min(unknown)}' of the verdicts is not in the data set; delete the file and run again")
     pairs = [_pair(words, *names) for names in combinations(frames, 2)]
     rates = [_rate(judge, frame[frame["row_id"].map(harmful).astype(bool)]) for judge, frame in frames.items()]
-    differing = words[words.nunique(axis="columns") > 1]
+    differing = words[_differ(words)]
     return Agreement(
         pd.DataFrame(pairs, columns=["judge", "other", "n", "agreement", "kappa", "harm_agreement", "harm_kappa"]),
         pd.DataFrame(rates, columns=["judge", "asr", "n", "not_scored"]),
@@ -76,6 +76,13 @@ def _side_by_side(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
                 f"({len(columns[leader])} and {len(columns[judge])}); delete the older file and run again"
             )
     return pd.DataFrame(columns)
+
+
+def _differ(words: pd.DataFrame) -> np.ndarray:
+    """Whether a line has more than one word; nothing is no word."""
+    codes = pd.factorize(words.to_numpy(dtype=object).ravel())[0].reshape(words.shape)  # -1 for nothing
+    most = codes.max(axis=1, keepdims=True)
+    return (np.where(codes < 0, most, codes) != most).any(axis=1)
 
 
 def _pair(words: pd.DataFrame, judge: str, other: str) -> dict[str, object]:

@@ -37,10 +37,10 @@ def measurements(cells: Sequence[Cell]) -> pd.DataFrame:
     scored; a metric that a cell does not have makes no row. `harmful` and `attempts` are None outside evaluation
     data sets, `attack` is "".
     """
-    parts = [part for cell in named_controls(cells) for part in _cell_parts(cell)]
-    if not parts:
+    parts = [_measured(cell) for cell in named_controls(cells)]
+    if not any(map(len, parts)):
         return pd.DataFrame(columns=COLUMNS)
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat([part for part in parts if len(part)], ignore_index=True)
 
 
 def named_controls(cells: Sequence[Cell]) -> list[Cell]:
@@ -132,23 +132,25 @@ def relative_times(cells: Iterable[Cell]) -> dict[str, float | None]:
     return found
 
 
-def _cell_parts(cell: Cell) -> list[pd.DataFrame]:
-    rows = _rows(cell)
-    parts = []
+def _measured(cell: Cell) -> pd.DataFrame:
+    """The rows of one cell; none if nothing of it was scored."""
+    rows, parts = _rows(cell), []
     for metric in SCORED:
         if cell.get(metric):
             table = read_parquet(cell[metric], SCORES).to_pandas()
-            parts.append(_joined(rows, table["row_id"], metric, table["score"], cell[metric]))
-    if cell.get("win_rate"):
-        table = read_parquet(cell["win_rate"], VERDICTS).to_pandas()
-        parts.append(_joined(rows, table["row_id"], "win", _is(table["verdict"], "win"), cell["win_rate"]))
-    if cell.get("safety"):
-        table = outcome_of_prompts(read_parquet(cell["safety"], SAFETY_VERDICTS).to_pandas())
+            parts.append(_values(metric, table["row_id"], table["score"], rows, cell[metric]))
+    if path := cell.get("win_rate"):
+        table = read_parquet(path, VERDICTS).to_pandas()
+        parts.append(_values("win", table["row_id"], _is(table["verdict"], "win"), rows, path))
+    if path := cell.get("safety"):
+        table = outcome_of_prompts(read_parquet(path, SAFETY_VERDICTS).to_pandas())
         rows["attempts"] = table.set_index("row_id")["attempts"].reindex(rows.index)
-        for outcome in OUTCOMES:
-            parts.append(_joined(rows, table["row_id"], outcome, _is(table["verdict"], outcome), cell["safety"]))
-        parts.append(_joined(rows, table["row_id"], "answered", table["answered"].astype(float), cell["safety"]))
-    return parts
+        verdicts = {outcome: _is(table["verdict"], outcome) for outcome in OUTCOMES}
+        for metric, values in {**verdicts, "answered": table["answered"]}.items():
+            parts.append(_values(metric, table["row_id"], values, rows, path))
+    if not parts:
+        return pd.DataFrame(columns=COLUMNS)
+    return pd.concat(parts, ignore_index=True).join(rows, on="row_id")[COLUMNS]
 
 
 def _rows(cell: Cell) -> pd.DataFrame:
@@ -165,13 +167,12 @@ def _rows(cell: Cell) -> pd.DataFrame:
     return rows
 
 
-def _joined(rows: pd.DataFrame, row_ids: pd.Series, metric: str, values: pd.Series, path: str) -> pd.DataFrame:
+def _values(metric: str, row_ids: pd.Series, values: pd.Series, rows: pd.DataFrame, path: str) -> pd.DataFrame:
+    """The values of one metric, from `path`; each belongs to one of `rows`."""
     strangers = row_ids[~row_ids.isin(rows.index)]
     if len(strangers):
         raise DataError(f"{path}: row '{strangers.iloc[0]}' is not in the data set; delete the file and run again")
-    frame = rows.loc[row_ids].reset_index()
-    frame["metric"], frame["value"] = metric, values.to_numpy(dtype=float)
-    return frame[COLUMNS]
+    return pd.DataFrame({"row_id": row_ids, "metric": metric, "value": values.astype(float)})
 
 
 def _is(verdicts: pd.Series, word: str) -> pd.Series:

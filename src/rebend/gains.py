@@ -33,11 +33,12 @@ def gains(rows: pd.DataFrame) -> pd.DataFrame:
 def _control_lines(rows: pd.DataFrame) -> Iterator[list[Any]]:
     prompts = rows[rows["role"] == "prompts"]
     for (model, bend), part in prompts.groupby(["model", "bend"], sort=False):
+        cells = [(dataset, dict(iter(own.groupby(["control", "metric"])))) for dataset, own in datasets(part)]
         for control, against in _compared(part):
-            for dataset, own in datasets(part):
+            for dataset, cell in cells:
                 keys = ["control", model, bend, control, against, dataset, ALL, ""]
-                for metric in GAINED:
-                    ours, theirs = _paired(own[own["metric"] == metric], control, against)
+                for metric in [name for name in GAINED if (control, name) in cell and (against, name) in cell]:
+                    ours, theirs = _paired(cell[control, metric], cell[against, metric])
                     if len(ours):
                         yield [*keys, f"{metric}_gain", *figures(paired_gain(ours, theirs)), *_means(ours, theirs)]
                     if len(ours) and metric == "diversity":
@@ -73,11 +74,9 @@ def _compared(rows: pd.DataFrame) -> list[tuple[str, str]]:
     return found + [(c, other) for c, method in methods.items() if method == "value" for other in random]
 
 
-def _paired(rows: pd.DataFrame, control: str, against: str) -> tuple[list[float | None], list[float | None]]:
+def _paired(*sides: pd.DataFrame) -> tuple[list[float | None], list[float | None]]:
     """Values of two controls on the prompts that both were given, in one order."""
-    by_prompt = rows.set_index(["dataset", "row_id"])
-    ours = by_prompt[by_prompt["control"] == control]["value"]
-    theirs = by_prompt[by_prompt["control"] == against]["value"]
+    ours, theirs = (rows.set_index(["dataset", "row_id"])["value"] for rows in sides)
     common = ours.index.intersection(theirs.index, sort=False)
     return _listed(ours.loc[common]), _listed(theirs.loc[common])
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +32,7 @@ def mean(values: Sequence[float | None], seed: int = 0) -> Estimate:
     missing = len(values) - len(scored)
     if not len(scored):
         return Estimate(None, None, None, 0, missing)
-    low, high = _bootstrap(scored, seed)
+    low, high = _bootstrap_of_mean(scored, seed)
     return Estimate(float(scored.mean()), low, high, len(scored), missing)
 
 
@@ -66,6 +67,7 @@ def average_rate(rates: Sequence[tuple[str, Estimate]]) -> Estimate:
     return Estimate(point, max(0.0, point - ends[0]), min(1.0, point + ends[1]), n, missing)
 
 
+@functools.cache
 def wilson(hits: int, n: int) -> tuple[float, float]:
     """Return Wilson's score interval of `hits` in `n` > 0."""
     interval = stats.binomtest(hits, n).proportion_ci(confidence_level=LEVEL, method="wilson")
@@ -92,13 +94,8 @@ def paired_ratio(values: Sequence[float | None], baseline: Sequence[float | None
     missing = len(pairs) - len(both)
     if not len(both) or both[:, 1].mean() <= 0:
         return Estimate(None, None, None, len(both), missing)
-    rng = np.random.default_rng(seed)
-    means = np.stack([both[rng.integers(len(both), size=len(both))].mean(axis=0) for _ in range(RESAMPLES)])
-    point = float(both[:, 0].mean() / both[:, 1].mean())
-    if len(both) < 2 or means[:, 1].min() <= 0:
-        return Estimate(point, None, None, len(both), missing)
-    low, high = np.quantile(means[:, 0] / means[:, 1], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(point, float(low), float(high), len(both), missing)
+    low, high = _bootstrap([*both.T], _ratio_of_means, seed) if len(both) > 1 else (None, None)
+    return Estimate(float(_ratio_of_means(*both.T)), low, high, len(both), missing)
 
 
 def relative_reduction(outcomes: Sequence[bool | None], baseline: Sequence[bool | None]) -> Estimate:
@@ -119,22 +116,38 @@ def relative_reduction(outcomes: Sequence[bool | None], baseline: Sequence[bool 
     return Estimate(1 - p / q, 1 - high, 1 - max(0.0, low), ours.n, ours.not_scored)
 
 
-def _bootstrap(scored: np.ndarray, seed: int) -> tuple[float | None, float | None]:
-    """Percentile interval of the mean; unknown for a single value, of no width for equal ones."""
+def _bootstrap_of_mean(scored: np.ndarray, seed: int) -> tuple[float | None, float | None]:
+    """Unknown for a single value, of no width for equal ones."""
     if len(scored) < 2:
         return None, None
     if np.ptp(scored) == 0:
         return float(scored[0]), float(scored[0])
-    interval = stats.bootstrap(
-        (scored,),
-        np.mean,
+    return _bootstrap([scored], np.mean, seed)
+
+
+def _bootstrap(
+    samples: Sequence[np.ndarray], statistic: Callable[..., np.ndarray], seed: int
+) -> tuple[float | None, float | None]:
+    """Percentile interval of a statistic of samples whose values belong together; unknown if that of a draw is."""
+    found = stats.bootstrap(
+        samples,
+        statistic,
+        paired=True,
         n_resamples=RESAMPLES,
-        batch=max(1, _BATCH_VALUES // len(scored)),
+        batch=max(1, _BATCH_VALUES // len(samples[0])),
         confidence_level=LEVEL,
         method="percentile",
         rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
+    )
+    if np.isnan(found.bootstrap_distribution).any():
+        return None, None
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def _ratio_of_means(values: np.ndarray, baseline: np.ndarray, axis: int = -1) -> np.ndarray:
+    """NaN where the mean of the baseline is not above zero."""
+    below = baseline.mean(axis)
+    return values.mean(axis) / np.where(below > 0, below, np.nan)
 
 
 def _scored(values: Sequence[float | None]) -> np.ndarray:
