@@ -61,4 +61,5 @@ def write_figures(folder: str | Path, figures: Mapping[str, Figure]) -> None:
     with whole_directory(folder) as temporary, mpl.rc_context(STYLE):
         for name, figure in figures.items():
             figure.savefig(temporary / f"{name}.svg", metadata={"Date": None})
+            figure.set_layout_engine("none")  # what was laid out for one format is so for the other
             figure.savefig(temporary / f"{name}.png", dpi=150, metadata={"Software": None})
