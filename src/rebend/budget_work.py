@@ -133,7 +133,14 @@ def _score_safety(job: PlannedJob, facts: Facts) -> Work:
 
 
 def _score_coherence(job: PlannedJob, facts: Facts) -> Work:
-    texts = 2 * facts.data(job.inputs)
+    return _encoded(facts.rows(job.inputs[0].split("/")[-2]), job, facts)  # results/responses/{model}/{dataset}/…
+
+
+def _embed_prompts(job: PlannedJob, facts: Facts) -> Work:
+    return _encoded(facts.data(job.inputs), job, facts)
+
+
+def _encoded(texts: float, job: PlannedJob, facts: Facts) -> Work:
     return Work("forward", texts * job.settings["encoder"]["max_length"] * facts.model(job.inputs, "encoders"))
 
 
@@ -200,6 +207,7 @@ _RULES: dict[str, Callable[[PlannedJob, Facts], Work]] = {
     "score_safety": _score_safety,
     "score_reward": _scored,
     "score_references": _scored,
+    "embed_prompts": _embed_prompts,
     "score_coherence": _score_coherence,
     "score_diversity": _score_diversity,
     "judge_win_rate": _judge,

@@ -1,7 +1,8 @@
 """How close a response stays to its prompt: cosine of their sentence embeddings (arXiv:2406.05954, section 5).
 
 The paper uses SimCSE (`pooling: pooler`); encoders of the sentence-transformers family use the mean over
-tokens (`pooling: mean`). Prompt and response are encoded up to `max_length` tokens, their ends cut off.
+tokens (`pooling: mean`). Prompt and response are encoded up to `max_length` tokens, their ends cut off. Many sets of
+responses answer the same prompts, so those are encoded once, by a stage of their own.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 from torch.nn.functional import cosine_similarity
 from transformers import AutoModel, AutoTokenizer
 
 from rebend.config.blocks import EncoderBlock
-from rebend.errors import ModelError
+from rebend.errors import DataError, ModelError
 from rebend.models import only_weights
 from rebend.progress import progress
 from rebend.repository_code import runs_code
+from rebend.schemas import EMBEDDINGS
 
 
 class Encoder:
@@ -30,27 +33,17 @@ class Encoder:
         self.tokenizer = tokenizer
         self.settings = settings
 
-    def coherence(self, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
-        """Return the cosine, -1 to 1, of each prompt with its own response (no N x N matrix is made)."""
-        unique = list(dict.fromkeys([*prompts, *responses]))  # one prompt often has many responses
-        vectors = dict(zip(unique, self.encode(unique), strict=True))
-        if not vectors:
-            return []
-        left = torch.stack([vectors[text] for text in prompts])
-        right = torch.stack([vectors[text] for text in responses])
-        return cosine_similarity(left, right, dim=1).clamp(-1.0, 1.0).tolist()
-
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> torch.Tensor:
-        """Return embeddings `[B, D]` in float32 on the CPU; texts of like length share a batch."""
+        """Return embeddings `[B, D]` in float32 on the CPU; equal texts are encoded once, like lengths together."""
         if not texts:
             return torch.empty(0, self.model.config.hidden_size)
-        order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
+        unique = sorted(set(texts), key=lambda text: (len(text), text))
         size = self.settings.batch_size
-        batches = [order[start : start + size] for start in range(0, len(order), size)]
-        parts = [self._embed([texts[i] for i in batch]) for batch in progress(batches, "encode", total=len(batches))]
-        vectors = torch.cat(parts)
-        return vectors[torch.tensor(order).argsort()]
+        batches = [unique[start : start + size] for start in range(0, len(unique), size)]
+        vectors = torch.cat([self._embed(batch) for batch in progress(batches, "encode", total=len(batches))])
+        place = {text: i for i, text in enumerate(unique)}
+        return vectors[[place[text] for text in texts]]
 
     def _embed(self, texts: list[str]) -> torch.Tensor:
         tokens = self.tokenizer(
@@ -62,6 +55,36 @@ class Encoder:
         mask = tokens["attention_mask"].unsqueeze(-1).float()  # [B, T, 1]
         states = out.last_hidden_state.float()  # [B, T, D]
         return ((states * mask).sum(1) / mask.sum(1)).cpu()
+
+
+class Coherence:
+    """Compares responses with the prompts of a data set, whose embeddings (schema EMBEDDINGS) are at hand."""
+
+    def __init__(self, encoder: Encoder, prompts: pa.Table) -> None:
+        self.encoder = encoder
+        self.place = {row_id: i for i, row_id in enumerate(prompts["row_id"].to_pylist())}
+        self.prompts = torch.tensor(prompts["embedding"].to_pylist())  # [prompts, D]
+
+    def __call__(self, row_ids: Sequence[str], responses: Sequence[str]) -> list[float]:
+        """Return the cosine, -1 to 1, of each response with the prompt of its row (no N x N matrix is made).
+
+        Raises `DataError` that names a row whose prompt has no embedding.
+        """
+        if not responses:
+            return []
+        if strangers := [row_id for row_id in row_ids if row_id not in self.place]:
+            raise DataError(
+                f"{len(strangers)} responses belong to no prompt that was embedded, the first is '{strangers[0]}'; "
+                "they were made from another version of the data set"
+            )
+        prompts = self.prompts[[self.place[row_id] for row_id in row_ids]]
+        return cosine_similarity(prompts, self.encoder.encode(responses), dim=1).clamp(-1.0, 1.0).tolist()
+
+
+def embed_prompts(encoder: Encoder, data: pa.Table) -> pa.Table:
+    """Return the embedding of each row's prompt (schema EMBEDDINGS)."""
+    vectors = encoder.encode([dialogue_text(messages) for messages in data["messages"].to_pylist()])
+    return pa.table([data["row_id"], vectors.tolist()], schema=EMBEDDINGS)
 
 
 def load_encoder(path: str | Path | None, settings: EncoderBlock) -> Encoder:

@@ -128,6 +128,11 @@ def coherence_scores(encoder_: str, model_: str, dataset: str, control: str) -> 
     return f"{ROOT}/scores/coherence/{encoder_}/{model_}/{dataset}/{control}.parquet"
 
 
+def embeddings(encoder_: str, dataset: str) -> str:
+    """Sentence embeddings of a data set's prompts."""
+    return f"{ROOT}/embeddings/{encoder_}/{dataset}.parquet"
+
+
 def verdicts(judge: str, model_: str, dataset: str, control: str) -> str:
     """A judge's verdict on each response against the preferred answer."""
     return f"{ROOT}/verdicts/{judge}/{model_}/{dataset}/{control}.parquet"

@@ -90,6 +90,7 @@ CAPABILITY = pa.schema(  # a row per question
         ("category", pa.string()),  # subject (MMLU), task (BBH), category (TruthfulQA); "" where there is none
     ]
 )
+EMBEDDINGS = pa.schema([("row_id", pa.string()), ("embedding", pa.list_(pa.float32()))])  # of a data set's prompts
 VERDICTS = pa.schema(
     [
         ("row_id", pa.string()),

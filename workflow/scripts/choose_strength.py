@@ -11,7 +11,7 @@ with recorded(
     snakemake.threads,
     gpus=snakemake.resources.gpu,
 ) as run:
-    from rebend.coherence import load_encoder
+    from rebend.coherence import Coherence, load_encoder
     from rebend.config.blocks import EncoderBlock
     from rebend.config.controls import control_block
     from rebend.config.rewards import RewardBlock
@@ -19,11 +19,13 @@ with recorded(
     from rebend.models import load_policy
     from rebend.parts import Parts
     from rebend.rewards import load_reward
+    from rebend.schemas import EMBEDDINGS
     from rebend.storage import read_parquet, write_json
     from rebend.strengths import choose_strength
 
     policy = load_policy(snakemake.input.model, run.settings["dtype"])
     asking = snakemake.resources.asking
+    encoder = load_encoder(snakemake.input.encoder or None, EncoderBlock.model_validate(run.settings["encoder"]))
     parts = Parts(run.progress)
     strength = choose_strength(
         policy,
@@ -31,9 +33,7 @@ with recorded(
         control_block(run.settings["control"]),
         load_aids(policy, snakemake.input, run.settings["guide"], asking),
         load_reward(snakemake.input.reward, RewardBlock.model_validate(run.settings["reward"]), asking=asking),
-        load_encoder(
-            snakemake.input.get("encoder") or None, EncoderBlock.model_validate(run.settings["encoder"])
-        ).coherence,
+        Coherence(encoder, read_parquet(snakemake.input.prompts, EMBEDDINGS)),
         parts,
     )
     write_json(snakemake.output.strength, strength)

@@ -1,0 +1,22 @@
+"""Embed the prompts of a data set, for all coherences with them."""
+
+from rebend.provenance import recorded
+
+with recorded(
+    "embed_prompts",
+    snakemake.input,
+    snakemake.output,
+    snakemake.params,
+    snakemake.log,
+    snakemake.threads,
+    gpus=snakemake.resources.gpu,
+) as run:
+    from rebend.coherence import embed_prompts, load_encoder
+    from rebend.config.blocks import EncoderBlock
+    from rebend.storage import read_parquet, write_parquet
+
+    folder = snakemake.input.encoder or None  # no folder if a package carries the encoder
+    encoder = load_encoder(folder, EncoderBlock.model_validate(run.settings["encoder"]))
+    embeddings = embed_prompts(encoder, read_parquet(snakemake.input.data))
+    write_parquet(snakemake.output.embeddings, embeddings)
+    run.note(rows=embeddings.num_rows)
