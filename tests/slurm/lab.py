@@ -19,21 +19,25 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+
+from tests.slurm.accounting import CLUSTER, Accounting
+from tests.slurm.accounting import PACKAGES as ACCOUNTING_PACKAGES
+from tests.slurm.accounting import PROGRAMS as ACCOUNTING_PROGRAMS
 
 NODES = ("n1", "n2")
 CORES = 2  # per node
 DAEMONS = ("slurmctld", "slurmd")
 CLIENTS = ("sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo", "sacct")
-INSTALL = "REBEND_INSTALL_SLURM"  # nobody who says `make test` has asked for packages of the system
+INSTALL = "REBEND_INSTALL_SLURM"  # 1 or accounting; nobody who says `make test` has asked for packages of the system
 PACKAGES = ("slurmctld", "slurmd", "slurm-client")
 
 # Fast scheduling, and every record of a finished job stays readable, because nothing else remembers it.
 SLURM_CONF = """\
-ClusterName=lab
+ClusterName={cluster}
 SlurmctldHost={host}(127.0.0.1)
 SlurmUser={user}
 SlurmdUser={user}
@@ -61,8 +65,7 @@ KillWait=5
 MinJobAge=86400
 JobCompType=jobcomp/filetxt
 JobCompLoc={folder}/log/jobs.txt
-AccountingStorageType=accounting_storage/none
-JobAcctGatherType=jobacct_gather/none
+{accounting}\
 GresTypes=gpu
 SlurmdParameters=config_overrides
 NodeName=DEFAULT CPUs={cores} RealMemory=200000 Gres=gpu:fake:{gpus} State=UNKNOWN
@@ -75,27 +78,36 @@ PartitionName=urgent Nodes=n[1-2] MaxTime=2880 PriorityTier=10 State=UP
 GRES_CONF = "AutoDetect=off\nNodeName=n[1-2] Name=gpu Type=fake Count={gpus} File={files}\n"
 DEVICES = ("/dev/null", "/dev/zero")  # pretended GPUs need a file each
 
+NO_ACCOUNTING = """\
+AccountingStorageType=accounting_storage/none
+JobAcctGatherType=jobacct_gather/none
+"""
+
 # Slurm's variables are removed before a job starts its steps, the place of the configuration with them.
 SRUN = '#!/bin/sh\nexport SLURM_CONF="{folder}/slurm.conf"\nexec "{srun}" "$@"\n'
 
 
-def missing() -> str | None:
+def missing(*, accounting: bool = False) -> str | None:
     """Install Slurm if that is wanted and possible; return why there is none, or None."""
-    if _binaries_are_there():
+    programs = (*DAEMONS, *CLIENTS, *(ACCOUNTING_PROGRAMS if accounting else ()))
+    packages = (*PACKAGES, *(ACCOUNTING_PACKAGES if accounting else ()))
+    if _are_there(programs):
         return None
-    if INSTALL not in os.environ or os.geteuid() != 0 or shutil.which("apt-get") is None:
-        return f"Slurm is not installed (Debian: slurmctld, slurmd, slurm-client; root may set {INSTALL}=1)"
+    value = "accounting" if accounting else "1"
+    wanted = os.environ.get(INSTALL) in ("accounting", value)
+    if not wanted or os.geteuid() != 0 or shutil.which("apt-get") is None:
+        return f"Slurm is not installed (Debian: {', '.join(packages)}; root may set {INSTALL}={value})"
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     patience = ["-o", "Acquire::http::Timeout=20", "-o", "Acquire::Retries=1"]
-    for command in (["update"], ["install", "-y", "--no-install-recommends", *PACKAGES]):
+    for command in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
         with contextlib.suppress(subprocess.TimeoutExpired):
             subprocess.run(["apt-get", *patience, *command], env=environment, capture_output=True, timeout=300)
-    return None if _binaries_are_there() else "Slurm is not installed, and apt-get could not install it"
+    return None if _are_there(programs) else "Slurm is not installed, and apt-get could not install it"
 
 
-def _binaries_are_there() -> bool:
+def _are_there(programs: Sequence[str]) -> bool:
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
-    return all(shutil.which(name, path=path) for name in (*DAEMONS, *CLIENTS))
+    return all(shutil.which(name, path=path) for name in programs)
 
 
 class Job(NamedTuple):
@@ -127,6 +139,7 @@ class Lab:
 
     folder: Path
     gpus_per_node: int = 1
+    accounting: bool = False  # otherwise nobody needs an account, as on many small clusters
 
     @property
     def gpus(self) -> int:
@@ -135,9 +148,9 @@ class Lab:
 
     @classmethod
     @contextlib.contextmanager
-    def running(cls, folder: Path, gpus_per_node: int = 1) -> Iterator[Lab]:
+    def running(cls, folder: Path, gpus_per_node: int = 1, *, accounting: bool = False) -> Iterator[Lab]:
         """Bring it up, and take it down whatever happens."""
-        lab = cls(folder, gpus_per_node)
+        lab = cls(folder, gpus_per_node, accounting)
         try:
             lab.up()
             yield lab
@@ -148,8 +161,11 @@ class Lab:
         """Write the configuration, start the daemons, wait until both nodes are idle."""
         for name in ("run", "state", "log", "bin", *(f"spool/{node}" for node in NODES)):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        port = _three_free_ports()
+        port = _free_ports(5 if self.accounting else 3)
+        books = Accounting(self.folder, port + 3, port + 4)
         text = SLURM_CONF.format(
+            cluster=CLUSTER,
+            accounting=books.slurm_conf() if self.accounting else NO_ACCOUNTING,
             folder=self.folder,
             host=socket.gethostname().split(".")[0],
             user=getpass.getuser(),
@@ -166,6 +182,8 @@ class Lab:
         wrapper = self.folder / "bin/srun"
         wrapper.write_text(SRUN.format(folder=self.folder, srun=shutil.which("srun")))
         wrapper.chmod(0o755)
+        if self.accounting:
+            books.up()
         self.ask("slurmctld")
         for node in NODES:
             self.start_node(node)
@@ -246,14 +264,14 @@ class Lab:
                     os.kill(int(process.name), signal.SIGKILL)
 
 
-def _three_free_ports() -> int:
-    """The first of three neighbouring ports that nobody listens on."""
-    for port in range(21000 + os.getpid() % 2000 * 3, 60000, 3):
+def _free_ports(count: int) -> int:
+    """The first of so many neighbouring ports that nobody listens on."""
+    for port in range(21000 + os.getpid() % 2000 * count, 60000, count):
         with contextlib.ExitStack() as sockets, contextlib.suppress(OSError):
-            for number in range(port, port + 3):
+            for number in range(port, port + count):
                 sockets.enter_context(socket.socket()).bind(("127.0.0.1", number))
             return port
-    raise RuntimeError("no three free ports in a row")
+    raise RuntimeError(f"no {count} free ports in a row")
 
 
 def _end(pid_file: Path, how: signal.Signals = signal.SIGTERM) -> None:

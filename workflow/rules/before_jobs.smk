@@ -6,6 +6,7 @@ from rebend.gpu_slots import lend, visible_gpus
 from rebend.orphans import refuse_orphans, refuse_unlike
 from rebend.planned import remember
 from rebend.preflight import check_before_jobs, check_gpus
+from rebend.preflight_account import check_accounts
 from rebend.preflight_assets import check_before_fetch
 from rebend.preflight_budget import check_budget, tell_budget
 from rebend.preflight_judges import judge_outlook
@@ -58,6 +59,9 @@ def refuse_mistakes(jobs, planned, unsigned):
     if workflow.local_exec:
         check_gpus(PLAN, len(GPUS))
         lend(GPUS)
+    else:
+        accounts = {job.resources.get("slurm_account") for job in jobs}
+        check_accounts(accounts - {None})
 
 
 onstart:

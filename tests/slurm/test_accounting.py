@@ -1,0 +1,73 @@
+"""The same profile on a Slurm that keeps accounts, and lets in nobody without one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.accounting import ACCOUNT
+from tests.slurm.cluster import Cluster
+from tests.slurm.lab import Lab, missing
+from tests.workflow.checkout import MICRO, Checkout
+
+pytestmark = pytest.mark.slurm
+
+STUDY = f"{MICRO}/study.yaml"
+CHANGE = {"models": {"micro": {"needs": {"gpu": 1, "mem_mb": 1500, "runtime": 20}}}}
+RESULT = "results/bends/micro/micro_bend/adapter_config.json"
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Slurm with accounting."""
+    if reason := missing(accounting=True):
+        pytest.skip(reason)
+    with Lab.running(tmp_path_factory.mktemp("accounting"), accounting=True) as lab:
+        yield lab
+
+
+@pytest.fixture
+def cluster(lab: Lab, tmp_path: Path) -> Iterator[Cluster]:
+    """A checkout of its own."""
+    cluster = Cluster(lab, Checkout.make(tmp_path / "checkout"), STUDY, CHANGE)
+    try:
+        yield cluster
+    finally:
+        cluster.end()
+
+
+def records(lab: Lab) -> list[dict[str, str]]:
+    """What sacct remembers of each job, oldest first."""
+    names = ["JobID", "Comment", "Account", "Partition", "State", "AllocTRES"]
+    lines = lab.ask("sacct", "--allusers", "--noheader", "--allocations", "--parsable2", f"--format={','.join(names)}")
+    return [dict(zip(names, line.split("|"), strict=True)) for line in lines.splitlines()]
+
+
+def test_a_run_uses_the_default_account_and_a_cancelled_job_is_sent_again(cluster: Cluster) -> None:
+    run = cluster.start("results/bends/micro/micro_bend")
+    run.wait_until(lambda: bool(_training(cluster.lab)))
+    cluster.lab.ask("scancel", _training(cluster.lab)[0])
+    assert run.wait(400) == 0, run.said()[-3000:]
+    assert (cluster.checkout.folder / RESULT).is_file()
+
+    kept = records(cluster.lab)
+    assert {record["Account"] for record in kept} == {ACCOUNT}
+    bends = [record for record in kept if "train_bend" in record["Comment"]]
+    assert [record["State"].split()[0] for record in bends] == ["CANCELLED", "COMPLETED"]
+    assert all("gres/gpu=1" in record["AllocTRES"] for record in bends)
+    assert {record["Partition"] for record in bends} == {"gpu"}
+
+
+def _training(lab: Lab) -> list[str]:
+    return [job for job, what, _ in lab.queue() if "train_bend" in what]
+
+
+def test_an_account_that_there_is_not_is_refused_before_the_first_job(cluster: Cluster) -> None:
+    before = len(records(cluster.lab))
+    run = cluster.start("results/data/micro_test.parquet", "--default-resources", "slurm_account=reserch")
+    assert run.wait(120) != 0
+    assert "slurm_account: 'reserch' is none of your accounts" in run.said(), run.said()[-2000:]
+    assert f"Did you mean '{ACCOUNT}'?" in run.said()
+    assert len(records(cluster.lab)) == before
