@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 from tests.workflow.checkout import Checkout
+from tests.workflow.jobs import copy_of
 
 FIRST, OTHER = (f"results/data/{name}.parquet" for name in ("micro_test", "micro_validation"))
 CHANGE: dict[str, Any] = {"datasets": {"micro_test": {"seed": 1}}}
@@ -13,6 +16,11 @@ CHANGE: dict[str, Any] = {"datasets": {"micro_test": {"seed": 1}}}
 def left_behind(checkout: Checkout) -> None:
     """Make a result, and forget what Snakemake noted when its job had ended."""
     assert checkout.snakemake(FIRST).returncode == 0
+    forget_notes(checkout)
+
+
+def forget_notes(checkout: Checkout) -> None:
+    """Forget what Snakemake noted of results."""
     for note in (checkout.folder / ".snakemake/metadata").rglob("*"):
         if note.is_file():
             note.unlink()
@@ -36,3 +44,22 @@ def test_a_result_of_an_orphan_that_was_made_with_other_settings_is_refused(chec
     assert "other code or settings" in done.stderr
     assert "results/data/micro_test" in done.stderr
     assert not (checkout.folder / OTHER).exists()
+
+
+def test_jobs_left_behind_may_have_finished_all_but_the_publishing(built: Checkout, tmp_path: Path) -> None:
+    checkout = copy_of(built, tmp_path / "copy")
+    forget_notes(checkout)
+    shutil.rmtree(checkout.folder / "results/tables")
+    module = checkout.folder / "src/rebend/report.py"
+    before = module.read_text()
+    module.write_text(before + "NEW = 1\n")
+    done = checkout.snakemake()
+    assert done.returncode != 0
+    assert "other code or settings" in done.stderr and "results/studies/study/report" in done.stderr
+    module.write_text(before)
+    done = checkout.snakemake()
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (checkout.folder / "results/tables/matrix.csv").is_file()
+    assert checkout.would_run() == set()
+    module.write_text(before + "NEW = 1\n")
+    assert checkout.would_run() == {"make_report", "publish"}

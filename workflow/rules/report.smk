@@ -73,6 +73,11 @@ rule make_report:
         "../scripts/make_report.py"
 
 
+# The last step is one of this process, so that a run whose end was done by jobs of a killed one still looks at them.
+localrules:
+    publish,
+
+
 rule publish:
     input:
         tables=paths.study(PLAN.name, "tables"),
