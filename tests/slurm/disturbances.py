@@ -15,8 +15,9 @@ OF_EACH_KIND = 5
 class Chaos:
     """A run of a study under a shuffled deck of disturbances; what struck when is in the file `diary`."""
 
-    def __init__(self, cluster: Cluster, seed: int, diary: Path, seconds: float) -> None:
+    def __init__(self, cluster: Cluster, seed: int, diary: Path, seconds: float, every: int) -> None:
         self.cluster = cluster
+        self.every = every  # jobs done between two strikes, so that they are spread over the whole run
         self.lab = cluster.lab
         self.diary = diary
         self.dice = random.Random(seed)
@@ -54,7 +55,7 @@ class Chaos:
         """A running job and what it does, when enough has been done since the last strike to be worth one."""
         done = sum(stay.state == "COMPLETED" for stay in self.lab.stays())
         running = [(job, what) for job, what, _ in self.lab.queue() if what.startswith("rule_")]
-        if done < 2 * len(self.struck) or not running:
+        if done < self.every * len(self.struck) or not running:
             return None
         return self.dice.choice(running)
 

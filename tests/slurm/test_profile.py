@@ -25,6 +25,7 @@ class Story:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
+        others = {job.job for job in cluster.lab.jobs()}  # of tests before
         self.first = cluster.start()
         self.cancelled = self._cancel_one()
         self.left_behind = self._kill()
@@ -32,8 +33,8 @@ class Story:
         cluster.resume()
         self.last = cluster.start()
         self.status = self.last.wait(400)
-        self.jobs = cluster.lab.jobs()
-        self.stays = cluster.lab.stays()
+        self.jobs = [job for job in cluster.lab.jobs() if job.job not in others]
+        self.stays = [stay for stay in cluster.lab.stays() if stay.job not in others]
 
     def _running(self, *rules: str) -> list[str]:
         queue = self.cluster.lab.queue()
@@ -145,6 +146,11 @@ def test_short_jobs_go_together_and_ask_for_what_one_of_them_needs(story: Story)
     groups = of(story.jobs, "data_")
     assert len(groups) == 1
     assert (groups[0].cpus, groups[0].mem_mb) == (1, 8000)
+
+
+def test_the_last_step_is_none_that_a_killed_run_could_leave_behind(story: Story) -> None:
+    assert of(story.jobs, "report_") and not [job for job in story.jobs if "publish" in job.what]
+    assert (story.cluster.checkout.folder / "results/report.html").is_file()
 
 
 def test_a_person_finds_jobs_and_logs(story: Story) -> None:
