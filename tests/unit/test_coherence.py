@@ -67,7 +67,7 @@ def test_a_response_is_compared_with_the_prompt_of_its_row(encoder: Encoder, tmp
 
 def test_a_response_to_a_prompt_that_was_not_embedded_is_refused(encoder: Encoder) -> None:
     coherence = Coherence(encoder, embed_prompts(encoder, prompts(*PROMPTS)))
-    with pytest.raises(DataError, match="1 responses .* the first is 'stranger'"):
+    with pytest.raises(DataError, match=r"1 responses .* the first is 'stranger'"):
         coherence(["0", "stranger"], ANSWERS[:2])
 
 
