@@ -46,7 +46,7 @@ def records(lab: Lab) -> list[dict[str, str]]:
 
 
 def test_a_run_uses_the_default_account_and_a_cancelled_job_is_sent_again(cluster: Cluster) -> None:
-    run = cluster.start("results/bends/micro/micro_bend")
+    run = cluster.start("results/bends/micro/micro_bend", "--slurm-efficiency-report")
     run.wait_until(lambda: bool(_training(cluster.lab)))
     cluster.lab.ask("scancel", _training(cluster.lab)[0])
     assert run.wait(400) == 0, run.said()[-3000:]
@@ -58,6 +58,8 @@ def test_a_run_uses_the_default_account_and_a_cancelled_job_is_sent_again(cluste
     assert [record["State"].split()[0] for record in bends] == ["CANCELLED", "COMPLETED"]
     assert all("gres/gpu=1" in record["AllocTRES"] for record in bends)
     assert {record["Partition"] for record in bends} == {"gpu"}
+    (report,) = cluster.checkout.folder.glob("efficiency_report_*.csv")
+    assert "train_bend" in report.read_text()
 
 
 def _training(lab: Lab) -> list[str]:
