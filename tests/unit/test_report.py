@@ -182,17 +182,33 @@ def test_settings_are_written_once_per_control(made: Any, tmp_path: Path) -> Non
     assert page.count("&#34;method&#34;: &#34;other&#34;") == 1
 
 
-def test_sentences_on_many_bends_rank_those_that_keep_benign_answers(made: Any) -> None:
-    base = made[1]["matrix"][made[1]["matrix"]["bend"] == "none"]
-    gains = made[1]["gains"]
+def with_bends(tables: dict[str, pd.DataFrame], *bends: tuple[str, float | None, float]) -> dict[str, pd.DataFrame]:
+    """The tables with these bends (name, ASR under every attack, benign prompts answered) in place of their own."""
+    base = tables["matrix"][tables["matrix"]["bend"] == "none"]
+    gains = tables["gains"]
     bent = gains[(gains["compares"] == "bend") & (gains["control"] == "none")]
     matrix, lines = [base], []
-    for bend, asr, answered in (("repbend", 0.2, 0.9), ("rmu", 0.1, 0.9), ("npo", 0.0, 0.5)):
+    for bend, asr, answered in bends:
         own = base.assign(bend=bend)
         own.loc[own["metric"].str.startswith("asr"), "estimate"] = asr
         own.loc[own["metric"] == "benign_answer_rate", "estimate"] = answered
         matrix.append(own)
         lines.append(bent.assign(bend=bend))
+    return {**tables, "matrix": pd.concat(matrix), "gains": pd.concat(lines)}
+
+
+def test_of_many_bends_there_is_a_sentence_per_attack_in_the_order_of_their_rates(made: Any) -> None:
+    tables = with_bends(made[1], ("a", 0.2, 0.9), ("b", 0.1, 0.5), ("c", None, 0.9), ("d", 0.2, 0.8))
+    direct = next(text for text in findings(tables) if "attack success rate asked directly" in text)
+    without, first, second, last = direct.split("; ")
+    assert without.startswith("tiny, attack success rate asked directly: 87.2 [78.0, 92.9] % without a bend")
+    assert first.startswith("b 10.0") and second.startswith("a, d 20.0") and last == "c an unknown share."
+    benign = next(text for text in findings(tables) if "harmless prompts answered:" in text)
+    assert benign.index("a, c 90.0") < benign.index("d 80.0") < benign.index("b 50.0")
+    assert not [text for text in findings(tables) if text.startswith("tiny, bend a: ")]
+
+
+def test_sentences_on_several_bends_rank_those_that_keep_benign_answers(made: Any) -> None:
     pairs = pd.DataFrame(
         [
             {"model": "tiny", "bend": "repbend", "against": against, "outcome": "harmful", "dataset": "all",
@@ -202,7 +218,8 @@ def test_sentences_on_many_bends_rank_those_that_keep_benign_answers(made: Any) 
             )
         ]
     )  # fmt: skip
-    tables = {**made[1], "matrix": pd.concat(matrix), "gains": pd.concat(lines), "repbend_pairs": pairs}
+    bent = with_bends(made[1], ("repbend", 0.2, 0.9), ("rmu", 0.1, 0.9), ("npo", 0.0, 0.5))
+    tables = {**bent, "repbend_pairs": pairs}
     text = " ".join(findings(tables))
     assert "2 of 3 bends answer at least 95 % as many harmless prompts as the base" in text
     assert "their mean attack success rates over the attacks: rmu 10.0 %, repbend 20.0 %." in text
