@@ -63,7 +63,8 @@ class Coherence:
     def __init__(self, encoder: Encoder, prompts: pa.Table) -> None:
         self.encoder = encoder
         self.place = {row_id: i for i, row_id in enumerate(prompts["row_id"].to_pylist())}
-        self.prompts = torch.tensor(prompts["embedding"].to_pylist())  # [prompts, D]
+        flat = prompts["embedding"].combine_chunks().flatten().to_numpy()
+        self.prompts = torch.tensor(flat).view(len(self.place), len(flat) // max(1, len(self.place)))  # [prompts, D]
 
     def __call__(self, row_ids: Sequence[str], responses: Sequence[str]) -> list[float]:
         """Return the cosine, -1 to 1, of each response with the prompt of its row (no N x N matrix is made).
@@ -83,8 +84,9 @@ class Coherence:
 
 def embed_prompts(encoder: Encoder, data: pa.Table) -> pa.Table:
     """Return the embedding of each row's prompt (schema EMBEDDINGS)."""
-    vectors = encoder.encode([dialogue_text(messages) for messages in data["messages"].to_pylist()])
-    return pa.table([data["row_id"], vectors.tolist()], schema=EMBEDDINGS)
+    vectors = encoder.encode([dialogue_text(messages) for messages in data["messages"].to_pylist()])  # [rows, D]
+    embeddings = pa.FixedSizeListArray.from_arrays(vectors.flatten().numpy(), vectors.shape[1])
+    return pa.table({"row_id": data["row_id"], "embedding": embeddings}).cast(EMBEDDINGS)
 
 
 def load_encoder(path: str | Path | None, settings: EncoderBlock) -> Encoder:
