@@ -32,7 +32,7 @@ test: $(READY) ## run every test that this machine can run
 	@$(BIN)/python -m pytest -n $(CORES) --dist loadfile
 
 test-slurm: $(READY) ## bring up a Slurm on this machine, run the workflow on it, disturb it, take it down
-	@echo "rebend: running the tests on a real Slurm (installed if that is possible), and the chaos test; most of an hour"
+	@echo "rebend: running the tests on a real Slurm (installed if that is possible), and the chaos test; about half an hour"
 	@REBEND_INSTALL_SLURM=accounting $(BIN)/python -m pytest tests/slurm -m "slurm or chaos"
 
 resume: $(READY) ## after Snakemake was killed: cancel what it left in the queue of a cluster, unlock this folder
