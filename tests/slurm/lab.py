@@ -133,6 +133,14 @@ class Stay(NamedTuple):
     end: float
 
 
+def at_once(stays: Sequence[Stay]) -> int:
+    """The largest number of stays at one moment; Slurm's clock has whole seconds, so an end comes before a start."""
+    moments = sorted(
+        [(stay.start, 1) for stay in stays if stay.start] + [(stay.end, -1) for stay in stays if stay.start]
+    )
+    return max((sum(step for _, step in moments[: n + 1]) for n in range(len(moments))), default=0)
+
+
 @dataclass(frozen=True)
 class Lab:
     """A Slurm whose files are all in `folder`."""

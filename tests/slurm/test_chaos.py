@@ -9,13 +9,15 @@ import pytest
 
 from tests.slurm.cluster import Cluster
 from tests.slurm.disturbances import OF_EACH_KIND, Chaos
-from tests.slurm.lab import Lab
+from tests.slurm.lab import NODES, Lab, at_once
 from tests.slurm.results import digests
 from tests.workflow.checkout import Checkout
 
 STUDY = os.environ.get("REBEND_CHAOS_STUDY", "tiny")
 SEED = int(os.environ.get("REBEND_CHAOS_SEED", "0"))
 MINUTES = float(os.environ.get("REBEND_CHAOS_MINUTES", "90"))
+# A pretended GPU for whatever works with the model of the tiny study.
+CHANGE = {"models": {"tiny": {"needs": {"gpu": 1, "mem_mb": 2000, "runtime": 20}}}} if STUDY == "tiny" else {}
 SHARE = 50  # a strike follows this share of all jobs; groups make fewer of them, and 25 strikes must find one that runs
 
 
@@ -26,7 +28,8 @@ def test_a_disturbed_study_has_the_results_of_an_undisturbed_one(lab: Lab, tmp_p
     done = quiet.snakemake(study=STUDY)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
 
-    cluster = Cluster(lab, Checkout.make(tmp_path / "disturbed"), STUDY, change={})
+    others = {job.job for job in lab.jobs()}  # of tests before
+    cluster = Cluster(lab, Checkout.make(tmp_path / "disturbed"), STUDY, CHANGE)
     diary = tmp_path / "diary.txt"
     try:
         jobs = sum(1 for _ in (quiet.folder / "results/benchmarks").rglob("*.tsv"))
@@ -40,3 +43,16 @@ def test_a_disturbed_study_has_the_results_of_an_undisturbed_one(lab: Lab, tmp_p
     expected, found = digests(quiet.folder / "results"), digests(cluster.checkout.folder / "results")
     assert {path for path in expected if path.startswith(("tables", "bends", "values", "responses"))}
     assert found == expected
+    if CHANGE:
+        assert_no_gpu_was_shared(lab, others)
+
+
+def assert_no_gpu_was_shared(lab: Lab, others: set[str]) -> None:
+    """In Slurm's records each job with the model held one GPU, and never were there more than there are."""
+    jobs = {job.job: job for job in lab.jobs() if job.gpus and job.job not in others}
+    assert {job.gpus for job in jobs.values()} == {1}
+    rules = ("train_bend", "extract_activations", "choose_strength", "control_decode", "attack_decode")
+    assert all(any(f"rule_{rule}" in job.what for job in jobs.values()) for rule in rules)
+    stays = [stay for stay in lab.stays() if stay.job in jobs]
+    assert at_once(stays) == lab.gpus == 2
+    assert all(at_once([stay for stay in stays if stay.node == node]) == 1 for node in NODES)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.slurm.cluster import Cluster, Run
-from tests.slurm.lab import Job, Lab, Stay
+from tests.slurm.lab import Job, Lab, at_once
 from tests.slurm.results import digests
 from tests.workflow.checkout import Checkout
 
@@ -87,14 +87,6 @@ def story(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]
 def of(jobs: list[Job], *rules: str) -> list[Job]:
     """The jobs of some rules."""
     return [job for job in jobs if job.what.startswith(tuple(f"rule_{rule}" for rule in rules))]
-
-
-def at_once(stays: list[Stay]) -> int:
-    """The largest number of stays at one moment; Slurm's clock has whole seconds, so an end comes before a start."""
-    moments = sorted(
-        [(stay.start, 1) for stay in stays if stay.start] + [(stay.end, -1) for stay in stays if stay.start]
-    )
-    return max((sum(step for _, step in moments[: n + 1]) for n in range(len(moments))), default=0)
 
 
 def test_the_study_ends_well_and_with_the_same_bytes(story: Story, undisturbed: dict[str, str]) -> None:

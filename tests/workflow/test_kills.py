@@ -60,15 +60,27 @@ def test_a_stage_that_is_killed_again_and_again_ends_in_the_same_bytes(
     assert not Path(copy.folder / "results/progress" / job.stage / before["key"]).exists()
 
 
+def with_twin(job: Job) -> tuple[subprocess.Popen[str], int, subprocess.Popen[str]]:
+    """Start a job, stop its worker, and start it again: the two, and the worker, for which the second one waits."""
+    orphan = job.start()
+    while (worker := job.owner()) is None:
+        assert orphan.poll() is None, "it ended before it was seen at work"
+        time.sleep(0.002)
+    os.kill(worker, signal.SIGSTOP)
+    twin = job.start()
+    assert twin.stderr is not None
+    while "waiting for it" not in (line := twin.stderr.readline()):
+        assert line, "it did not wait"
+    return orphan, worker, twin
+
+
 @pytest.mark.parametrize("record", JOBS[:5] + JOBS[9:11])
 def test_an_orphan_and_its_twin_do_not_harm_each_other(copy: Checkout, server: str, record: str) -> None:
     job = Job(copy, record, server)
     digests = job.facts["digests"]
     job.forget()
-    orphan = job.start()
-    while job.owner() is None and orphan.poll() is None:
-        time.sleep(0.005)
-    twin = job.start()
+    orphan, worker, twin = with_twin(job)
+    os.kill(worker, signal.SIGCONT)
     said = twin.communicate(timeout=120)[1]
     orphan.communicate(timeout=120)
     assert (orphan.returncode, twin.returncode) == (0, 0), said + job.log()
@@ -80,10 +92,7 @@ def test_a_twin_takes_over_from_an_orphan_that_dies(copy: Checkout, server: str)
     job = Job(copy, JOBS[0], server)
     digests = job.facts["digests"]
     job.forget()
-    orphan = job.start()
-    while (worker := job.owner()) is None:
-        time.sleep(0.005)
-    twin = job.start()
+    orphan, worker, twin = with_twin(job)
     os.kill(worker, signal.SIGKILL)
     said = twin.communicate(timeout=120)[1]
     assert orphan.wait() != 0
