@@ -14,15 +14,16 @@ with recorded(
     from rebend.coherence import Coherence, load_encoder
     from rebend.config.blocks import EncoderBlock
     from rebend.schemas import EMBEDDINGS, RESPONSES
-    from rebend.scores import score_table
+    from rebend.scores import matched, score_table
     from rebend.storage import read_parquet, write_parquet
 
     folder = snakemake.input.encoder or None  # no folder if a package carries the encoder
     encoder = load_encoder(folder, EncoderBlock.model_validate(run.settings["encoder"]))
-    coherence = Coherence(encoder, read_parquet(snakemake.input.prompts, EMBEDDINGS))
-    responses = read_parquet(snakemake.input.responses, RESPONSES).to_pylist()
-    answered = {row["row_id"]: row["response"] for row in responses if row["response"] is not None}
-    found = dict(zip(answered, coherence(list(answered), list(answered.values())), strict=True))
-    scores = score_table([row["row_id"] for row in responses], [found.get(row["row_id"]) for row in responses])
+    prompts = read_parquet(snakemake.input.prompts, EMBEDDINGS)
+    rows = matched(prompts.select(["row_id"]), read_parquet(snakemake.input.responses, RESPONSES))
+    answered = {row["row_id"]: row["response"] for row in rows if row["response"] is not None}
+    cosines = Coherence(encoder, prompts)(list(answered), list(answered.values()))
+    found = dict(zip(answered, cosines, strict=True))
+    scores = score_table([row["row_id"] for row in rows], [found.get(row["row_id"]) for row in rows])
     write_parquet(snakemake.output.scores, scores)
     run.note(rows=scores.num_rows, not_scored=scores["score"].null_count)
