@@ -206,6 +206,8 @@ def test_of_many_bends_there_is_a_sentence_per_attack_in_the_order_of_their_rate
     benign = next(text for text in findings(tables) if "harmless prompts answered:" in text)
     assert benign.index("a, c 90.0") < benign.index("d 80.0") < benign.index("b 50.0")
     assert not [text for text in findings(tables) if text.startswith("tiny, bend a: ")]
+    harmful_only = tables["matrix"][tables["matrix"]["metric"] != "benign_answer_rate"]
+    assert "harmless prompts answered" not in " ".join(findings({**tables, "matrix": harmful_only}))
 
 
 def test_sentences_on_several_bends_rank_those_that_keep_benign_answers(made: Any) -> None:
