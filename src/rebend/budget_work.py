@@ -133,7 +133,7 @@ def _score_safety(job: PlannedJob, facts: Facts) -> Work:
 
 
 def _score_coherence(job: PlannedJob, facts: Facts) -> Work:
-    return _encoded(facts.rows(job.inputs[0].split("/")[-2]), job, facts)  # results/responses/{model}/{dataset}/…
+    return _encoded(_responses(job, facts), job, facts)
 
 
 def _embed_prompts(job: PlannedJob, facts: Facts) -> Work:
@@ -151,7 +151,7 @@ def _judge(job: PlannedJob, facts: Facts) -> Work:
 
 
 def _score_diversity(job: PlannedJob, facts: Facts) -> Work:
-    return Work("rows", facts.rows(job.inputs[0].split("/")[-2]))  # results/responses/{model}/{dataset}/…
+    return Work("rows", _responses(job, facts))
 
 
 def _train_bend(job: PlannedJob, facts: Facts) -> Work:
@@ -170,6 +170,11 @@ def _score_capability(job: PlannedJob, facts: Facts) -> Work:
     if generated := block["max_new_tokens"] or _GENERATED.get(block["task"]):
         return Work("decode", questions * generated * facts.model(job.inputs))
     return Work("forward", questions * 4 * 128 * (1 + shots) * facts.model(job.inputs))
+
+
+def _responses(job: PlannedJob, facts: Facts) -> int:
+    """Rows of the data set that the responses, the job's first input, answer."""
+    return facts.rows(job.inputs[0].split("/")[-2])  # results/responses/{model}/{dataset}/…
 
 
 def value_parameters(value: Mapping[str, Any], width: int) -> int:

@@ -37,10 +37,10 @@ def measurements(cells: Sequence[Cell]) -> pd.DataFrame:
     scored; a metric that a cell does not have makes no row. `harmful` and `attempts` are None outside evaluation
     data sets, `attack` is "".
     """
-    parts = [_measured(cell) for cell in named_controls(cells)]
-    if not any(map(len, parts)):
+    parts = [part for cell in named_controls(cells) if len(part := _measured(cell))]
+    if not parts:
         return pd.DataFrame(columns=COLUMNS)
-    return pd.concat([part for part in parts if len(part)], ignore_index=True)
+    return pd.concat(parts, ignore_index=True)
 
 
 def named_controls(cells: Sequence[Cell]) -> list[Cell]:
