@@ -54,10 +54,9 @@ def without_slurm(folder: Path) -> dict[str, Any]:
 def on_slurm(lab: Lab, folder: Path, members: int) -> dict[str, Any]:
     """Seconds of an allocation per job, and what of it is not the job's own work."""
     cluster = Cluster(lab, Checkout.make(folder), f"{MICRO}/study.yaml", {})
-    before = len(lab.stays())
     run = cluster.start(*ONLY, "--jobs", "1", "--group-components", f"data={members}")
     assert run.wait(1200) == 0, run.said()[-2000:]
-    stays = lab.stays()[before:]
+    stays = cluster.stays()
     jobs = _work(folder)
     each = sum(stay.end - stay.start for stay in stays) / len(jobs)
     name = "alone" if members == 1 else "grouped"

@@ -78,12 +78,9 @@ class Accounting:
             if time.monotonic() > end:
                 raise TimeoutError((self.folder / "log/slurmdbd.log").read_text()[-2000:])
             time.sleep(0.2)
-        for what in (["cluster", CLUSTER], ["account", ACCOUNT], ["user", user, f"account={ACCOUNT}"]):
+        grant = ["user", user, f"account={ACCOUNT}", f"defaultaccount={ACCOUNT}"]
+        for what in (["cluster", CLUSTER], ["account", ACCOUNT], grant):
             subprocess.run(["sacctmgr", "-i", "add", *what], env=environment, check=True, capture_output=True)
-        subprocess.run(
-            ["sacctmgr", "-i", "modify", "user", user, "set", f"defaultaccount={ACCOUNT}"],
-            env=environment, check=True, capture_output=True,
-        )  # fmt: skip
 
 
 def _wait_for(file: Path, seconds: float = 60) -> None:

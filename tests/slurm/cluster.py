@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.slurm.lab import Lab
+from tests.slurm.lab import Job, Lab, Stay
 from tests.workflow.checkout import Checkout
 
 WRAPPER = Path(__file__).with_name("fast_polling.py")
@@ -69,6 +69,19 @@ class Cluster:
     study: str
     change: Mapping[str, Any]
     runs: list[Run] = field(default_factory=list)
+    others: set[str] = field(init=False)  # jobs of whoever used the lab before
+
+    def __post_init__(self) -> None:
+        """Know what is not of this checkout."""
+        self.others = {job.job for job in self.lab.jobs()}
+
+    def jobs(self) -> list[Job]:
+        """All jobs submitted since, oldest first."""
+        return [job for job in self.lab.jobs() if job.job not in self.others]
+
+    def stays(self) -> list[Stay]:
+        """Every stay of such a job on a node that has ended, oldest first."""
+        return [stay for stay in self.lab.stays() if stay.job not in self.others]
 
     def start(self, *arguments: str) -> Run:
         """Start Snakemake; only the pace of its polling is not the profile's."""

@@ -53,7 +53,7 @@ class Chaos:
 
     def _target(self) -> tuple[str, str] | None:
         """A running job and what it does, when enough has been done since the last strike to be worth one."""
-        done = sum(stay.state == "COMPLETED" for stay in self.lab.stays())
+        done = sum(stay.state == "COMPLETED" for stay in self.cluster.stays())
         running = [(job, what) for job, what, _ in self.lab.queue() if what.startswith("rule_")]
         if done < self.every * len(self.struck) or not running:
             return None

@@ -169,7 +169,7 @@ class Lab:
         """Write the configuration, start the daemons, wait until both nodes are idle."""
         for name in ("run", "state", "log", "bin", *(f"spool/{node}" for node in NODES)):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        port = _free_ports(5 if self.accounting else 3)
+        port = _free_ports(5)
         books = Accounting(self.folder, port + 3, port + 4)
         text = SLURM_CONF.format(
             cluster=CLUSTER,

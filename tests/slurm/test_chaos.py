@@ -28,7 +28,6 @@ def test_a_disturbed_study_has_the_results_of_an_undisturbed_one(lab: Lab, tmp_p
     done = quiet.snakemake(study=STUDY)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
 
-    others = {job.job for job in lab.jobs()}  # of tests before
     cluster = Cluster(lab, Checkout.make(tmp_path / "disturbed"), STUDY, CHANGE)
     diary = tmp_path / "diary.txt"
     try:
@@ -44,15 +43,15 @@ def test_a_disturbed_study_has_the_results_of_an_undisturbed_one(lab: Lab, tmp_p
     assert {path for path in expected if path.startswith(("tables", "bends", "values", "responses"))}
     assert found == expected
     if CHANGE:
-        assert_no_gpu_was_shared(lab, others)
+        assert_no_gpu_was_shared(cluster)
 
 
-def assert_no_gpu_was_shared(lab: Lab, others: set[str]) -> None:
+def assert_no_gpu_was_shared(cluster: Cluster) -> None:
     """In Slurm's records each job with the model held one GPU, and never were there more than there are."""
-    jobs = {job.job: job for job in lab.jobs() if job.gpus and job.job not in others}
+    jobs = {job.job: job for job in cluster.jobs() if job.gpus}
     assert {job.gpus for job in jobs.values()} == {1}
     rules = ("train_bend", "extract_activations", "choose_strength", "control_decode", "attack_decode")
     assert all(any(f"rule_{rule}" in job.what for job in jobs.values()) for rule in rules)
-    stays = [stay for stay in lab.stays() if stay.job in jobs]
-    assert at_once(stays) == lab.gpus == 2
+    stays = [stay for stay in cluster.stays() if stay.job in jobs]
+    assert at_once(stays) == cluster.lab.gpus == 2
     assert all(at_once([stay for stay in stays if stay.node == node]) == 1 for node in NODES)

@@ -25,7 +25,6 @@ class Story:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        others = {job.job for job in cluster.lab.jobs()}  # of tests before
         self.first = cluster.start()
         self.cancelled = self._cancel_one()
         self.left_behind = self._kill()
@@ -33,8 +32,8 @@ class Story:
         cluster.resume()
         self.last = cluster.start()
         self.status = self.last.wait(400)
-        self.jobs = [job for job in cluster.lab.jobs() if job.job not in others]
-        self.stays = [stay for stay in cluster.lab.stays() if stay.job not in others]
+        self.jobs = cluster.jobs()
+        self.stays = cluster.stays()
 
     def _running(self, *rules: str) -> list[str]:
         queue = self.cluster.lab.queue()
