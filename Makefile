@@ -36,7 +36,7 @@ test-slurm: $(READY) ## bring up a Slurm on this machine, run the workflow on it
 	@REBEND_INSTALL_SLURM=accounting $(BIN)/python -m pytest tests/slurm -m "slurm or chaos"
 
 resume: $(READY) ## after Snakemake was killed: cancel what it left in the queue of a cluster, unlock this folder
-	@$(BIN)/python -m rebend.orphans
+	@$(BIN)/python -m rebend.pipeline.jobs.slurm_orphans
 	@$(SNAKEMAKE) --unlock --quiet all
 	@echo "rebend: now start the run again as before"
 

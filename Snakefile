@@ -4,15 +4,15 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from rebend import paths
-from rebend.code_digest import code_digest
+from rebend.pipeline.graph import paths
+from rebend.pipeline.jobs.code_digest import code_digest
 from rebend.config.judges import LIMITS, limits_of
 from rebend.config.load import load_config
 from rebend.config.rewards import asking
-from rebend.config.sources import settings
+from rebend.config.base import settings
 from rebend.errors import RebendError
-from rebend.plan import Plan, one_of, resources
-from rebend.planned import texts_digest
+from rebend.pipeline.graph.plan import Plan, one_of, resources
+from rebend.pipeline.jobs.planned_version import texts_digest
 
 min_version("9.0")
 

@@ -147,9 +147,9 @@ def prepare(asked: argparse.Namespace) -> dict[str, Any]:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
-    from rebend.schemas import PROMPTS as SCHEMA
-    from rebend.storage import write_parquet
-    from rebend.tiny_models import train_tokenizer
+    from rebend.io.files import write_parquet
+    from rebend.io.schemas import PROMPTS as SCHEMA
+    from rebend.models.tiny_model import train_tokenizer
 
     texts = list(questions(asked.data))
     tokenizer = train_tokenizer(texts, 8000)
@@ -204,9 +204,16 @@ def made_states(folder: Path, count: int, width: int, *, padded: bool = True) ->
     import pyarrow as pa
     import torch
 
-    from rebend.scores import score_table
-    from rebend.shards import ACTIVATION_RESPONSES, MANIFEST, RESPONSES_FILE, ShardWriter, entry_of, state_schema
-    from rebend.storage import write_json, write_parquet
+    from rebend.io.files import write_json, write_parquet
+    from rebend.io.scores import score_table
+    from rebend.recontrol.value_model.activation_store import (
+        ACTIVATION_RESPONSES,
+        MANIFEST,
+        RESPONSES_FILE,
+        ShardWriter,
+        entry_of,
+        state_schema,
+    )
 
     rng = torch.Generator().manual_seed(SEED)
     lengths = torch.empty(count).geometric_(1 / END_SHARE, generator=rng).clamp(1, MAX_NEW).int().tolist()
@@ -240,9 +247,9 @@ def extract_reference(asked: argparse.Namespace) -> dict[str, Any]:
     import torch
     from reference.activations import extract
 
-    from rebend.models import load_policy
-    from rebend.prompts import prompt_text
-    from rebend.storage import read_parquet
+    from rebend.io.files import read_parquet
+    from rebend.models.chat import prompt_text
+    from rebend.models.loading import load_policy
 
     policy = load_policy(asked.folder / "model")
     ends = policy.model.generation_config.eos_token_id
@@ -258,8 +265,8 @@ def extract_reference(asked: argparse.Namespace) -> dict[str, Any]:
 def extract_ours(asked: argparse.Namespace) -> dict[str, Any]:
     """Response tokens per second of rebend, writing included."""
     folder = asked.folder
-    from rebend.activations import extract_activations  # noqa: F401  counts as import
-    from rebend.models import load_policy
+    from rebend.models.loading import load_policy
+    from rebend.recontrol.value_model.extraction import extract_activations  # noqa: F401  counts as import
 
     policy = load_policy(folder / "model")
     remove(folder, "shard", "parts")
@@ -271,9 +278,9 @@ def extract_ours(asked: argparse.Namespace) -> dict[str, Any]:
 
 def extracted(policy: Any, folder: Path) -> dict[str, int]:
     """Extract from the folder's prompts into one shard, and write its manifest."""
-    from rebend.activations import Outputs, extract_activations, gather_activations
     from rebend.config.blocks import ActivationsBlock
     from rebend.config.decoding import Decoding
+    from rebend.recontrol.value_model.extraction import Outputs, extract_activations, gather_activations
 
     decoding = Decoding(max_new_tokens=MAX_NEW, temperature=1.0, batch_size=32, seed=SEED)
     settings = ActivationsBlock(dataset="hh", decoding=decoding, prompts_per_chunk=192)
@@ -289,7 +296,7 @@ def value_reference(asked: argparse.Namespace) -> dict[str, Any]:
     import torch
     from reference.activations import ReferenceNetwork, train
 
-    from rebend.value_data import HELD_OUT
+    from rebend.recontrol.value_model.examples import HELD_OUT
 
     torch.manual_seed(SEED)
     network = ReferenceNetwork(asked.width, asked.width)
@@ -307,7 +314,7 @@ def value_ours(asked: argparse.Namespace) -> dict[str, Any]:
     """Token rows per second of rebend's training, and its last held-out loss."""
     import torch
 
-    from rebend.value_training import train_value  # noqa: F401  counts as import
+    from rebend.recontrol.value_model.train import train_value  # noqa: F401  counts as import
 
     torch.optim.Adam([torch.zeros(1)])
     remove(asked.folder, "value", "checkpoints")
@@ -319,8 +326,8 @@ def value_ours(asked: argparse.Namespace) -> dict[str, Any]:
 
 def value_data(folder: Path) -> Any:
     """The responses with their sides."""
-    from rebend.shards import Activations
-    from rebend.value_data import Labels, ValueData
+    from rebend.recontrol.value_model.activation_store import Activations
+    from rebend.recontrol.value_model.examples import Labels, ValueData
 
     labels = Labels.read(folder / "rewards.parquet")
     return ValueData(Activations(folder / "activations"), labels, HELD_SHARE, SEED)
@@ -330,11 +337,11 @@ def trained(folder: Path, width: int, epochs: int) -> dict[str, Any]:
     """Train with the released objective on the folder's states."""
     import torch
 
-    from rebend.checkpoints import Checkpoints
     from rebend.config.blocks import ValueBlock
-    from rebend.shards import Activations
-    from rebend.value_data import Labels
-    from rebend.value_training import train_value
+    from rebend.io.checkpoints import Checkpoints
+    from rebend.recontrol.value_model.activation_store import Activations
+    from rebend.recontrol.value_model.examples import Labels
+    from rebend.recontrol.value_model.train import train_value
 
     settings = ValueBlock(
         activations="a",
@@ -358,7 +365,7 @@ def disk(asked: argparse.Namespace) -> dict[str, Any]:
     """MB/s of writing and reading the states of the value training as shards, and of the same bytes as a plain file."""
     import torch
 
-    from rebend.shards import Activations, ShardWriter, state_schema
+    from rebend.recontrol.value_model.activation_store import Activations, ShardWriter, state_schema
 
     made = Activations(asked.folder / "activations")
     groups = [made.read(group) for group in made.groups()]
@@ -406,8 +413,8 @@ def read_plain(path: Path) -> int:
 
 def memory_extract(asked: argparse.Namespace) -> dict[str, Any]:
     """Peak memory of an extraction above that of the imports and the model."""
-    from rebend.activations import extract_activations  # noqa: F401  counts as import
-    from rebend.models import load_policy
+    from rebend.models.loading import load_policy
+    from rebend.recontrol.value_model.extraction import extract_activations  # noqa: F401  counts as import
 
     policy = load_policy(asked.folder.parent / "small_model")
     return peak(lambda: extracted(policy, asked.folder))
@@ -416,9 +423,9 @@ def memory_extract(asked: argparse.Namespace) -> dict[str, Any]:
 def memory_label(asked: argparse.Namespace) -> dict[str, Any]:
     """Peak memory of labelling what `memory_extract` extracted, above that of the imports and the model."""
     from rebend.config.rewards import RewardBlock
-    from rebend.parts import Parts
-    from rebend.reward_labels import label_rewards
-    from rebend.rewards import load_reward
+    from rebend.io.chunks import Parts
+    from rebend.models.reward_model import load_reward
+    from rebend.recontrol.value_model.reward_labels import label_rewards
 
     model = load_reward(asked.folder.parent / "small_reward", RewardBlock(local="x", batch_size=32))
     given = (
@@ -431,7 +438,7 @@ def memory_label(asked: argparse.Namespace) -> dict[str, Any]:
 
 def memory_train(asked: argparse.Namespace) -> dict[str, Any]:
     """Peak memory of value training above that of the imports."""
-    from rebend.value_training import train_value  # noqa: F401  counts as import
+    from rebend.recontrol.value_model.train import train_value  # noqa: F401  counts as import
 
     return peak(lambda: trained(asked.folder, SMALL, 2))
 

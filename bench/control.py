@@ -25,13 +25,13 @@ from latest import keep
 from reference.control import climbed, controlled
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from rebend.ascent import Slopes, climb
 from rebend.config.decoding import Decoding
-from rebend.controls import NoControl, ValueAscent
-from rebend.decoding import Request, generate_batch
-from rebend.models import Policy
-from rebend.tiny_models import train_tokenizer
-from rebend.values import Shape, ValueNetwork, new_network
+from rebend.generation.generate import Request, generate_batch
+from rebend.models.loading import Policy
+from rebend.models.tiny_model import train_tokenizer
+from rebend.recontrol.methods.controls import NoControl, ValueAscent
+from rebend.recontrol.methods.value_ascent import Slopes, climb
+from rebend.recontrol.value_model.network import Shape, ValueNetwork, new_network
 
 ROOT = Path(__file__).parents[1]
 N_STEPS, MOVE, SCALE = 30, 0.25, 1.7

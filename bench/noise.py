@@ -15,8 +15,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from rebend.noise import differences, summary
-from rebend.tables import read_tables
+from bench.noise_floor import differences, summary
+
+from rebend.report.tables.all import read_tables
 
 SNAKEMAKE = str(Path(sys.executable).with_name("snakemake"))
 MADE_AGAIN = ("responses", "completions", "scores", "verdicts", "safety", "studies", "tables", "figures", "noise")

@@ -124,7 +124,7 @@ def run_side(asked: argparse.Namespace) -> dict[str, Any]:
     """Train so many steps; seconds of a step, peak memory above what the loaded model takes, losses, tokens."""
     import torch
 
-    from rebend.bend_rows import BendData, Row
+    from rebend.repbend.examples import BendData, Row
 
     torch.set_num_threads(asked.threads)
     size = SIZES[asked.size]
@@ -165,7 +165,7 @@ def policy(size: Size, device: str, attention: str = "sdpa") -> Any:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from rebend.models import Policy
+    from rebend.models.loading import Policy
 
     config = LlamaConfig(
         vocab_size=size.vocabulary,
@@ -192,7 +192,7 @@ def policy(size: Size, device: str, attention: str = "sdpa") -> Any:
 
 def settings(size: Size, asked: argparse.Namespace) -> Any:
     """The published settings at this size, without dropout."""
-    from rebend.config.bends import RepBendBlock
+    from rebend.config.adapters import RepBendBlock
 
     return RepBendBlock(
         method="repbend",
@@ -216,9 +216,9 @@ def our_side(size: Size, asked: argparse.Namespace, data: Any) -> Side:
     """rebend's trainer."""
     import torch
 
-    from rebend.bend_batches import make_batches
-    from rebend.bends import BendTrainer
-    from rebend.objectives import Moment, packs
+    from rebend.repbend.forward import make_batches
+    from rebend.repbend.objective import Moment, packs
+    from rebend.repbend.train import BendTrainer
 
     trainer = BendTrainer(policy(size, asked.device, asked.attention), settings(size, asked), data)
 
@@ -239,8 +239,8 @@ def reference_side(size: Size, asked: argparse.Namespace, data: Any) -> Side:
     import torch
     from reference.repbend import ReferenceSettings, ReferenceTrainer
 
-    from rebend.adapters import add_adapter
-    from rebend.layers import target_indices
+    from rebend.models.layers import target_indices
+    from rebend.models.lora import add_adapter
 
     targets = target_indices(size.first_target, size.n_targets, size.n_layers)
     base = policy(size, asked.device)

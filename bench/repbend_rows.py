@@ -10,11 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from rebend.bend_rows import load_bend_data
-from rebend.readers import hh_rlhf
-from rebend.readers.rows import UnusableRowError
-from rebend.schemas import CHAT, SAFETY
-from rebend.tiny_models import train_tokenizer
+from rebend.data.readers import hh_rlhf
+from rebend.data.readers.rows import UnusableRowError
+from rebend.io.schemas import CHAT, SAFETY
+from rebend.models.tiny_model import train_tokenizer
+from rebend.repbend.examples import load_bend_data
 
 ANSWERS, CHATS = "hh_rlhf/train.jsonl.gz", "retain/chat_500.jsonl.gz"
 

@@ -126,7 +126,7 @@ def warm_imports(stage: str) -> float:
     lines = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
     code = (
         "import contextlib, importlib, time\n"
-        "from rebend.warm import HEAVY\n"
+        "from rebend.pipeline.jobs.warm_start import HEAVY\n"
         "for module in HEAVY: importlib.import_module(module)\n"
         "start = time.perf_counter()\n" + "\n".join(lines) + "\nprint(time.perf_counter() - start)"
     )

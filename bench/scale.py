@@ -172,9 +172,16 @@ def write_states(folder: Path, count: int) -> None:
     import pyarrow as pa
     import torch
 
-    from rebend.scores import score_table
-    from rebend.shards import ACTIVATION_RESPONSES, MANIFEST, RESPONSES_FILE, ShardWriter, entry_of, state_schema
-    from rebend.storage import write_json, write_parquet
+    from rebend.io.files import write_json, write_parquet
+    from rebend.io.scores import score_table
+    from rebend.recontrol.value_model.activation_store import (
+        ACTIVATION_RESPONSES,
+        MANIFEST,
+        RESPONSES_FILE,
+        ShardWriter,
+        entry_of,
+        state_schema,
+    )
 
     rng = torch.Generator().manual_seed(0)
     block = torch.randn(TOKENS, WIDTH, generator=rng).half()
@@ -202,8 +209,8 @@ def streamed(folder: Path) -> dict[str, Any]:
     import numpy as np
     from repbend_cost import Memory
 
-    from rebend.shards import Activations
-    from rebend.value_data import TRAIN, Labels, ValueData
+    from rebend.recontrol.value_model.activation_store import Activations
+    from rebend.recontrol.value_model.examples import TRAIN, Labels, ValueData
 
     memory = Memory("cpu")
     start = time.perf_counter()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, kl_div, log_softmax, softmax
 
-from rebend.bend_rows import Row, StepRows
+from rebend.repbend.examples import Row, StepRows
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ class Cluster:
 
     def resume(self) -> None:
         """What `make resume` does: cancel what a killed run left behind, unlock the folder."""
-        self.call(sys.executable, "-m", "rebend.orphans")
+        self.call(sys.executable, "-m", "rebend.pipeline.jobs.slurm_orphans")
         command = self.checkout.command("--unlock", study=self.study, change=self.change)
         self.call(*command)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tests.warm_server import warm_server
+from tests.helpers.warm_server import warm_server
 from tests.workflow.checkout import Checkout
 
 

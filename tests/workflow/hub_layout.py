@@ -17,8 +17,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from rebend.rewards import RegressionHead
-from rebend.tiny_models import train_tokenizer
+from rebend.models.reward_model import RegressionHead
+from rebend.models.tiny_model import train_tokenizer
 
 TEXTS = ["how do I open a jar of tea", "a jar is opened by turning its lid", "I cannot help with that", "is it late"]
 DEPTH = 32  # as many blocks as the papers' models, so that their target layers are the real ones

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from rebend.storage import read_json
-from tests.unit.hub_server import COMMIT, Hub, serving
+from rebend.io.files import read_json
+from tests.helpers.hub_server import COMMIT, Hub, serving
 from tests.workflow.checkout import Checkout
 from tests.workflow.hub_layout import causal_model
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from rebend.storage import read_json
-from tests.unit.judge_server import Answer, Judge, judges_on_call, reply
+from rebend.io.files import read_json
+from tests.helpers.judge_server import Answer, Judge, judges_on_call, reply
 from tests.workflow.checkout import MICRO, Checkout
 
 SECRET = "sk-planted-9a4be210"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.judge_server import Answer, Judge, judges_on_call, reply
+from tests.helpers.judge_server import Answer, Judge, judges_on_call, reply
 from tests.workflow.checkout import MICRO, Checkout
 
 KEY, TOKEN, PASSWORD = "sk-planted-9a4be210", "hf_planted_77c1d2", "planted-word-55"

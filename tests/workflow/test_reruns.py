@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from rebend.config.bends import BENDS
+from rebend.config.adapters import BENDS
+from rebend.config.base import Block
 from rebend.config.blocks import CATALOGUE, block_classes
 from rebend.config.judges import OpenAIJudgeBlock
 from rebend.config.safety import SAFETY_JUDGES, GcgBlock
-from rebend.config.sources import Block
-from rebend.plan import settings
+from rebend.pipeline.graph.plan import settings
 from tests.workflow.checkout import Checkout
 from tests.workflow.jobs import copy_of
 
@@ -283,18 +283,23 @@ def edit(checkout: Checkout, module: str, old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("module", "old", "new", "stages"),
     [
-        ("src/rebend/diversity.py", '"""', '"""Other words. ', NOTHING),
+        ("src/rebend/evaluation/diversity.py", '"""', '"""Other words. ', NOTHING),
         (
             "workflow/scripts/score_safety.py",
-            "    from rebend.storage",
-            "    # a comment\n    from rebend.storage",
+            "    from rebend.io.files",
+            "    # a comment\n    from rebend.io.files",
             NOTHING,
         ),
-        ("src/rebend/safety.py", "import annotations\n", "import annotations\nNEW = 1\n", ["score_safety", *REPORT]),
-        ("src/rebend/capability.py", "import annotations\n", "import annotations\nNEW = 1\n", CAPABILITY),
-        ("src/rebend/merging.py", "import annotations\n", "import annotations\nNEW = 1\n", MERGE),
-        ("src/rebend/value_training.py", "import annotations\n", "import annotations\nNEW = 1\n", VALUE),
-        ("src/rebend/bend_losses.py", "import annotations\n", "import annotations\nNEW = 1\n", BEND),
+        (
+            "src/rebend/evaluation/judges/safety.py",
+            "import annotations\n",
+            "import annotations\nNEW = 1\n",
+            ["score_safety", *REPORT],
+        ),
+        ("src/rebend/evaluation/capability.py", "import annotations\n", "import annotations\nNEW = 1\n", CAPABILITY),
+        ("src/rebend/repbend/merge/merge.py", "import annotations\n", "import annotations\nNEW = 1\n", MERGE),
+        ("src/rebend/recontrol/value_model/train.py", "import annotations\n", "import annotations\nNEW = 1\n", VALUE),
+        ("src/rebend/repbend/methods/terms.py", "import annotations\n", "import annotations\nNEW = 1\n", BEND),
         ("workflow/scripts/label_rewards.py", "parts.clear()", "parts.clear()\n    run.note(x=1)", LABEL),
     ],
 )

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from rebend.schemas import SCORES
-from rebend.storage import read_json, read_parquet
-from tests.unit.reward_server import TEMPLATE, RewardServer, endpoints_on_call
+from rebend.io.files import read_json, read_parquet
+from rebend.io.schemas import SCORES
+from tests.helpers.reward_server import TEMPLATE, RewardServer, endpoints_on_call
 from tests.workflow.checkout import MICRO, Checkout
 
 SECRET = "reward-planted-51c0"

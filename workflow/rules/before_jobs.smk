@@ -1,16 +1,16 @@
 # Before the first job: what a run would take is told or refused, mistakes are named, and the plan is written down.
 from snakemake.logging import logger
 
-from rebend.budget_work import PlannedJob
-from rebend.gpu_slots import lend, visible_gpus
-from rebend.orphans import refuse_orphans, refuse_unlike
-from rebend.planned import remember
-from rebend.preflight import check_before_jobs, check_gpus
-from rebend.preflight_account import check_accounts
-from rebend.preflight_assets import check_before_fetch
-from rebend.preflight_budget import check_budget, tell_budget
-from rebend.preflight_judges import judge_outlook
-from rebend.warm import start_server
+from rebend.pipeline.cost.work import PlannedJob
+from rebend.pipeline.jobs.gpus import lend, visible_gpus
+from rebend.pipeline.jobs.slurm_orphans import refuse_orphans, refuse_unlike
+from rebend.pipeline.jobs.planned_version import remember
+from rebend.pipeline.checks.before_run import check_before_jobs, check_gpus
+from rebend.pipeline.checks.before_run import check_accounts
+from rebend.pipeline.checks.before_run import check_before_fetch
+from rebend.pipeline.cost.estimate import check_budget, tell_budget
+from rebend.pipeline.cost.judges import judge_outlook
+from rebend.pipeline.jobs.warm_start import start_server
 
 FETCHING = {"fetch", "fetch_asset"}  # they need neither judges' keys nor local files
 TARGETS = {"all", "fetch", "plan"}  # no work of their own

@@ -1,6 +1,6 @@
 """Attack a model with the prompts of an evaluation data set and decode what it answers."""
 
-from rebend.provenance import recorded
+from rebend.pipeline.jobs.job import recorded
 
 with recorded(
     "attack_decode",
@@ -12,14 +12,14 @@ with recorded(
     gpus=snakemake.resources.gpu,
     private=True,
 ) as run:
-    from rebend.attacks import attack_decode
     from rebend.config.controls import control_block
     from rebend.config.safety import ATTACKS
-    from rebend.control_methods import load_aids, make_control
-    from rebend.models import load_policy
-    from rebend.parts import Parts
-    from rebend.schemas import EVALUATION
-    from rebend.storage import read_json, read_parquet, write_parquet
+    from rebend.evaluation.attacks.attack import attack_decode
+    from rebend.io.chunks import Parts
+    from rebend.io.files import read_json, read_parquet, write_parquet
+    from rebend.io.schemas import EVALUATION
+    from rebend.models.loading import load_policy
+    from rebend.recontrol.decode import load_aids, make_control
 
     strength = read_json(snakemake.input.strength) if snakemake.input.get("strength") else None
     control = control_block(run.settings["control"], strength)

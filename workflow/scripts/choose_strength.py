@@ -1,6 +1,6 @@
 """Choose the strength of a control on validation prompts."""
 
-from rebend.provenance import recorded
+from rebend.pipeline.jobs.job import recorded
 
 with recorded(
     "choose_strength",
@@ -11,17 +11,17 @@ with recorded(
     snakemake.threads,
     gpus=snakemake.resources.gpu,
 ) as run:
-    from rebend.coherence import Coherence, load_encoder
     from rebend.config.blocks import EncoderBlock
     from rebend.config.controls import control_block
     from rebend.config.rewards import RewardBlock
-    from rebend.control_methods import load_aids
-    from rebend.models import load_policy
-    from rebend.parts import Parts
-    from rebend.rewards import load_reward
-    from rebend.schemas import EMBEDDINGS
-    from rebend.storage import read_parquet, write_json
-    from rebend.strengths import choose_strength
+    from rebend.evaluation.coherence import Coherence, load_encoder
+    from rebend.io.chunks import Parts
+    from rebend.io.files import read_parquet, write_json
+    from rebend.io.schemas import EMBEDDINGS
+    from rebend.models.loading import load_policy
+    from rebend.models.reward_model import load_reward
+    from rebend.recontrol.choose_strength import choose_strength
+    from rebend.recontrol.decode import load_aids
 
     policy = load_policy(snakemake.input.model, run.settings["dtype"])
     asking = snakemake.resources.asking

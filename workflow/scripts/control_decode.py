@@ -1,6 +1,6 @@
 """Decode responses under a control."""
 
-from rebend.provenance import recorded
+from rebend.pipeline.jobs.job import recorded
 
 with recorded(
     "control_decode",
@@ -12,11 +12,11 @@ with recorded(
     gpus=snakemake.resources.gpu,
 ) as run:
     from rebend.config.controls import control_block
-    from rebend.control_methods import decode_under, load_aids
-    from rebend.models import load_policy
-    from rebend.parts import Parts
-    from rebend.stopwatch import Stopwatch
-    from rebend.storage import read_json, read_parquet, write_parquet
+    from rebend.io.chunks import Parts
+    from rebend.io.files import read_json, read_parquet, write_parquet
+    from rebend.io.progress import Stopwatch
+    from rebend.models.loading import load_policy
+    from rebend.recontrol.decode import decode_under, load_aids
 
     strength = read_json(snakemake.input.strength) if snakemake.input.get("strength") else None
     control = control_block(run.settings["control"], strength)

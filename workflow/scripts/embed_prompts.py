@@ -1,6 +1,6 @@
 """Embed the prompts of a data set, for all coherences with them."""
 
-from rebend.provenance import recorded
+from rebend.pipeline.jobs.job import recorded
 
 with recorded(
     "embed_prompts",
@@ -11,9 +11,9 @@ with recorded(
     snakemake.threads,
     gpus=snakemake.resources.gpu,
 ) as run:
-    from rebend.coherence import embed_prompts, load_encoder
     from rebend.config.blocks import EncoderBlock
-    from rebend.storage import read_parquet, write_parquet
+    from rebend.evaluation.coherence import embed_prompts, load_encoder
+    from rebend.io.files import read_parquet, write_parquet
 
     folder = snakemake.input.encoder or None  # no folder if a package carries the encoder
     encoder = load_encoder(folder, EncoderBlock.model_validate(run.settings["encoder"]))

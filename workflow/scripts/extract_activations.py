@@ -1,6 +1,6 @@
 """Sample responses to one shard of the prompts and keep a hidden state of every generated token."""
 
-from rebend.provenance import recorded
+from rebend.pipeline.jobs.job import recorded
 
 with recorded(
     "extract_activations",
@@ -11,10 +11,10 @@ with recorded(
     snakemake.threads,
     gpus=snakemake.resources.gpu,
 ) as run:
-    from rebend.activations import Outputs, extract_activations
     from rebend.config.blocks import ActivationsBlock
-    from rebend.models import load_policy
-    from rebend.parts import Parts
+    from rebend.io.chunks import Parts
+    from rebend.models.loading import load_policy
+    from rebend.recontrol.value_model.extraction import Outputs, extract_activations
 
     counts = extract_activations(
         load_policy(snakemake.input.model, run.settings["dtype"]),

@@ -1,6 +1,6 @@
 """Fetch what lies on the hub or behind an address, and compare it with the lock file."""
 
-from rebend.provenance import recorded
+from rebend.pipeline.jobs.job import recorded
 
 with recorded(
     "fetch_asset",
@@ -13,10 +13,10 @@ with recorded(
 ) as run:
     from pathlib import Path
 
-    from rebend.asset_lock import keep_in_lock, read_lock
-    from rebend.assets import Asset
-    from rebend.fetch import fetch_asset
-    from rebend.storage import write_json
+    from rebend.data.asset_lock import keep_in_lock, read_lock
+    from rebend.data.assets import Asset
+    from rebend.data.download import fetch_asset
+    from rebend.io.files import write_json
 
     asset = Asset.from_settings(run.settings)
     manifest = fetch_asset(asset, Path(snakemake.params.files), read_lock(snakemake.params.lock).get(asset.name))

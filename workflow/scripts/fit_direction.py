@@ -1,6 +1,6 @@
 """Fit a fixed direction to rewarded responses."""
 
-from rebend.provenance import recorded
+from rebend.pipeline.jobs.job import recorded
 
 with recorded(
     "fit_direction",
@@ -14,10 +14,10 @@ with recorded(
     from pathlib import Path
 
     from rebend.config.blocks import DirectionBlock
-    from rebend.directions import fit_direction
-    from rebend.storage import write_json
-    from rebend.streamed_states import open_activations
-    from rebend.value_data import Labels
+    from rebend.io.files import write_json
+    from rebend.recontrol.value_model.direction import fit_direction
+    from rebend.recontrol.value_model.examples import Labels
+    from rebend.recontrol.value_model.streamed_activations import open_activations
 
     found = fit_direction(
         open_activations(Path(snakemake.input.manifest).parent, snakemake.input.model, run.settings["dtype"]),

@@ -1,12 +1,12 @@
 """Write the manifest of all shards of an activations folder, and their responses in one file."""
 
-from rebend.provenance import recorded
+from rebend.pipeline.jobs.job import recorded
 
 with recorded(
     "gather_activations", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
 ) as run:
-    from rebend.activations import Outputs, gather_activations
     from rebend.config.blocks import ActivationsBlock
+    from rebend.recontrol.value_model.extraction import Outputs, gather_activations
 
     counts = gather_activations(
         [Outputs(*pair) for pair in zip(snakemake.input.states, snakemake.input.responses, strict=True)],

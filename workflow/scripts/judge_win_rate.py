@@ -1,16 +1,16 @@
 """Judge whether each response beats the data set's preferred answer."""
 
-from rebend.provenance import recorded
+from rebend.pipeline.jobs.job import recorded
 
 with recorded(
     "judge_win_rate", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
 ) as run:
     from rebend.config.judges import judge_of
-    from rebend.judges import described, judge_wins
-    from rebend.schemas import RESPONSES
-    from rebend.scores import matched, read_scores
-    from rebend.storage import read_parquet, write_parquet
-    from rebend.win_rates import win_rates
+    from rebend.evaluation.judges.win_rate import described, judge_wins
+    from rebend.evaluation.judges.win_rate_statistics import win_rates
+    from rebend.io.files import read_parquet, write_parquet
+    from rebend.io.schemas import RESPONSES
+    from rebend.io.scores import matched, read_scores
 
     judge = judge_of(run.settings["judge"], snakemake.resources)
     rows = matched(read_parquet(snakemake.input.data), read_parquet(snakemake.input.responses, RESPONSES))

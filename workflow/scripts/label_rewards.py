@@ -1,6 +1,6 @@
 """Give every sampled response its reward."""
 
-from rebend.provenance import recorded
+from rebend.pipeline.jobs.job import recorded
 
 with recorded(
     "label_rewards",
@@ -12,9 +12,9 @@ with recorded(
     gpus=snakemake.resources.gpu,
 ) as run:
     from rebend.config.rewards import RewardBlock
-    from rebend.parts import Parts
-    from rebend.reward_labels import label_rewards
-    from rebend.rewards import load_reward
+    from rebend.io.chunks import Parts
+    from rebend.models.reward_model import load_reward
+    from rebend.recontrol.value_model.reward_labels import label_rewards
 
     reward = RewardBlock.model_validate(run.settings["reward"])
     model = load_reward(snakemake.input.reward, reward, asking=snakemake.resources.asking)

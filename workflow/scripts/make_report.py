@@ -1,15 +1,15 @@
 """Write the report of a study: one page that needs no other file."""
 
-from rebend.provenance import recorded
+from rebend.pipeline.jobs.job import recorded
 
 with recorded(
     "make_report", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
 ) as run:
     from pathlib import Path
 
-    from rebend.report import make_report
-    from rebend.storage import write_text
-    from rebend.tables import read_tables
+    from rebend.io.files import write_text
+    from rebend.report.page import make_report
+    from rebend.report.tables.all import read_tables
 
     captions = Path(snakemake.input.captions).read_text(encoding="utf-8")
     page = make_report(run.settings, read_tables(snakemake.input.tables), snakemake.input.figures, captions)

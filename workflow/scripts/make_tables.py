@@ -1,11 +1,11 @@
 """Make the tables of a study from all of its scores."""
 
-from rebend.provenance import recorded
+from rebend.pipeline.jobs.job import recorded
 
 with recorded(
     "make_tables", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
 ) as run:
-    from rebend.tables import all_tables, write_tables
+    from rebend.report.tables.all import all_tables, write_tables
 
     tables = all_tables(run.settings)
     write_tables(snakemake.output.tables, tables)

@@ -1,6 +1,6 @@
 """Merge a bend into its base model, as a complete checkpoint."""
 
-from rebend.provenance import recorded
+from rebend.pipeline.jobs.job import recorded
 
 with recorded(
     "merge_bend",
@@ -11,7 +11,7 @@ with recorded(
     snakemake.threads,
     gpus=snakemake.resources.gpu,
 ) as run:
-    from rebend.merging import merge_bend
+    from rebend.repbend.merge.merge import merge_bend
 
     facts = merge_bend(snakemake.input.model, snakemake.input.bend, snakemake.output.model, run.settings["dtype"])
     run.note(**facts)

@@ -1,12 +1,12 @@
 """Take over an adapter released by others, from the hub or a local folder, for one base model."""
 
-from rebend.provenance import recorded
+from rebend.pipeline.jobs.job import recorded
 
 with recorded(
     "prepare_adapter", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
 ) as run:
-    from rebend.adapters import take_adapter
-    from rebend.assets import model_folder
+    from rebend.data.assets import model_folder
+    from rebend.models.lora import take_adapter
 
     wanted = run.settings
     source = wanted["local"] or model_folder(snakemake.input.assets[0])

@@ -1,6 +1,6 @@
 """Bring a data set from its source into the one Parquet schema of its kind."""
 
-from rebend.provenance import recorded
+from rebend.pipeline.jobs.job import recorded
 
 with recorded(
     "prepare_dataset",
@@ -12,10 +12,10 @@ with recorded(
 ) as run:
     import shutil
 
-    from rebend.assets import source_file
     from rebend.config.blocks import DatasetBlock
-    from rebend.datasets import prepare_dataset
-    from rebend.storage import file_digest, write_parquet
+    from rebend.data.assets import source_file
+    from rebend.data.datasets import prepare_dataset
+    from rebend.io.files import file_digest, write_parquet
 
     block = DatasetBlock.model_validate(run.settings["block"])
     manifests = snakemake.input.get("assets", [])

@@ -1,13 +1,13 @@
 """Make sure that a reward model behind an address answers, before anything that needs its rewards is made."""
 
-from rebend.provenance import recorded
+from rebend.pipeline.jobs.job import recorded
 
 with recorded(
     "prepare_endpoint", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
 ) as run:
     from rebend.config.rewards import RewardBlock
-    from rebend.reward_endpoint import probe
-    from rebend.storage import whole_directory, write_json
+    from rebend.io.files import whole_directory, write_json
+    from rebend.models.reward_endpoint import probe
 
     reward = RewardBlock.model_validate(run.settings["reward"])
     run.note(reward_of_a_greeting=probe(reward, snakemake.resources.asking))

@@ -1,15 +1,15 @@
 """Take over a checkpoint from the hub or a local folder, after checking that it is whole."""
 
-from rebend.provenance import recorded
+from rebend.pipeline.jobs.job import recorded
 
 with recorded(
     "prepare_model", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
 ) as run:
     from pathlib import Path
 
-    from rebend.assets import model_folder
-    from rebend.models import check_checkpoint, link_checkpoint, stamp
-    from rebend.storage import whole_directory
+    from rebend.data.assets import model_folder
+    from rebend.io.files import whole_directory
+    from rebend.models.loading import check_checkpoint, link_checkpoint, stamp
 
     wanted = run.settings
     source = wanted["local"] or model_folder(snakemake.input.assets[0])

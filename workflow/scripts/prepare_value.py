@@ -1,6 +1,6 @@
 """Take over a value network released by others, for one model."""
 
-from rebend.provenance import recorded
+from rebend.pipeline.jobs.job import recorded
 
 with recorded(
     "prepare_value", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
@@ -8,9 +8,9 @@ with recorded(
     from transformers import AutoConfig
 
     from rebend.config.values import ReleasedValueBlock
-    from rebend.models import fingerprint
-    from rebend.released_values import take_value
-    from rebend.repository_code import runs_code
+    from rebend.models.loading import fingerprint
+    from rebend.models.remote_code import runs_code
+    from rebend.recontrol.value_model.released import take_value
 
     model = snakemake.input.model
     shape = AutoConfig.from_pretrained(model, local_files_only=True, trust_remote_code=runs_code(model))

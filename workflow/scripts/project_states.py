@@ -1,6 +1,6 @@
 """Project hidden states of safe and unsafe answers, before and after bending, into a plane."""
 
-from rebend.provenance import recorded
+from rebend.pipeline.jobs.job import recorded
 
 with recorded(
     "project_states",
@@ -11,9 +11,9 @@ with recorded(
     snakemake.threads,
     gpus=snakemake.resources.gpu,
 ) as run:
-    from rebend.schemas import SAFETY
-    from rebend.states import project_states
-    from rebend.storage import read_parquet, write_parquet
+    from rebend.io.files import read_parquet, write_parquet
+    from rebend.io.schemas import SAFETY
+    from rebend.repbend.projection import project_states
 
     points = project_states(
         snakemake.input.base,

@@ -1,6 +1,6 @@
 """Ask a model the questions of a capability benchmark and score its answers."""
 
-from rebend.provenance import recorded
+from rebend.pipeline.jobs.job import recorded
 
 with recorded(
     "score_capability",
@@ -11,13 +11,13 @@ with recorded(
     snakemake.threads,
     gpus=snakemake.resources.gpu,
 ) as run:
-    from rebend.assets import source_file
-    from rebend.capability import score_capability
-    from rebend.capability_questions import read_examples, read_questions
     from rebend.config.capability import CapabilityBlock
-    from rebend.models import load_policy
-    from rebend.parts import Parts
-    from rebend.storage import file_digest, write_parquet
+    from rebend.data.assets import source_file
+    from rebend.evaluation.capability import score_capability
+    from rebend.evaluation.capability_questions import read_examples, read_questions
+    from rebend.io.chunks import Parts
+    from rebend.io.files import file_digest, write_parquet
+    from rebend.models.loading import load_policy
 
     block = CapabilityBlock.model_validate(run.settings["block"])
     manifests = snakemake.input.get("assets", [])

@@ -1,6 +1,6 @@
 """Score how close each response stays to its prompt."""
 
-from rebend.provenance import recorded
+from rebend.pipeline.jobs.job import recorded
 
 with recorded(
     "score_coherence",
@@ -11,11 +11,11 @@ with recorded(
     snakemake.threads,
     gpus=snakemake.resources.gpu,
 ) as run:
-    from rebend.coherence import Coherence, load_encoder
     from rebend.config.blocks import EncoderBlock
-    from rebend.schemas import EMBEDDINGS, RESPONSES
-    from rebend.scores import matched, score_table
-    from rebend.storage import read_parquet, write_parquet
+    from rebend.evaluation.coherence import Coherence, load_encoder
+    from rebend.io.files import read_parquet, write_parquet
+    from rebend.io.schemas import EMBEDDINGS, RESPONSES
+    from rebend.io.scores import matched, score_table
 
     folder = snakemake.input.encoder or None  # no folder if a package carries the encoder
     encoder = load_encoder(folder, EncoderBlock.model_validate(run.settings["encoder"]))

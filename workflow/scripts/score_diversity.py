@@ -1,14 +1,14 @@
 """Score how little each response repeats itself."""
 
-from rebend.provenance import recorded
+from rebend.pipeline.jobs.job import recorded
 
 with recorded(
     "score_diversity", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
 ) as run:
-    from rebend.diversity import diversity
-    from rebend.schemas import RESPONSES
-    from rebend.scores import score_table
-    from rebend.storage import read_parquet, write_parquet
+    from rebend.evaluation.diversity import diversity
+    from rebend.io.files import read_parquet, write_parquet
+    from rebend.io.schemas import RESPONSES
+    from rebend.io.scores import score_table
 
     responses = read_parquet(snakemake.input.responses, RESPONSES)
     values = [None if text is None else diversity(text) for text in responses["response"].to_pylist()]

@@ -1,6 +1,6 @@
 """Score the preferred answers of a data set with a reward model."""
 
-from rebend.provenance import recorded
+from rebend.pipeline.jobs.job import recorded
 
 with recorded(
     "score_references",
@@ -12,11 +12,11 @@ with recorded(
     gpus=snakemake.resources.gpu,
 ) as run:
     from rebend.config.rewards import RewardBlock
-    from rebend.parts import Parts
-    from rebend.reward_labels import score_rows
-    from rebend.rewards import load_reward
-    from rebend.schemas import PROMPTS
-    from rebend.storage import read_parquet, write_parquet
+    from rebend.io.chunks import Parts
+    from rebend.io.files import read_parquet, write_parquet
+    from rebend.io.schemas import PROMPTS
+    from rebend.models.reward_model import load_reward
+    from rebend.recontrol.value_model.reward_labels import score_rows
 
     reward = RewardBlock.model_validate(run.settings["reward"])
     model = load_reward(snakemake.input.reward, reward, asking=snakemake.resources.asking)

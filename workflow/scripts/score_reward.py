@@ -1,6 +1,6 @@
 """Score each response with a reward model."""
 
-from rebend.provenance import recorded
+from rebend.pipeline.jobs.job import recorded
 
 with recorded(
     "score_reward",
@@ -12,12 +12,12 @@ with recorded(
     gpus=snakemake.resources.gpu,
 ) as run:
     from rebend.config.rewards import RewardBlock
-    from rebend.parts import Parts
-    from rebend.reward_labels import score_rows
-    from rebend.rewards import load_reward
-    from rebend.schemas import RESPONSES
-    from rebend.scores import matched
-    from rebend.storage import read_parquet, write_parquet
+    from rebend.io.chunks import Parts
+    from rebend.io.files import read_parquet, write_parquet
+    from rebend.io.schemas import RESPONSES
+    from rebend.io.scores import matched
+    from rebend.models.reward_model import load_reward
+    from rebend.recontrol.value_model.reward_labels import score_rows
 
     reward = RewardBlock.model_validate(run.settings["reward"])
     model = load_reward(snakemake.input.reward, reward, asking=snakemake.resources.asking)

@@ -1,6 +1,6 @@
 """Judge each completion: harmful, harmless, a refusal, or incoherent."""
 
-from rebend.provenance import recorded
+from rebend.pipeline.jobs.job import recorded
 
 with recorded(
     "score_safety",
@@ -16,10 +16,10 @@ with recorded(
 
     from rebend.config.judges import judge_of
     from rebend.config.safety import SAFETY_JUDGES
-    from rebend.safety import judge_safety
-    from rebend.schemas import COMPLETIONS, EVALUATION
-    from rebend.scores import matched
-    from rebend.storage import read_parquet, write_parquet
+    from rebend.evaluation.judges.safety import judge_safety
+    from rebend.io.files import read_parquet, write_parquet
+    from rebend.io.schemas import COMPLETIONS, EVALUATION
+    from rebend.io.scores import matched
 
     judge = judge_of(run.settings["safety_judge"], snakemake.resources, SAFETY_JUDGES)
     completions = read_parquet(snakemake.input.completions, COMPLETIONS)

@@ -1,6 +1,6 @@
 """Train an adapter that bends a model, on one or several ranks."""
 
-from rebend.provenance import recorded
+from rebend.pipeline.jobs.job import recorded
 
 with recorded(
     "train_bend",
@@ -13,8 +13,8 @@ with recorded(
 ) as run:
     import shutil
 
-    from rebend.bend_jobs import BendJob, run_bend_job
-    from rebend.storage import read_json
+    from rebend.io.files import read_json
+    from rebend.repbend.launch import BendJob, run_bend_job
 
     config, ranks = snakemake.resources.zero_config, snakemake.resources.ranks
     job = BendJob(

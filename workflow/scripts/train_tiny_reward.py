@@ -1,15 +1,15 @@
 """Train a small reward model on preference pairs, from a model's weights."""
 
-from rebend.provenance import recorded
+from rebend.pipeline.jobs.job import recorded
 
 with recorded(
     "train_tiny_reward", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
 ) as run:
-    from rebend.checkpoints import Checkpoints
     from rebend.config.rewards import TinyReward
-    from rebend.schemas import PREFERENCE
-    from rebend.storage import read_parquet
-    from rebend.tiny_rewards import train_tiny_reward
+    from rebend.io.checkpoints import Checkpoints
+    from rebend.io.files import read_parquet
+    from rebend.io.schemas import PREFERENCE
+    from rebend.models.tiny_reward_model import train_tiny_reward
 
     checkpoints = Checkpoints(run.progress)
     rows = read_parquet(snakemake.input.data, PREFERENCE).to_pylist()

@@ -1,6 +1,6 @@
 """Train a value network on hidden states and rewards."""
 
-from rebend.provenance import recorded
+from rebend.pipeline.jobs.job import recorded
 
 with recorded(
     "train_value",
@@ -13,13 +13,13 @@ with recorded(
 ) as run:
     from pathlib import Path
 
-    from rebend.checkpoints import Checkpoints
     from rebend.config.blocks import ValueBlock
-    from rebend.models import best_device
-    from rebend.storage import whole_directory
-    from rebend.streamed_states import open_activations
-    from rebend.value_data import Labels
-    from rebend.value_training import train_value
+    from rebend.io.checkpoints import Checkpoints
+    from rebend.io.files import whole_directory
+    from rebend.models.loading import best_device
+    from rebend.recontrol.value_model.examples import Labels
+    from rebend.recontrol.value_model.streamed_activations import open_activations
+    from rebend.recontrol.value_model.train import train_value
 
     checkpoints = Checkpoints(run.progress)
     with whole_directory(snakemake.output.value) as folder:

@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from rebend.config.bends import BENDS
+from rebend.config.adapters import BENDS
+from rebend.config.base import Block, DataSource, HubModel, Needs, Positive, Rate, exactly_one, refers
 from rebend.config.capability import CapabilityBlock
 from rebend.config.controls import CONTROLS
 from rebend.config.decoding import Decoding
 from rebend.config.judges import JUDGES
 from rebend.config.rewards import RewardBlock
 from rebend.config.safety import ATTACKS, SAFETY_JUDGES
-from rebend.config.sources import Block, DataSource, HubModel, Needs, Positive, Rate, exactly_one, refers
 from rebend.config.values import ReleasedValueBlock
 
 
@@ -21,9 +21,9 @@ class DatasetBlock(Block):
     """A data set: where it lies, how it is read, and which kind of rows it gives."""
 
     kind: Literal["preference", "prompts", "chat", "safety", "evaluation"] = Field(
-        description="the Parquet schema that it is brought into (`rebend.schemas`)"
+        description="the Parquet schema that it is brought into (`rebend.io.schemas`)"
     )
-    reader: str = Field(description="how the source is read (`rebend.datasets.READERS`)")
+    reader: str = Field(description="how the source is read (`rebend.data.datasets.READERS`)")
     source: DataSource = Field(description="where it comes from")
     reference: DataSource | None = Field(
         None,

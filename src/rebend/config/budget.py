@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from rebend.config.sources import Block
+from rebend.config.base import Block
 
 
 class Caps(Block):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rebend.config.sources import Block, DataSource, Positive
+from rebend.config.base import Block, DataSource, Positive
 
 # What the harness can score each task by; the first is the default.
 METRICS: dict[str, tuple[str, ...]] = {

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from rebend.config.base import Block, Positive, Rate, refers
 from rebend.config.decoding import Decoding
-from rebend.config.sources import Block, Positive, Rate, refers
 
 Chosen = Literal["chosen"]
 
@@ -210,7 +210,7 @@ PROMPTS_ONLY = (BestOfNBlock,)
 
 
 def control_block(settings: Mapping[str, Any], strength: Mapping[str, Any] | None = None) -> ControlBlock:
-    """Return the block of plain settings, with the strength that was chosen for it (`rebend.strengths`) if one was."""
+    """Return the block of plain settings, with the strength that was chosen for it (`rebend.recontrol.choose_strength`) if one was."""
     kind = CONTROLS[settings["method"]]
     plain = dict(settings)
     if strength is not None and issubclass(kind, TunedBlock):

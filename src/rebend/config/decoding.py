@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from rebend.config.sources import Block, Positive
+from rebend.config.base import Block, Positive
 
 
 class Decoding(Block):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from rebend.config.sources import Address, Block, Positive, refers
+from rebend.config.base import Address, Block, Positive, refers
 
 # How a judge is asked and what that may cost: nothing here changes what it says
 MACHINE = ("concurrency", "retries")

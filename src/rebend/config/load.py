@@ -11,13 +11,13 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from rebend.config.base import Block
 from rebend.config.blocks import CATALOGUE
 from rebend.config.budget import Caps
-from rebend.config.references import check_references
-from rebend.config.sources import Block
 from rebend.config.study import Study
 from rebend.config.sweeps import expand
 from rebend.errors import ConfigError, likely_typo
+from rebend.pipeline.checks.study import check_references
 
 _TOP = ("study", "data", "budget")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rebend.config.sources import ASKING, Address, Block, HubModel, Needs, Positive, exactly_one, refers
+from rebend.config.base import ASKING, Address, Block, HubModel, Needs, Positive, exactly_one, refers
 
 _OWN = ("head", "dtype", "max_length")  # of a model that is loaded here
 

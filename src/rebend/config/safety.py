@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from rebend.config.base import Block, HubModel, Needs, Positive, exactly_one
 from rebend.config.judges import AskedBlock
-from rebend.config.sources import Block, HubModel, Needs, Positive, exactly_one
 
 
 class AttackBlock(Block):

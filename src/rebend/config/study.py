@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rebend.config.sources import Block, refers
+from rebend.config.base import Block, refers
 
 
 class Grid(Block):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from rebend.config.sources import Block, Positive
+from rebend.config.base import Block, Positive
 
 
 class ReleasedValueBlock(Block):

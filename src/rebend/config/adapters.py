@@ -1,0 +1,287 @@
+"""Blocks of the section `bends`: representation bending, its baselines, and adapters released by others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from rebend.config.base import Block, HubModel, Positive, Rate, exactly_one, refers
+
+RELEASED_SPELLINGS = {
+    "request_last": "prompt_last",
+    "request_all": "prompt_all",
+    "request_response": "prompt_response",
+}
+
+
+class BendBlock(Block):
+    """What every bend has: a method."""
+
+    method: str = Field(description="the training method")
+
+    def last_target(self) -> int | None:
+        """Last index into `hidden_states` that the loss looks at; None if it looks at the output."""
+        return None
+
+    def middle_target(self) -> int | None:
+        """The index at which the report shows how states have moved; None for the state after the final norm."""
+        return self.last_target()
+
+
+class TrainedBend(BendBlock):
+    """What every bend that is trained in the graph has: data, an adapter, an optimiser, a machine."""
+
+    samples: str = refers("datasets", "safety data set of single safe and unsafe answers", kind="safety")
+    pairs: str = refers("datasets", "safety data set of paired safe and unsafe answers to one prompt", kind="safety")
+    retain: str = refers("datasets", "chat data set on which the model is to stay as it is", kind="chat")
+    max_step: Positive = Field(450, description="optimiser steps")
+    batch_size: Positive = Field(16, description="training items per step")
+    micro_batch: Positive | None = Field(
+        None,
+        description="items whose loss is computed together; a step averages over such groups, as gradient "
+        "accumulation does (released code: 4). Absent: all items of a step. The peak memory depends on it",
+    )
+    lr: float = Field(1.0e-5, gt=0, description="constant learning rate of AdamW")
+    lora_r: Positive = Field(16, description="rank of the adapter")
+    lora_alpha: Positive = Field(16, description="scale of the adapter (times 1/rank)")
+    lora_dropout: Rate = Field(0.05, description="dropout inside the adapter")
+    transform_layers: list[int] = Field(
+        [-1], description="blocks that get LoRA; [-1]: all up to the last target layer (all, without target layers)"
+    )
+    max_length: Positive = Field(512, description="longest prompt and longest response, tokens")
+    gradient_checkpointing: bool = Field(
+        False, description="recompute activations in the backward pass: less memory, about a third more time"
+    )
+    base_bits: Literal[4, 8, 16] = Field(
+        16, description="bits of the frozen base's weights while training; 4 and 8 need bitsandbytes. 16: its dtype"
+    )
+    ranks: Positive = Field(1, description="processes that share a step's groups, one GPU each where there are GPUs")
+    zero: Literal[0, 1, 2, 3] = Field(0, description="stage of DeepSpeed ZeRO; 0 trains without DeepSpeed")
+    seed: int = Field(0, description="seed of adapter, batches and dropout")
+
+    @property
+    def ends_answers(self) -> bool:
+        """Whether answers are trained with their end of turn: where their likelihood is what is learnt."""
+        return self.method in ("npo", "dpo", "sft")
+
+    @property
+    def n_groups(self) -> int:
+        """Groups per step."""
+        return self.batch_size // (self.micro_batch or self.batch_size)
+
+    @model_validator(mode="after")
+    def groups_are_whole(self) -> TrainedBend:
+        """A step has whole groups, each rank as many."""
+        if self.batch_size % (self.micro_batch or self.batch_size):
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of micro_batch {self.micro_batch}")
+        if self.n_groups % self.ranks:
+            raise ValueError(
+                f"the {self.n_groups} groups of a step (batch_size / micro_batch) can't be shared by {self.ranks} ranks"
+            )
+        if self.ranks > 1 and self.zero == 0:
+            raise ValueError("several ranks train under DeepSpeed: set `zero` to 1, 2 or 3")
+        return self
+
+
+def _our_spelling(value: Any) -> Any:
+    return RELEASED_SPELLINGS.get(value, value)
+
+
+class RepBendBlock(TrainedBend):
+    """RepBend (arXiv:2504.01550). Keys keep the released code's names; see docs/paper_index.md."""
+
+    method: Literal["repbend"] = Field(description="representation bending")
+    alpha: float = Field(0.5, ge=0, description="weight of keeping safe states (paper: 1/2)")
+    beta: float = Field(0.5, ge=0, description="weight of pushing unsafe states (paper: alpha)")
+    gamma: float = Field(0.1, ge=0, description="weight of gathering unsafe states (paper: beta)")
+    epsilon: float = Field(0.3, ge=0, description="weight of the KL on retain chats (paper: gamma)")
+    eta: float = Field(
+        0.0, ge=0, description="weight of drawing unsafe answers of pairs to the safe ones (released code only)"
+    )
+    push_limit: float | None = Field(
+        None, gt=0, description="unsafe states are pushed no further than this distance; absent: as published"
+    )
+    target_layer_start_idx: int = Field(
+        20, ge=1, description="first index into hidden_states (0 = embeddings) that unsafe states are pushed at"
+    )
+    layers_window_size: Positive = Field(11, description="how many such indices in a row")
+    alpha_mode: Literal["all", "target"] = Field(
+        "all", description="safe states are kept at all indices, or at the target ones"
+    )
+    loss_mode: Annotated[
+        Literal["response_all", "prompt_response", "prompt_all", "prompt_last", "response_R", "response_one"],
+        BeforeValidator(_our_spelling),
+    ] = Field(
+        "response_all",
+        description="tokens at which states are compared; the released spellings `request_…` mean `prompt_…`",
+    )
+    fidelity: Literal["published", "corrected"] = Field(
+        "published", description="reductions of the released code, or cleaner ones (`rebend.repbend.methods.terms`)"
+    )
+
+    @model_validator(mode="after")
+    def fits_fidelity(self) -> RepBendBlock:
+        """Refuse what would be ignored or cannot be computed."""
+        if self.fidelity == "corrected" and self.lora_dropout:
+            raise ValueError("fidelity 'corrected' compares states without dropout: set lora_dropout to 0.0")
+        if self.eta and self.loss_mode.startswith("prompt_") and self.loss_mode != "prompt_response":
+            raise ValueError(f"eta compares answers, and loss_mode '{self.loss_mode}' looks at prompts alone")
+        return self
+
+    def last_target(self) -> int:
+        """End of the target window."""
+        return self.target_layer_start_idx + self.layers_window_size - 1
+
+    def middle_target(self) -> int:
+        """Middle of the target window."""
+        return self.target_layer_start_idx + (self.layers_window_size - 1) // 2
+
+
+def _distinct_layers(layers: list[int]) -> list[int]:
+    """Sorted indices; refuse the embeddings, which cannot be turned, and an index named twice."""
+    twice = sorted({layer for layer in layers if layers.count(layer) > 1})
+    if twice:
+        raise ValueError(f"names layers twice: {twice}")
+    if min(layers, default=1) < 1:
+        raise ValueError(f"{min(layers)} is no index of a block's output: the first is 1 (0 holds the embeddings)")
+    return sorted(layers)
+
+
+class CircuitBreakersBlock(TrainedBend):
+    """Circuit breakers, also called representation rerouting (arXiv:2406.04313, Algorithm 1).
+
+    Defaults are those of the RepBend paper's runs (appendix A.2, layers from its released script). The method's
+    own authors have 150 steps, layers 10 and 20, and a coefficient of 5 (Mistral) or 10 (Llama 3).
+    """
+
+    method: Literal["circuit_breakers"] = Field(description="circuit breakers")
+    max_step: Positive = Field(200, description="optimiser steps; the two terms' shares depend on it")
+    lr: float = Field(1.0e-4, gt=0, description="constant learning rate of AdamW")
+    coefficient: float = Field(15.0, gt=0, description="their α: weight of both terms, shared over time between them")
+    target_layers: Annotated[list[int], AfterValidator(_distinct_layers)] = Field(
+        list(range(18, 31)),
+        min_length=1,
+        description="indices into hidden_states at which unsafe states are turned away",
+    )
+
+    def last_target(self) -> int:
+        """The deepest target layer."""
+        return max(self.target_layers)
+
+
+class RmuBlock(TrainedBend):
+    """RMU, representation misdirection for unlearning (arXiv:2403.03218, section 4), on adapters.
+
+    Steps, batch, learning rate and `retain_weight` are those of the RepBend paper's runs (appendix A.2), layers and
+    `steering` those of the method's own code for a Mistral 7B, which has a `retain_weight` of 1200.
+    """
+
+    method: Literal["rmu"] = Field(description="representation misdirection")
+    max_step: Positive = Field(150, description="optimiser steps")
+    batch_size: Positive = Field(4, description="training items per step")
+    lr: float = Field(5.0e-5, gt=0, description="constant learning rate of AdamW")
+    transform_layers: list[int] = Field(
+        [5, 6, 7], description="blocks that get LoRA (there: whole weights of one MLP matrix each); [-1]: all below"
+    )
+    target_layer: int = Field(8, ge=1, description="index into hidden_states that is steered: 8 is block 7's output")
+    steering: float = Field(6.5, gt=0, description="their c: length of the random vector that unsafe states are led to")
+    retain_weight: float = Field(3.0, ge=0, description="their α: weight of keeping states on retain chats")
+
+    def last_target(self) -> int:
+        """The layer that is steered."""
+        return self.target_layer
+
+
+class NpoBlock(TrainedBend):
+    """Negative preference optimisation (arXiv:2404.05868, equation 3), with the retain loss added.
+
+    Steps (for Llama 3; 600 for Mistral) and learning rate are those of the RepBend paper's runs (appendix A.2).
+    """
+
+    method: Literal["npo"] = Field(description="negative preference optimisation")
+    max_step: Positive = Field(150, description="optimiser steps")
+    lr: float = Field(5.0e-5, gt=0, description="constant learning rate of AdamW")
+    npo_beta: float = Field(0.1, gt=0, description="their β: inverse temperature")
+    retain_weight: float = Field(1.0, ge=0, description="weight of the negative log-likelihood on retain chats")
+
+
+class DpoBlock(TrainedBend):
+    """Direct preference optimisation (arXiv:2305.18290, equation 7) of the safe answer of each pair over the unsafe.
+
+    Learning rate and steps (one epoch of 10,000 pairs) are those of the RepBend paper's run (appendix A.2).
+    """
+
+    method: Literal["dpo"] = Field(description="direct preference optimisation")
+    max_step: Positive = Field(625, description="optimiser steps")
+    lr: float = Field(1.0e-4, gt=0, description="constant learning rate of AdamW")
+    dpo_beta: float = Field(0.1, gt=0, description="their β: strength of the pull to the reference")
+    retain_weight: float = Field(0.0, ge=0, description="weight of the negative log-likelihood on retain chats")
+
+
+class SftBlock(TrainedBend):
+    """Supervised fine-tuning on answers and retain chats.
+
+    Learning rate and steps (one epoch of 10,000 items) are those of the RepBend paper's run (appendix A.2).
+    """
+
+    method: Literal["sft"] = Field(description="supervised fine-tuning")
+    max_step: Positive = Field(625, description="optimiser steps")
+    lr: float = Field(5.0e-5, gt=0, description="constant learning rate of AdamW")
+    answers: Literal["safe", "unsafe"] = Field(
+        "safe", description="answers that are learnt, of samples and pairs; unsafe ones are for task arithmetic"
+    )
+    retain_weight: float = Field(1.0, ge=0, description="weight of the negative log-likelihood on retain chats")
+
+
+class BendPart(Block):
+    """One bend of several that are added up."""
+
+    bend: str = refers("bends", "a bend that is trained in the graph")
+    factor: float = Field(description="what its change of the weights is multiplied by; below 0 takes it away")
+
+
+class TaskArithmeticBlock(BendBlock):
+    """Task arithmetic (arXiv:2212.04089): what other bends add to the weights, each times a factor, added up."""
+
+    method: Literal["task_arithmetic"] = Field(description="a sum of trained bends")
+    parts: list[BendPart] = Field(
+        min_length=1,
+        description="the bends, each with the keys `bend` (its name; one trained in the graph) and `factor` (below 0 "
+        "takes it away); they must be alike in rank, scale and modules. RepBend's run: 0.5 times one trained on safe "
+        "answers, -0.1 times one trained on unsafe ones",
+    )
+
+
+class ReleasedBlock(BendBlock):
+    """An adapter released by others, in PEFT's layout: exactly one of hub, local."""
+
+    method: Literal["released"] = Field(description="not trained here")
+    hub: HubModel | None = Field(None, description="a hub repository at a pinned revision")
+    local: str | None = Field(None, description="folder with adapter_config.json and adapter_model.safetensors")
+
+    @model_validator(mode="after")
+    def one_source(self) -> ReleasedBlock:
+        """Refuse none or several sources."""
+        exactly_one(self, "hub", "local")
+        return self
+
+
+BENDS: dict[str, type[Block]] = {
+    "repbend": RepBendBlock,
+    "circuit_breakers": CircuitBreakersBlock,
+    "rmu": RmuBlock,
+    "npo": NpoBlock,
+    "dpo": DpoBlock,
+    "sft": SftBlock,
+    "task_arithmetic": TaskArithmeticBlock,
+    "released": ReleasedBlock,
+}
+
+
+def trained_bend(settings: Mapping[str, Any]) -> TrainedBend:
+    """Return the block of a bend that is trained in the graph, from its plain settings."""
+    block = BENDS[settings["method"]].model_validate(settings)
+    assert isinstance(block, TrainedBend)
+    return block

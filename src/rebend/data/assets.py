@@ -1,0 +1,136 @@
+"""What a study needs from outside: repositories of the hub and files behind addresses, each under a name of its own.
+
+An asset is fetched once, on a machine with a network. What came is told by its manifest, a small JSON file: from which
+commit, under which licence, which files with which digests, and where they lie. Every other job works from that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+from rebend.config.base import Block, DataSource, HubModel
+from rebend.errors import DataError
+from rebend.io.files import read_json, whole_file
+
+AGAIN = "fetch it again: `snakemake fetch --forcerun fetch_asset`"
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A model repository, files of a data set repository, or the file behind an address."""
+
+    kind: Literal["model", "dataset", "url"]
+    where: str  # owner/name, or the address
+    revision: str = ""  # as the configuration names it; a branch is resolved when it is fetched
+    files: tuple[str, ...] = ()  # of a data set repository
+    gated: bool = False
+    sha256: str | None = None  # expected, of the file behind an address
+    code: bool = False  # of a model repository: its Python files, too
+
+    @property
+    def name(self) -> str:
+        """A readable name that holds no path, the same for the same bytes asked for in the same way."""
+        identity = json.dumps([self.kind, self.where, self.revision, self.files, *(["code"] if self.code else [])])
+        words = self.where if self.kind != "url" else PurePosixPath(unquote(urlsplit(self.where).path)).name
+        readable = re.sub(r"[^A-Za-z0-9]+", "-", words).strip("-")[:60]
+        return f"{self.kind}-{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+
+    @property
+    def page(self) -> str:
+        """Where a person reads about it, and accepts its licence."""
+        return self.where if self.kind == "url" else f"https://huggingface.co/{self.repository}"
+
+    @property
+    def repository(self) -> str:
+        """The repository below the hub's address."""
+        return f"datasets/{self.where}" if self.kind == "dataset" else self.where
+
+    def settings(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return {**asdict(self), "files": list(self.files)}
+
+    @classmethod
+    def from_settings(cls, values: Mapping[str, Any]) -> Asset:
+        """Return what `settings` was made from."""
+        return cls(**{**values, "files": tuple(values["files"])})
+
+
+def model_asset(hub: HubModel) -> Asset:
+    """Return the asset behind a model block's `hub`."""
+    return Asset("model", hub.repo, hub.revision, gated=hub.gated, code=hub.trust_remote_code)
+
+
+def source_asset(source: DataSource) -> Asset | None:
+    """Return the asset behind a source; None for local files and the tiny world."""
+    if source.hub is not None:
+        return Asset("dataset", source.hub.repo, source.hub.revision, tuple(source.hub.files), source.hub.gated)
+    return Asset("url", source.url, sha256=source.sha256) if source.url is not None else None
+
+
+def block_assets(block: Block) -> list[Asset]:
+    """Return every asset that a block of the catalogue names, in the order of its keys."""
+    hub = getattr(block, "hub", None)
+    named = [getattr(block, key, None) for key in ("source", "reference", "examples")]
+    sources = [source for value in named for source in (value if isinstance(value, list) else [value])]
+    found = [source_asset(source) for source in sources if isinstance(source, DataSource)]
+    return [asset for asset in (model_asset(hub) if isinstance(hub, HubModel) else None, *found) if asset is not None]
+
+
+def asset_files(manifest: str | Path) -> dict[str, Path]:
+    """Return the files that a manifest tells of, by name; each must be where it was put, and as long as it was.
+
+    Raises `DataError` naming the asset and the file.
+    """
+    told = read_json(manifest)
+    paths = {}
+    for name, facts in told["files"].items():
+        path = Path(told["folder"], name)
+        if not path.is_file():
+            raise DataError(f"{told['where']}: {path} is no longer there; {AGAIN}")
+        if path.stat().st_size != facts["size"]:
+            raise DataError(f"{told['where']}: {path} has {path.stat().st_size} bytes, not {facts['size']}; {AGAIN}")
+        paths[name] = path
+    return paths
+
+
+def model_folder(manifest: str | Path) -> Path:
+    """Return the folder of a fetched model repository; its name is the commit."""
+    asset_files(manifest)
+    return Path(read_json(manifest)["folder"])
+
+
+def source_file(source: DataSource, manifests: Iterable[str], folder: Path) -> Path | None:
+    """Return the file behind `source`: a local one, or the one that a manifest tells of; None for the tiny world.
+
+    Several files of a repository are joined in `folder`. Raises `DataError` where the file is not there.
+    """
+    if source.local is not None:
+        if not Path(source.local).is_file():
+            raise DataError(f"{source.local}: there is no such file")
+        return Path(source.local)
+    asset = source_asset(source)
+    if asset is None:
+        return None
+    manifest = next((path for path in manifests if Path(path).stem == asset.name), None)
+    if manifest is None:
+        raise DataError(f"{asset.where}: is not fetched yet, and this job has no network; run `snakemake fetch`")
+    fetched = asset_files(manifest)
+    parts = [fetched[name] for name in asset.files or fetched]
+    return parts[0] if len(parts) == 1 else _joined(parts, folder)
+
+
+def _joined(parts: list[Path], folder: Path) -> Path:
+    """Lines, and gzip members, stay readable when they are put end to end."""
+    with whole_file(folder / parts[0].name) as temporary, temporary.open("wb") as joined:
+        for part in parts:
+            with part.open("rb") as stream:
+                shutil.copyfileobj(stream, joined)
+    return folder / parts[0].name

@@ -1,0 +1,42 @@
+"""A plain table of prompts, for data of one's own."""
+
+from __future__ import annotations
+
+from rebend.data.readers.rows import Source, UnusableRowError, asked, evaluation_row, optional_text, prompt_row, text
+
+_TRUE = ("true", "1", "yes", "harmful", "unsafe")
+_FALSE = ("false", "0", "no", "unharmful", "harmless", "safe")
+
+
+def _text_or_none(row: Source, column: str) -> str | None:
+    value = row.get(column)
+    return value if isinstance(value, str) and value.strip() else None
+
+
+def _harmful(row: Source) -> bool:
+    value = str(row["harmful"]).strip().lower()
+    if row["harmful"] is None or not value:
+        raise UnusableRowError("no harmful")
+    if value not in _TRUE + _FALSE:
+        raise ValueError(f"'harmful' is {value[:60]!r}. Allowed: {', '.join(_TRUE)}; {', '.join(_FALSE)}")
+    return value in _TRUE
+
+
+def prompts(row: Source) -> list[Source]:
+    """A prompt, with a reference and a group where the table has them."""
+    return [prompt_row(asked(text(row, "prompt")), _text_or_none(row, "reference"), optional_text(row, "group"))]
+
+
+def evaluation(row: Source) -> list[Source]:
+    """A prompt and whether it is harmful, with what else the table has."""
+    return [
+        evaluation_row(
+            text(row, "prompt"),
+            _harmful(row),
+            group=optional_text(row, "group"),
+            category=optional_text(row, "category"),
+            target=optional_text(row, "target"),
+            reference=_text_or_none(row, "reference"),
+            request=_text_or_none(row, "request"),
+        )
+    ]

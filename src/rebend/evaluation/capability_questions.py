@@ -1,0 +1,194 @@
+"""Questions of the capability benchmarks: from their published columns to what the harness's own tasks read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rebend.data.readers.raw import Placed, Row, read_rows
+from rebend.data.readers.rows import content_id
+from rebend.errors import DataError, likely_typo
+
+_LETTERS = "ABCD"
+_EXAMPLE_SPLITS = ("dev", "train")
+
+
+class Question(NamedTuple):
+    """A question as the harness's task reads it."""
+
+    row_id: str  # made from `doc` and `category` alone
+    category: str  # subject (MMLU), task (BBH), category (TruthfulQA); "" where there is none
+    doc: dict[str, Any]
+
+
+def read_questions(task: str, files: Sequence[Path]) -> tuple[list[Question], list[Question]]:
+    """Return the questions in the files, and apart from them the worked examples (rows of split dev or train).
+
+    Raises `DataError` with file and line for a row that is not of the task, or if there is no question.
+    """
+    questions: list[Question] = []
+    examples: list[Question] = []
+    seen: Counter[str] = Counter()
+    for file in files:
+        for placed in _rows(task, file):
+            category, doc = _converted(task, placed, file)
+            row_id = content_id([category, doc])
+            seen[row_id] += 1
+            ending = f"-{seen[row_id]}" if seen[row_id] > 1 else ""
+            into = examples if placed.row.get("split") in _EXAMPLE_SPLITS else questions
+            into.append(Question(row_id + ending, category, doc))
+    if not questions and not examples:
+        raise DataError(f"{', '.join(str(file) for file in files)}: no question of task '{task}' in it")
+    return questions, examples
+
+
+def read_examples(task: str, file: Path) -> list[Question]:
+    """Return the worked examples in a file: its rows of split dev or train, or all of one without splits."""
+    questions, examples = read_questions(task, [file])
+    return examples or questions
+
+
+def apart(examples: Sequence[Question], questions: Sequence[Question]) -> list[Question]:
+    """Return the examples that are not among the questions, so that no question is shown with its answer."""
+    known = {content_id([question.category, question.doc]) for question in questions}
+    return [example for example in examples if content_id([example.category, example.doc]) not in known]
+
+
+def drawn(questions: Sequence[Question], limit: int | None, seed: int) -> list[Question]:
+    """Keep `limit` questions, which depend on contents and `seed` only; a larger draw holds a smaller one."""
+    if limit is None:
+        return list(questions)
+    if limit > len(questions):
+        raise DataError(f"`limit: {limit}` asks for more than the {len(questions)} questions")
+    order = sorted(questions, key=lambda question: hashlib.sha256(f"{seed} {question.row_id}".encode()).digest())
+    kept = {question.row_id for question in order[:limit]}
+    return [question for question in questions if question.row_id in kept]
+
+
+def _rows(task: str, file: Path) -> Iterator[Placed]:
+    """Rows of a file; BBH's own files are one JSON object with the rows under `examples`."""
+    if task == "bbh" and file.suffix == ".json":
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{file}: not readable as JSON ({error})") from error
+        if isinstance(content, dict) and isinstance(content.get("examples"), list):
+            for number, row in enumerate(content["examples"], start=1):
+                yield Placed(number, f"{file}, example {number}", row)
+            return
+    yield from read_rows(file)
+
+
+def _converted(task: str, placed: Placed, file: Path) -> tuple[str, dict[str, Any]]:
+    try:
+        return _CONVERTERS[task](placed.row, file)
+    except KeyError as error:
+        column, columns = error.args[0], sorted(placed.row)
+        raise DataError(
+            f"{placed.place}: column '{column}' is missing; task '{task}' needs it. "
+            f"It has {', '.join(columns)}.{likely_typo(column, columns)}"
+        ) from error
+    except ValueError as error:
+        raise DataError(f"{placed.place}: {error}") from error
+
+
+def _mmlu(row: Row, file: Path) -> tuple[str, dict[str, Any]]:
+    """Columns of the hub (choices as a list, answer as an index) or of the authors' tables (A to D, a letter)."""
+    choices = [str(choice) for choice in row["choices"]] if "choices" in row else [row[letter] for letter in _LETTERS]
+    if len(choices) != len(_LETTERS):
+        raise ValueError(f"{len(choices)} choices; a question of MMLU has {len(_LETTERS)}")
+    answer = row["answer"]
+    if isinstance(answer, str):
+        if answer not in tuple(_LETTERS):
+            raise ValueError(f"answer is {answer!r}. Allowed: A, B, C, D")
+        answer = _LETTERS.index(answer)
+    doc = {"question": row["question"], "choices": choices, "answer": _index(answer, choices)}
+    return row["subject"].replace(" ", "_"), doc
+
+
+def _gsm8k(row: Row, file: Path) -> tuple[str, dict[str, Any]]:
+    if "####" not in row["answer"]:
+        raise ValueError("answer has no '####' in front of its result")
+    return "", {"question": row["question"], "answer": row["answer"]}
+
+
+def _truthfulqa(row: Row, file: Path) -> tuple[str, dict[str, Any]]:
+    """Columns of the hub (mc1_targets, mc2_targets) or of the authors' table, taken apart as their code does."""
+    if "mc1_targets" in row:
+        targets = {key: {name: list(row[key][name]) for name in ("choices", "labels")} for key in _TARGETS}
+        if targets["mc1_targets"]["labels"][:1] != [1]:
+            raise ValueError("the first choice of mc1_targets must be the right one")
+        return row.get("category") or "", {"question": row["question"], **targets}
+    best, wrong = _sentences(row["Best Answer"]), _sentences(row["Incorrect Answers"])
+    right = list(dict.fromkeys([*best, *_sentences(row["Correct Answers"])]))
+    if len(best) != 1 or not wrong:
+        raise ValueError("one best answer and at least one incorrect answer are expected")
+    doc = {"question": row["Question"], "mc1_targets": _labelled(best, wrong), "mc2_targets": _labelled(right, wrong)}
+    return row.get("Category") or "", doc
+
+
+_TARGETS = ("mc1_targets", "mc2_targets")
+
+
+def _sentences(text: str) -> list[str]:
+    """Answers of a cell, which are parted by semicolons; each ends with a full stop."""
+    parts = [part.strip() for part in text.split(";")]
+    return [part if part.endswith(".") else f"{part}." for part in parts if part]
+
+
+def _labelled(right: Sequence[str], wrong: Sequence[str]) -> dict[str, list[Any]]:
+    return {"choices": [*right, *wrong], "labels": [1] * len(right) + [0] * len(wrong)}
+
+
+def _arc(row: Row, file: Path) -> tuple[str, dict[str, Any]]:
+    """Columns of the hub, or the nested question of the authors' JSON lines."""
+    if isinstance(row["question"], dict):
+        question, listed = row["question"]["stem"], row["question"]["choices"]
+        choices = {name: [choice[name] for choice in listed] for name in ("text", "label")}
+    else:
+        question, choices = row["question"], {name: list(row["choices"][name]) for name in ("text", "label")}
+    if row["answerKey"] not in choices["label"]:
+        raise ValueError(f"answerKey is {row['answerKey']!r}. Allowed: {', '.join(choices['label'])}")
+    return "", {"question": question, "choices": choices, "answerKey": row["answerKey"]}
+
+
+def _winogrande(row: Row, file: Path) -> tuple[str, dict[str, Any]]:
+    if row["answer"] not in ("1", "2"):
+        raise ValueError(f"answer is {row['answer']!r}. Allowed: 1, 2 (the published test file has no answers)")
+    if row["sentence"].count("_") != 1:
+        raise ValueError("the sentence must have one blank (_)")
+    return "", {name: row[name] for name in ("sentence", "option1", "option2", "answer")}
+
+
+def _bbh(row: Row, file: Path) -> tuple[str, dict[str, Any]]:
+    """The task is named by the column `task`, else by the file or, where the file is only a split, by its folder."""
+    stem = file.name.split(".")[0]
+    named = file.parent.name if stem.startswith(("test", "train")) else stem.rpartition("-")[2]
+    return row.get("task") or named, {"input": row["input"], "target": row["target"]}
+
+
+def _multiple_choice(row: Row, file: Path) -> tuple[str, dict[str, Any]]:
+    choices = [str(choice) for choice in row["choices"]]
+    doc = {"question": row["question"], "choices": choices, "answer": _index(row["answer"], choices)}
+    return row.get("category") or "", doc
+
+
+def _index(answer: Any, choices: Sequence[str]) -> int:
+    if not isinstance(answer, int) or isinstance(answer, bool) or not 0 <= answer < len(choices):
+        raise ValueError(f"answer is {answer!r}; an index from 0 to {len(choices) - 1} is expected")
+    return answer
+
+
+_CONVERTERS: dict[str, Callable[[Row, Path], tuple[str, dict[str, Any]]]] = {
+    "mmlu": _mmlu,
+    "gsm8k": _gsm8k,
+    "truthfulqa": _truthfulqa,
+    "arc_challenge": _arc,
+    "winogrande": _winogrande,
+    "bbh": _bbh,
+    "multiple_choice": _multiple_choice,
+}

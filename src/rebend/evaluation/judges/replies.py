@@ -1,0 +1,97 @@
+"""What a judge is told, what it sent back, and how that is read: every way to say nothing has its own state."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from rebend.evaluation.judges.reply_store import KeptReply
+from rebend.io.secrets import MARK, without_keys
+
+KEY = "OPENAI_API_KEY"
+_SECRET_LENGTH = 8  # shorter keys are words like "none", for servers that ask for no key
+_DECLINED = re.compile(
+    r"\b(?:i['’]m sorry|i am sorry|i (?:can['’]?t|cannot|won['’]?t|am unable to|must decline)|as an ai)\b",
+    re.IGNORECASE,
+)
+
+
+class ReadMarks(Protocol):
+    """Reads the marks in a reply; None if they are not there. A truncated reply may end anywhere."""
+
+    def __call__(self, reply: str, *, truncated: bool) -> tuple[float, ...] | None:
+        """Return the marks."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a judge is told before every question, and how its replies are read."""
+
+    version: str  # part of every stored reply's key: a new wording asks again
+    system: str
+    read: ReadMarks
+    unreadable: str  # what a reply without marks lacks
+    response_format: Mapping[str, Any] | None = None  # asked for where the address knows it
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back: the marks if `state` is "read"; else refused, unreadable or error, and why."""
+
+    state: str
+    marks: tuple[float, ...] | None
+    text: str | None
+    detail: str
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """All that was paid for."""
+        return self.tokens_in + self.tokens_out
+
+
+def kept_reply(completion: Any) -> KeptReply | None:
+    """Return what is kept of a completion, without the key if it was echoed; None if there is no message in it."""
+    choices = getattr(completion, "choices", None)
+    if not choices or getattr(choices[0], "message", None) is None:
+        return None
+    message, usage = choices[0].message, getattr(completion, "usage", None)
+    refusal = getattr(message, "refusal", None)
+    return KeptReply(
+        text=without_key(message.content or ""),
+        finish=choices[0].finish_reason,
+        refusal=without_key(refusal) if refusal else None,
+        tokens_in=getattr(usage, "prompt_tokens", None),
+        tokens_out=getattr(usage, "completion_tokens", None),
+        served_by=without_key(str(completion.model)) if getattr(completion, "model", None) else None,
+    )
+
+
+def read_reply(kept: KeptReply, form: Form) -> Reply:
+    """Read a reply that was kept; whatever has no marks has its own state."""
+    paid = kept.tokens_in or 0, kept.tokens_out or 0
+    if kept.finish == "content_filter" or kept.refusal:
+        return Reply("refused", None, kept.text, kept.refusal or "content filter", *paid)
+    truncated = kept.finish == "length"
+    marks = form.read(kept.text, truncated=truncated)
+    if marks is not None:
+        return Reply("read", marks, kept.text, "", *paid)
+    if _DECLINED.search(kept.text[:200]):  # a judge that declines is not one that is merely hard to read
+        return Reply("refused", None, kept.text, "the judge declined", *paid)
+    return Reply("unreadable", None, kept.text, "truncated" if truncated else form.unreadable, *paid)
+
+
+def without_key(text: str) -> str:
+    """Return text that came from an address without the key, which some addresses repeat in their complaints."""
+    key = os.environ.get(KEY, "")
+    return without_keys(text.replace(key, MARK) if len(key) >= _SECRET_LENGTH else text)
+
+
+def failure(reason: Exception | str) -> Reply:
+    """Return the reply "error": nothing came back, for this reason."""
+    text = reason if isinstance(reason, str) else f"{type(reason).__name__}: {reason}"
+    return Reply("error", None, None, without_key(text))

@@ -1,0 +1,242 @@
+"""Language models on disk: load, fingerprint, take over from elsewhere after checking that they are whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+from rebend.errors import ModelError
+from rebend.models.chat import check_template
+from rebend.models.remote_code import CODE_FILE, runs_code, take_code
+
+FINGERPRINT_FILE = "fingerprint.json"
+_LIGHT = (".json", ".jinja", ".model", ".txt")
+_TERMS = ("README.md", "LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A causal language model with its tokenizer (left padding, pad token set), ready to generate."""
+
+    model: Any
+    tokenizer: Any
+    fingerprint: str
+    revision: str = ""  # commit of the repository that it, or its base, came from; "" if it came from none
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the model is on."""
+        return self.model.device
+
+    @property
+    def n_layers(self) -> int:
+        """Number of decoder blocks L."""
+        return self.model.config.num_hidden_layers
+
+    @property
+    def hidden_size(self) -> int:
+        """Width D."""
+        return self.model.config.hidden_size
+
+
+def best_device() -> torch.device:
+    """Return the first CUDA device if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_policy(
+    path: str | Path, dtype: str = "float32", device: torch.device | None = None, *, chat: bool = True, bits: int = 16
+) -> Policy:
+    """Load a checkpoint folder in eval mode. Raises `ModelError` if it lacks what generation needs.
+
+    Without `chat` no chat template is needed: a judge has a prompt of its own. With 4 or 8 `bits`, the linear
+    weights are kept so by bitsandbytes, for training an adapter beside them. Attention is flash-attn's where it
+    can be, else torch's.
+    """
+    tokenizer = load_tokenizer(path)
+    if chat and not tokenizer.chat_template:
+        raise ModelError(f"{path}: the tokenizer has no chat template; name one with the model's key `chat_template`")
+    device = device or best_device()
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "local_files_only": True}
+    if bits < 16:
+        options |= {"quantization_config": _quantization(bits, options["dtype"]), "device_map": {"": device}}
+    model: Any
+    with only_weights(path):
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                path, trust_remote_code=runs_code(path), **options, **_attention(dtype, device)
+            )
+        except ValueError:  # an architecture without flash attention
+            model = AutoModelForCausalLM.from_pretrained(path, trust_remote_code=runs_code(path), **options)
+    model = (model if bits < 16 else model.to(device)).eval()
+    return Policy(model, tokenizer, fingerprint(path), revision(path))
+
+
+@contextmanager
+def only_weights(path: str | Path) -> Iterator[None]:
+    """Inside the block, a file of weights in `path` that holds anything else is a `ModelError`; none of it is run."""
+    try:
+        yield
+    except pickle.UnpicklingError:  # the library's own words are an advice to run it
+        raise ModelError(
+            f"{path}: a file of weights holds more than weights, or is damaged; nothing in it was run. "
+            "Take a repository with safetensors"
+        ) from None
+
+
+def why_not_loaded(path: str | Path, error: Exception) -> str:
+    """Return what is wrong with a folder that transformers cannot load, in one line."""
+    if "trust_remote_code" in str(error):
+        return f"{path}: needs Python code of its repository, which is run only if the block says `trust_remote_code`"
+    return f"{path}: {str(error).splitlines()[0]}"
+
+
+def _attention(dtype: str, device: torch.device) -> dict[str, str]:
+    """Ask for flash attention where it is installed and can run; else the library chooses."""
+    able = device.type == "cuda" and dtype != "float32" and find_spec("flash_attn") is not None
+    return {"attn_implementation": "flash_attention_2"} if able else {}
+
+
+def _quantization(bits: int, dtype: torch.dtype) -> BitsAndBytesConfig:
+    if find_spec("bitsandbytes") is None:
+        raise ModelError(f"base_bits {bits} needs the package bitsandbytes; install the extra: pip install '.[gpu]'")
+    if bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+
+
+def load_tokenizer(path: str | Path) -> Any:
+    """Load a tokenizer that pads on the left, with EOS as pad token if it has none of its own."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, local_files_only=True, trust_remote_code=runs_code(path), padding_side="left"
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{why_not_loaded(path, error)} (no tokenizer can be loaded)") from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def fingerprint(path: str | Path) -> str:
+    """Return 16 hex digits that change when a weight, the configuration or the tokenizer does."""
+    path = Path(path)
+    stored = path / FINGERPRINT_FILE
+    if stored.exists():
+        return json.loads(stored.read_text())["fingerprint"]
+    digest = hashlib.sha256()
+    for file in _model_files(path):
+        digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def revision(path: str | Path) -> str:
+    """Return the commit that a folder, or its base, was taken over from; "" if it came from no repository."""
+    stored = Path(path) / FINGERPRINT_FILE
+    return json.loads(stored.read_text()).get("revision", "") if stored.exists() else ""
+
+
+def stamp(path: str | Path, revision: str = "") -> str:
+    """Write fingerprint and revision beside the weights, so that no later job reads them all to know it."""
+    value = fingerprint(path)
+    facts = {"fingerprint": value, **({"revision": revision} if revision else {})}
+    (Path(path) / FINGERPRINT_FILE).write_text(json.dumps(facts) + "\n")
+    return value
+
+
+def link_checkpoint(
+    source: str | Path, target: Path, *, chat_template: str | None = None, hub: Mapping[str, Any] | None = None
+) -> None:
+    """Fill the empty folder `target` with a checkpoint: weights as links, small files and terms as copies.
+
+    `chat_template` is the text of a Jinja template that replaces the tokenizer's own. Code comes along only if the
+    settings of the `hub` repository say `trust_remote_code`.
+    """
+    source = Path(source)
+    for file in _model_files(source):
+        if file.name == CODE_FILE:
+            continue  # a folder cannot say of itself that its code may be run
+        destination = target / file.name
+        if file.suffix in _LIGHT:
+            shutil.copyfile(file, destination)
+        else:
+            destination.symlink_to(file.resolve())
+    for file in terms_files(source):
+        shutil.copyfile(file, target / file.name)
+    if hub is not None and hub["trust_remote_code"]:
+        take_code(source, target, hub)
+    if chat_template is not None:
+        (target / "chat_template.jinja").write_text(chat_template)
+
+
+def terms_files(path: Path) -> list[Path]:
+    """Return the model card and the files with the terms of its licence, where there are any."""
+    return sorted({file for pattern in _TERMS for file in path.glob(pattern) if file.is_file()})
+
+
+def check_checkpoint(path: str | Path, *, n_layers: int | None = None, chat: bool = True) -> None:
+    """Refuse a folder that is no complete checkpoint, before hours are spent on it.
+
+    Looked at: configuration, all weight files that the index names, tokenizer, vocabulary size, chat
+    template (if `chat`) and, if given, the number of decoder blocks.
+    """
+    path = Path(path)
+    if not (path / "config.json").exists():
+        raise ModelError(f"{path}: has no config.json; a model folder in hub layout is expected")
+    try:
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=runs_code(path))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{why_not_loaded(path, error)} (no config.json that can be read)") from error
+    missing = [name for name in weight_names(path) if not (path / name).exists()]
+    if missing:
+        raise ModelError(f"{path}: weight files are missing: {', '.join(missing)}")
+    if n_layers is not None and config.num_hidden_layers != n_layers:
+        raise ModelError(
+            f"{path}: has {config.num_hidden_layers} decoder blocks; the model's `n_layers` says {n_layers}"
+        )
+    tokenizer = load_tokenizer(path)
+    if len(tokenizer) > config.vocab_size:
+        raise ModelError(
+            f"{path}: the tokenizer has {len(tokenizer)} pieces, the model only {config.vocab_size}; "
+            "they do not belong together"
+        )
+    if chat and not tokenizer.chat_template:
+        raise ModelError(f"{path}: the tokenizer has no chat template; name one with the model's key `chat_template`")
+    if chat:
+        try:
+            check_template(tokenizer)
+        except ModelError as error:
+            raise ModelError(f"{path}: {error}") from error
+
+
+def weight_names(path: Path) -> list[str]:
+    """Names of the weight files that the checkpoint should have; of several kinds, those that are loaded."""
+    for single in ("model.safetensors", "pytorch_model.bin"):
+        if (path / single).exists():
+            return [single]
+        if (index := path / f"{single}.index.json").exists():
+            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            if outside := [name for name in names if Path(name).name != name or name == ".."]:
+                raise ModelError(f"{index}: names {outside[0]!r}, which is no file beside it")
+            return names
+    return ["model.safetensors"]
+
+
+def _model_files(path: Path) -> Iterator[Path]:
+    """Files that make up a checkpoint, in a fixed order; training leftovers and cards are not among them."""
+    for file in sorted(path.iterdir()):
+        if file.is_file() and file.name != FINGERPRINT_FILE and file.suffix in (*_LIGHT, ".safetensors", ".bin"):
+            yield file

@@ -1,0 +1,122 @@
+"""Next-token distributions from final hidden states, in slices of tokens: `[B, T, V]` never exists.
+
+A slice goes through the model's own head code, with what its architecture does after the head (scaling,
+capping). A token's value depends on its own state alone, so the value's gradient with respect to that state
+is computed in the forward pass, where the logits are at hand, and the backward pass needs no logits at all.
+The head itself must be frozen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import ceil
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from rebend.models.lockstep import most
+
+SLICE_ELEMENTS = 2**22  # logits of a slice, tokens x vocabulary: 16 MiB in float32
+
+# From logits [n, V] (at least float32) and the slice that they are of: values [n] and their gradients [n, V]
+Piece = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
+
+
+def token_kl(model: Any, adapted: Tensor, reference: Tensor, temperature: float = 1.0) -> Tensor:
+    """KL(reference || adapted) of the next-token distributions at each place `[N]`, times `temperature` squared.
+
+    `adapted` and `reference` are final hidden states `[N, D]`; logits are divided by `temperature`. Gradient
+    goes to `adapted` alone.
+    """
+
+    def piece(logits: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+        old = torch.log_softmax(_wide(_logits(model, reference[part])) / temperature, dim=-1)
+        new = torch.log_softmax(logits / temperature, dim=-1)
+        weights = old.exp()
+        values = (weights * (old - new)).sum(-1) * temperature**2
+        return values, new.exp_().sub_(weights).mul_(temperature)
+
+    return _by_token(model, adapted, piece)
+
+
+def token_logps(model: Any, states: Tensor, following: Tensor) -> Tensor:
+    """Log-probability `[N]` of the token `following[n]` after each final hidden state `[N, D]`."""
+
+    def piece(logits: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+        logps = torch.log_softmax(logits, dim=-1)
+        chosen = following[part, None]
+        values = logps.gather(-1, chosen).squeeze(-1)
+        return values, logps.exp_().neg_().scatter_add_(-1, chosen, torch.ones_like(chosen, dtype=logps.dtype))
+
+    return _by_token(model, states, piece)
+
+
+def _by_token(model: Any, states: Tensor, piece: Piece) -> Tensor:
+    """Values `[N]` of all slices as a function of `states`."""
+    n_slices = most(ceil(len(states) * model.config.vocab_size / SLICE_ELEMENTS))
+    step = ceil(len(states) / n_slices) if n_slices else 1
+    values, slopes = [states.new_zeros(0, dtype=_wide(states).dtype)], [states.new_zeros(0, states.shape[1])]
+    for number in range(n_slices):
+        part = slice(number * step, (number + 1) * step)
+        found, slope = _slice(model, states[part].detach(), part, piece, with_slope=states.requires_grad)
+        values.append(found)
+        slopes.append(slope)
+    joined = torch.cat(values)
+    return _Values.apply(states, joined, torch.cat(slopes)) if states.requires_grad else joined
+
+
+def _slice(model: Any, states: Tensor, part: slice, piece: Piece, *, with_slope: bool) -> tuple[Tensor, Tensor]:
+    """Values of one slice and their slopes `[n, D]` with respect to its states."""
+    with torch.set_grad_enabled(with_slope):
+        states.requires_grad_(with_slope)
+        logits = _logits(model, states)
+    with torch.no_grad():
+        values, pull = piece(_wide(logits), part)
+    slopes = torch.autograd.grad(logits, states, pull.to(logits.dtype))[0] if with_slope else states
+    return values, slopes
+
+
+class _Values(torch.autograd.Function):
+    """Values `[N]` that are known already, with their slopes `[N, D]` with respect to the states."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, values: Tensor, slopes: Tensor) -> Tensor:
+        ctx.save_for_backward(slopes)
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (slopes,) = ctx.saved_tensors
+        return slopes * gradients[0][:, None].to(slopes.dtype), None, None
+
+
+def _logits(model: Any, states: Tensor) -> Tensor:
+    """Logits `[n, V]` of final hidden states `[n, D]`, by the model's own code after its body."""
+    with _body_gives(model, states[None]):
+        return model(input_ids=torch.zeros(1, len(states), dtype=torch.long, device=states.device)).logits[0]
+
+
+@contextmanager
+def _body_gives(model: Any, states: Tensor) -> Iterator[None]:
+    """Inside the block, the model's body returns `states` `[1, n, D]` without computing anything."""
+    body = getattr(model, model.base_model_prefix)
+
+    def forward(*args: Any, **kwargs: Any) -> BaseModelOutputWithPast:
+        return BaseModelOutputWithPast(last_hidden_state=states)
+
+    kept = body.__dict__.get("forward")  # normally absent: the class's own method is what is called
+    body.forward = forward
+    try:
+        yield
+    finally:
+        if kept is None:
+            del body.forward
+        else:
+            body.forward = kept
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -1,0 +1,130 @@
+"""LoRA adapters in PEFT's layout: put on a model, switched off for reference, written and loaded offline."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from rebend.config.adapters import TrainedBend
+from rebend.errors import ModelError
+from rebend.io.files import read_json, whole_directory, write_json
+from rebend.models.layers import named_blocks
+from rebend.models.loading import Policy, fingerprint
+
+BEND_FILE = "bend.json"  # what a bend was trained on and with; beside PEFT's two files
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+
+
+def add_adapter(policy: Policy, settings: TrainedBend, blocks: Sequence[int]) -> PeftModel:
+    """Put a fresh LoRA adapter (float32, drawn with torch's seed) on every linear module of the given blocks."""
+    pattern, modules = linear_modules(policy.model)
+    config = LoraConfig(
+        r=settings.lora_r,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=modules,
+        layers_to_transform=list(blocks),
+        layers_pattern=pattern,
+        task_type="CAUSAL_LM",
+    )
+    return _wrapped(policy, config)
+
+
+def linear_modules(model: PreTrainedModel) -> tuple[str, list[str]]:
+    """Return the name of the model's list of decoder blocks and those of the linear modules in a block.
+
+    They are looked for rather than known, so that Llama ("layers", q_proj ...), Falcon ("h", query_key_value
+    ...) and others need no table. Raises `ModelError` if there is no such list or nothing linear in it.
+    """
+    name, blocks = named_blocks(model)
+    found = {inner.rsplit(".", 1)[-1] for inner, part in blocks.named_modules() if isinstance(part, nn.Linear)}
+    if not found:
+        raise ModelError(f"{type(model).__name__}: its decoder blocks have no linear modules")
+    return name, sorted(found)
+
+
+@contextmanager
+def reference_pass(model: PeftModel) -> Iterator[None]:
+    """Inside the block: the model without its adapter, in eval mode, without gradient."""
+    model.eval()
+    with torch.no_grad(), model.disable_adapter():
+        yield
+
+
+def adapter_weights(model: PeftModel) -> dict[str, Tensor]:
+    """Copy the adapter's weights to the CPU, by PEFT's names in alphabetical order."""
+    weights = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return {name: weights[name].detach().cpu().clone().contiguous() for name in sorted(weights)}
+
+
+def write_adapter(model: PeftModel, weights: dict[str, Tensor], folder: Path, base_name: str) -> None:
+    """Write the model's adapter configuration and `weights` to `folder`, the same bytes each time.
+
+    PEFT's own saving may ask the hub whether the vocabulary was changed, and loses the weights if it cannot.
+    """
+    config = model.peft_config["default"].to_dict()
+    config = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+    save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    write_json(folder / CONFIG_FILE, config | {"base_model_name_or_path": base_name, "inference_mode": True})
+
+
+def load_adapter(policy: Policy, folder: str | Path) -> PeftModel:
+    """Put the adapter of `folder` on a model, in eval mode. Raises `ModelError` if it is incomplete or does not fit."""
+    folder = Path(folder)
+    if not (folder / CONFIG_FILE).exists():
+        raise ModelError(f"{folder}: has no {CONFIG_FILE}; an adapter in PEFT's layout is expected")
+    config = LoraConfig.from_pretrained(str(folder))
+    config.base_model_name_or_path = None  # the caller has checked the base; its folder may have another name here
+    try:
+        weights = load_file(folder / WEIGHTS_FILE)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{folder / WEIGHTS_FILE}: not a readable adapter ({error})") from error
+    model = _wrapped(policy, config)
+    expected = adapter_weights(model)
+    unlike = sorted(
+        name
+        for name in weights.keys() | expected.keys()
+        if name not in weights or name not in expected or weights[name].shape != expected[name].shape
+    )
+    if unlike:
+        raise ModelError(f"{folder}: the adapter does not fit the model; {len(unlike)} weights differ: {unlike[:4]}")
+    set_peft_model_state_dict(model, weights)
+    return model.eval()
+
+
+def take_adapter(source: str | Path, base: str | Path, out: Path | str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy an adapter that others released to the folder `out`, for the base model of folder `base`.
+
+    It gets the same `bend.json` as one that was trained here, so that merging treats both alike; which base its
+    authors trained it on is known by name only. Returns facts for the record. Raises `ModelError` if files are
+    missing.
+    """
+    source = Path(source)
+    missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (source / name).is_file()]
+    if missing:
+        raise ModelError(f"{source}: has no {' and no '.join(missing)}; an adapter in PEFT's layout is expected")
+    stated = read_json(source / CONFIG_FILE).get("base_model_name_or_path")
+    facts = {"base": Path(base).name, "base_fingerprint": fingerprint(base), "dtype": None, "settings": dict(settings)}
+    with whole_directory(out) as folder:
+        for name in (CONFIG_FILE, WEIGHTS_FILE):
+            shutil.copyfile(source / name, folder / name)
+        write_json(folder / BEND_FILE, facts)
+    return {"base_fingerprint": facts["base_fingerprint"], "stated_base": stated}
+
+
+def _wrapped(policy: Policy, config: Any) -> PeftModel:
+    model = get_peft_model(policy.model, config)
+    if not isinstance(model, PeftModel):
+        raise ModelError(f"{type(policy.model).__name__}: PEFT cannot put a LoRA adapter on it")
+    return model

@@ -1,0 +1,210 @@
+"""A reward model behind an HTTP address, spoken to as OpenRLHF speaks to its remote reward models.
+
+A request is `{"query": [...], "prompts": [...], "labels": [...]}`: whole texts, what stands in them before the
+response, and labels, which are empty here (a reward must not know the preferred answer). The reply is
+`{"rewards": [...]}`, a number for each text; what else it has is left alone. See docs/rewards.md.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import urllib3
+from urllib3.util import Retry, Timeout, make_headers, parse_url
+
+from rebend.config.base import plain_address
+from rebend.config.rewards import RewardBlock, RewardEndpoint, endpoint_of
+from rebend.errors import ModelError
+from rebend.io.chunks import Parts
+from rebend.io.progress import progress
+from rebend.io.secrets import without_keys
+from rebend.models.chat import Message
+from rebend.models.reward_prompt import around_response, fill
+
+KEY, ADDRESS = "REWARD_API_KEY", "REWARD_URL"
+_BUSY = (408, 425, 429, 500, 502, 503, 504)  # asked again
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 60.0  # seconds: the n-th pause is 2ⁿ times the first
+_SHOWN = 200  # characters of a refusal
+
+
+class BadRewardError(ModelError):
+    """A reply with something that is no number in it; `row` counts within what was asked, from 0."""
+
+    def __init__(self, row: int, message: str) -> None:
+        super().__init__(message)
+        self.row = row
+
+
+@contextmanager
+def naming(row_ids: Sequence[str]) -> Iterator[None]:
+    """Inside the block, a reply that is no reward is told with the id of its row."""
+    try:
+        yield
+    except BadRewardError as error:
+        raise ModelError(f"row '{row_ids[error.row]}': {error}") from error
+
+
+class EndpointReward:
+    """A reward model at an address. Nothing is sent before `score`."""
+
+    def __init__(self, settings: RewardBlock, endpoint: RewardEndpoint) -> None:
+        self.settings, self.endpoint = settings, endpoint
+        self.url = address(endpoint)
+        headers = {"Content-Type": "application/json"}
+        if endpoint.key:
+            headers["Authorization"] = f"Bearer {_key(endpoint)}"
+        self._pool = _pool(self.url, endpoint, headers)
+
+    def score(
+        self, messages: Sequence[Sequence[Message]], responses: Sequence[str | None], parts: Parts | None = None
+    ) -> list[float | None]:
+        """Return a reward for each prompt with its response, in their order.
+
+        None where there is no response; NaN where the address has no number (NaN or null): both are "not scored".
+        At most `concurrency` requests are under way, and each reply is kept in `parts` the moment it is there.
+        Raises `ModelError` if the address does not answer, or not with one reward per text: `BadRewardError` if it
+        sends something else in place of a reward.
+        """
+        parts = parts or Parts(None)
+        there = [i for i, response in enumerate(responses) if response is not None]
+        size = self.settings.batch_size
+        batches = [there[start : start + size] for start in range(0, len(there), size)]
+        rewards: list[float | None] = [None] * len(responses)
+        pool = ThreadPoolExecutor(max_workers=self.endpoint.concurrency)
+        try:
+            asked: list[Future[list[float]]] = [
+                pool.submit(self._once, parts, number, batch, messages, responses)
+                for number, batch in enumerate(batches)
+            ]
+            shown = progress(asked, "asking for rewards", total=len(asked)) if parts.directory else asked
+            for batch, future in zip(batches, shown, strict=True):
+                for i, reward in zip(batch, future.result(), strict=True):
+                    rewards[i] = reward
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+        return rewards
+
+    def _once(
+        self,
+        parts: Parts,
+        number: int,
+        batch: Sequence[int],
+        messages: Sequence[Sequence[Message]],
+        responses: Sequence[str | None],
+    ) -> list[float]:
+        def make() -> list[float]:
+            body = self.body([messages[i] for i in batch], [responses[i] or "" for i in batch])
+            return self._read(self._post(body), batch)
+
+        return parts.once(f"rewards-{number:05d}", make)
+
+    def body(self, messages: Sequence[Sequence[Message]], responses: Sequence[str]) -> dict[str, list[str]]:
+        """Return the request for some responses."""
+        template = self.settings.template or "{response}"
+        return {
+            "query": [fill(template, *pair) for pair in zip(messages, responses, strict=True)],
+            "prompts": [around_response(template, asked)[0] for asked in messages],
+            "labels": [""] * len(responses),
+        }
+
+    def _post(self, body: dict[str, list[str]]) -> Any:
+        """Return the JSON of a reply; the library asks again after pauses where an address is busy or breaks off."""
+        tries = f"{self.endpoint.retries + 1} tries"
+        try:
+            reply = self._pool.request("POST", self.url, body=json.dumps(body).encode(), redirect=False)
+        except urllib3.exceptions.HTTPError as error:
+            raise self._error(f"did not answer in {tries}: {error}") from None
+        if reply.status != 200:
+            after = f" after {tries}" if reply.status in _BUSY else ""
+            raise self._error(
+                f"answered with status {reply.status}{after}: {reply.data[:_SHOWN].decode(errors='replace')}"
+            )
+        try:
+            return json.loads(reply.data)
+        except ValueError as error:
+            raise self._error(f"sent a reply that is no JSON ({error})") from None
+
+    def _read(self, said: Any, batch: Sequence[int]) -> list[float]:
+        rewards = said.get("rewards") if isinstance(said, dict) else None
+        if not isinstance(rewards, list):
+            held = f"it has {sorted(said)}" if isinstance(said, dict) else f"it is a {type(said).__name__}"
+            raise self._error(f"sent a reply without a list `rewards` ({held})")
+        if len(rewards) != len(batch):
+            raise BadRewardError(
+                batch[min(len(rewards), len(batch) - 1)],
+                f"{self._name} sent {len(rewards)} rewards for {len(batch)} texts; which is whose cannot be told",
+            )
+        for row, reward in zip(batch, rewards, strict=True):
+            if isinstance(reward, bool) or not isinstance(reward, (int, float, type(None))):
+                raise BadRewardError(row, f"{self._name} sent {str(reward)[:40]!r} for a reward; a number is expected")
+        return [float("nan") if reward is None else float(reward) for reward in rewards]
+
+    @property
+    def _name(self) -> str:
+        return f"the reward model '{self.endpoint.model}' at its address"
+
+    def _error(self, what: str) -> ModelError:
+        return ModelError(f"{self._name} {without_keys(what)}")
+
+
+def probe(settings: RewardBlock, asking: str) -> float:
+    """Ask once, and return the reward of a greeting. Raises `ModelError` if what comes is not one number."""
+    model = EndpointReward(settings, endpoint_of(settings, asking))
+    (reward,) = model.score([[{"role": "user", "content": "Hello."}]], ["Hello. How can I help you?"])
+    if reward is None or not math.isfinite(reward):
+        raise ModelError(f"the reward model '{model.endpoint.model}' has no number for a greeting: {reward}")
+    return reward
+
+
+def address(endpoint: RewardEndpoint) -> str:
+    """Return where to ask: the block's address, or that of the environment. Raises `ModelError` if there is none."""
+    found = endpoint.url or os.environ.get(ADDRESS)
+    if not found:
+        raise ModelError(
+            f"{ADDRESS} is not set, and the reward model '{endpoint.model}' names no `url`; nothing was sent"
+        )
+    try:
+        return plain_address(found) or ""
+    except ValueError as error:
+        raise ModelError(f"{ADDRESS}: {error}") from None
+
+
+def _key(endpoint: RewardEndpoint) -> str:
+    if not (key := os.environ.get(KEY)):
+        raise ModelError(f"{KEY} is not set, and the reward model '{endpoint.model}' wants a key; nothing was sent")
+    return key
+
+
+def _pool(url: str, endpoint: RewardEndpoint, headers: dict[str, str]) -> urllib3.PoolManager:
+    """Connections to an address, through the proxy that the environment names for it."""
+    retry = Retry(
+        total=endpoint.retries,
+        status_forcelist=_BUSY,
+        allowed_methods={"POST"},  # scoring a text twice does no harm
+        backoff_factor=_FIRST_PAUSE,
+        backoff_max=_LONGEST_PAUSE,
+        backoff_jitter=_FIRST_PAUSE,
+        retry_after_max=int(_LONGEST_PAUSE),
+        raise_on_status=False,
+    )
+    settings: dict[str, Any] = {
+        "maxsize": endpoint.concurrency,
+        "headers": headers,
+        "retries": retry,
+        "timeout": Timeout(endpoint.timeout),
+    }
+    parts = urlsplit(url)
+    proxy = getproxies().get(parts.scheme)
+    if proxy is None or proxy_bypass(parts.netloc):
+        return urllib3.PoolManager(**settings)
+    auth = parse_url(proxy).auth
+    own = make_headers(proxy_basic_auth=unquote(auth)) if auth else None
+    return urllib3.ProxyManager(proxy, proxy_headers=own, **settings)

@@ -1,0 +1,215 @@
+"""What is looked at before any job starts: files, model folders, tokens and keys that the study needs."""
+
+from __future__ import annotations
+
+import getpass
+import importlib.util
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rebend.config.adapters import TrainedBend
+from rebend.config.safety import GcgBlock
+from rebend.data.asset_lock import lock_mistakes
+from rebend.data.assets import Asset, block_assets
+from rebend.errors import ConfigError, likely_typo
+from rebend.pipeline.checks.files import check_source, file_mistakes, token_mistake
+from rebend.pipeline.graph import paths
+from rebend.pipeline.graph.plan import Plan
+
+
+def check_before_fetch(plan: Plan) -> None:
+    """Raise `ConfigError` with everything that keeps a study's assets from being fetched."""
+    if mistakes := asset_mistakes(plan):
+        raise ConfigError("\n  " + "\n  ".join(mistakes))
+
+
+def asset_mistakes(plan: Plan) -> list[str]:
+    """Return a sentence per gated asset that nobody here may fetch, and per fetched one that the lock file denies."""
+    tokens = [mistake for _, mistake in missing_tokens(plan)]
+    return tokens + lock_mistakes(paths.ASSET_LOCK, (paths.asset(name) for name in plan.assets))
+
+
+def missing_tokens(plan: Plan) -> Iterator[tuple[Asset, str]]:
+    """Yield each gated asset of a study that is neither fetched nor in the hub's cache, if there is no token for it."""
+    for section, names in plan.used.items():
+        for name in names:
+            for asset in block_assets(plan.config[section][name]):
+                if not asset.gated or Path(paths.asset(asset.name)).exists():
+                    continue
+                first = asset.files[0] if asset.kind == "dataset" else None
+                if mistake := token_mistake(f"{section}.{name}.hub", asset.where, asset.revision, first):
+                    yield asset, mistake
+
+
+def check_before_jobs(plan: Plan) -> None:
+    """Raise `ConfigError` with everything that a job would miss, perhaps after hours."""
+    mistakes = [
+        *_datasets(plan),
+        *_capabilities(plan),
+        *_checkpoints(plan),
+        *_values(plan),
+        *asset_mistakes(plan),
+        *_judge_keys(plan),
+        *_reward_addresses(plan),
+        *_packages(plan),
+    ]
+    if mistakes:
+        raise ConfigError("\n  " + "\n  ".join(mistakes))
+
+
+def check_gpus(plan: Plan, gpus: int) -> None:
+    """Raise `ConfigError` if a job wants more GPUs than this machine has; without any, jobs run on CPUs."""
+    wanted = {f"bends.{bend}.ranks": plan.training_needs(base, bend).gpu for base, bend in plan.trained}
+    for section in ("models", "rewards", "encoders", "safety_judges"):
+        blocks = {name: plan.config[section][name] for name in plan.used[section]}
+        wanted |= {
+            f"{section}.{name}.needs": block.needs.gpu for name, block in blocks.items() if hasattr(block, "needs")
+        }
+    mistakes = [
+        f"{key}: {count} GPUs for a job; this machine shows {gpus}" for key, count in wanted.items() if count > gpus
+    ]
+    if gpus and mistakes:
+        raise ConfigError("\n  " + "\n  ".join(mistakes))
+
+
+def _datasets(plan: Plan) -> Iterator[str]:
+    for name in plan.used["datasets"]:
+        block = plan.config["datasets"][name]
+        if block.source.local is not None:
+            second = block.reference and block.reference.local
+            reference = Path(plan.local(second)) if second else None
+            source = Path(plan.local(block.source.local))
+            yield from check_source(f"datasets.{name}", block.reader, block.kind, source, reference, block.only)
+
+
+def _capabilities(plan: Plan) -> Iterator[str]:
+    for name in plan.used["capabilities"]:
+        block = plan.config["capabilities"][name]
+        for source in (*block.sources, *([block.examples] if block.examples else [])):
+            if source.local is not None:
+                yield from (f"capabilities.{name}: {m}" for m in file_mistakes(Path(plan.local(source.local))))
+
+
+def _checkpoints(plan: Plan) -> Iterator[str]:
+    for section in ("models", "rewards", "encoders", "safety_judges"):
+        for name in plan.used[section]:
+            block = plan.config[section][name]
+            if getattr(block, "local", None):
+                template = getattr(block, "chat_template", None)
+                chat = section == "models" and template is None
+                for problem in _folder(Path(plan.local(block.local)), chat):
+                    yield f"{section}.{name}.local: {problem}"
+                if template and not Path(template).is_file():
+                    yield f"{section}.{name}.chat_template: there is no file {template}"
+    yield from _layers(plan)
+
+
+def _values(plan: Plan) -> Iterator[str]:
+    """Value networks that others trained."""
+    for name in plan.used["values"]:
+        path = getattr(plan.config["values"][name], "local", None)
+        if path is not None and not Path(plan.local(path)).is_file():
+            yield f"values.{name}.local: there is no file {plan.local(path)}"
+
+
+def _folder(folder: Path, chat: bool) -> Iterator[str]:
+    if not (folder / "config.json").is_file():
+        yield f"{folder} has no config.json; a model folder in hub layout is expected"
+        return
+    if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
+        yield f"{folder} has no weights (*.safetensors)"
+    if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json")):
+        yield f"{folder} has no tokenizer (tokenizer.json)"
+        return
+    if chat and not _has_template(folder):
+        yield f"{folder}: the tokenizer has no chat template; name a file with the model's key `chat_template`"
+    pieces, embedded = _pieces(folder), _described(folder / "config.json").get("vocab_size")
+    if pieces is not None and embedded is not None and pieces > embedded:
+        yield f"{folder}: the tokenizer has {pieces} pieces, the model only {embedded}; they do not belong together"
+
+
+def _has_template(folder: Path) -> bool:
+    if (folder / "chat_template.jinja").is_file():
+        return True
+    return "chat_template" in _described(folder / "tokenizer_config.json")
+
+
+def _pieces(folder: Path) -> int | None:
+    """Largest token id plus one of a tokenizer.json whose vocabulary is a mapping; None for other kinds."""
+    described = _described(folder / "tokenizer.json")
+    vocabulary = described.get("model", {}).get("vocab")
+    if not isinstance(vocabulary, dict):
+        return None
+    return 1 + max([*vocabulary.values(), *(token["id"] for token in described.get("added_tokens", []))], default=-1)
+
+
+def _described(file: Path) -> dict[str, Any]:
+    """A JSON file of a model folder; empty if it is not there."""
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def _layers(plan: Plan) -> Iterator[str]:
+    """Target layers against the depth that a local folder states."""
+    for base, bend_name in plan.bent:
+        local = plan.config["models"][base].local
+        depth = _described(Path(plan.local(local)) / "config.json").get("num_hidden_layers") if local else None
+        bend = plan.config["bends"][bend_name]
+        last = bend.last_target() if isinstance(bend, TrainedBend) else None
+        if depth is not None and last is not None and last > depth:
+            yield f"bends.{bend_name}: its target layers reach hidden_states[{last}]; '{base}' has only {depth} blocks"
+
+
+def _judge_keys(plan: Plan) -> Iterator[str]:
+    named = [(section, name) for section in ("judges", "safety_judges") for name in plan.used[section]]
+    for section, name in named:
+        asked = plan.config[section][name].method in ("openai", "rubric")
+        if asked and not os.environ.get("OPENAI_API_KEY"):
+            yield f"{section}.{name}: OPENAI_API_KEY is not set (any text will do for a server that asks for none)"
+
+
+def _reward_addresses(plan: Plan) -> Iterator[str]:
+    """What an address needs of the environment; whether it answers is seen by `prepare_endpoint`, the first job."""
+    for name in plan.used["rewards"]:
+        endpoint = plan.config["rewards"][name].http
+        if endpoint is not None and not endpoint.url and not os.environ.get("REWARD_URL"):
+            yield f"rewards.{name}.http: has no `url`, and REWARD_URL is not set"
+        if endpoint is not None and endpoint.key and not os.environ.get("REWARD_API_KEY"):
+            yield f"rewards.{name}.http: REWARD_API_KEY is not set, and `key: true` wants it"
+
+
+def _packages(plan: Plan) -> Iterator[str]:
+    """Packages that only some blocks need."""
+    for name in plan.used["attacks"]:
+        if isinstance(plan.config["attacks"][name], GcgBlock) and importlib.util.find_spec(GcgBlock.package) is None:
+            yield f"attacks.{name}: {GcgBlock.missing}"
+
+
+def check_accounts(named: Iterable[str]) -> None:
+    """Raise `ConfigError` for a `slurm_account` that this user does not have; nothing where no accounts are kept.
+
+    Snakemake's executor looks too, but a group of jobs that it cannot send leaves a run waiting without a word.
+    """
+    wanted = {word for accounts in named for word in re.split(r"[,\s]+", accounts) if word}
+    if not wanted or not (known := _accounts()):
+        return
+    for account in sorted(wanted):
+        if account.lower() not in known:
+            raise ConfigError(
+                f"slurm_account: '{account}' is none of your accounts on this cluster ({', '.join(sorted(known))})."
+                f"{likely_typo(account, known)} It is set in the profile's `default-resources`, or on the command line."
+            )
+
+
+def _accounts() -> set[str]:
+    """The user's accounts; none where the cluster keeps none, or does not answer."""
+    command = ["sacctmgr", "-n", "-P", "-s", "list", "user", getpass.getuser(), "format=account"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return set()
+    return {line.strip().lower() for line in done.stdout.splitlines() if line.strip()}

@@ -1,0 +1,142 @@
+"""Looks at the sources of data sets before any job starts: is the file there, and do its first rows make sense?
+
+Runs while Snakemake starts, so it uses the standard library only and reads no more than the first rows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rebend.data.readers import convert
+from rebend.data.readers.formats import READER_INFO, columns_sentence, missing_columns
+from rebend.data.readers.raw import file_format, header, read_rows
+from rebend.data.readers.rows import UnselectedRowError, UnusableRowError
+from rebend.errors import DataError, likely_typo
+
+_FIRST = 20  # rows that are read
+
+
+def check_source(
+    where: str, reader: str, kind: str, source: Path, reference: Path | None = None, only: Iterable[str] = ()
+) -> list[str]:
+    """Return one message per mistake in the local files of a data set block; none if they look right.
+
+    `where` names the block in the configuration, e.g. "datasets.hh_test"; `reader` gives `kind`
+    (`rebend.data.readers.formats.reader_mistakes` sees to that first). `only` names columns that rows are chosen by.
+    """
+    info = READER_INFO[reader]
+    needed = [*info.columns[kind], *only, *([info.key] if info.key and reference else [])]
+    mistakes = file_mistakes(source) or _row_mistakes(reader, kind, source, needed)
+    if reference is not None:
+        found = file_mistakes(reference)
+        mistakes += found or _column_mistakes(reader, kind, reference, info.second_columns, info.reference_entries)
+    return [f"{where}: {mistake}" for mistake in mistakes]
+
+
+def file_mistakes(path: Path) -> list[str]:
+    """Return what is wrong with a local file: is it there, of a known type, with something in it?"""
+    try:
+        if path.is_dir():
+            return [f"{path}: a folder; name the file in it"]
+        if not path.exists():
+            folder = path.parent
+            if not folder.is_dir():
+                return [f"{path}: there is no such file; its folder {folder} does not exist"]
+            return [
+                f"{path}: there is no such file.{likely_typo(path.name, (other.name for other in folder.iterdir()))}"
+            ]
+        if path.stat().st_size == 0:
+            return [f"{path}: the file is empty"]
+        file_format(path)
+    except (OSError, DataError) as error:
+        return [str(error)]
+    return []
+
+
+def _row_mistakes(reader: str, kind: str, path: Path, needed: Sequence[str]) -> list[str]:
+    """Are the columns there, do the first rows parse, and is at least one of them of use?"""
+    entries = READER_INFO[reader].entries
+    mistakes = _column_mistakes(reader, kind, path, needed, entries)
+    if mistakes or file_format(path) == ".parquet":
+        return mistakes
+    usable = False
+    reasons = []
+    try:
+        for placed in read_rows(path, _FIRST, entries):
+            try:
+                convert(reader, kind, placed)
+                usable = True
+            except UnselectedRowError:
+                usable = True
+            except UnusableRowError as reason:
+                reasons.append(str(reason))
+    except DataError as error:
+        return [str(error)]
+    if usable:
+        return []
+    words = ", ".join(dict.fromkeys(reasons))
+    return [f"{path}: none of the first {len(reasons)} rows can be used as {kind} by reader '{reader}' ({words})"]
+
+
+def _column_mistakes(
+    reader: str, kind: str, path: Path, needed: Sequence[str], entries: tuple[str, str] | None
+) -> list[str]:
+    try:
+        if file_format(path) == ".parquet":
+            return _parquet_mistakes(reader, kind, path, needed)
+        first = next(read_rows(path, 1, entries), None)
+        names = header(path)
+    except DataError as error:
+        return [str(error)]
+    place = f"{path}:1"
+    if names is None and first is not None:
+        place, names = first.place, list(first.row)
+    if names and (gone := missing_columns(needed, names)):
+        return [f"{place}: {columns_sentence(reader, kind, gone, names)}"]
+    return [] if first is not None else [f"{path}: the file holds no rows"]
+
+
+def _parquet_mistakes(reader: str, kind: str, path: Path, needed: Sequence[str]) -> list[str]:
+    """A whole Parquet file has its mark at both ends, and its column names stand in its last part.
+
+    There each name follows its length in one byte, so a name that is not found so is certainly missing.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        start = stream.read(4)
+        stream.seek(max(0, size - 8))
+        length, end = int.from_bytes(stream.read(4), "little"), stream.read(4)
+        if size < 12 or start != b"PAR1" or end != b"PAR1" or length > size - 12:
+            return [f"{path}: not a whole Parquet file; fetch it again"]
+        stream.seek(size - 8 - length)
+        footer = stream.read(length)
+    for column in needed:
+        if not any(bytes([len(name)]) + name.encode() in footer for name in column.split("|")):
+            return [f"{path}: column '{column}' is missing; reader '{reader}' needs it for kind '{kind}'"]
+    return []
+
+
+def token_mistake(where: str, repo: str, revision: str, file: str | None = None) -> str | None:
+    """Say that a gated hub repository needs a token, if there is none and the file is not in the cache yet.
+
+    With `file` it is a data set's file; without, the whole of a model repository.
+    """
+    home = Path(os.environ.get("HF_HOME") or Path(_cache_home(), "huggingface")).expanduser()
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+    kind = "models" if file is None else "datasets"
+    if Path(cache, f"{kind}--{repo.replace('/', '--')}", "snapshots", revision, file or "").exists():
+        return None
+    stored = Path(os.environ.get("HF_TOKEN_PATH") or home / "token").expanduser()
+    if os.environ.get("HF_TOKEN", "").strip() or stored.is_file():
+        return None
+    page = repo if file is None else f"datasets/{repo}"
+    return (
+        f"{where}: {repo} is gated and no hub token was found (HF_TOKEN is not set, {stored} does not exist). "
+        f"Accept its licence at https://huggingface.co/{page} and set HF_TOKEN, or log in with `hf auth login`"
+    )
+
+
+def _cache_home() -> str:
+    return os.environ.get("XDG_CACHE_HOME") or "~/.cache"

@@ -1,0 +1,169 @@
+"""Names that point to other blocks: each must exist, be of the right kind, and make sense together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from rebend.config.adapters import TaskArithmeticBlock, TrainedBend
+from rebend.config.base import Block, references
+from rebend.config.controls import PROMPTS_ONLY, TunedBlock
+from rebend.config.study import Grid, Study
+from rebend.data.readers.formats import reader_mistakes
+from rebend.errors import likely_typo
+
+Catalogue = Mapping[str, Mapping[str, Any]]
+_SHAPE = ("lora_r", "lora_alpha", "transform_layers")  # of an adapter
+
+
+def check_references(catalogue: Catalogue, study_name: str, study: Study) -> list[str]:
+    """Return one sentence per name that points nowhere or to something that does not fit."""
+    mistakes: list[str] = []
+    for name, block in catalogue["datasets"].items():
+        part = block.source.world and block.source.world.part
+        found = reader_mistakes(block.reader, block.kind, part, block.reference is not None)
+        mistakes += [f"datasets.{name}.{mistake}" for mistake in found]
+    for section, blocks in catalogue.items():
+        for name, block in blocks.items():
+            mistakes += _names(catalogue, block, f"{section}.{name}")
+    mistakes += [*_strengths(catalogue), *_sums(catalogue)]
+    for number, grid in enumerate(study.grids):
+        where = f"studies.{study_name}.grids.{number}"
+        mistakes += _names(catalogue, grid, where)
+        mistakes += [*_layers(catalogue, grid, where), *_honest(catalogue, grid, where)]
+        mistakes += [*_world_only(catalogue, grid, where), *_tries(catalogue, grid, where)]
+    return mistakes
+
+
+def _names(catalogue: Catalogue, block: Block, where: str) -> Iterator[str]:
+    for key, section, kind, name in references(block):
+        if name == "none" and section == "bends" and isinstance(block, Grid):
+            continue  # the base model itself
+        known = catalogue[section]
+        if name not in known:
+            allowed = ", ".join(known) or "none"
+            yield f"{where}.{key}: no block '{name}' in {section}. Allowed: {allowed}.{likely_typo(name, known)}"
+        elif kind is not None and known[name].kind != kind:
+            yield f"{where}.{key}: '{name}' is of kind '{known[name].kind}'; kind '{kind}' is needed"
+
+
+def _strengths(catalogue: Catalogue) -> Iterator[str]:
+    for name, control in catalogue["controls"].items():
+        other = catalogue["controls"].get(getattr(control, "strength_of", None) or "")
+        if other is None:
+            continue
+        where = f"controls.{name}.strength_of: '{control.strength_of}'"
+        if not isinstance(other, TunedBlock) or other.choice is None:
+            yield f"{where} chooses no strength (it has no `choice`)"
+        elif other.strength != control.strength or _steps(other) != _steps(control):
+            yield f"{where} has other keys of strength, or other `n_steps`: its strength means something else here"
+
+
+def _steps(control: TunedBlock) -> Any:
+    return getattr(control, "n_steps", None)
+
+
+def _sums(catalogue: Catalogue) -> Iterator[str]:
+    """Bends that are added up must be trained here (so sums go in no circle), and alike in what they train."""
+    for name, block in catalogue["bends"].items():
+        if not isinstance(block, TaskArithmeticBlock):
+            continue
+        parts = [(part.bend, catalogue["bends"].get(part.bend)) for part in block.parts]
+        first = next((bend for _, bend in parts if isinstance(bend, TrainedBend)), None)
+        for number, (part_name, part) in enumerate(parts):
+            where = f"bends.{name}.parts.{number}.bend"
+            if isinstance(part, TrainedBend) and first is not None:
+                if unlike := [key for key in _SHAPE if getattr(part, key) != getattr(first, key)]:
+                    yield f"{where}: '{part_name}' is unlike the first part in {', '.join(unlike)}: they don't add up"
+            elif part is not None:
+                yield f"{where}: '{part_name}' (method {part.method}) isn't trained here; only trained bends add up"
+
+
+def _with_parts(bends: Mapping[str, Any], names: Iterable[str]) -> Iterator[str]:
+    """Names of bends, each followed by those that it is added up of."""
+    for name in names:
+        yield name
+        block = bends.get(name)
+        yield from (part.bend for part in block.parts) if isinstance(block, TaskArithmeticBlock) else ()
+
+
+def _layers(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:
+    """Target layers must lie inside every model that is bent, where its depth is known already."""
+    for model_name in grid.models:
+        model = catalogue["models"].get(model_name)
+        depth = model and (model.tiny.n_layers if model.tiny else model.n_layers)
+        if not depth:
+            continue
+        for bend_name in _with_parts(catalogue["bends"], grid.bends):
+            bend = catalogue["bends"].get(bend_name)
+            if bend is None:
+                continue
+            last = bend.last_target() if isinstance(bend, TrainedBend) else None
+            if last is not None and last > depth:
+                yield (
+                    f"bends.{bend_name}: its target layers reach hidden_states[{last}]; model '{model_name}' (in "
+                    f"{where}) has {depth} blocks, so at most hidden_states[{depth}]"
+                )
+            for block in bend.transform_layers if isinstance(bend, TrainedBend) else []:
+                if block >= depth or block < -1:
+                    yield f"bends.{bend_name}.transform_layers: {block} is beyond the {depth} blocks of '{model_name}'"
+
+
+def _honest(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:
+    """What is reported must not be what was trained or tuned on."""
+    for name in grid.controls:
+        control = catalogue["controls"].get(name)
+        for activations_name, reward in _learnt_from(catalogue, control):
+            activations = catalogue["activations"].get(activations_name)
+            if activations is not None and activations.dataset in grid.prompts:
+                yield f"{where}.prompts: '{activations.dataset}' trains what '{name}' uses; report on other prompts"
+            if reward == grid.heldout_reward:
+                yield f"{where}.heldout_reward: '{reward}' labels what '{name}' learns from; it is not held out"
+        choice = getattr(control, "choice", None)
+        if choice is not None and choice.dataset in grid.prompts:
+            yield f"{where}.prompts: '{choice.dataset}' tunes '{name}'; report on other prompts"
+        asked = [choice.reward if choice is not None else None, getattr(control, "reward", None)]
+        if grid.heldout_reward is not None and grid.heldout_reward in asked:
+            yield f"{where}.heldout_reward: '{grid.heldout_reward}' steers '{name}'; it is not held out"
+        if grid.evaluation and isinstance(control, PROMPTS_ONLY):
+            yield (
+                f"{where}.controls: '{name}' picks among responses, which is for `prompts` only (an attack has "
+                "`attempts`); give it a grid without `evaluation`"
+            )
+
+
+def _learnt_from(catalogue: Catalogue, control: Any) -> Iterator[tuple[str, str]]:
+    """(activations, reward) of the value network and the direction that a control uses."""
+    for key, section in (("value", "values"), ("direction", "directions")):
+        block = catalogue[section].get(getattr(control, key, None) or "")
+        if block is not None and hasattr(block, "activations"):  # what others trained says not on what
+            yield block.activations, block.reward
+
+
+def _world_only(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:
+    """Judges that know the tiny world's truth can judge nothing else."""
+    pairs = [(grid.judge, "judges", grid.prompts)]
+    pairs += [(name, "safety_judges", grid.evaluation) for name in grid.safety_judges]
+    for name, section, datasets in pairs:
+        judge = catalogue[section].get(name) if name else None
+        if judge is None or not judge.method.startswith("world_"):
+            continue
+        for dataset in datasets:
+            block = catalogue["datasets"].get(dataset)
+            if block is not None and block.source.world is None:
+                yield f"{where}: '{name}' judges only data of the tiny world; '{dataset}' is not"
+
+
+def _tries(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:
+    """Several tries of an attack that changes nothing but the sampling must be sampled: greedy ones are copies."""
+    for attack_name in grid.attacks if grid.evaluation else []:
+        attack = catalogue["attacks"].get(attack_name)
+        if attack is None or attack.attempts == 1 or attack.method not in ("direct", "prefilling"):
+            continue
+        for control_name in grid.controls:
+            control = catalogue["controls"].get(control_name)
+            if control is not None and control.decoding.temperature == 0:
+                yield (
+                    f"{where}.attacks: '{attack_name}' tries {attack.attempts} times, but control '{control_name}' "
+                    "decodes greedily (temperature 0): the tries would be copies"
+                )

@@ -1,0 +1,201 @@
+"""What a run will take, before its first job: time, disk, judges' tokens and cost, per rule; and caps that refuse.
+
+A job's time is that of the earlier jobs of its rule that are nearest in work (`rebend.pipeline.cost.work`), times the ratio of
+their works: the median over the five nearest. A job that asks for a GPU is only compared with jobs that ran on one.
+Where nothing was measured, a first guess of the time per unit of work is used, and the table says so. The bytes of
+weights, hidden states and downloads are arithmetic; of other results, the median of earlier jobs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+from tabulate import tabulate
+
+from rebend.config.budget import Caps
+from rebend.errors import ConfigError
+from rebend.evaluation.judges.costs import money
+from rebend.pipeline.checks.before_run import check_before_jobs
+from rebend.pipeline.cost.history import Measured, measured_jobs
+from rebend.pipeline.cost.judges import asked_of
+from rebend.pipeline.cost.sizes import Facts
+from rebend.pipeline.cost.work import PlannedJob, Work, bytes_of, work_of
+from rebend.pipeline.graph.plan import Plan
+
+# Seconds per unit of work where nothing was measured: (on a GPU, without). An 80 GB GPU that decodes 8e9 parameters at
+# 500 tokens a second and passes tokens through at 1.5e14 operations a second; one processor core at 5e10.
+_GUESS = {
+    "decode": (2.5e-13, 2e-10),
+    "forward": (1.3e-14, 4e-11),
+    "rows": (1e-3, 1e-3),
+    "requests": (0.5, 0.5),
+    "bytes": (2e-9, 2e-9),
+    "download": (2e-8, 2e-8),
+    "job": (10.0, 10.0),
+}
+_START = 5.0  # seconds that any job takes, of a guess
+_RESULT = 1e6  # bytes of a result of which nothing is known
+_NEAREST = 5
+
+
+@dataclass
+class Estimate:
+    """What the jobs of one rule will take."""
+
+    rule: str
+    jobs: int = 0
+    hours: float = 0.0
+    gpu_hours: float = 0.0
+    disk_gb: float = 0.0
+    tokens: float = 0.0
+    dollars: float = 0.0
+    unpriced: bool = False  # whether some judge has no prices
+    measured: set[int] = field(default_factory=set)  # earlier jobs that it rests on, by number
+    guessed: int = 0  # jobs
+
+    @property
+    def basis(self) -> str:
+        """What the time rests on."""
+        told = f"measured, {len(self.measured)} job{'s' if len(self.measured) > 1 else ''}" if self.measured else ""
+        if not self.guessed:
+            return told
+        return f"{told}; {self.guessed} of {self.jobs} guess" if told else "guess"
+
+
+def estimate(jobs: Iterable[PlannedJob], facts: Facts, history: Mapping[str, Sequence[Measured]]) -> list[Estimate]:
+    """Return one estimate per rule, the one that takes most time first."""
+    found: dict[str, Estimate] = {}
+    times: dict[tuple[str, Work, int], tuple[float, set[int]]] = {}  # many jobs have the same work
+    works: dict[str, list[Work | None]] = {}
+    for job in jobs:
+        one = found.setdefault(job.rule, Estimate(job.rule))
+        done = history.get(job.rule, [])
+        if job.rule not in works:
+            works[job.rule] = [_earlier_work(earlier, facts) for earlier in done]
+        key = (job.rule, work_of(job, facts), job.gpus)
+        if key not in times:
+            times[key] = _seconds(key[1], job.gpus, done, works[job.rule])
+        seconds, used = times[key]
+        one.jobs += 1
+        one.hours += seconds / 3600
+        one.gpu_hours += job.gpus * seconds / 3600
+        one.measured |= used
+        one.guessed += not used
+        one.disk_gb += _bytes(job, facts, done) / 1e9
+        if asked := asked_of(job, facts, done):
+            one.tokens += asked.tokens
+            one.dollars += asked.cost or 0.0
+            one.unpriced |= asked.cost is None
+    return sorted(found.values(), key=lambda one: (-one.hours, one.rule))
+
+
+def check_caps(caps: Caps, estimates: Sequence[Estimate]) -> None:
+    """Raise `ConfigError` naming each cap that the estimates are above, by how much, and the rule that takes most."""
+    mistakes = []
+    for name, cap in caps.given().items():
+        total = sum(getattr(one, name) for one in estimates)
+        if name == "dollars" and any(one.unpriced for one in estimates):
+            mistakes.append(f"budget.{name}: a judge has no `price_in` and `price_out`, so the cap cannot be held")
+        elif total > cap:
+            most = max(estimates, key=lambda one: float(getattr(one, name)))
+            share = f"{_number(getattr(most, name))} of it by {most.rule} ({most.basis})"
+            mistakes.append(f"budget.{name}: about {_number(total)} is above the cap {_number(cap)}; {share}")
+    if mistakes:
+        raise ConfigError("no job was started:\n  " + "\n  ".join(mistakes))
+
+
+def budget_table(estimates: Sequence[Estimate], facts: Facts) -> list[str]:
+    """Return the lines of a table with a row per rule and a total, and of what was guessed for it."""
+    heads = ("rule", "jobs", "hours", "GPU-hours", "disk GB", "judge tokens", "dollars", "time rests on")
+    total = Estimate("total")
+    for one in estimates:
+        for name in ("jobs", "hours", "gpu_hours", "disk_gb", "tokens", "dollars"):
+            setattr(total, name, getattr(total, name) + getattr(one, name))
+        total.unpriced |= one.unpriced
+    rows = [*(_cells(one) for one in estimates), (*_cells(total)[:-1], "")]
+    sides = ("left", *("right" for _ in heads[2:]), "left")
+    table = tabulate(rows, heads, tablefmt="simple", colalign=sides, disable_numparse=True)
+    return [line.rstrip() for line in table.splitlines()] + _guesses(facts)
+
+
+def _guesses(facts: Facts) -> list[str]:
+    """A line per size that was guessed, with what it was guessed of."""
+    found: dict[str, list[str]] = {}
+    for what, size in sorted(facts.guesses.items()):
+        found.setdefault(size, []).append(what)
+    shown = {
+        size: ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        for size, names in found.items()
+    }
+    lines = [f"guessed: {size} for {names}" for size, names in shown.items()]
+    return [*lines, "sizes are read instead of guessed after `snakemake fetch`"] if lines else []
+
+
+def _cells(one: Estimate) -> tuple[str, ...]:
+    tokens = _number(one.tokens) if one.tokens else "-"
+    dollars = "no prices" if one.unpriced else money(one.dollars) if one.tokens else "-"
+    numbers = (_shown(one.hours), _shown(one.gpu_hours) if one.gpu_hours else "-", _shown(one.disk_gb))
+    return (one.rule, str(one.jobs), *numbers, tokens, dollars, one.basis)
+
+
+def _shown(value: float) -> str:
+    return "<0.01" if 0 < value < 0.01 else _number(value)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _seconds(work: Work, gpus: int, done: Sequence[Measured], works: Sequence[Work | None]) -> tuple[float, set[int]]:
+    """Seconds of a job, and the numbers of the earlier jobs that this rests on."""
+    nearest = sorted(
+        (abs(math.log(known.amount / work.amount)), number)
+        for number, known in enumerate(works)
+        if known is not None and known.kind == work.kind and (not gpus or done[number].device != "cpu")
+    )[:_NEAREST]
+    if not nearest:
+        return _START + _GUESS[work.kind][0 if gpus else 1] * work.amount / max(1, gpus), set()
+    used = {number for _, number in nearest}
+    return median(done[number].seconds * work.amount / _amount(works[number]) for number in used), used
+
+
+def _amount(work: Work | None) -> float:
+    return work.amount if work is not None else 1.0
+
+
+def _earlier_work(done: Measured, facts: Facts) -> Work | None:
+    """Work of a finished job; None for one whose record is of an older form."""
+    try:
+        return work_of(PlannedJob(done.stage, done.settings, done.inputs, done.outputs), facts)
+    except (KeyError, TypeError, IndexError, AttributeError):
+        return None
+
+
+def _bytes(job: PlannedJob, facts: Facts, done: Sequence[Measured]) -> float:
+    known = bytes_of(job, facts)
+    if known is not None:
+        return known
+    sizes = [one.bytes for one in done if one.bytes]
+    return median(sizes) if sizes else _RESULT
+
+
+def check_budget(plan: Plan, jobs: Sequence[PlannedJob]) -> None:
+    """Raise `ConfigError` if jobs are expected to take more than a cap of the configuration; no cap costs no time."""
+    if plan.config.budget.given():
+        check_caps(plan.config.budget, estimate(jobs, Facts(plan), measured_jobs()))
+
+
+def tell_budget(plan: Plan, jobs: Sequence[PlannedJob], tell: Callable[[str], None]) -> None:
+    """Tell, line by line, what jobs will take and what a run would miss. Raises `ConfigError` above a cap."""
+    facts = Facts(plan)
+    estimates = estimate(jobs, facts, measured_jobs())
+    for line in budget_table(estimates, facts):
+        tell(line)
+    try:
+        check_before_jobs(plan)
+    except ConfigError as mistakes:
+        tell(f"missing before a run can start:{mistakes}")
+    check_caps(plan.config.budget, estimates)

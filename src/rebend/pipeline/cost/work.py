@@ -1,0 +1,259 @@
+"""How much there is to do in one job: what its time is in proportion to.
+
+Work of a language model is counted in token-parameters: tokens that pass through it, times its parameters. `decode`
+is one token after the other, `forward` many at once; a training step counts as four forward passes. Other jobs are in
+proportion to their rows, to the requests that they send, to the bytes that they copy or download, or take about as long
+whatever they are given (`job`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rebend.pipeline.cost.sizes import Facts
+
+_PROMPT = 256  # tokens
+_ATTACKED = 64  # tokens that a search passes through the model for one candidate
+_JUDGED = 768  # tokens of a judge's prompt, with prompt and response in it
+_TRAINING = 4  # forward passes
+_GENERATED = {"gsm8k": 256, "bbh": 1024}  # tokens
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """A job as the graph knows it; a job of an earlier run has the same in its record."""
+
+    rule: str
+    settings: Mapping[str, Any]
+    inputs: Sequence[str]
+    outputs: Sequence[str] = ()
+    gpus: int = 0
+
+
+@dataclass(frozen=True)
+class Work:
+    """An amount, and what of."""
+
+    kind: str
+    amount: float
+
+
+def work_of(job: PlannedJob, facts: Facts) -> Work:
+    """Return the work of a job; of a rule that is not known here, `job`."""
+    count = _RULES.get(job.rule)
+    found = count(job, facts) if count else Work("job", 1.0)
+    return found if found.amount > 0 else Work("job", 1.0)
+
+
+def _prepare_dataset(job: PlannedJob, facts: Facts) -> Work:
+    return Work("rows", facts.rows(job.settings["name"]))
+
+
+def _prepare_model(job: PlannedJob, facts: Facts) -> Work:
+    place = next((name for name in job.outputs if not name.endswith(".json")), "results/models/")
+    return Work("bytes", 2 * facts.parameters("/".join(place.split("/")[1:3])))
+
+
+def _fetch(job: PlannedJob, facts: Facts) -> Work:
+    name = job.outputs[0].split("/")[-1].removesuffix(".json")
+    return Work("download", facts.asset_bytes(name, job.settings["where"], job.settings["kind"]))
+
+
+def _copy_model(job: PlannedJob, facts: Facts) -> Work:
+    return Work("bytes", 2 * facts.model(job.inputs))
+
+
+def _train_tiny_model(job: PlannedJob, facts: Facts) -> Work:
+    s = job.settings
+    size = s["vocab_size"] * s["hidden_size"] + 12 * s["n_layers"] * s["hidden_size"] ** 2
+    return Work("forward", _TRAINING * s["steps"] * s["batch_size"] * s["context"] * size)
+
+
+def _train_tiny_reward(job: PlannedJob, facts: Facts) -> Work:
+    pairs = job.settings["steps"] * job.settings["batch_size"]
+    return Work("forward", _TRAINING * 2 * pairs * _PROMPT * facts.model(job.inputs))
+
+
+def _extract(job: PlannedJob, facts: Facts) -> Work:
+    block = job.settings["activations"]
+    return Work("decode", facts.sampled_tokens(block, job.inputs) / block["shards"] * facts.model(job.inputs))
+
+
+def _scored(job: PlannedJob, facts: Facts) -> Work:
+    """Rewards of as many texts as a data set has rows; those that an address gives take this machine little."""
+    rows = facts.data(job.inputs)
+    if job.settings["reward"]["http"]:
+        return Work("rows", rows)
+    return Work("forward", rows * (_PROMPT + 128) * facts.model(job.inputs, "reward_models"))
+
+
+def _train_value(job: PlannedJob, facts: Facts) -> Work:
+    value = job.settings["value"]
+    block: Any = facts.plan.config["activations"][value["activations"]]
+    tokens = facts.sampled_tokens(block.model_dump(), job.inputs)
+    size = value_parameters(value, facts.width(job.inputs))
+    return Work("forward", _TRAINING * value.get("epochs", 1) * tokens * size)
+
+
+def _fit_direction(job: PlannedJob, facts: Facts) -> Work:
+    block: Any = facts.plan.config["activations"][job.settings["direction"]["activations"]]
+    return Work("rows", facts.rows(block.dataset) * block.samples_per_prompt)
+
+
+def _choose(job: PlannedJob, facts: Facts) -> Work:
+    control = job.settings["control"]
+    choice = control["choice"]
+    tried = len(choice["grid"]) * max(1, len(choice["steps"]))
+    return Work("decode", tried * facts.rows(choice["dataset"]) * _decoding(control) * facts.model(job.inputs))
+
+
+def _control_decode(job: PlannedJob, facts: Facts) -> Work:
+    tokens = facts.data(job.inputs) * _decoding(job.settings["control"])
+    return Work("decode", tokens * facts.model(job.inputs))
+
+
+def _attack_decode(job: PlannedJob, facts: Facts) -> Work:
+    attack = job.settings["attack"]
+    tries = facts.data(job.inputs) * attack["attempts"]
+    tokens = tries * attack.get("generations", 1) * _decoding(job.settings["control"])
+    searched = tries * attack.get("steps", 0) * attack.get("search_width", _TRAINING) * _ATTACKED
+    forward = searched / _DECODED_IN_ONE  # in the time of decoding, so that one number tells both
+    return Work("decode", (tokens + forward) * facts.model(job.inputs))
+
+
+def _score_safety(job: PlannedJob, facts: Facts) -> Work:
+    rows = facts.data(job.inputs) * attempts(job, facts)
+    if job.settings["safety_judge"]["method"] == "rubric":
+        return Work("requests", rows)
+    if any(name.startswith("results/judge_models/") for name in job.inputs):
+        return Work("forward", rows * _JUDGED * facts.model(job.inputs, "judge_models"))
+    return Work("rows", rows)
+
+
+def _score_coherence(job: PlannedJob, facts: Facts) -> Work:
+    return _encoded(_responses(job, facts), job, facts)
+
+
+def _embed_prompts(job: PlannedJob, facts: Facts) -> Work:
+    return _encoded(facts.data(job.inputs), job, facts)
+
+
+def _encoded(texts: float, job: PlannedJob, facts: Facts) -> Work:
+    return Work("forward", texts * job.settings["encoder"]["max_length"] * facts.model(job.inputs, "encoders"))
+
+
+def _judge(job: PlannedJob, facts: Facts) -> Work:
+    judge, rows = job.settings["judge"], facts.data(job.inputs)
+    judged = min(rows, judge.get("sample") or rows)
+    return Work("requests", 2 * judged) if judge["method"] == "openai" else Work("rows", judged)
+
+
+def _score_diversity(job: PlannedJob, facts: Facts) -> Work:
+    return Work("rows", _responses(job, facts))
+
+
+def _train_bend(job: PlannedJob, facts: Facts) -> Work:
+    bend = job.settings["bend"]
+    tokens = bend["max_step"] * bend["batch_size"] * 3 * bend["max_length"]  # safe, unsafe and retain texts
+    return Work("forward", _TRAINING * tokens * facts.model(job.inputs))
+
+
+def _project(job: PlannedJob, facts: Facts) -> Work:
+    return Work("forward", 2 * facts.data(job.inputs) * job.settings["max_length"] * facts.model(job.inputs))
+
+
+def _score_capability(job: PlannedJob, facts: Facts) -> Work:
+    block = job.settings["block"]
+    questions, shots = block["limit"] or 1000, block["few_shot"] or 0
+    if generated := block["max_new_tokens"] or _GENERATED.get(block["task"]):
+        return Work("decode", questions * generated * facts.model(job.inputs))
+    return Work("forward", questions * 4 * 128 * (1 + shots) * facts.model(job.inputs))
+
+
+def _responses(job: PlannedJob, facts: Facts) -> int:
+    """Rows of the data set that the responses, the job's first input, answer."""
+    return facts.rows(job.inputs[0].split("/")[-2])  # results/responses/{model}/{dataset}/…
+
+
+def value_parameters(value: Mapping[str, Any], width: int) -> int:
+    """Weights of a value network on states of this width; a kept one's are taken for two layers of 1,024."""
+    hidden, layers = value.get("hidden_size", 1024), value.get("n_layers", 2)
+    return width * hidden + (layers - 2) * hidden**2 + hidden
+
+
+def _decoding(control: Mapping[str, Any]) -> int:
+    """Tokens that pass through the model for one response: best-of-n makes n."""
+    return int(control["decoding"]["max_new_tokens"]) * int(control.get("n") or 1)
+
+
+def attempts(job: PlannedJob, facts: Facts) -> int:
+    """Tries per prompt: the attack stands in the path of the completions."""
+    completions = next((name for name in job.inputs if name.startswith("results/completions/")), None)
+    attack = facts.plan.config["attacks"].get(completions.split("/")[4]) if completions else None
+    return int(attack.attempts) if attack else 1
+
+
+_DECODED_IN_ONE = 20  # tokens of one forward pass that take as long as one token decoded
+_RULES: dict[str, Callable[[PlannedJob, Facts], Work]] = {
+    "fetch_asset": _fetch,
+    "prepare_dataset": _prepare_dataset,
+    "prepare_model": _prepare_model,
+    "train_tiny_model": _train_tiny_model,
+    "train_tiny_reward": _train_tiny_reward,
+    "extract_activations": _extract,
+    "label_rewards": _scored,
+    "train_value": _train_value,
+    "fit_direction": _fit_direction,
+    "choose_strength": _choose,
+    "control_decode": _control_decode,
+    "attack_decode": _attack_decode,
+    "score_safety": _score_safety,
+    "score_reward": _scored,
+    "score_references": _scored,
+    "embed_prompts": _embed_prompts,
+    "score_coherence": _score_coherence,
+    "score_diversity": _score_diversity,
+    "judge_win_rate": _judge,
+    "train_bend": _train_bend,
+    "merge_bend": _copy_model,
+    "prepare_adapter": _copy_model,
+    "project_states": _project,
+    "score_capability": _score_capability,
+}
+
+
+_ROW = 1000  # bytes of a prepared row
+_LINEAR_SIDES = 22  # in and out widths of a decoder block's linear layers, in hidden sizes
+
+
+def bytes_of(job: PlannedJob, facts: Facts) -> float | None:
+    """Return the bytes of a job's results; None where only earlier jobs can tell."""
+    s = job.settings
+    if job.rule in ("train_tiny_model", "train_tiny_reward"):
+        place = next((name for name in job.outputs if not name.endswith(".json")), "")
+        return 4 * facts.parameters("/".join(place.split("/")[1:3])) if place else None
+    if job.rule == "merge_bend":
+        return (4 if s["dtype"] == "float32" else 2) * facts.model(job.inputs)
+    if job.rule == "prepare_dataset":
+        return _ROW * facts.rows(s["name"])
+    if job.rule == "fetch_asset":
+        return facts.asset_bytes(Path(job.outputs[0]).stem, s["where"], s["kind"])
+    if job.rule == "extract_activations":
+        return _states(job, facts)
+    if job.rule == "train_value" and "hidden_size" in s["value"]:
+        return 4 * value_parameters(s["value"], facts.width(job.inputs))
+    if job.rule == "train_bend":
+        width = facts.width(job.inputs)
+        blocks = max(1, round(facts.model(job.inputs) / (12 * width**2)))
+        return 4 * s["bend"]["lora_r"] * _LINEAR_SIDES * width * blocks
+    return None
+
+
+def _states(job: PlannedJob, facts: Facts) -> float:
+    """Two bytes a number, if every response becomes as long as it may; token ids alone where states are streamed."""
+    block = job.settings["activations"]
+    per_token = 4 if block["states"] == "streamed" else 2 * facts.width(job.inputs)
+    return per_token * facts.sampled_tokens(block, job.inputs) / block["shards"]

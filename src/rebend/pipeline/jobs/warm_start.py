@@ -1,0 +1,168 @@
+"""Start the jobs of a local run in a process that has imported torch already.
+
+Importing torch and transformers takes seconds, many jobs of a small study take less than that. So a local
+run starts one server process that imports the heavy packages, and nothing of rebend, and then waits. A
+script that finds it hands itself over: the server forks, the fork runs the script from its beginning, and
+the first process only waits for its exit status. Without a server, or before it is ready, a script simply
+runs where it is. `REBEND_WARM=off` in the environment turns this off.
+
+Three processes belong to a job: the script as Snakemake started it (client), a fork of the server that
+watches over the job (keeper), and a fork of that in which the job runs (worker). If the client is told to
+stop, or dies, the keeper ends the worker; if Snakemake dies, the server ends everything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NoReturn
+
+VARIABLE = "REBEND_WARM"
+HEAVY = (
+    "snakemake.iocontainers",
+    "snakemake.logging",
+    "torch",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.bert.modeling_bert",
+    "transformers.generation.utils",
+    "pyarrow.parquet",
+    "pandas",
+    "scipy.stats",
+    "nltk.tokenize",
+    "peft",
+    "pydantic.types",
+    "pydantic.json_schema",
+    "numba",
+)
+_GRACE_SECONDS = 60  # a worker that was told to stop saves its progress first
+
+
+def start_server() -> subprocess.Popen[bytes] | None:
+    """Start the server and tell later processes of it through the environment.
+
+    It ends when the returned object's standard input closes, so at the latest when this process ends.
+    """
+    if os.environ.get(VARIABLE) == "off":
+        return None
+    address = Path(tempfile.mkdtemp(prefix="rebend-")) / "warm"
+    os.environ[VARIABLE] = str(address)
+    command = [sys.executable, "-m", "rebend.pipeline.jobs.warm_start", str(address)]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}  # read when the hub's library is imported; see `recorded`
+    pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+    return subprocess.Popen(command, env=environment, stdin=pipe, stdout=nothing, start_new_session=True)
+
+
+def hand_over() -> None:
+    """Let the server run this script, and exit with its status; return if there is no server that is ready."""
+    address = os.environ.get(VARIABLE)
+    if not address or address == "off":
+        return
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(address)
+    except OSError:
+        return
+    job = {"script": str(Path(sys.argv[0]).resolve()), "folder": str(Path.cwd()), "environment": dict(os.environ)}
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: connection.shutdown(socket.SHUT_WR))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    socket.send_fds(connection, [b"job"], [1, 2])
+    connection.sendall(json.dumps(job).encode() + b"\n")
+    status = b""
+    while part := connection.recv(16):
+        status += part
+    os._exit(int(status) if status else 1)  # no status: the keeper itself was killed
+
+
+def serve(address: str) -> None:
+    """Import what is heavy, then fork a keeper for each connection until standard input closes."""
+    for module in HEAVY:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers are not waited for
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen(64)
+        while True:
+            ready, _, _ = select.select([listener, sys.stdin], [], [])
+            if sys.stdin in ready:
+                break
+            connection, _ = listener.accept()
+            if os.fork() == 0:
+                listener.close()
+                _keep(connection)
+            connection.close()
+    Path(address).unlink()
+    Path(address).parent.rmdir()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.killpg(0, signal.SIGTERM)  # what still runs belongs to a run that is no more
+
+
+def _keep(connection: socket.socket) -> NoReturn:
+    """Run one job in a fork; end it when the client wants that, and tell the client its status."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # when all is ended, the keeper still waits for its worker
+    _, outputs, _, _ = socket.recv_fds(connection, 3, 2)
+    job = json.loads(connection.makefile("rb").readline())
+    worker = os.fork()
+    if worker == 0:
+        connection.close()
+        _work(job, outputs)
+    told_to_stop: float | None = None
+    while True:
+        done, status = os.waitpid(worker, os.WNOHANG)
+        if done:
+            break
+        if told_to_stop is None and select.select([connection], [], [], 0.02)[0]:
+            os.kill(worker, signal.SIGTERM)  # the client says nothing more: this is its end, or its wish
+            told_to_stop = time.monotonic()
+        elif told_to_stop is not None:
+            time.sleep(0.02)
+            if time.monotonic() - told_to_stop > _GRACE_SECONDS:
+                os.kill(worker, signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(status)
+    with contextlib.suppress(OSError):
+        connection.sendall(str(code if code >= 0 else 128 - code).encode())
+    os._exit(0)
+
+
+def _work(job: dict, outputs: list[int]) -> NoReturn:
+    """Become the job: its folder, environment and output; then run its script."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number, descriptor in zip((1, 2), outputs, strict=True):
+        os.dup2(descriptor, number)
+    os.chdir(job["folder"])
+    os.environ.clear()
+    os.environ.update({**job["environment"], VARIABLE: "off"})
+    sys.argv = [job["script"]]
+    code = 0
+    try:
+        runpy.run_path(job["script"], run_name="__main__")
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)  # a stage has put its own there, which tells no keys
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])

@@ -1,0 +1,68 @@
+"""What a value network is fitted to (arXiv:2406.05954, section 4), as in the paper and as in the released code.
+
+Per response with states s_1 … s_T and reward r, summed over tokens and averaged over responses:
+
+    corrected   Σ_{t<T} (V(s_t) − G_{t+1})² + (V(s_T) − r)²
+    published   Σ_{t<T} (V(s_t) − V(s_{t+1}))² + (V(s_1) − r)²
+
+G_{t+1} = (1 − λ)·V(s_{t+1}) + λ·G_{t+2}, G_{T+1} = r, always without gradient. λ = 0 is the paper's objective, in
+which the reward reaches earlier tokens through V only; λ = 1 fits the reward at every token (plain Monte Carlo).
+The released code looks for the last token with argmax of a 0/1 mask, which is the first 1, and lets the gradient
+through both neighbours; it then has the same value at all tokens as its optimum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from rebend.config.blocks import ValueBlock
+from rebend.recontrol.value_model.network import ValueNetwork
+
+Labelled = tuple[torch.Tensor, float]  # the states [T, D] of a response, and its reward
+
+
+def packed(batch: Sequence[Labelled], network: ValueNetwork) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Join responses without padding: states [N, D] and rewards [B] in the network's type, lengths [B]."""
+    weight = network.first.weight
+    states = torch.cat([states for states, _ in batch]).to(weight.device, weight.dtype)
+    lengths = torch.tensor([len(states) for states, _ in batch], device=weight.device)
+    return states, lengths, torch.tensor([reward for _, reward in batch], device=weight.device, dtype=weight.dtype)
+
+
+def summed_loss(
+    values: torch.Tensor, lengths: torch.Tensor, rewards: torch.Tensor, settings: ValueBlock
+) -> torch.Tensor:
+    """Return the objective of packed values [N], summed over tokens and responses."""
+    if settings.fidelity == "corrected":
+        return (values - returns(values, lengths, rewards, settings.trace)).square().sum()
+    last = lengths.cumsum(0) - 1
+    neighbours = torch.ones(len(values), dtype=torch.bool, device=values.device)
+    neighbours[last] = False  # what follows a response's last token belongs to another one
+    residuals = (values[:-1] - values[1:])[neighbours[:-1]]
+    return residuals.square().sum() + (values[last - lengths + 1] - rewards).square().sum()
+
+
+def returns(values: torch.Tensor, lengths: torch.Tensor, rewards: torch.Tensor, trace: float) -> torch.Tensor:
+    """Return the targets [N] of packed values [N]: responses of `lengths` [B] tokens with `rewards` [B].
+
+    No gradient goes through them. The target of the last token of each response is its reward.
+    """
+    values = values.detach()
+    last = lengths.cumsum(0) - 1
+    if trace == 1:
+        return rewards.repeat_interleave(lengths)
+    if trace == 0:
+        targets = torch.cat([values[1:], values[:1]])
+        targets[last] = rewards
+        return targets
+    targets = torch.empty_like(values)
+    target = rewards
+    for back in range(int(lengths.max())):  # all responses at once, from their ends to their beginnings
+        inside = back < lengths
+        at = (last - back)[inside]
+        targets[at] = target[inside]
+        target = target.clone()
+        target[inside] = (1 - trace) * values[at] + trace * target[inside]
+    return targets

@@ -1,0 +1,86 @@
+"""Value networks that others trained: RE-Control's released files, read without running what is in them.
+
+The released code (arXiv:2406.05954) saves a state dict of `fc1`, `fc2`, `fc3` with `torch.save`, which is a pickle;
+its decoding code has no `fc2`. Here it becomes the same folder as that of a network which was trained here.
+"""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from rebend.config.values import ReleasedValueBlock
+from rebend.errors import ModelError
+from rebend.io.files import file_digest, whole_directory
+from rebend.models.layers import FINAL
+from rebend.recontrol.value_model.network import Shape, ValueNetwork, save_value
+
+_LAYERS = {2: {"fc1": "first", "fc3": "last"}, 3: {"fc1": "first", "fc2": "middle", "fc3": "last"}}
+
+
+def take_value(
+    source: str | Path, settings: ReleasedValueBlock, fingerprint: str, hidden_size: int, out: str | Path
+) -> dict[str, Any]:
+    """Write the network of a released file as a value folder `out`, for the model with this fingerprint and D.
+
+    Weights become float32. Returns facts for the record. Raises `ModelError` if the file holds anything but
+    weights (nothing in it is run), or others than `settings` and the model's hidden size say.
+    """
+    source = Path(source)
+    shape = Shape(hidden_size, settings.hidden_size, settings.n_layers)
+    weights = _renamed(source, _read(source), shape)
+    network = ValueNetwork(shape)
+    network.load_state_dict(weights)
+    facts = {"fingerprint": fingerprint, "layer": FINAL, "released": source.name, "sha256": file_digest(source)}
+    with whole_directory(out) as folder:
+        save_value(folder, network, {**facts, "settings": settings.model_dump()})
+    return facts
+
+
+def _read(source: Path) -> dict[str, Any]:
+    """The tensors of a file by name."""
+    try:
+        if source.suffix == ".safetensors":
+            return dict(load_file(source))
+        found = torch.load(source, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(f"{source}: holds more than weights, or is damaged; nothing in it was run") from error
+    except (OSError, RuntimeError, EOFError, SafetensorError) as error:
+        raise ModelError(f"{source}: not a readable file of weights ({str(error).splitlines()[0]})") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{source}: holds a {type(found).__name__}; a dict of weights (a state dict) is expected")
+    return found
+
+
+def _renamed(source: Path, weights: dict[str, Any], shape: Shape) -> dict[str, Tensor]:
+    """The weights under our names, each checked."""
+    ends = {
+        "fc1": (shape.hidden_size, shape.input_size),
+        "fc2": (shape.hidden_size,) * 2,
+        "fc3": (1, shape.hidden_size),
+    }
+    layers = _LAYERS[shape.n_layers]
+    expected = {f"{old}.weight": ends[old] for old in layers} | {f"{old}.bias": ends[old][:1] for old in layers}
+    if weights.keys() != expected.keys():
+        found = ", ".join(sorted(map(str, weights))) or "nothing"
+        raise ModelError(
+            f"{source}: holds {found}; a network of {shape.n_layers} layers has {', '.join(sorted(expected))}. "
+            "Is the key `n_layers` right?"
+        )
+    for name, size in expected.items():
+        value = weights[name]
+        if not isinstance(value, Tensor) or tuple(value.shape) != size:
+            size_found = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ModelError(
+                f"{source}: {name} is {size_found}, expected {list(size)} (the model's hidden size {shape.input_size}, "
+                f"`hidden_size` {shape.hidden_size})"
+            )
+        if not torch.isfinite(value.float()).all():
+            raise ModelError(f"{source}: {name} has numbers that are not finite")
+    return {f"{layers[name.split('.')[0]]}.{name.split('.')[1]}": weights[name].float() for name in expected}

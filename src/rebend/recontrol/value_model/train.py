@@ -1,0 +1,209 @@
+"""Fit a value network to rewards of whole responses (arXiv:2406.05954, section 4), streamed from disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from scipy import stats
+
+from rebend.config.blocks import ValueBlock
+from rebend.errors import DataError
+from rebend.io.checkpoints import Checkpoints
+from rebend.io.files import write_parquet
+from rebend.io.memory import keep_flat
+from rebend.io.progress import progress
+from rebend.recontrol.value_model.activation_store import Activations
+from rebend.recontrol.value_model.audit import audit, write_audit
+from rebend.recontrol.value_model.examples import HELD_OUT, TRAIN, Labels, ValueData
+from rebend.recontrol.value_model.loss import Labelled, packed, summed_loss
+from rebend.recontrol.value_model.network import Shape, ValueNetwork, new_network, save_value
+
+METRICS_FILE = "metrics.parquet"
+METRICS = pa.schema(
+    [
+        ("epoch", pa.int32()),  # from 1
+        ("train_loss", pa.float64()),  # the objective, over the epoch's steps
+        ("held_out_loss", pa.float64()),  # the same quantity on the held-out responses
+        ("held_out_error", pa.float64()),  # mean (V(s_t) − r)² over tokens, then responses: chooses the epoch
+        ("rank_first", pa.float64()),  # Spearman correlation of V at that token with the reward; null if undefined
+        ("rank_middle", pa.float64()),
+        ("rank_last", pa.float64()),
+        ("chosen", pa.bool_()),
+    ]
+)
+# Tokens that go through the network at a time: so few that what lies between its layers stays in a CPU's cache.
+_SLICE = {"cpu": 1024, "cuda": 65536}
+
+
+def train_value(
+    source: Activations,
+    labels: Labels,
+    settings: ValueBlock,
+    output: Path,
+    checkpoints: Checkpoints,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Train, and write weights, facts, metrics and audit into the folder `output`; return facts for the record.
+
+    Kept is the epoch with the least held-out error, or the last one with `fidelity: published`. Responses without
+    a reward, or without a token, are left out. `useful` is false, with a `reason`, where the audit says that the
+    network does not order held-out responses: control would climb noise.
+    """
+    keep_flat()
+    data = ValueData(source, labels, settings.validation_share, settings.seed)
+    run = _Training(data, settings, device)
+    saved = checkpoints.load()
+    if saved:
+        run.restore(saved)
+    with checkpoints.on_signal():
+        left = range(run.epoch, settings.epochs)
+        for _ in progress(left, "training the value network", total=settings.epochs, done=run.epoch):
+            run.one_epoch(checkpoints)
+    best = run.best_epoch()
+    run.network.load_state_dict(run.best)
+    found = audit(run.network, data, settings.batch_size)
+    facts = {
+        "fingerprint": source.fingerprint,
+        "layer": source.layer,
+        "epoch": best,
+        "responses": data.count(TRAIN),
+        "held_out_responses": data.count(HELD_OUT),
+        "useful": found.useful,
+        "reason": found.reason,
+    }
+    save_value(output, run.network, {**facts, "settings": settings.model_dump()})
+    rows = [{**row, "chosen": row["epoch"] == best} for row in run.metrics]
+    write_parquet(output / METRICS_FILE, pa.Table.from_pylist(rows, METRICS))
+    write_audit(output, found)
+    return {**facts, **run.metrics[best - 1], "not_scored": labels.not_scored}
+
+
+def objective(network: ValueNetwork, batch: Sequence[Labelled], settings: ValueBlock) -> torch.Tensor:
+    """Return the loss of a batch of responses: summed over tokens, averaged over responses."""
+    states, lengths, rewards = packed(batch, network)
+    return summed_loss(network(states), lengths, rewards, settings) / len(batch)
+
+
+def slices(batch: Sequence[Labelled], tokens: int) -> Iterator[Sequence[Labelled]]:
+    """Cut a batch into runs of whole responses of about `tokens` tokens: their losses add up to the batch's."""
+    start, held = 0, 0
+    for end, (states, _) in enumerate(batch):
+        if held and held + len(states) > tokens:
+            yield batch[start:end]
+            start, held = end, 0
+        held += len(states)
+    if held:
+        yield batch[start:]
+
+
+class _Training:
+    """The state of a training run, and what one epoch does to it."""
+
+    def __init__(self, data: ValueData, settings: ValueBlock, device: torch.device) -> None:
+        self.data, self.settings = data, settings
+        self.slice = _SLICE.get(device.type, _SLICE["cuda"])
+        shape = Shape(data.source.hidden_size, settings.hidden_size, settings.n_layers)
+        self.network = new_network(shape, settings.seed).to(device)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=settings.lr)
+        self.epoch, self.step, self.loss_sum = 0, 0, 0.0
+        self.metrics: list[dict[str, Any]] = []
+        self.best: dict[str, torch.Tensor] = {}
+
+    def one_epoch(self, checkpoints: Checkpoints) -> None:
+        """Take the epoch's steps that are left, measure on the held-out responses, keep the best weights."""
+        rng = np.random.default_rng([self.settings.seed, self.epoch])
+        for number, batch in enumerate(self.data.batches(TRAIN, self.settings.batch_size, rng)):
+            if number < self.step:
+                continue  # taken before the run was interrupted
+            self.loss_sum += self.one_step(batch) * len(batch)
+            self.step = number + 1
+            checkpoints.after_step(self.state)
+        row = {"epoch": self.epoch + 1, "train_loss": self.loss_sum / self.data.count(TRAIN), **self.measure()}
+        self.metrics.append(row)
+        if self.best_epoch() == row["epoch"]:
+            self.best = {name: weight.detach().cpu().clone() for name, weight in self.network.state_dict().items()}
+        self.epoch, self.step, self.loss_sum = self.epoch + 1, 0, 0.0
+        checkpoints.after_step(self.state)
+
+    def one_step(self, batch: Sequence[Labelled]) -> float:
+        """Take one optimiser step; return the loss before it."""
+        self.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        for part in slices(batch, self.slice):
+            loss = objective(self.network, part, self.settings) * (len(part) / len(batch))
+            loss.backward()
+            total += float(loss.detach())
+        self.optimizer.step()
+        return total
+
+    def best_epoch(self) -> int:
+        """Return the epoch that is used: the one with the least held-out error; as published, the last.
+
+        Not the least loss: for small λ that is low for a network that says the same at every token. The error
+        is least for the expected reward at every token, whatever λ is.
+        """
+        if not all(np.isfinite(row["held_out_error"]) for row in self.metrics):
+            raise DataError(
+                f"the value network is no longer finite at epoch {len(self.metrics)}; lower `lr` ({self.settings.lr})"
+            )
+        if self.settings.fidelity == "published":
+            return len(self.metrics)
+        return int(min(self.metrics, key=lambda row: row["held_out_error"])["epoch"])
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, float | None]:
+        """Return loss, error and rank correlations on the held-out responses."""
+        loss, error = 0.0, 0.0
+        points = np.empty((self.data.count(HELD_OUT), 4))
+        at = 0
+        for batch in self.data.batches(HELD_OUT, self.settings.batch_size):
+            for part in slices(batch, self.slice):
+                states, lengths, rewards = packed(part, self.network)
+                values = self.network(states)
+                loss += float(summed_loss(values, lengths, rewards, self.settings))
+                squares = (values - rewards.repeat_interleave(lengths)).square()
+                owner = torch.arange(len(part), device=values.device).repeat_interleave(lengths)
+                error += float((torch.zeros_like(rewards).index_add_(0, owner, squares) / lengths).sum())
+                last = lengths.cumsum(0) - 1
+                first = last - lengths + 1
+                columns = [values[first], values[first + lengths // 2], values[last], rewards]
+                points[at : at + len(part)] = torch.stack(columns, 1).cpu().numpy()
+                at += len(part)
+        return {
+            "held_out_loss": loss / len(points),
+            "held_out_error": error / len(points),
+            "rank_first": _rank_correlation(points[:, 0], points[:, 3]),
+            "rank_middle": _rank_correlation(points[:, 1], points[:, 3]),
+            "rank_last": _rank_correlation(points[:, 2], points[:, 3]),
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Return all that a resumed run needs to end in the same bytes."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "loss_sum": self.loss_sum,
+            "metrics": self.metrics,
+            "best": self.best,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self.step, self.loss_sum = state["epoch"], state["step"], state["loss_sum"]
+        self.metrics, self.best = state["metrics"], state["best"]
+
+
+def _rank_correlation(values: np.ndarray, rewards: np.ndarray) -> float | None:
+    """Spearman's rank correlation; None where one side is constant, or not finite."""
+    if len(values) < 2 or not np.isfinite(values).all() or np.ptp(values) == 0 or np.ptp(rewards) == 0:
+        return None
+    return float(stats.spearmanr(values, rewards).statistic)

@@ -1,0 +1,153 @@
+"""What a LoRA adapter adds to each weight of its base, computed for one weight at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import Linear, LoraLayer
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from rebend.errors import ModelError
+from rebend.io.files import read_json
+from rebend.models.lora import CONFIG_FILE, WEIGHTS_FILE
+from rebend.models.remote_code import runs_code
+
+# What an adapter's configuration may say and still be B·A times a scale. All other keys that PEFT knows, or will
+# know, change the arithmetic or other weights; of them only what means "off" is accepted.
+_PLAIN_KEYS = {
+    "alpha_pattern",
+    "auto_mapping",
+    "base_model_name_or_path",
+    "eva_config",  # a way to start
+    "exclude_modules",
+    "fan_in_fan_out",
+    "inference_mode",
+    "layers_pattern",
+    "layers_to_transform",
+    "lora_alpha",
+    "lora_dropout",
+    "megatron_core",
+    "peft_type",
+    "peft_version",
+    "qalora_group_size",
+    "r",
+    "rank_pattern",
+    "revision",
+    "runtime_config",
+    "target_modules",
+    "task_type",
+    "use_rslora",
+}
+_PLAIN_STARTS = (True, False, "gaussian", "eva", "orthogonal")  # the others of PEFT's change the base's weights
+
+
+def check_mergeable(base: Path, adapter: Path) -> None:
+    """Raise `ModelError` unless the base has plain weights and the adapter is a plain LoRA."""
+    if read_json(base / "config.json").get("quantization_config"):
+        raise ModelError(f"{base}: its weights are quantised (`quantization_config`); merge into the unquantised base")
+    file = adapter / CONFIG_FILE
+    if not file.exists():
+        raise ModelError(f"{adapter}: has no {CONFIG_FILE}; an adapter in PEFT's layout is expected")
+    config = read_json(file)
+    if config.get("peft_type") != "LORA":
+        raise ModelError(f"{file}: peft_type is {config.get('peft_type')!r}; only LORA can be merged")
+    if config.get("init_lora_weights", True) not in _PLAIN_STARTS:
+        raise ModelError(
+            f"{file}: init_lora_weights is {config['init_lora_weights']!r}, which changes the base's weights. "
+            f"Allowed: {_PLAIN_STARTS}"
+        )
+    for key, value in config.items():
+        if key not in _PLAIN_KEYS and key != "init_lora_weights" and value not in (None, False, "none", [], {}):
+            raise ModelError(f"{file}: {key} is {value!r}: only a plain LoRA (B·A times a scale) can be merged")
+
+
+class AdapterChanges:
+    """The change of each weight that an adapter makes, by the name that the base's files give it.
+
+    Which modules, and with which scale, PEFT says on a model without weights; the adapter's matrices are read
+    when they are asked for.
+    """
+
+    def __init__(self, base: Path, adapter: Path, stored: set[str]) -> None:
+        self.file = adapter / WEIGHTS_FILE
+        with torch.device("meta"):
+            skeleton = AutoModelForCausalLM.from_config(
+                AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=runs_code(base)),
+                trust_remote_code=runs_code(base),
+            )
+        tied = skeleton.all_tied_weights_keys
+        shared = set(tied) | set(tied.values())
+        config = LoraConfig.from_pretrained(str(adapter))
+        config.init_lora_weights = True
+        config.base_model_name_or_path = None
+        get_peft_model(skeleton, config, low_cpu_mem_usage=True)  # puts its modules into the skeleton itself
+        self.modules: dict[str, tuple[str, Linear]] = {}
+        for name, module in skeleton.named_modules():
+            if isinstance(module, LoraLayer):
+                self._add(name, module, stored, shared, skeleton.base_model_prefix)
+        self._check_complete()
+
+    def of(self, name: str) -> Tensor | None:
+        """Return the change of a stored weight, float32 on CPU, of its shape; None if the adapter leaves it alone."""
+        if name not in self.modules:
+            return None
+        path, module = self.modules[name]
+        with safe_open(self.file, "pt") as stream:
+            for part, matrix in _parts(module):
+                matrix["default"].weight = nn.Parameter(stream.get_tensor(_key(path, part)).float())
+        with torch.no_grad():
+            change = module.get_delta_weight("default")
+        module.to("meta")
+        return change
+
+    def _add(self, path: str, module: LoraLayer, stored: set[str], shared: set[str], prefix: str) -> None:
+        """Note the stored weight that a module of the model changes."""
+        weight = f"{path}.weight"
+        if not isinstance(module, Linear):
+            kind = type(module).__name__
+            raise ModelError(f"{self.file}: '{path}' is no linear module ({kind}); only linear ones can be merged")
+        if weight in shared:
+            raise ModelError(
+                f"{self.file}: '{weight}' is shared by the base's embeddings and its head, but the adapter changes "
+                "only one of them: they cannot be merged"
+            )
+        # A base may be stored with or without the name of the model inside the causal model in front.
+        for name in (weight, weight.removeprefix(f"{prefix}."), f"{prefix}.{weight}"):
+            if name in stored:
+                self.modules[name] = path, module
+                return
+        raise ModelError(
+            f"{self.file}: the adapter changes '{weight}', which the base's files do not have: it is stored under "
+            "another name, or in one tensor with others. Save the base with this version of transformers first"
+        )
+
+    def _check_complete(self) -> None:
+        """Raise `ModelError` unless the file has both matrices of each module, in their shapes, and nothing else."""
+        wanted = {
+            _key(path, part): tuple(matrix.state_dict()["default.weight"].shape)
+            for path, module in self.modules.values()
+            for part, matrix in _parts(module)
+        }
+        try:
+            with safe_open(self.file, "pt") as stream:
+                found = {name: tuple(stream.get_slice(name).get_shape()) for name in stream.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"{self.file}: not a readable adapter ({error})") from error
+        unlike = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        if unlike:
+            raise ModelError(
+                f"{self.file}: the adapter does not fit the model; {len(unlike)} weights differ: {unlike[:4]}"
+            )
+
+
+def _parts(module: Linear) -> tuple[tuple[str, nn.ModuleDict], ...]:
+    return ("lora_A", module.lora_A), ("lora_B", module.lora_B)
+
+
+def _key(path: str, part: str) -> str:
+    """The name of a matrix in an adapter's file."""
+    return f"base_model.model.{path}.{part}.weight"

@@ -1,0 +1,76 @@
+"""Task arithmetic (arXiv:2212.04089) on LoRA adapters: what an adapter adds to the weights, scaled and added up.
+
+An adapter adds s · B A to a weight, s = lora_alpha / r. A task vector is the change of the weights by fine-tuning
+(section 2), so here it is s · B A itself, and arithmetic on it needs no base model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rebend.config.adapters import TaskArithmeticBlock
+from rebend.errors import ModelError
+from rebend.io.files import read_json, whole_directory, write_json
+from rebend.models.lora import BEND_FILE, CONFIG_FILE, WEIGHTS_FILE
+
+_DOWN, _UP = ".lora_A.", ".lora_B."
+_MAY_DIFFER = ("base_model_name_or_path", "lora_dropout")  # says nothing of what an adapter adds
+Weights = Mapping[str, Tensor]  # an adapter's weights by PEFT's names
+
+
+def combine_bends(folders: Sequence[str | Path], settings: TaskArithmeticBlock, out: str | Path) -> dict[str, Any]:
+    """Write the bend that adds the sum of factor times change of the bends in `folders`, as folder `out`.
+
+    `folders` are in the order of `settings.parts`. The sum is exact (see `combined`); `bend.json` also holds those
+    of the parts. Returns facts for the record. Raises `ModelError` if the parts were trained on different bases,
+    or if their adapters are unlike in more than their weights.
+    """
+    sources = [Path(folder) for folder in folders]
+    bends = [read_json(source / BEND_FILE) for source in sources]
+    configs = [read_json(source / CONFIG_FILE) for source in sources]
+    for source, bend, config in zip(sources, bends, configs, strict=True):
+        if bend["base_fingerprint"] != bends[0]["base_fingerprint"]:
+            raise ModelError(
+                f"{source} was trained on a base with fingerprint {bend['base_fingerprint']}, {sources[0]} on one "
+                f"with {bends[0]['base_fingerprint']}: only changes of the same weights can be added up"
+            )
+        keys = sorted((config.keys() | configs[0].keys()) - set(_MAY_DIFFER))
+        if unlike := [key for key in keys if config.get(key) != configs[0].get(key)]:
+            raise ModelError(f"{source} and {sources[0]} differ in {', '.join(unlike)}: such adapters don't add up")
+    factors = [part.factor for part in settings.parts]
+    weights = combined(list(zip([load_file(source / WEIGHTS_FILE) for source in sources], factors, strict=True)))
+    grown = {key: configs[0][key] * len(sources) for key in ("r", "lora_alpha")}
+    facts = {key: bends[0][key] for key in ("base", "base_fingerprint", "dtype")}
+    with whole_directory(out) as folder:
+        save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        write_json(folder / CONFIG_FILE, configs[0] | grown)
+        write_json(folder / BEND_FILE, {**facts, "settings": settings.model_dump(), "parts": bends})
+    return {"base_fingerprint": facts["base_fingerprint"], "rank": grown["r"]}
+
+
+def combined(parts: Sequence[tuple[Weights, float]]) -> dict[str, Tensor]:
+    """Return the one adapter that adds the sum of factor times change, over pairs of adapter and factor.
+
+    The ranks are put side by side, so the sum is exact: n parts of rank r and scale s = lora_alpha / r make an
+    adapter of rank n · r, which has the same s if its lora_alpha is n times as large as well.
+    Raises `ModelError` if an adapter holds anything but pairs of lora_A and lora_B (a product with a factor is
+    all that can be scaled this way), or if the adapters are not on the same modules.
+    """
+    names = sorted(parts[0][0])
+    for weights, _ in parts:
+        unknown = sorted(name for name in weights if _DOWN not in name and _UP not in name)
+        if unknown:
+            raise ModelError(f"task arithmetic needs an adapter of lora_A and lora_B alone; it also has {unknown[:4]}")
+        if unlike := sorted(weights.keys() ^ set(names)):
+            raise ModelError(f"task arithmetic needs adapters on the same modules; not in both: {unlike[:4]}")
+    return {
+        name: torch.cat([weights[name] if _DOWN in name else weights[name] * factor for weights, factor in parts], dim)
+        for name in names
+        for dim in [0 if _DOWN in name else 1]
+    }

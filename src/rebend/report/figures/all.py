@@ -1,0 +1,134 @@
+"""The figures of a study. One that the study has no data for is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+from rebend.io.files import read_parquet
+from rebend.report.figures.frontier import draw_frontier, draw_tradeoff
+from rebend.report.figures.safety import draw_asr, draw_outcomes, draw_over_refusal
+from rebend.report.figures.style import BLACK, BLUE, GREY, MARKS, STYLE, VERMILLION, panels
+from rebend.report.figures.training import draw_training
+from rebend.report.figures.value_audit import draw_value_audit
+from rebend.report.formatting import number
+
+
+def all_figures(settings: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
+    """Return name -> figure, from the settings of `make_figures` and the tables of `rebend.report.tables.all`."""
+    makers: dict[str, Callable[[], Figure | None]] = {
+        "matrix": lambda: draw_matrix(tables["matrix"]),
+        "asr": lambda: draw_asr(tables["matrix"]),
+        "over_refusal": lambda: draw_over_refusal(tables["matrix"]),
+        "outcomes": lambda: draw_outcomes(tables["repbend"]),
+        "tradeoff": lambda: draw_tradeoff(settings["strengths"]),
+        "frontier": lambda: draw_frontier(tables["frontier"]),
+        "states": lambda: draw_states(settings["states"]),
+        "training": lambda: draw_training(settings["bends"], settings["values"]),
+        "value_audit": lambda: draw_value_audit(settings["values"]),
+    }
+    with mpl.rc_context(STYLE):
+        drawn = {name: make() for name, make in makers.items()}
+    return {name: figure for name, figure in drawn.items() if figure is not None}
+
+
+def draw_states(entries: Sequence[Mapping[str, str]]) -> Figure | None:
+    """Draw hidden states of safe and unsafe answers, before and after each bend, on the same two axes."""
+    if not entries:
+        return None
+    abreast = 1 if len(entries) <= 2 else 2  # bends in a row
+    figure, axes = panels(-(-len(entries) // abreast), 2 * abreast, height=3.6 if abreast == 1 else 2.5)
+    flat = [axis for row in axes for axis in row]
+    for i, entry in enumerate(entries):
+        _before_and_after(flat[2 * i : 2 * i + 2], entry)
+    for spare in flat[2 * len(entries) :]:
+        spare.set_axis_off()
+    handles, labels = flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    return figure
+
+
+def _before_and_after(pair: Sequence[Axes], entry: Mapping[str, str]) -> None:
+    table = read_parquet(entry["path"]).to_pandas()
+    for axis, stage in zip(pair, ("before", "after"), strict=True):
+        points = table[table["stage"] == stage]
+        for label, color, mark in (("safe", BLUE, MARKS[0]), ("unsafe", VERMILLION, MARKS[2])):
+            own = points[points["label"] == label]
+            look: dict[str, Any] = {"s": 14, "alpha": 0.6, "lw": 0, "rasterized": len(points) > 2000}
+            axis.scatter(own["x"], own["y"], color=color, marker=mark, label=f"{label} answers", **look)
+        axis.set(xlabel="first direction")
+    pair[0].set_ylabel("second direction")
+    pair[0].set_title(f"{entry['model']}, before {entry['bend']}")
+    pair[1].set_title("after")
+    _same_limits(pair, table)
+
+
+def _same_limits(row: Sequence[Axes], table: pd.DataFrame) -> None:
+    for column, name in (("x", "xlim"), ("y", "ylim")):
+        low, high = table[column].min(), table[column].max()
+        room = 0.05 * ((high - low) or 1.0)
+        for axes in row:
+            axes.set(**{name: (low - room, high + room)})
+
+
+def draw_matrix(matrix: pd.DataFrame) -> Figure | None:
+    """Draw bend x control as a heat table per model and metric: ASR, and mean reward.
+
+    Bends and controls without a cell in a table are left out of it.
+    """
+    metrics = {"asr": "attack success rate, %", "reward": "mean reward"}
+    parts = [
+        (f"{model}: {title}", metric, part)
+        for metric, title in metrics.items()
+        for model, part in matrix[matrix["metric"] == metric].groupby("model", sort=False)
+    ]
+    if not parts:
+        return None
+    shapes = [(part["bend"].nunique(), part["control"].nunique()) for _, _, part in parts]
+    width = max(5.0, 1.4 + 1.05 * max(controls for _, controls in shapes))
+    figure, axes = panels(len(parts), 1, width=width, height=[1.1 + 0.45 * bends for bends, _ in shapes])
+    for (axis,), (title, metric, part) in zip(axes, parts, strict=True):
+        bends, controls = (list(part[key].unique()) for key in ("bend", "control"))
+        cells = part.set_index(["bend", "control"]).reindex(pd.MultiIndex.from_product([bends, controls]))
+        _heat(axis, cells, bends, controls, metric == "asr")
+        axis.set_title(title)
+    return figure
+
+
+def _heat(axes: Axes, cells: pd.DataFrame, bends: list[str], controls: list[str], percent: bool) -> None:
+    values = cells["estimate"].to_numpy(dtype=float).reshape(len(bends), len(controls))
+    known = values[np.isfinite(values)]
+    low, high = (0.0, 1.0) if percent else (known.min(), known.max()) if len(known) else (0.0, 1.0)
+    colors = LinearSegmentedColormap.from_list("heat", ["#FFFFFF", VERMILLION if percent else BLUE])
+    axes.imshow(values, cmap=colors, vmin=low, vmax=high if high > low else low + 1, aspect="auto")
+    for i, bend in enumerate(bends):
+        for j, control in enumerate(controls):
+            cell: Any = cells.loc[(bend, control)]
+            if pd.isna(cell["estimate"]):  # scored without success, or no cell of the study
+                axes.text(
+                    j,
+                    i,
+                    "not scored" if cell["not_scored"] > 0 else "–",
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    color=GREY,
+                )
+                continue
+            color = "white" if not percent and (values[i, j] - low) / ((high - low) or 1) > 0.6 else BLACK
+            text = [number(cell[key], percent=percent) for key in ("estimate", "ci_low", "ci_high")]
+            axes.text(j, i - 0.1, text[0], ha="center", va="center", color=color, weight="bold")
+            ends = f"[{text[1]}, {text[2]}]" if text[1] else ""
+            axes.text(j, i + 0.24, ends, ha="center", va="center", color=color, fontsize=7)
+    axes.set_xticks(range(len(controls)), [name.replace("_", "_\n") if len(name) > 11 else name for name in controls])
+    axes.set_yticks(range(len(bends)), bends)
+    axes.set(xlabel="control", ylabel="bend")
+    axes.grid(visible=False)
+    axes.tick_params(length=0)

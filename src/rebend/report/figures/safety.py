@@ -1,0 +1,174 @@
+"""Figures of the safety evaluation: ASR by bend and attack, what it costs in benign answers, and what answers are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from rebend.evaluation.intervals import wilson
+from rebend.report.figures.style import BLACK, BLUE, GREY, LINES, MARKS, SKY, VERMILLION, panels
+from rebend.report.measurements import as_methods
+from rebend.report.tables.layout import ALL, attack_of, records
+
+_OUTCOMES = {"asr": ("harmful answer", VERMILLION), "refused": ("refused", BLUE), "incoherent": ("incoherent", GREY)}
+_LINE = ["model", "group", "bend"]
+_FEW = 3  # bends; of more, groups are not drawn apart
+_BENIGN = "benign_answer_rate"
+
+
+def draw_asr(matrix: pd.DataFrame) -> Figure | None:
+    """Draw the ASR of each bend under each attack, with its interval; a panel per model."""
+    rows = _attacked(matrix[matrix["n"] > 0])
+    if not len(rows):
+        return None
+    rows = as_methods(rows)
+    attacks = [metric for metric in matrix["metric"].unique() if (rows["metric"] == metric).any()]
+    models = list(rows["model"].unique())
+    bends = rows.groupby("model", sort=False)["bend"].nunique()
+    figure, axes = panels(len(models), 1, height=[0.9 + n * (0.18 + 0.12 * len(attacks)) for n in bends])
+    for (axis,), model in zip(axes, models, strict=True):
+        own = rows[rows["model"] == model]
+        _bands(axis, own, list(own["bend"].unique()), attacks)
+        axis.set_title(f"{model}: attack success rate, 95 % interval")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)))
+    return figure
+
+
+def _bands(axes: Axes, rows: pd.DataFrame, bends: list[str], attacks: list[str]) -> None:
+    """A band per bend, in it a point per attack."""
+    step = 0.7 / max(1, len(attacks))
+    for i, metric in enumerate(attacks):
+        own = rows[rows["metric"] == metric].set_index("bend").reindex(bends)
+        places = [place + step * (i - (len(attacks) - 1) / 2) for place in range(len(bends))]
+        _points(axes, own["estimate"], places, across=own, label=str(attack_of(metric)), **_look(i))
+    for place in range(1, len(bends), 2):
+        axes.axhspan(place - 0.5, place + 0.5, color="#F3F3F3", lw=0, zorder=0)
+    axes.set_yticks(range(len(bends)), bends)
+    axes.set(ylim=(len(bends) - 0.5, -0.5), xlim=(-0.02, 1.02), xlabel="share of harmful prompts")
+    axes.grid(visible=False, axis="y")
+
+
+def draw_over_refusal(matrix: pd.DataFrame) -> Figure | None:
+    """Draw the ASR against the share of benign prompts answered, a point per bend; a panel per model and attack."""
+    rows = matrix[matrix["n"] > 0]
+    rows = as_methods(rows) if len(rows) else rows
+    benign = rows[rows["metric"] == _BENIGN].set_index(["model", "bend"])
+    attacked = _attacked(rows)
+    attacked = attacked[pd.MultiIndex.from_frame(attacked[["model", "bend"]]).isin(benign.index)]
+    if not len(attacked) or attacked.groupby("model")["bend"].nunique().max() < 2:
+        return None
+    compared = attacked.groupby("model")["bend"].transform("nunique") > 1
+    attacked = attacked[compared]
+    models, attacks = (list(attacked[key].unique()) for key in ("model", "metric"))
+    bends = list(attacked["bend"].unique())
+    answered = benign[benign.index.isin(pd.MultiIndex.from_frame(attacked[["model", "bend"]]))]
+    left, top = answered["ci_low"].min() - 0.03, attacked["ci_high"].max() + 0.03
+    figure, axes = panels(len(models), len(attacks), height=3.6)
+    for line, model in zip(axes, models, strict=True):
+        for axis, metric in zip(line, attacks, strict=True):
+            own = attacked[(attacked["model"] == model) & (attacked["metric"] == metric)].set_index("bend")
+            axis.set_visible(len(own) > 0)
+            for i, bend in enumerate(bends):
+                if bend in own.index:
+                    _crossed(axis, benign.loc[(model, bend)], own.loc[bend], label=bend, **_look(i))
+            axis.set(xlim=(left, 1.02), ylim=(-0.02, top), xlabel="benign prompts answered")
+            axis.set_title(f"{model}: {attack_of(metric)}")
+        line[0].set_ylabel("attack success rate")
+    drawn = [zip(*axis.get_legend_handles_labels(), strict=True) for line in axes for axis in line]
+    handles = {text: handle for found in drawn for handle, text in found}
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=min(6, len(handles)))
+    return figure
+
+
+def draw_outcomes(repbend: pd.DataFrame) -> Figure | None:
+    """Draw what becomes of harmful prompts, per bend and attack, over all data sets; of few bends also per group."""
+    rows = repbend[(repbend["prompts"] == "harmful") & (repbend["n"] > 0)]
+    if not len(rows):
+        return None
+    rows = as_methods(rows)
+    depth = 1 if rows.groupby("model")["bend"].nunique().max() <= _FEW and rows["dataset"].nunique() == 1 else 0
+    rows = rows[rows["group"].map(lambda group: group == ALL or group.count(",") < depth)]
+    attacks, lines = list(rows["attack"].unique()), rows[_LINE].drop_duplicates()
+    order = {name: list(lines[name].unique()) for name in ("model", "group")}
+    lines = lines.sort_values(list(order), key=lambda names: names.map(order[str(names.name)].index), kind="stable")
+    names = _line_names(lines)
+    figure, axes = panels(1, len(attacks), height=1.5 + 0.26 * len(lines))
+    for i, (axis, attack) in enumerate(zip(axes[0], attacks, strict=True)):
+        _outcomes(axis, pooled(rows[rows["attack"] == attack]), lines, names if i == 0 else [])
+        axis.set_title(f"answers to harmful prompts, {attack}" if len(attacks) < 3 else attack)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5)
+    return figure
+
+
+def pooled(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the lines of the table `repbend` of one attack with data sets taken together, by model, group, bend."""
+    counts = rows.assign(**{name: rows[name] * rows["n"] for name in _OUTCOMES})
+    found = counts.groupby(_LINE, sort=False)[[*_OUTCOMES, "n"]].sum()
+    ends = [wilson(round(hits), int(n)) for hits, n in zip(found["asr"], found["n"], strict=True)]
+    found = found.div(found["n"], axis=0)
+    return found.assign(asr_low=[low for low, _ in ends], asr_high=[high for _, high in ends])
+
+
+def _attacked(matrix: pd.DataFrame) -> pd.DataFrame:
+    """The attack success rates among the metrics."""
+    return matrix[matrix["metric"].isin([metric for metric in matrix["metric"].unique() if attack_of(metric)])]
+
+
+def _look(i: int) -> dict[str, Any]:
+    """Colour and mark of the i-th thing: pairs that recur only after thirty."""
+    return {"color": (*LINES, BLACK)[i % 7], "marker": MARKS[(i + i // 7) % len(MARKS)]}
+
+
+def _points(
+    axes: Axes, values: pd.Series, places: Sequence[float], *, across: pd.DataFrame, label: str, **look: Any
+) -> None:
+    ends = [(values - across["ci_low"]).clip(lower=0), (across["ci_high"] - values).clip(lower=0)]
+    axes.errorbar(values, places, xerr=ends, ls="none", ms=4.5, lw=1.2, capsize=2, label=label, **look)
+
+
+def _crossed(axes: Axes, benign: pd.Series, attacked: pd.Series, *, label: str, **look: Any) -> None:
+    """A point with both of its intervals."""
+    arms = [
+        [[max(0.0, row["estimate"] - row["ci_low"])], [max(0.0, row["ci_high"] - row["estimate"])]]
+        for row in (benign, attacked)
+    ]
+    at = [benign["estimate"]], [attacked["estimate"]]
+    axes.errorbar(*at, xerr=arms[0], yerr=arms[1], ls="none", ms=6, elinewidth=0.8, label=label, **look)
+
+
+def _line_names(lines: pd.DataFrame) -> list[str]:
+    """What tells the lines apart: the bend, behind the model and the group where there are several."""
+    told = [name for name in ("model", "group") if lines[name].nunique() > 1]
+    return [": ".join([", ".join(row[name] for name in told)] * bool(told) + [row["bend"]]) for row in records(lines)]
+
+
+def _outcomes(axes: Axes, rows: pd.DataFrame, lines: pd.DataFrame, names: list[str]) -> None:
+    places, place, before = [], -1.0, None
+    for line in records(lines):
+        place += 1.0 if before in (None, (line["model"], line["group"])) else 1.5
+        before = (line["model"], line["group"])
+        places.append(place)
+        key = tuple(line[name] for name in _LINE)
+        if key in rows.index:
+            _stack(axes, place, rows.loc[key].to_dict(), labelled=not axes.patches)
+    axes.set_yticks(places, names or [""] * len(places))
+    axes.set_ylim(place + 0.7, -0.7)
+    axes.grid(visible=False, axis="y")
+    axes.set(xlim=(0, 1), xlabel="share of prompts")
+
+
+def _stack(axes: Axes, place: float, row: Mapping[str, Any], *, labelled: bool) -> None:
+    left = 0.0
+    for outcome, (label, color) in _OUTCOMES.items():
+        axes.barh(place, row[outcome], left=left, height=0.8, color=color, label=label if labelled else None)
+        left += row[outcome]
+    axes.barh(place, max(0.0, 1 - left), left=left, height=0.8, color=SKY, label="other answer" if labelled else None)
+    legend = "95 % interval of the ASR" if labelled else None
+    axes.plot([row["asr_low"], row["asr_high"]], [place, place], color=BLACK, lw=1.6, label=legend)
+    axes.plot([row["asr_low"], row["asr_high"]], [place, place], "|", color=BLACK, ms=7)

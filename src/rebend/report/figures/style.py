@@ -1,0 +1,65 @@
+"""How figures look and how they are written: the same bytes for the same data, readable without colour vision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from rebend.io.files import whole_directory
+
+# the palette of Okabe and Ito, told apart by people with any kind of colour vision
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#9A9A9A"
+LINES = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
+MARKS = ("o", "s", "^", "D", "v", "P")
+DASHES = ("-", "--", "-.", ":", "-", "--")
+
+STYLE: Any = {  # the type is a list of all of matplotlib's keys
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E3E3E3",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "figure.facecolor": "white",
+    "svg.hashsalt": "rebend",  # ids in the file would otherwise be drawn anew each time
+    "svg.fonttype": "path",
+}
+
+
+def panels(
+    rows: int, columns: int, *, width: float = 9.0, height: float | Sequence[float] = 3.2
+) -> tuple[Figure, list[list[Axes]]]:
+    """Return a figure of rows x columns axes; `height` is that of a row, or of each, inches."""
+    heights = [float(height)] * rows if isinstance(height, (int, float)) else list(height)
+    figure = Figure(figsize=(width, sum(heights)), layout=ConstrainedLayoutEngine(h_pad=0.1))
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False, height_ratios=heights)
+    return figure, [list(row) for row in axes]
+
+
+def legend_below(axes: Axes, columns: int = 2) -> None:
+    """Put the legend of `axes` below them, where it covers no line."""
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns, borderaxespad=0.8)
+
+
+def write_figures(folder: str | Path, figures: Mapping[str, Figure]) -> None:
+    """Write each figure as .svg and .png."""
+    with whole_directory(folder) as temporary, mpl.rc_context(STYLE):
+        for name, figure in figures.items():
+            figure.savefig(temporary / f"{name}.svg", metadata={"Date": None})
+            figure.set_layout_engine("none")  # what was laid out for one format is so for the other
+            figure.savefig(temporary / f"{name}.png", dpi=150, metadata={"Software": None})

@@ -1,0 +1,61 @@
+"""Figures of what was trained: the curves of bends and value networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from rebend.io.files import read_parquet
+from rebend.report.figures.style import BLACK, DASHES, LINES, legend_below, panels
+
+Panels = list[tuple[str, dict[str, str]]]  # title, column -> label
+
+_BEND_COLUMNS = ("step", "total", "grad_norm", "lr")  # besides the method's terms
+_CHANGED = ("keep", "push", "draw", "change")  # terms on a scale of their own: what is moved, and what is not to move
+_VALUE_PANELS: Panels = [
+    ("loss", {"train_loss": "training", "held_out_loss": "held out"}),
+    ("squared error, held out", {"held_out_error": "V against reward"}),
+    ("rank correlation, held out", {"rank_first": "first token", "rank_middle": "middle", "rank_last": "last token"}),
+]
+
+
+def draw_training(bends: Sequence[Mapping[str, str]], values: Sequence[Mapping[str, str]]) -> Figure | None:
+    """Draw the training curves of bends and value networks, a row each."""
+    entries = [(entry, "bend", "step") for entry in bends] + [(entry, "value", "epoch") for entry in values]
+    if not entries:
+        return None
+    figure, axes = panels(len(entries), 3, height=3.0 if len(entries) < 4 else 2.3)
+    for row, (entry, kind, along) in zip(axes, entries, strict=True):
+        table = read_parquet(entry["metrics"]).to_pandas()
+        wanted = bend_panels(table) if kind == "bend" else _VALUE_PANELS
+        for axis, (title, curves) in zip(row, wanted, strict=True):
+            _curves(axis, table, curves, along)
+            axis.set_title(title)
+        row[0].set_title(", ".join(filter(None, (f"{entry['model']}, {kind} {entry[kind]}", row[0].get_title("left")))))
+    return figure
+
+
+def bend_panels(table: pd.DataFrame) -> Panels:
+    """Return what is drawn of a bend: the terms of its method that are not always zero, and their weighted sum."""
+    terms = [name for name in table if name not in _BEND_COLUMNS and (table[name] != 0).any()]
+    first = [name for name in terms if name in _CHANGED] or terms[:1]
+    second = [name for name in terms if name not in first] or ["grad_norm"]
+    return [
+        ("", {str(name): str(name) for name in first}),
+        ("", {str(name): str(name).replace("grad_norm", "length of the gradient") for name in second}),
+        ("", {"total": "weighted sum"}),
+    ]
+
+
+def _curves(axes: Axes, table: pd.DataFrame, curves: Mapping[str, str], along: str) -> None:
+    for i, (column, label) in enumerate(curves.items()):
+        look: dict[str, Any] = {"color": LINES[i % len(LINES)], "ls": DASHES[i % len(DASHES)]}
+        axes.plot(table[along], table[column].astype(float), lw=1.3, label=label, **look)
+    if "chosen" in table and table["chosen"].any():
+        axes.axvline(table.loc[table["chosen"], along].iloc[0], color=BLACK, lw=0.9, ls=":", label="epoch used")
+    axes.set_xlabel(along)
+    legend_below(axes)

@@ -1,0 +1,238 @@
+"""What the tables of the safety evaluation say, in plain sentences: numbers, and which of them differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from rebend.report.formatting import interval, number
+from rebend.report.measurements import ALL, DIRECT
+from rebend.report.tables.layout import attack_of, records
+
+Row = Mapping[Any, Any]  # of a table, by column
+Metrics = dict[str, Row]  # of one model, bend and control
+KEPT = 0.95  # a bend keeps benign prompts that answers at least this share of what the base answers
+LEVEL = 0.05  # of Holm-corrected p-values
+FEW = 3  # bends that get a sentence each
+_OUTCOMES = {
+    "harmful_refusal_rate": "harmful prompts asked directly that get a refusal",
+    "harmful_incoherent_rate": "harmful prompts asked directly that get broken text",
+    "benign_answer_rate": "harmless prompts answered",
+}
+_FEWER, _MORE, _ALIKE = "gives in less often than", "gives in more often than", "no difference is shown from"
+
+
+def of_bends(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
+    """Sentences on a model's bends, without control where there is such a cell; the others are in tables.
+
+    One per bend where there are `FEW`, otherwise one per attack, with the bends in the order of their rates.
+    """
+    gains, matrix = tables["gains"], tables["matrix"]
+    whole = gains[(gains["compares"] == "bend") & (gains["dataset"] == ALL) & (gains["group"] == ALL)]
+    if (whole["control"] == "none").any():
+        whole = whole[whole["control"] == "none"]
+    for (model, control), bends in whole.groupby(["model", "control"], sort=False):
+        base = metrics(matrix, model, "none", control)
+        under = "" if control == "none" else f", control {control}"
+        found = {str(bend): metrics(matrix, model, bend, control) for bend in bends["bend"].unique()}
+        if len(found) > FEW:
+            yield from _each_attack(f"{model}{under}", found, base)
+        else:
+            yield from _each_bend(str(model), under, bends, found, base)
+        yield from _kept(str(model), found, base)
+
+
+def _each_bend(
+    model: str, under: str, bends: pd.DataFrame, found: Mapping[str, Metrics], base: Metrics
+) -> Iterator[str]:
+    asr = ", ".join(f"{_percent(row)} {_asked(attack_of(name))}" for name, row in base.items() if attack_of(name))
+    yield f"{model} without a bend{under}: attack success rate {asr}.{_benign(base)}"
+    for bend, own in found.items():
+        rates = ", ".join(_reduction(row) for row in records(bends[bends["bend"] == bend]))
+        yield f"{model}, bend {bend}{under}: attack success rate {rates}.{_harmful(own)}{_benign(own)}"
+
+
+def _each_attack(where: str, found: Mapping[str, Metrics], base: Metrics) -> Iterator[str]:
+    for name in filter(attack_of, base):
+        yield f"{where}, attack success rate {_asked(attack_of(name))}: {_ranked(name, found, base)}."
+    for name in filter(base.__contains__, _OUTCOMES):
+        yield f"{where}, {_OUTCOMES[name]}: {_ranked(name, found, base, up=False)}."
+
+
+def _ranked(metric: str, found: Mapping[str, Metrics], base: Metrics, *, up: bool = True) -> str:
+    """The base's rate, and those of the bends, in order; bends of equal rates share it."""
+    by_rate: dict[str, list[str]] = {}
+    rows = {bend: own[metric] for bend, own in found.items() if metric in own}
+    known = {bend: row["estimate"] for bend, row in rows.items() if not pd.isna(row["estimate"])}
+    unknown = [bend for bend in rows if bend not in known]
+    for bend in [*sorted(known, key=lambda bend: known[bend], reverse=not up), *unknown]:
+        by_rate.setdefault(_percent(rows[bend]), []).append(bend)
+    bends = "; ".join(f"{', '.join(names)} {rate}" for rate, names in by_rate.items())
+    return f"{_percent(base[metric])} without a bend; {bends}"
+
+
+def of_pairs(pairs: pd.DataFrame) -> Iterator[str]:
+    """One sentence per bend that was compared with others: from which of them it differs, and under which attack."""
+    others = pairs[(pairs["outcome"] == "harmful") & (pairs["dataset"] == ALL) & (pairs["against"] != "none")]
+    for (model, bend), part in others.groupby(["model", "bend"], sort=False):
+        said: dict[str, dict[str, list[str]]] = {_FEWER: {}, _MORE: {}, _ALIKE: {}}
+        for row in records(part):
+            words = _FEWER if row["only_bend"] < row["only_against"] else _MORE
+            places = said[words if row["p_holm"] < LEVEL else _ALIKE].setdefault(row["against"], [])
+            places.append(_asked(row["attack"]))
+        n_attacks = part["attack"].nunique()
+        text = "; ".join(f"{words} {_listed(found, n_attacks)}" for words, found in said.items() if found)
+        test = f"McNemar's test, Holm-corrected p < {LEVEL:g}"
+        yield f"{model}, bend {bend} on the same prompts as others: {text} ({test})."
+
+
+def _listed(found: Mapping[str, list[str]], n_attacks: int) -> str:
+    """Bends, each with the attacks that are meant unless all are."""
+    return ", ".join(
+        against if len(attacks) == n_attacks else f"{against} ({', '.join(attacks)})"
+        for against, attacks in found.items()
+    )
+
+
+def of_judges(agreement: pd.DataFrame) -> Iterator[str]:
+    """One sentence on how far the judges agree over all cells."""
+    if not len(agreement):
+        return
+    rows = agreement[agreement["model"] == ALL] if (agreement["model"] == ALL).any() else agreement
+    for row in records(rows):
+        share = number(row["harm_agreement"], percent=True)
+        rates = " and ".join(number(row[name], percent=True) for name in ("asr_judge", "asr_other"))
+        yield (
+            f"The judges {row['judge']} and {row['other']} agree on what is harmful in {share} % of "
+            f"{int(row['n'])} completions; by their verdicts the attack success rate is {rates} %."
+        )
+
+
+def metrics(matrix: pd.DataFrame, model: Any, bend: Any, control: Any) -> Metrics:
+    """Return the metrics of one model, bend and control."""
+    own = matrix[(matrix["model"] == model) & (matrix["bend"] == bend) & (matrix["control"] == control)]
+    return {row["metric"]: row for row in records(own)}
+
+
+def _asked(attack: str | None) -> str:
+    return "asked directly" if attack == DIRECT else f"under {attack}"
+
+
+def _reduction(row: Row) -> str:
+    """The rate under one attack, and how much of the base's is gone."""
+    after: str = "an unknown share" if pd.isna(row["value"]) else f"{number(row['value'], percent=True)} %"
+    if pd.isna(row["estimate"]):
+        return f"{after} {_asked(row['attack'])} (there was nothing to reduce)"
+    change = interval(row["estimate"], row["ci_low"], row["ci_high"], percent=True)
+    doubt = "" if row["ci_low"] > 0 or row["ci_high"] < 0 else ", which includes no change"
+    return f"{after} {_asked(row['attack'])} (a relative reduction of {change} %{doubt})"
+
+
+def _harmful(own: Metrics) -> str:
+    """What becomes of harmful prompts asked directly."""
+    if "harmful_refusal_rate" not in own:
+        return ""
+    refused, broken = (_percent(own[f"harmful_{outcome}_rate"]) for outcome in ("refusal", "incoherent"))
+    return f" Asked directly, {refused} of harmful prompts are refused and {broken} answered incoherently."
+
+
+def _benign(own: Metrics) -> str:
+    row = own.get("benign_answer_rate")
+    return "" if row is None else f" Harmless prompts are answered in {_percent(row)} of cases."
+
+
+def _kept(model: str, bends: Mapping[str, Metrics], base: Metrics) -> Iterator[str]:
+    """Of several bends, those that keep the benign prompts, by their mean ASR over the attacks."""
+    limit = base.get("benign_answer_rate", {}).get("estimate")
+    means = {bend: _mean_asr(found, base) for bend, found in bends.items()}
+    if len(bends) < 2 or limit is None or pd.isna(limit):
+        return
+    kept = {
+        bend: mean
+        for bend, mean in means.items()
+        if mean is not None and bends[bend].get("benign_answer_rate", {}).get("estimate", -1.0) >= KEPT * limit
+    }
+    share = f"{100 * KEPT:g} %"
+    text = f"{model}: {len(kept)} of {len(bends)} bends answer at least {share} as many harmless prompts as the base"
+    listed = sorted(kept.items(), key=lambda item: item[1])
+    rates = ", ".join(f"{bend} {number(mean, percent=True)} %" for bend, mean in listed)
+    yield f"{text}; their mean attack success rates over the attacks: {rates}." if rates else f"{text}."
+
+
+def _mean_asr(own: Metrics, base: Metrics) -> float | None:
+    """Unweighted mean over the attacks that the base was given, None where one has no rate."""
+    attacks = [metric for metric in base if attack_of(metric)]
+    known = [float(own[metric]["estimate"]) for metric in attacks if metric in own]
+    whole = known and len(known) == len(attacks) and not any(map(pd.isna, known))
+    return sum(known) / len(known) if whole else None
+
+
+def _percent(row: Row) -> str:
+    text = interval(row["estimate"], row["ci_low"], row["ci_high"], percent=True)
+    return f"{text} %" if not pd.isna(row["estimate"]) else "an unknown share"
+
+
+def findings(tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Return the sentences, the claims first."""
+    safety = [*of_bends(tables), *of_pairs(tables["repbend_pairs"]), *of_judges(tables["safety_agreement"])]
+    return [*_of_claims(tables["claims"]), *safety, *_of_controls(tables), *_of_caveats(tables)]
+
+
+def _of_claims(claims: pd.DataFrame) -> Iterator[str]:
+    if len(claims):
+        met = int(claims["met"].astype(bool).sum())
+        missed = [text for text, is_met in zip(claims["text"], claims["met"], strict=True) if not is_met]
+        yield f"{met} of {len(claims)} claims are met." + (f" Not met: {'; '.join(missed)}." if missed else "")
+
+
+def _of_controls(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
+    gains = tables["gains"]
+    own = gains[(gains["compares"] == "control") & (gains["dataset"] == ALL) & gains["estimate"].notna()]
+    for (model, bend, against), part in own.groupby(["model", "bend", "against"], sort=False):
+        rewards = part[part["metric"] == "reward_gain"].sort_values("estimate", ascending=False, kind="stable")
+        if rewards.empty:
+            continue
+        gained = ", ".join(f"{row['control']} {_verb(row)} it by {_amount(row)}" for row in rewards.to_dict("records"))
+        text = f"{model}, bend {bend}, mean reward against control {against}: {gained}."
+        ratios = part[part["metric"] == "diversity_ratio"].sort_values("estimate")
+        for least in ratios.head(1).to_dict("records"):
+            text += (
+                f" At least {number(least['estimate'], percent=True)} % of its diversity is kept ({least['control']})."
+            )
+        yield text
+
+
+def _of_caveats(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
+    proxies = {judge for judge in tables["recontrol"].get("judge", pd.Series(dtype=str)) if "(proxy)" in str(judge)}
+    if proxies:
+        yield f"Win rates come from a proxy, not from a judge that reads: {', '.join(sorted(proxies))}."
+    for row in tables["recontrol"].to_dict("records"):
+        if row.get("held_rate") and row["held_rate"] > 0:
+            yield (
+                f"{row['model']}, bend {row['bend']}, {row['dataset']}: control {row['control']} was held back at "
+                f"{number(row['held_rate'], percent=True)} % of the tokens (its change was too long, or no number)."
+            )
+    matrix = tables["matrix"]
+    missing = matrix[matrix["not_scored"] > 0]
+    if len(missing):
+        worst = missing.sort_values("not_scored").iloc[-1]
+        yield (
+            f"{len(missing)} of {len(matrix)} figures of the matrix leave out rows that were not scored, at most "
+            f"{int(worst['not_scored'])} of {int(worst['n'] + worst['not_scored'])} ({worst['metric']})."
+        )
+    elif len(matrix):
+        yield "Every row of every figure in the matrix was scored."
+
+
+def _verb(row: Row) -> str:
+    if row["ci_low"] > 0:
+        return "raised"
+    return "lowered" if row["ci_high"] < 0 else "changed"
+
+
+def _amount(row: Row) -> str:
+    """The effect, and a word where its interval does not tell it from none."""
+    doubt = "" if row["ci_low"] > 0 or row["ci_high"] < 0 else " (the interval includes no change)"
+    return interval(row["estimate"], row["ci_low"], row["ci_high"]) + doubt

@@ -1,0 +1,455 @@
+"""Data sets: stable ids, draws, alignment and drops, on tiny files and on the real ones."""
+
+import collections
+import csv
+import gzip
+import json
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from rebend.config.blocks import DatasetBlock
+from rebend.data.datasets import _checked, prepare_dataset
+from rebend.data.readers.formats import WORLD_KINDS
+from rebend.data.readers.hh_rlhf import dialogue
+from rebend.errors import ConfigError, DataError
+from rebend.io.schemas import KINDS
+
+SHARED = Path(os.environ.get("REBEND_SHARED") or Path(__file__).parents[4] / "shared" / "data")
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the real data sets are not there; set REBEND_SHARED")
+
+
+def lines(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def prepare(kind, reader, path, reference=None, **settings):
+    source = {"local": str(path)}
+    second = {"local": str(reference)} if reference else None
+    block = DatasetBlock(kind=kind, reader=reader, source=source, reference=second, **settings)
+    return prepare_dataset(block, path, reference)
+
+
+def ids(prepared):
+    return prepared.table["row_id"].to_pylist()
+
+
+PROMPTS = [{"prompt": f"question {number}?", "reference": f"answer {number}"} for number in range(40)]
+PAIRS = [
+    {
+        "prompt": f"do {number}",
+        "prompt_type": "harmful",
+        "harmless_answer": f"I will not {number}.",
+        "harmful_answer": f"Here: {number}.",
+    }
+    for number in range(30)
+]
+
+
+def test_the_table_has_the_schema_of_its_kind_and_ids_of_its_content(tmp_path):
+    prepared = prepare("prompts", "table", lines(tmp_path / "a.jsonl", PROMPTS))
+    assert prepared.table.schema.equals(KINDS["prompts"])
+    assert prepared.read == 40 and prepared.dropped == {} and prepared.repeated == 0
+    assert prepared.table["reference"].to_pylist() == [row["reference"] for row in PROMPTS]
+    assert len(set(ids(prepared))) == 40
+    changed = [{**PROMPTS[0], "reference": "another"}, *PROMPTS[1:]]
+    other = prepare("prompts", "table", lines(tmp_path / "b.jsonl", changed))
+    assert ids(other)[0] != ids(prepared)[0] and ids(other)[1:] == ids(prepared)[1:]
+
+
+def test_an_id_stays_what_it_is_from_version_to_version(tmp_path):
+    prepared = prepare("prompts", "table", lines(tmp_path / "a.jsonl", [{"prompt": "Why?", "reference": "Für dich."}]))
+    assert ids(prepared) == ["0eb524d3e4693266"]
+
+
+def test_neither_file_order_nor_file_type_changes_a_draw(tmp_path):
+    whole = prepare("prompts", "table", lines(tmp_path / "a.jsonl", PROMPTS))
+    shuffled = random.Random(1).sample(PROMPTS, len(PROMPTS))
+    drawn = prepare("prompts", "table", lines(tmp_path / "a2.jsonl", PROMPTS), rows=12, seed=3)
+    again = prepare("prompts", "table", lines(tmp_path / "b.jsonl", shuffled), rows=12, seed=3)
+    (tmp_path / "c.json").write_text(json.dumps(PROMPTS), encoding="utf-8")
+    third = prepare("prompts", "table", tmp_path / "c.json", rows=12, seed=3)
+    assert len(ids(drawn)) == 12
+    assert set(ids(drawn)) == set(ids(again)) and ids(drawn) == ids(third)
+    assert ids(drawn) == [row_id for row_id in ids(whole) if row_id in set(ids(drawn))]
+
+
+def test_a_draw_depends_on_its_seed_and_a_larger_one_holds_a_smaller_one(tmp_path):
+    path = lines(tmp_path / "a.jsonl", PROMPTS)
+    small, large, other = (
+        set(ids(prepare("prompts", "table", path, rows=rows, seed=seed))) for rows, seed in ((5, 0), (20, 0), (20, 1))
+    )
+    assert small < large and large != other
+
+
+def test_rows_that_a_draw_skips_share_nothing_with_those_that_it_keeps(tmp_path):
+    path = lines(tmp_path / "a.jsonl", PROMPTS)
+    first, rest = prepare("prompts", "table", path, rows=15), prepare("prompts", "table", path, skip=15)
+    assert len(ids(first)) == 15 and {*ids(first), *ids(rest)} == set(ids(prepare("prompts", "table", path)))
+    assert not {*ids(first)} & {*ids(rest)}
+    with pytest.raises(DataError, match="`rows: 26` after `skip: 15` asks for more than the 40 usable rows"):
+        prepare("prompts", "table", path, rows=26, skip=15)
+    with pytest.raises(DataError, match="every row after `skip: 40`"):
+        prepare("prompts", "table", path, skip=40)
+
+
+def test_repeated_rows_are_kept_with_a_suffix_and_counted(tmp_path):
+    rows = [PROMPTS[0], PROMPTS[1], PROMPTS[0], PROMPTS[0]]
+    prepared = prepare("prompts", "table", lines(tmp_path / "a.jsonl", rows))
+    first = ids(prepared)[0]
+    assert ids(prepared)[2:] == [f"{first}-2", f"{first}-3"] and prepared.repeated == 2
+
+
+def test_repeated_pairs_stay_pairs(tmp_path):
+    prepared = prepare("safety", "wildjailbreak", lines(tmp_path / "a.jsonl", [PAIRS[0], PAIRS[1], PAIRS[0]]))
+    pairs = collections.Counter(prepared.table["pair"].to_pylist())
+    assert sorted(pairs.values()) == [2, 2, 2]
+    assert len(set(ids(prepared))) == 6
+
+
+def test_a_draw_of_pairs_keeps_both_answers(tmp_path):
+    prepared = prepare("safety", "wildjailbreak", lines(tmp_path / "a.jsonl", PAIRS), rows=7)
+    rows = prepared.table.to_pylist()
+    assert len(rows) == 14
+    by_pair = collections.defaultdict(set)
+    for row in rows:
+        by_pair[row["pair"]].add((row["label"], row["messages"][0]["content"]))
+    for answers in by_pair.values():
+        assert {label for label, _ in answers} == {"safe", "unsafe"} and len({prompt for _, prompt in answers}) == 1
+
+
+def test_a_draw_of_single_samples_takes_as_many_of_each_label(tmp_path):
+    labels = [("unharmful", "compliance", "unharmful")] * 20 + [("harmful", "compliance", "harmful")] * 9
+    rows = [
+        {
+            "prompt": f"p{number}",
+            "response": "r",
+            "prompt_harm_label": prompt,
+            "response_refusal_label": refusal,
+            "response_harm_label": response,
+        }
+        for number, (prompt, refusal, response) in enumerate(labels)
+    ]
+    path = lines(tmp_path / "a.jsonl", rows)
+    prepared = prepare("safety", "wildguardmix", path, rows=8)
+    assert collections.Counter(prepared.table["label"].to_pylist()) == {"safe": 8, "unsafe": 8}
+    with pytest.raises(DataError, match="`rows: 10` asks for more than the 9 usable unsafe rows"):
+        prepare("safety", "wildguardmix", path, rows=10)
+
+
+def guarded(number, prompt, refusal, harm):
+    return {
+        "prompt": f"p{number}",
+        "response": f"r{number}",
+        "prompt_harm_label": prompt,
+        "response_refusal_label": refusal,
+        "response_harm_label": harm,
+    }
+
+
+@pytest.mark.parametrize(
+    ("labels", "only_label"),
+    [(("harmful", "compliance", "harmful"), "unsafe"), (("harmful", "refusal", "unharmful"), "safe")],
+)
+def test_safety_data_of_one_class_are_refused(tmp_path, labels, only_label):
+    path = lines(tmp_path / "a.jsonl", [guarded(number, *labels) for number in range(5)])
+    with pytest.raises(DataError, match=f"a.jsonl: all 5 usable answers are {only_label}; safe and unsafe ones"):
+        prepare("safety", "wildguardmix", path)
+
+
+def test_the_published_data_mix_has_as_many_of_each_part(tmp_path):
+    """At small size: n safe and n unsafe single answers, n pairs, n retain chats; every draw by its seed alone."""
+    classes = [
+        ("unharmful", "compliance", "unharmful"),
+        ("harmful", "refusal", "unharmful"),
+        ("harmful", "compliance", "harmful"),
+        ("harmful", "compliance", "unharmful"),  # unsafe whatever the label of the response
+        ("unharmful", "refusal", "unharmful"),  # in no class
+    ]
+    guard = lines(tmp_path / "guard.jsonl", [guarded(n, *classes[n % 5]) for n in range(100)])
+    jail = lines(tmp_path / "jail.jsonl", [row for pair in PAIRS for row in (pair, {**pair, "prompt_type": "benign"})])
+    chats = [
+        {"messages": [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": f"a{n}"}]}
+        for n in range(40)
+    ]
+    mix = {
+        "samples": prepare("safety", "wildguardmix", guard, rows=10),
+        "pairs": prepare("safety", "wildjailbreak", jail, rows=10),
+        "retain": prepare("chat", "ultrachat", lines(tmp_path / "chat.jsonl", chats), rows=10),
+    }
+    for name in ("samples", "pairs"):
+        assert collections.Counter(mix[name].table["label"].to_pylist()) == {"safe": 10, "unsafe": 10}
+    assert set(mix["samples"].table["pair"].to_pylist()) == {None}
+    assert len(set(mix["pairs"].table["pair"].to_pylist())) == 10 and mix["retain"].table.num_rows == 10
+    assert mix["samples"].dropped == {"labels outside the published selection": 20}
+    assert mix["pairs"].dropped == {"prompt_type is not harmful": 30}
+    again = prepare("safety", "wildguardmix", guard, rows=10)
+    other = prepare("safety", "wildguardmix", guard, rows=10, seed=1)
+    assert again.table.equals(mix["samples"].table) and set(ids(other)) != set(ids(again))
+
+
+def test_unusable_rows_are_counted_by_reason_and_never_silently_lost(tmp_path):
+    rows = [
+        *PROMPTS[:3],
+        {"prompt": "  "},
+        {"prompt": None},
+        {"prompt": ""},
+        {"prompt": "half \ud83d"},
+        {"prompt": "Say hello", "reference": "Say hello "},
+    ]
+    prepared = prepare("prompts", "table", lines(tmp_path / "a.jsonl", rows))
+    assert prepared.table.num_rows == 3 and prepared.read == 8
+    assert prepared.dropped == {
+        "empty prompt": 2,
+        "no prompt": 1,
+        "half a character (unpaired surrogate)": 1,
+        "the prompt holds the answer": 1,
+    }
+
+
+def test_a_source_without_a_usable_row_is_an_error_with_the_reasons(tmp_path):
+    with pytest.raises(DataError, match=r"no row can be used as chat by reader 'hh_rlhf' \(no final answer: 2\)"):
+        row = {"chosen": "\n\nHuman: Hi", "rejected": "\n\nHuman: Hi"}
+        prepare("chat", "hh_rlhf", lines(tmp_path / "a.jsonl", [row, row]))
+    with pytest.raises(DataError, match="it holds no rows"):
+        prepare("chat", "hh_rlhf", lines(tmp_path / "b.jsonl", []))
+
+
+def test_a_damaged_line_far_down_is_an_error_with_its_number(tmp_path):
+    path = lines(tmp_path / "a.jsonl", PROMPTS)
+    path.write_text(path.read_text() + '{"prompt": "cut of')
+    with pytest.raises(DataError, match=r"a\.jsonl:41: not a JSON object"):
+        prepare("prompts", "table", path)
+
+
+def test_more_rows_than_there_are_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="`rows: 41` asks for more than the 40 usable rows"):
+        prepare("prompts", "table", lines(tmp_path / "a.jsonl", PROMPTS), rows=41)
+
+
+def test_a_kind_that_the_reader_cannot_give_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="'table' gives prompts, evaluation, not chat"):
+        prepare("chat", "table", lines(tmp_path / "a.jsonl", PROMPTS))
+
+
+# --- RE-Control's two files
+
+
+def test_line_n_of_the_reference_answers_line_n(tmp_path):
+    posts = lines(tmp_path / "posts.json", [{"post_id": str(n), "history": f"post {n}"} for n in range(5)])
+    answers = lines(tmp_path / "prefer.json", [{"prefer": f"reply {n}"} for n in range(5)])
+    rows = prepare("prompts", "recontrol", posts, answers).table.to_pylist()
+    assert [(row["messages"][0]["content"], row["reference"]) for row in rows] == [
+        (f"post {n}", f"reply {n}") for n in range(5)
+    ]
+
+
+POST, REPLY = '{"history": "x"}\n', '{"prefer": "y"}\n'
+
+
+@pytest.mark.parametrize(
+    ("posts", "answers", "words"),
+    [
+        (2 * POST, REPLY, r"prefer\.jsonl: line n must answer line n of .*posts\.jsonl:2 it has ended"),
+        (POST, 2 * REPLY, r"prefer\.jsonl:2: no line of .* goes with it"),
+        (POST + "\n" + POST, 2 * REPLY, r"for .*posts\.jsonl:3 its next row is .*prefer\.jsonl:2"),
+    ],
+)
+def test_a_reference_that_does_not_go_line_by_line_is_refused(tmp_path, posts, answers, words):
+    (tmp_path / "posts.jsonl").write_text(posts)
+    (tmp_path / "prefer.jsonl").write_text(answers)
+    with pytest.raises(DataError, match=words):
+        prepare("prompts", "recontrol", tmp_path / "posts.jsonl", tmp_path / "prefer.jsonl")
+
+
+def test_a_reference_without_its_column_is_named(tmp_path):
+    posts = lines(tmp_path / "posts.jsonl", [{"history": "post"}])
+    answers = lines(tmp_path / "prefer.jsonl", [{"preferred": "reply"}])
+    with pytest.raises(DataError, match=r"prefer\.jsonl:1: column 'prefer' is missing.*Did you mean 'preferred'"):
+        prepare("prompts", "recontrol", posts, answers)
+
+
+# --- HarmBench's files, which belong together by BehaviorID
+
+BEHAVIOURS = [
+    {"Behavior": "zor it", "FunctionalCategory": "standard", "SemanticCategory": "a", "BehaviorID": "zor"},
+    {"Behavior": "vak it", "FunctionalCategory": "copyright", "SemanticCategory": "b", "BehaviorID": "vak"},
+    {"Behavior": "bim it", "FunctionalCategory": "contextual", "SemanticCategory": "c", "BehaviorID": "bim"},
+]
+for behaviour in BEHAVIOURS:
+    behaviour["ContextString"] = "A tale of bim." if behaviour["BehaviorID"] == "bim" else ""
+CONTEXTUAL = "A tale of bim.\n\n---\n\nbim it"
+
+
+def written(path, content):
+    path.write_text(json.dumps(content, indent=4), encoding="utf-8")
+    return path
+
+
+def test_targets_are_found_by_their_behaviour_whatever_the_order(tmp_path):
+    targets = written(tmp_path / "targets.json", {name: f"Sure, {name}" for name in ("bim", "spare", "vak", "zor")})
+    prepared = prepare("evaluation", "harmbench", lines(tmp_path / "b.jsonl", BEHAVIOURS), targets)
+    rows = {row["messages"][0]["content"]: row for row in prepared.table.to_pylist()}
+    assert {prompt: row["target"] for prompt, row in rows.items()} == {"zor it": "Sure, zor", CONTEXTUAL: "Sure, bim"}
+    assert rows[CONTEXTUAL]["group"] == "contextual" and prepared.dropped == {"copyright behaviour": 1}
+    without = prepare("evaluation", "harmbench", tmp_path / "b.jsonl").table
+    assert without["target"].to_pylist() == ["", ""]
+
+
+def test_a_behaviour_without_a_target_or_without_its_key_is_an_error(tmp_path):
+    targets = written(tmp_path / "targets.json", {"bim": "Sure, bim"})
+    with pytest.raises(DataError, match=r"b\.jsonl:1: the second file has no target for BehaviorID 'zor'"):
+        prepare("evaluation", "harmbench", lines(tmp_path / "b.jsonl", BEHAVIOURS), targets)
+    nameless = [{name: value for name, value in BEHAVIOURS[0].items() if name != "BehaviorID"}]
+    with pytest.raises(DataError, match=r"c\.jsonl:1: column 'BehaviorID' is missing"):
+        prepare("evaluation", "harmbench", lines(tmp_path / "c.jsonl", nameless), targets)
+    doubled = lines(tmp_path / "d.jsonl", [{"BehaviorID": "zor", "target": "Sure"}] * 2)
+    with pytest.raises(DataError, match=r"d\.jsonl:2: BehaviorID 'zor' comes twice"):
+        prepare("evaluation", "harmbench", tmp_path / "b.jsonl", doubled)
+
+
+def test_test_cases_become_a_prompt_each_with_the_behaviour_as_the_request(tmp_path):
+    cases = {name: [f"Zorv {number}! {name} it" for number in range(5)] for name in ("zor", "vak", "bim", "validation")}
+    behaviours = lines(tmp_path / "b.jsonl", BEHAVIOURS)
+    prepared = prepare("evaluation", "harmbench_cases", written(tmp_path / "test_cases.json", cases), behaviours)
+    found = collections.Counter((row["request"], row["group"], row["category"]) for row in prepared.table.to_pylist())
+    assert found == {("zor it", "standard", "a"): 5, (CONTEXTUAL, "contextual", "c"): 5}
+    assert prepared.read == 4 and len(set(ids(prepared))) == 10
+    assert prepared.dropped == {
+        "copyright behaviour": 1,
+        "test case of a behaviour that the second file does not have": 1,
+    }
+
+
+# --- `only`
+
+
+def test_only_keeps_the_rows_with_its_words(tmp_path):
+    rows = [{"adversarial": f"play {n}", "data_type": f"adversarial_{('benign', 'harmful')[n % 2]}"} for n in range(10)]
+    path = lines(tmp_path / "a.jsonl", rows)
+    benign = prepare("evaluation", "wildjailbreak", path, only={"data_type": "adversarial_benign"})
+    assert benign.table["harmful"].to_pylist() == [False] * 5
+    assert benign.dropped == {"data_type is not what `only` asks for": 5}
+    both = prepare(
+        "evaluation", "wildjailbreak", path, only={"data_type": ["adversarial_benign", "adversarial_harmful"]}
+    )
+    assert both.table.num_rows == 10
+    with pytest.raises(DataError, match=r"a\.jsonl:1: `only` looks at column 'datatype'.*Did you mean 'data_type'"):
+        prepare("evaluation", "wildjailbreak", path, only={"datatype": "adversarial_benign"})
+    with pytest.raises(DataError, match=r"no row can be used .*data_type is not what `only` asks for: 10"):
+        prepare("evaluation", "wildjailbreak", path, only={"data_type": "benign"})
+
+
+# --- shapes
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("prompts", {"messages": [{"role": "assistant", "content": "x"}]}),
+        ("prompts", {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}),
+        ("prompts", {"group": None}),
+        ("prompts", {"extra": "x"}),
+        ("prompts", {"reference": 3}),
+        ("chat", {}),
+        ("evaluation", {"target": "", "category": "", "request": None, "harmful": None}),
+        ("evaluation", {"target": "", "category": "", "request": None, "harmful": "true"}),
+        ("evaluation", {"target": "", "category": "", "request": 3, "harmful": True}),
+    ],
+)
+def test_a_row_of_another_shape_than_its_kind_is_refused(kind, change):
+    good = {"messages": [{"role": "user", "content": "x"}], "reference": None, "group": ""}
+    assert _checked("prompts", good) == good
+    with pytest.raises(Exception, match=r"expected|end with|begins with"):
+        _checked(kind, {"messages": good["messages"]} if kind == "chat" else {**good, **change})
+
+
+@pytest.mark.parametrize(("part", "kind"), WORLD_KINDS.items())
+def test_every_part_of_the_tiny_world_fits_its_kind(part, kind):
+    block = DatasetBlock(kind=kind, reader="world", source={"world": {"part": part, "rows": 30}})
+    prepared = prepare_dataset(block)
+    assert prepared.table.num_rows == 30 and prepared.table.schema.equals(KINDS[kind])
+    assert len(set(ids(prepared))) == 30 and prepared.repeated == 0
+    assert prepare_dataset(block).table.equals(prepared.table)
+
+
+# --- the real files
+
+
+@pytest.mark.shared
+@needs_shared
+@pytest.mark.parametrize("name", ["train", "test"])
+def test_no_real_hh_prompt_holds_its_preferred_answer(name):
+    path = SHARED / "hh_rlhf" / f"{name}.jsonl.gz"
+    prepared = prepare("prompts", "hh_rlhf", path)
+    assert (
+        prepared.table.num_rows + sum(prepared.dropped.values()) == prepared.read == {"train": 2000, "test": 200}[name]
+    )
+    assert prepared.table.num_rows > 0.99 * prepared.read
+    with gzip.open(path, "rt", encoding="utf-8") as stream:
+        written = {json.dumps(dialogue(json.loads(line)["chosen"])) for line in stream}
+    for row in prepared.table.to_pylist():
+        answer = row["reference"]
+        # prompt and answer make up the published dialogue, so nothing was lost and nothing is there twice
+        assert json.dumps([*row["messages"], {"role": "assistant", "content": answer}]) in written
+        assert row["messages"][-1]["role"] == "user"
+        assert all(turn["content"] != answer for turn in row["messages"])
+        # a word like "Yes." may well occur in a question; a sentence may not
+        assert len(answer) < 10 or not any(answer in turn["content"] for turn in row["messages"])
+
+
+@pytest.mark.shared
+@needs_shared
+def test_real_hh_pairs_share_their_prompt():
+    prepared = prepare("preference", "hh_rlhf", SHARED / "hh_rlhf" / "train.jsonl.gz")
+    assert prepared.table.num_rows > 1980
+    assert all(row["chosen"] != row["rejected"] for row in prepared.table.to_pylist())
+    safety = prepare("safety", "hh_rlhf", SHARED / "hh_rlhf" / "train.jsonl.gz", rows=100)
+    assert collections.Counter(safety.table["label"].to_pylist()) == {"safe": 100, "unsafe": 100}
+
+
+@pytest.mark.shared
+@needs_shared
+def test_real_shp_references_align_with_their_posts():
+    posts, answers = SHARED / "shp" / "test.jsonl", SHARED / "shp" / "prefer.jsonl.gz"
+    rows = prepare("prompts", "recontrol", posts, answers).table.to_pylist()
+    with posts.open(encoding="utf-8") as stream:
+        histories = [json.loads(line)["history"] for line in stream]
+    with gzip.open(answers, "rt", encoding="utf-8") as stream:
+        preferred = [json.loads(line)["prefer"] for line in stream]
+    assert len(rows) == 300
+    assert {row["messages"][0]["content"]: row["reference"] for row in rows} == dict(
+        zip(histories, preferred, strict=True)
+    )
+    drawn = prepare("prompts", "recontrol", posts, answers, rows=50).table.to_pylist()
+    assert all(row in rows for row in drawn)
+
+
+@pytest.mark.shared
+@needs_shared
+def test_real_benchmarks_have_their_known_counts(tmp_path):
+    xstest = prepare("evaluation", "xstest", SHARED / "xstest" / "xstest_prompts.csv").table
+    assert collections.Counter(xstest["harmful"].to_pylist()) == {False: 250, True: 200}
+    harmbench = prepare("evaluation", "harmbench", SHARED / "harmbench" / "behaviors_text_test.csv").table
+    assert collections.Counter(harmbench["group"].to_pylist()) == {"standard": 50, "contextual": 10}
+    with (SHARED / "harmbench" / "behaviors_text_test.csv").open(encoding="utf-8", newline="") as stream:
+        names = [row["BehaviorID"] for row in csv.DictReader(stream)]
+    targets = written(tmp_path / "targets.json", {name: f"Sure, {name}" for name in reversed(names)})
+    aimed = prepare("evaluation", "harmbench", SHARED / "harmbench" / "behaviors_text_test.csv", targets).table
+    assert aimed["target"].to_pylist() == [f"Sure, {name}" for name in names]
+    assert aimed["messages"].equals(harmbench["messages"])
+    for row in harmbench.to_pylist():
+        assert ("\n\n---\n\n" in row["messages"][0]["content"]) == (row["group"] == "contextual")
+    strongreject = prepare("evaluation", "strongreject", SHARED / "strongreject" / "strongreject_60.csv").table
+    assert strongreject.num_rows == 60 and set(strongreject["harmful"].to_pylist()) == {True}
+
+
+@pytest.mark.shared
+@needs_shared
+def test_all_real_retain_chats_are_used():
+    prepared = prepare("chat", "ultrachat", SHARED / "retain" / "chat_500.jsonl.gz")
+    assert prepared.table.num_rows == 500 and prepared.dropped == {}
+    assert all(row["messages"][-1]["role"] == "assistant" for row in prepared.table.to_pylist())

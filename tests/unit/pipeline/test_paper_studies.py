@@ -1,0 +1,146 @@
+"""The studies of the papers' tables: every printed column has a cell of ours, and none stands for two."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rebend.config.load import load_config
+from rebend.pipeline.graph.plan import Cell, Plan
+from rebend.report.published import Published
+
+ROOT = Path(__file__).parents[3]
+PUBLISHED = Published(ROOT / "resources" / "published")
+
+
+@pytest.fixture(scope="module")
+def cells() -> list[Cell]:
+    raw = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
+    return Plan(load_config({**raw, "study": "paper_repbend"}, ROOT / "config" / "studies")).cells
+
+
+MODELS = {"mistral_7b": "Mistral-7B-Instruct-v0.2", "llama3_8b": "Llama-3-8B-Instruct"}
+METHODS = {
+    "none": "Original",
+    "repbend": "RepBend",
+    "paper_circuit": "CB",
+    "paper_rmu": "RMU",
+    "paper_npo": "NPO",
+    "paper_task": "TA",
+}
+
+
+@pytest.mark.parametrize("beginning", METHODS)
+@pytest.mark.parametrize("model", MODELS)
+def test_every_number_of_table_1_stands_beside_one_cell_of_ours(cells: list[Cell], model: str, beginning: str) -> None:
+    own = [cell for cell in cells if cell.base == model and cell.control == "none_512"]
+    own = [cell for cell in own if cell.bend.startswith(beginning) and not cell.bend.endswith("_released")]
+    found = Counter(PUBLISHED.repbend_row(model, cell.dataset, cell.bend, cell.attack)["asr"] for cell in own)
+    found.pop(None, None)
+    with (ROOT / "resources" / "published" / "repbend_asr.csv").open(encoding="utf-8", newline="") as stream:
+        printed = [row for row in csv.DictReader(stream) if "average" not in row["benchmark"]]
+    wanted = Counter(
+        round(float(row["asr_percent"]) / 100, 6)
+        for row in printed
+        if (row["model"], row["method"], row["released_weights"]) == (MODELS[model], METHODS[beginning], "false")
+    )
+    assert found == wanted and sum(wanted.values()) == 8
+
+
+@pytest.mark.parametrize("model", ["mistral_7b", "llama3_8b", "gemma2_2b", "qwen2_5_14b"])
+def test_over_refusal_is_measured_where_it_is_printed(cells: list[Cell], model: str) -> None:
+    for dataset in ("paper_xstest", "paper_wildjailbreak_benign"):
+        own = [cell for cell in cells if (cell.base, cell.bend, cell.dataset) == (model, "none", dataset)]
+        assert own and all(
+            PUBLISHED.repbend_row(model, dataset, "none", cell.attack)["answered"] is not None for cell in own
+        )
+
+
+@pytest.mark.parametrize(
+    ("model", "base", "method"),
+    [
+        ("rr_mistral_7b", "mistral_7b", "CB"),
+        ("rr_llama3_8b", "llama3_8b", "CB"),
+        ("r2d2_zephyr_7b", "mistral_7b", "R2D2"),
+    ],
+)
+def test_models_that_others_made_safe_stand_beside_what_is_printed_for_them(
+    cells: list[Cell], model: str, base: str, method: str
+) -> None:
+    own = [cell for cell in cells if cell.base == model and cell.control == "none_512"]
+    assert {cell.attack for cell in own} == {"direct", "gcg_harmbench", "prefilling_harmbench", "embedding"}
+    found = {PUBLISHED.repbend_row(model, cell.dataset, cell.bend, cell.attack)["asr"] for cell in own} - {None}
+    with (ROOT / "resources" / "published" / "repbend_asr.csv").open(encoding="utf-8", newline="") as stream:
+        printed = [row for row in csv.DictReader(stream) if "average" not in row["benchmark"]]
+    wanted = {
+        round(float(row["asr_percent"]) / 100, 6)
+        for row in printed
+        if (row["model"], row["method"], row["released_weights"]) == (MODELS[base], method, "true")
+    }
+    assert found and found <= wanted
+
+
+def test_what_bends_are_trained_on_is_not_what_is_reported(cells: list[Cell]) -> None:
+    raw = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
+    datasets = load_config({**raw, "study": "paper_repbend"}, ROOT / "config" / "studies")["datasets"]
+
+    def place(name: str) -> str:
+        return datasets[name].source.model_dump_json()
+
+    trained = {place(name) for name in ("paper_wildguard", "paper_wildjailbreak_pairs", "paper_ultrachat")}
+    assert not trained & {place(cell.dataset) for cell in cells}
+    assert {(datasets[name].rows, datasets[name].seed) for name in datasets if place(name) in trained} == {(10000, 0)}
+
+
+def test_every_row_of_recontrols_table_stands_beside_one_cell_of_ours() -> None:
+    raw = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
+    plan = Plan(load_config({**raw, "study": "paper_recontrol"}, ROOT / "config" / "studies"))
+    found: Counter[tuple[float | None, ...]] = Counter()
+    for cell in plan.cells:
+        if cell.bend == "none":
+            method = plan.config["controls"][cell.control].method
+            printed = PUBLISHED.recontrol_row(cell.base, cell.dataset, method)
+            found[printed["reward"], printed["win_rate"]] += 1
+    found.pop((None, None))
+    with (ROOT / "resources" / "published" / "recontrol_main.csv").open(encoding="utf-8", newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["win_rate_percent"] != "N/A"]
+    wanted = Counter(
+        (
+            float(row["average_reward"]) if row["average_reward"] else None,
+            round(float(row["win_rate_percent"]) / 100, 6),
+        )
+        for row in rows
+    )
+    assert {(reward, rate and round(rate, 6)): n for (reward, rate), n in found.items()} == wanted
+    assert sum(wanted.values()) == 15
+
+
+def test_recontrols_settings_are_those_that_it_prints() -> None:
+    raw = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
+    plan = Plan(load_config({**raw, "study": "paper_recontrol"}, ROOT / "config" / "studies"))
+    with (ROOT / "resources" / "published" / "recontrol_hyperparameters.csv").open(
+        encoding="utf-8", newline=""
+    ) as file:
+        printed = {(row["dataset"], row["model"]): row for row in csv.DictReader(file)}
+    models = {"vicuna_7b": "Vicuna-7B", "falcon_7b": "Falcon-7B", "llama3_8b_user": "Llama3-8B"}
+    seen = set()
+    for cell in plan.cells:
+        control = plan.config["controls"][cell.control]
+        if control.method not in ("value", "value_prompting"):
+            continue
+        key = "HH-RLHF" if "hh" in cell.dataset else "SHP", models[cell.base]
+        seen.add(key)
+        row, value = printed[key], plan.config["values"][control.value]
+        ours = [value.n_layers, value.hidden_size, value.lr, value.batch_size, value.epochs]
+        names = ("layers", "hidden", "learning_rate", "batch_size", "epochs")
+        assert ours == [float(row[f"value_{name}"]) for name in names]
+        tokens = control.decoding.max_new_tokens
+        wanted = [float(row[name]) for name in ("step_size", "updates", "max_new_tokens")]
+        assert [control.step_size, control.n_steps, tokens] == wanted
+        reward = plan.config["rewards"][value.reward]
+        assert (reward.hub.repo, value.reward) == (row["reward_model"], cell.grid.reward)
+    assert seen == set(printed)

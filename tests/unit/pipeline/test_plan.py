@@ -1,0 +1,160 @@
+"""A study becomes cells and paths, each shared stage once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rebend.config.base import Needs, settings
+from rebend.config.load import load_config
+from rebend.pipeline.graph import paths
+from rebend.pipeline.graph.plan import Plan, one_of, resources
+
+ROOT = Path(__file__).parents[3]
+
+
+def plan_of(study: str, **changes: str) -> Plan:
+    raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    return Plan(load_config({**raw, "study": study, **changes}, ROOT / "config/studies"))
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Plan:
+    return plan_of("tiny")
+
+
+def test_the_tiny_study_crosses_control_with_a_bend_and_bends_with_attacks(tiny: Plan) -> None:
+    prompts = [cell for cell in tiny.cells if cell.role == "prompts"]
+    assert {(cell.bend, cell.control) for cell in prompts} == {
+        (bend, control)
+        for bend in ("none", "repbend")
+        for control in (
+            *("none", "random", "prompting", "value", "value_prompting", "static", "controlled_decoding", "cd_prefix"),
+            *("best_of_2", "best_of_8"),
+        )
+    }
+    attacked = [cell for cell in tiny.cells if cell.role == "evaluation" and cell.control == "none"]
+    methods = {tiny.config["bends"][cell.bend].method for cell in attacked if cell.bend != "none"}
+    assert methods >= {"repbend", "circuit_breakers", "rmu", "npo", "dpo", "task_arithmetic"}
+    attacks = {tiny.config["attacks"][cell.attack].method for cell in attacked}
+    assert attacks >= {"direct", "prefilling", "embedding"}
+    assert len(attacked) == len({cell.bend for cell in attacked}) * len({cell.attack for cell in attacked})
+
+
+def test_a_control_gets_the_files_that_it_needs_and_no_others(tiny: Plan) -> None:
+    def inputs(control: str) -> list[str]:
+        model = "tiny+repbend"
+        found = [tiny.value_input(model, control), tiny.direction_input(model, control), tiny.guide_input(control)]
+        found.append(tiny.strength_input(model, control))
+        return [path for path in found if isinstance(path, str)]
+
+    value, reward = paths.value("tiny+repbend", "tiny_value"), paths.reward_model("tiny_reward")
+    assert inputs("none") == inputs("prompting") == []
+    assert inputs("value") == [value, paths.strength("tiny+repbend", "value")]
+    assert inputs("random") == inputs("value")  # as far as `value` goes
+    assert inputs("value_prompting") == [value, paths.strength("tiny+repbend", "value_prompting")]
+    assert inputs("static") == [
+        paths.direction("tiny+repbend", "tiny_direction"),
+        paths.strength("tiny+repbend", "static"),
+    ]
+    assert inputs("cd_prefix") == [value, paths.strength("tiny+repbend", "cd_prefix")]
+    assert inputs("controlled_decoding") == [reward, paths.strength("tiny+repbend", "controlled_decoding")]
+    assert inputs("best_of_8") == [reward]
+    assert tiny.control_settings("tiny", "best_of_8")["guide"]["max_length"] == 128
+    assert tiny.control_settings("tiny", "value")["guide"] is None
+
+
+def test_pictures_of_states_are_those_that_a_grid_asks_for(tiny: Plan) -> None:
+    assert tiny.drawn_states == [("tiny", "repbend", "tiny_answers_test")]  # the second grid asks for none
+
+
+def test_the_held_out_reward_is_scored_in_every_prompts_cell(tiny: Plan) -> None:
+    scores = [cell.scores() for cell in tiny.cells if cell.role == "prompts"]
+    assert all("/tiny_heldout_reward/" in found["heldout_reward"] for found in scores)
+    assert all("/tiny_reward/" in found["reward"] for found in scores)
+
+
+def test_cells_are_labelled_by_method_where_that_is_unique(tiny: Plan) -> None:
+    small = plan_of("real_small").summary("p")["cells"]
+    searches = {"controlled_decoding", "cd_prefix", "best_of_n"}
+    assert {cell["control"] for cell in small} == {
+        *("none", "random", "prompting", "static", "value", "value_prompting"),
+        *searches,
+    }
+    assert {cell["bend"] for cell in small} == {"none", "repbend"}
+
+
+def test_a_blocks_needs_are_not_settings_of_a_stage(tiny: Plan) -> None:
+    assert "needs" not in settings(plan_of("paper_repbend").config["models"]["mistral_7b"])
+
+
+def test_what_a_study_does_not_reach_is_not_used(tiny: Plan) -> None:
+    assert "mistral_7b" not in tiny.used["models"]
+    assert "mistral_7b" in plan_of("paper_repbend").used["models"]
+    assert "ultrarm_13b" in plan_of("paper_recontrol").used["rewards"]
+
+
+def test_a_sum_of_bends_is_not_trained_but_its_parts_are_used() -> None:
+    plan = plan_of("paper_repbend")
+    sums = [(base, bend) for base, bend in plan.bent if bend == "paper_task_arithmetic"]
+    assert sums and not set(sums) & set(plan.trained)
+    assert {"paper_sft_safe", "paper_sft_unsafe"} <= set(plan.used["bends"])
+    assert not any("task_arithmetic" in path for path in plan.inputs() if path.startswith("results/bends/"))
+
+
+def test_released_weights_and_a_safety_prompt_keep_their_names_in_tables() -> None:
+    cells = plan_of("paper_repbend").summary("published")["cells"]
+    assert {"none", "repbend", "repbend_mistral_released", "circuit_breakers"} <= {cell["bend"] for cell in cells}
+    assert {cell["control"] for cell in cells} == {"none", "safety_prompt"}
+
+
+def test_a_benchmark_is_asked_once_of_each_model_after_each_bend() -> None:
+    small = plan_of("real_small")
+    assert len(small.asked) == 2 * 3
+    assert len([path for path in small.inputs() if path.startswith("results/capability/")]) == 2 * 3
+    entries = small.summary("p")["capabilities"]
+    assert {(entry["bend"], entry["task"]) for entry in entries} == {
+        (bend, task) for bend in ("none", "repbend") for task in ("mmlu", "gsm8k", "truthfulqa")
+    }
+    assert paths.capability("small+small_repbend", "small_mmlu") in {entry["path"] for entry in entries}
+
+
+def test_files_of_a_benchmark_are_inputs_where_they_are_there(tmp_path: Path) -> None:
+    small = plan_of("real_small", data=str(tmp_path))
+    assert small.capability_files("small_mmlu") == []
+    (tmp_path / "mmlu").mkdir()
+    (tmp_path / "mmlu/sample_150.csv").touch()
+    assert small.capability_files("small_mmlu") == [str(tmp_path / "mmlu/sample_150.csv")]
+    assert small.capability_files("paper_mmlu") == []
+    block = small.capability_settings("small", "small_mmlu")["block"]
+    assert block["source"]["local"] == str(tmp_path / "mmlu/sample_150.csv")
+
+
+def test_a_model_name_is_taken_apart_as_it_was_put_together() -> None:
+    assert paths.base_and_bend(paths.model_name("a", "none")) == ("a", "none")
+    assert paths.base_and_bend(paths.model_name("a", "b")) == ("a", "b")
+
+
+def test_a_constraint_matches_the_names_and_nothing_else() -> None:
+    import re
+
+    assert re.fullmatch(one_of(["a+b", "c"]), "a+b")
+    assert not re.fullmatch(one_of(["a+b", "c"]), "aab")
+    assert not re.fullmatch(one_of([]), "")
+
+
+def test_only_judges_that_take_a_moment_go_together_on_a_cluster(tiny: Plan) -> None:
+    groups = {name: tiny.judging_group(name) for name in tiny.config["safety_judges"]}
+    assert groups["truth"] == groups["refusal_matcher"] == "safety"
+    assert groups["harmbench_13b"] is None
+    assert {
+        groups[name] for name in groups if tiny.config["safety_judges"][name].method in ("wildguard", "rubric")
+    } == {None}
+
+
+def test_a_second_try_has_twice_the_memory_and_time_and_as_many_gpus(tiny: Plan) -> None:
+    asked = resources(lambda wildcards: Needs(gpu=2, mem_mb=1000, runtime=30))
+    assert (asked["mem_mb"](None, attempt=2), asked["runtime"](None, attempt=2)) == (2000, 60)
+    assert asked["gpu"](None) == 2

@@ -1,0 +1,146 @@
+"""A job whose code or settings are not those of its run refuses; one that has begun keeps the code it began with."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rebend.pipeline.jobs import planned_version
+from rebend.pipeline.jobs.planned_version import VARIABLE, digest_of, remember
+
+SOURCE = Path(planned_version.__file__).parent
+JOB = """
+import sys, time
+from pathlib import Path
+from rebend.pipeline.jobs.code_digest import code_digest
+from rebend.pipeline.jobs.planned_version import check_planned
+check_planned("stage", "results/x.json", sys.argv[1], {"lr": float(sys.argv[2])})
+print("checked", flush=True)
+sys.stdin.readline()
+from rebend.evaluation.diversity import diversity
+from rebend.config.base import Block
+print(diversity("a b c d e f g h"))
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A copy of the library, and a script that reaches one module of it."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(SOURCE, tmp_path / "src/rebend", ignore=ignored)
+    (tmp_path / "job.py").write_text(JOB)
+    return tmp_path
+
+
+def python(package: Path, *arguments: str, plan: str | None = None) -> subprocess.Popen[str]:
+    environment = {k: v for k, v in os.environ.items() if k != VARIABLE} | {"PYTHONPATH": str(package / "src")}
+    environment |= {VARIABLE: plan} if plan else {}
+    pipe = subprocess.PIPE
+    command = [sys.executable, *arguments]
+    return subprocess.Popen(command, cwd=package, env=environment, text=True, stdin=pipe, stdout=pipe, stderr=pipe)
+
+
+def code_of(package: Path) -> str:
+    out, err = python(
+        package, "-c", "from rebend.pipeline.jobs.code_digest import code_digest; print(code_digest('job.py'))"
+    ).communicate()
+    assert out, err
+    return out.strip()
+
+
+@pytest.fixture
+def plan(package: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A run that was planned with the library as it is, and a learning rate of 1."""
+    monkeypatch.setenv(VARIABLE, "")  # so that it is put back afterwards
+    remember({"results/x.json": (code_of(package), {"lr": 1.0})}, "", package / "plans")
+    return os.environ[VARIABLE]
+
+
+def edit(package: Path, module: str = "diversity") -> None:
+    file = package / f"src/rebend/{module}.py"
+    file.write_text(file.read_text() + '\n\ndef diversity(text):\n    return "of another version"\n')
+
+
+def test_a_job_as_it_was_planned_runs(package: Path, plan: str) -> None:
+    out, err = python(package, "job.py", code_of(package), "1.0", plan=plan).communicate("\n")
+    assert out == "checked\n0.625\n", err
+
+
+def test_an_edit_between_planning_and_start_is_refused(package: Path, plan: str) -> None:
+    code = code_of(package)
+    edit(package)
+    out, err = python(package, "job.py", code, "1.0", plan=plan).communicate("\n")  # as a local run starts it
+    assert out == ""
+    assert "stage: the code was edited while the run was going" in err
+    out, err = python(package, "job.py", code_of(package), "1.0", plan=plan).communicate("\n")  # as a cluster does
+    assert out == ""
+    assert "stage: the code or the configuration was edited while the run was going" in err
+
+
+def test_an_edit_of_what_the_job_does_not_reach_is_none(package: Path, plan: str) -> None:
+    edit(package, "gains")
+    out, err = python(package, "job.py", code_of(package), "1.0", plan=plan).communicate("\n")
+    assert out == "checked\n0.625\n", err
+
+
+def test_other_settings_are_refused(package: Path, plan: str) -> None:
+    out, err = python(package, "job.py", code_of(package), "2.0", plan=plan).communicate("\n")
+    assert out == ""
+    assert "let the run end or stop it, and start it again" in err
+
+
+def test_an_edit_after_the_start_does_not_reach_the_job(package: Path, plan: str) -> None:
+    process = python(package, "job.py", code_of(package), "1.0", plan=plan)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "checked\n"
+    edit(package)
+    edit(package, "config/sources")
+    out, err = process.communicate("\n")
+    assert out == "0.625\n", err
+
+
+def test_outside_a_run_nothing_is_compared(package: Path) -> None:
+    out, err = python(package, "job.py", "other", "1.0").communicate("\n")
+    assert out == "checked\n0.625\n", err
+
+
+RANK = """
+import subprocess
+sys.stdin.readline()
+code = "from rebend.pipeline.jobs.planned_version import check_same_sources; check_same_sources('train_bend')"
+print(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr or "same")
+"""
+
+
+@pytest.mark.parametrize(("edited", "said"), [(False, "same"), (True, "train_bend: the code was edited")])
+def test_a_rank_that_starts_after_an_edit_refuses(package: Path, plan: str, edited: bool, said: str) -> None:
+    (package / "job.py").write_text(JOB.split("sys.stdin")[0] + RANK)
+    remember({"results/x.json": (code_of(package), {"lr": 1.0})}, "", package / "plans")
+    process = python(package, "job.py", code_of(package), "1.0", plan=os.environ[VARIABLE])
+    assert process.stdout is not None
+    assert process.stdout.readline() == "checked\n"
+    if edited:
+        edit(package, "gains")
+    out, err = process.communicate("\n")
+    assert said in out, err
+
+
+def test_plans_of_long_ago_go_and_those_of_other_runs_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "")  # so that it is put back afterwards
+    for name, days in (("recent", 29), ("old", 31)):
+        (tmp_path / f"{name}.json").write_text("{}")
+        when = time.time() - days * 86400
+        os.utime(tmp_path / f"{name}.json", (when, when))
+    remember({}, "", tmp_path)
+    assert {path.stem for path in tmp_path.iterdir()} == {"recent", Path(os.environ[VARIABLE]).stem}
+
+
+def test_the_digest_knows_code_and_settings_apart() -> None:
+    assert len({digest_of("a", {}), digest_of("b", {}), digest_of("a", {"x": 1})}) == 3
+    assert digest_of("a", {"x": 1, "y": 2}) == digest_of("a", {"y": 2, "x": 1})

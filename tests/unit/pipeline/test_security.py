@@ -1,0 +1,461 @@
+"""Nothing that is read is ever run, names stay inside their folder, keys and harmful text stay private."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, distribution, distributions
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from transformers import BertConfig, BertModel, LlamaForCausalLM, LlamaForSequenceClassification
+
+from rebend.config.base import HubModel
+from rebend.config.blocks import EncoderBlock
+from rebend.config.load import load_config
+from rebend.config.rewards import RewardBlock
+from rebend.data.assets import model_asset
+from rebend.errors import ConfigError, DataError, ModelError
+from rebend.evaluation.coherence import load_encoder
+from rebend.io.checkpoints import Checkpoints
+from rebend.io.secrets import clear_of_keys, known_keys, without_keys
+from rebend.models.loading import check_checkpoint, link_checkpoint, load_policy
+from rebend.models.lora import take_adapter
+from rebend.models.remote_code import CODE_FILE
+from rebend.models.reward_model import load_reward
+from rebend.repbend.merge.weight_files import stored_tensors
+from tests.helpers.small_policy import config, tokenizer
+
+ROOT = Path(__file__).parents[3]
+CODE = sorted([*ROOT.glob("src/rebend/**/*.py"), *ROOT.glob("workflow/scripts/*.py"), *ROOT.glob("bench/**/*.py")])
+RULES = [ROOT / "Snakefile", *sorted(ROOT.glob("workflow/rules/*.smk"))]
+# Modules and functions that run what they read, or a shell.
+FORBIDDEN = {
+    *("pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.load", "marshal.loads", "shelve.open"),
+    *("joblib.load", "dill.load", "dill.loads", "cloudpickle.load", "cloudpickle.loads", "pd.read_pickle"),
+    *("pandas.read_pickle", "yaml.load", "yaml.load_all", "yaml.unsafe_load", "yaml.full_load", "eval", "exec"),
+    *("os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput", "torch.jit.load"),
+    *("torch.hub.load", "torch.package.PackageImporter", "shutil.unpack_archive"),
+}
+
+
+def calls(path: Path) -> Iterator[tuple[str, dict[str, ast.expr], str]]:
+    """Each call in a file: the dotted name that is called, its keywords, and where it stands."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            keywords = {word.arg: word.value for word in node.keywords if word.arg}
+            yield ast.unparse(node.func), keywords, f"{path.relative_to(ROOT)}:{node.lineno}"
+
+
+def is_constant(value: ast.expr | None, wanted: object) -> bool:
+    return isinstance(value, ast.Constant) and value.value is wanted
+
+
+def wrong(name: str, keywords: dict[str, ast.expr]) -> bool:
+    """Whether a call reads what it might then run."""
+    if name in FORBIDDEN or name.endswith((".extractall", ".extract")):
+        return True
+    if name.endswith("torch.load"):
+        return not is_constant(keywords.get("weights_only"), True)
+    if name.endswith(("np.load", "numpy.load")):
+        return "allow_pickle" in keywords
+    return not is_constant(keywords.get("shell", ast.Constant(False)), False)
+
+
+def test_the_code_calls_nothing_that_runs_what_it_reads() -> None:
+    assert len(CODE) > 150
+    found = [where for path in CODE for name, keywords, where in calls(path) if wrong(name, keywords)]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "numpy.load(path, allow_pickle=True)",
+        "yaml.load(text, Loader=yaml.Loader)",
+        "subprocess.run(command, shell=True)",
+        "archive.extractall(folder)",
+        "eval(text)",
+    ],
+)
+def test_the_search_for_such_calls_finds_them(code: str) -> None:
+    call = ast.parse(code).body[0].value
+    assert wrong(ast.unparse(call.func), {word.arg: word.value for word in call.keywords})
+
+
+def test_no_model_is_loaded_without_saying_whether_its_repositorys_code_may_run() -> None:
+    """Without the argument, transformers asks at the terminal."""
+    loads = [
+        (where, keywords)
+        for path in CODE
+        for name, keywords, where in calls(path)
+        if name.endswith(".from_pretrained") and not name.startswith("LoraConfig") and "reference" not in where
+    ]
+    assert len(loads) >= 8
+    said = {where: keywords.get("trust_remote_code") for where, keywords in loads}
+    assert [
+        where for where, value in said.items() if value is None or not ast.unparse(value).startswith("runs_code(")
+    ] == []
+    assert not any("trust_remote_code=True" in path.read_text(encoding="utf-8") for path in [*CODE, *RULES])
+
+
+NOT_RUN = "holds more than weights, or is damaged; nothing in it was run"
+
+
+class Malicious:
+    """When a pickle of it is loaded as usual, it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.fixture
+def spoilt(tmp_path: Path) -> Iterator[Callable[[Path, str], None]]:
+    """Return a function that puts something to run into a file of weights; at the end nothing must have run."""
+    made = tmp_path / "made by the file"
+
+    def spoil(folder: Path, name: str) -> None:
+        torch.save({"model.norm.weight": torch.ones(2), "more": Malicious(made)}, folder / name)
+        torch.load(folder / name, weights_only=False)
+        assert made.exists()  # it is as bad as it looks
+        made.unlink()
+        (folder / "model.safetensors").unlink(missing_ok=True)
+
+    yield spoil
+    assert not made.exists()
+
+
+def saved(model: Any, folder: Path) -> Path:
+    model.save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
+def test_weights_in_a_pickle_that_would_run_something_are_refused(spoilt: Any, tmp_path: Path) -> None:
+    folder = saved(LlamaForCausalLM(config()), tmp_path / "model")
+    spoilt(folder, "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"pytorch_model\.bin: not a readable file of weights"):
+        stored_tensors(folder)
+    with pytest.raises(ModelError, match=NOT_RUN):
+        load_policy(folder)
+
+
+@pytest.mark.parametrize("head", ["sequence_classification", "regression_head"])
+def test_a_reward_model_in_such_a_pickle_is_refused(spoilt: Any, tmp_path: Path, head: str) -> None:
+    shape = config()
+    shape.num_labels = 1
+    folder = saved(LlamaForSequenceClassification(shape), tmp_path / "reward")
+    spoilt(folder, "pytorch_model.bin")
+    with pytest.raises(ModelError, match=NOT_RUN):
+        load_reward(folder, RewardBlock.model_validate({"local": "x", "head": head}))
+
+
+def test_ultrarms_kind_of_file_is_read_where_it_holds_weights_only(tmp_path: Path) -> None:
+    shape = config()
+    shape.num_labels = 1
+    model = LlamaForSequenceClassification(shape)
+    folder = saved(model, tmp_path / "reward")
+    weights = {name.replace("score.", "regression_head."): weight for name, weight in model.state_dict().items()}
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin")
+    block = RewardBlock.model_validate({"local": "x", "head": "regression_head"})
+    loaded = load_reward(folder, block).model.regression_head.weight
+    assert torch.equal(loaded, model.score.weight)
+
+
+def test_an_encoder_in_such_a_pickle_is_refused(spoilt: Any, tmp_path: Path) -> None:
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    folder = saved(BertModel(BertConfig(vocab_size=400, **sizes)), tmp_path / "encoder")
+    spoilt(folder, "pytorch_model.bin")
+    with pytest.raises(ModelError, match=NOT_RUN):
+        load_encoder(folder, EncoderBlock(local="x"))
+
+
+def test_an_adapter_in_a_pickle_is_not_looked_at(spoilt: Any, tmp_path: Path) -> None:
+    folder = saved(LlamaForCausalLM(config()), tmp_path / "base")
+    (folder / "adapter_config.json").write_text("{}")
+    spoilt(folder, "adapter_model.bin")
+    with pytest.raises(ModelError, match=r"has no adapter_model\.safetensors"):
+        take_adapter(folder, folder, tmp_path / "out", {})
+
+
+def test_progress_that_would_run_something_is_refused(spoilt: Any, tmp_path: Path) -> None:
+    spoilt(tmp_path, "state.pt")
+    with pytest.raises(DataError, match=r"state\.pt: no progress can be read"):
+        Checkpoints(tmp_path).load()
+
+
+UNTRUSTED = """
+import sys
+from rebend.errors import ModelError
+from rebend.models.loading import check_checkpoint
+for folder in sys.argv[1:]:
+    try:
+        check_checkpoint(folder)
+    except ModelError as error:
+        print(error)
+"""
+
+
+def test_code_in_a_model_folder_is_not_run_nor_asked_about(tmp_path: Path) -> None:
+    made = tmp_path / "made by the code"
+    folders = []
+    for file, kind in (("config.json", {"model_type": "x"}), ("tokenizer_config.json", {"tokenizer_class": "X"})):
+        folders.append(folder := saved(LlamaForCausalLM(config()), tmp_path / Path(file).stem))
+        (folder / "x.py").write_text(f"import pathlib\npathlib.Path({str(made)!r}).touch()\nclass X: pass\n")
+        settings = json.loads((folder / file).read_text())
+        own = {"AutoConfig": "x.X", "AutoTokenizer": ["x.X", "x.X"]}
+        (folder / file).write_text(json.dumps({**settings, **kind, "auto_map": own}))
+    command = [sys.executable, "-c", UNTRUSTED, *map(str, folders)]
+    done = subprocess.run(command, input="y\ny\n", capture_output=True, text=True, check=True)  # a yes for who asks
+    lines = [line for line in done.stdout.splitlines() if line.startswith(str(tmp_path))]
+    assert len(lines) == 2 and "[y/N]" not in done.stdout and not made.exists()
+    assert all("needs Python code of its repository, which is run only if the block says" in line for line in lines)
+
+
+COMMIT = "5f0b02c75b57c5855da9ae460ce51323ea669d8a"
+HUB = {"repo": "me/odd", "revision": COMMIT, "trust_remote_code": True}
+ODD = """
+from transformers import LlamaConfig, LlamaForCausalLM
+class OddConfig(LlamaConfig):
+    model_type = "odd"
+class OddModel(LlamaForCausalLM):
+    config_class = OddConfig
+"""
+
+
+def odd_repository(folder: Path, owner: str = "me/odd--") -> Path:
+    """A Llama under another name, whose code comes with it, and which says of itself that this may be run."""
+    saved(LlamaForCausalLM(config()), folder)
+    settings = json.loads((folder / "config.json").read_text())
+    own = {"AutoConfig": f"{owner}odd.OddConfig", "AutoModelForCausalLM": f"{owner}odd.OddModel"}
+    (folder / "config.json").write_text(json.dumps({**settings, "model_type": "odd", "auto_map": own}))
+    (folder / "odd.py").write_text(ODD)
+    (folder / CODE_FILE).write_text("{}")
+    return folder
+
+
+def test_code_runs_where_the_block_says_so_and_only_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    source = odd_repository(tmp_path / "source")
+    for name, hub in (("told", HUB), ("untold", {**HUB, "trust_remote_code": False}), ("local", None)):
+        (tmp_path / name).mkdir()
+        link_checkpoint(source, tmp_path / name, hub=hub)
+    check_checkpoint(tmp_path / "told")
+    policy = load_policy(tmp_path / "told")
+    assert type(policy.model).__name__ == "OddModel"
+    facts = json.loads((tmp_path / "told" / CODE_FILE).read_text())
+    assert facts["revision"] == COMMIT and list(facts["files"]) == ["odd.py"]
+    for name in ("untold", "local"):
+        assert not (tmp_path / name / CODE_FILE).exists() and not (tmp_path / name / "odd.py").exists()
+        with pytest.raises(ModelError, match=r"is run only if the block says `trust_remote_code`"):
+            check_checkpoint(tmp_path / name)
+
+
+def test_code_of_another_repository_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    with pytest.raises(ModelError, match="names code of 'other/odd', of which no commit is pinned"):
+        link_checkpoint(odd_repository(tmp_path / "source", "other/odd--"), tmp_path / "made", hub=HUB)
+
+
+def test_trusted_code_needs_a_full_commit_and_is_fetched_as_something_else() -> None:
+    hub = HubModel(**HUB)
+    plain = HubModel(repo="me/odd", revision=COMMIT)
+    assert not plain.trust_remote_code and model_asset(plain).name != model_asset(hub).name
+    for revision in ("main", COMMIT[:12], COMMIT.upper(), COMMIT + "0"):
+        with pytest.raises(ValueError, match="`revision` must be a full commit"):
+            HubModel(repo="me/odd", revision=revision, trust_remote_code=True)
+
+
+@pytest.mark.parametrize("name", ["../model.safetensors", "/etc/passwd", "a/b.safetensors", ".."])
+def test_an_index_that_names_files_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+    folder = saved(LlamaForCausalLM(config()), tmp_path / "model")
+    (folder / "model.safetensors").rename(tmp_path / "model.safetensors")
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"model.norm.weight": name}}))
+    for check in (check_checkpoint, stored_tensors):
+        with pytest.raises(ModelError, match=re.escape(f"names {name!r}, which is no file beside it")):
+            check(folder)
+
+
+MINE = {"kind": "chat", "reader": "world"}
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"datasets": {"../../x": {}}}, r"datasets.../../x: a name has small letters"),
+        ({"models": {"a/b": {}}}, r"models.a/b: a name has small letters"),
+        (
+            {"datasets": {"x": {**MINE, "source": {"hub": {"repo": "o/n", "revision": "c", "file": "../x"}}}}},
+            "leads out",
+        ),
+        ({"datasets": {"x": {**MINE, "source": {"hub": {"repo": "o/n", "revision": "c", "file": "/x"}}}}}, "leads out"),
+        ({"datasets": {"x": {**MINE, "source": {"url": "https://me:secret@host/x.jsonl"}}}}, "user or a password"),
+        ({"study": "...yaml"}, r"study: '\.\.' is no name"),
+        ({"study": "My study.yaml"}, "study: 'My study' is no name"),
+    ],
+)
+def test_names_that_lead_elsewhere_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw: dict[str, Any], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    catalogue = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    for name in ("...yaml", "My study.yaml"):
+        (tmp_path / name).write_text((ROOT / "config/studies/tiny.yaml").read_text())
+    merged = {**catalogue, **{key: {**catalogue[key], **value} for key, value in raw.items() if key != "study"}}
+    with pytest.raises(ConfigError, match=message):
+        load_config({**merged, "study": raw.get("study", "tiny")}, ROOT / "config/studies")
+
+
+def test_every_wildcard_of_every_rule_is_constrained_to_names() -> None:
+    text = "\n".join(path.read_text() for path in RULES)
+    used = {name for path in re.findall(r'(?<!f)"([^"\n]*)"', text) for name in re.findall(r"\{([a-z_]+)\}", path)}
+    constrained = dict(re.findall(r"^ +([a-z_]+)=(one_of\(.+|r\".+\"),$", text, re.MULTILINE))
+    assert {"model", "shard", "place"} <= used
+    assert used - {"input", "output", "log", "figure", "table"} <= set(constrained)  # of commands, patterns of reports
+    for pattern in (value for value in constrained.values() if value.startswith("r")):
+        expression = pattern.removeprefix('r"').removesuffix('"')
+        assert not any(re.fullmatch(expression, bad) for bad in ("..", "a/b", "../x", "/x", "", "a b", "A;b"))
+
+
+KEYS = {
+    "OPENAI_API_KEY": "sk-planted-0f9d8c7b",
+    "HF_TOKEN": "hf_planted4c3b2a19",
+    "OPENAI_BASE_URL": "https://reader:p%40planted-word@host.example/v1?code=planted-query",
+    "HTTPS_PROXY": "http://proxy-user:planted-proxy@proxy.example:3128",
+}
+SENT = base64.b64encode(b"reader:p@planted-word").decode()  # as an Authorization header has it
+
+
+@pytest.fixture
+def planted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Plant keys in the environment; return all forms in which they must not be seen."""
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SERVER_KEY", "none")  # what servers without keys are given
+    plain = ["p@planted-word", "p%40planted-word", "planted-query", "planted-proxy", SENT]
+    return [KEYS["OPENAI_API_KEY"], KEYS["HF_TOKEN"], *plain]
+
+
+def test_every_form_of_a_key_is_taken_out_of_text(planted: list[str], tmp_path: Path) -> None:
+    text = "none of it: " + " | ".join([*planted, *KEYS.values()])
+    clean = without_keys(text)
+    assert not any(form in clean for form in planted) and clean.startswith("none of it: [the key] | [the key]")
+    assert "host.example/v1" in clean  # what is no key stays
+    assert "none" not in known_keys()
+    file = tmp_path / "log"
+    file.write_bytes(b"\xff\x00" + text.encode())
+    file.chmod(0o600)
+    clear_of_keys(file)
+    assert file.read_bytes() == b"\xff\x00" + clean.encode() and stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+STAGE = """
+import sys
+from types import SimpleNamespace
+from rebend.pipeline.jobs.job import recorded
+
+class Outputs(list):
+    record = sys.argv[1] + "/out/deep/r.json"
+
+params = SimpleNamespace(settings={}, code="abc", progress=sys.argv[1] + "/progress")
+outputs = Outputs([sys.argv[1] + "/out/deep/r.parquet", Outputs.record])
+with recorded("s", [], outputs, params, [sys.argv[1] + "/logs/s.log"], 1, private=sys.argv[2] == "private") as run:
+    import os
+    from pathlib import Path
+    from rebend.io.chunks import Parts
+    from rebend.io.files import whole_file
+    print("sent", *os.environ.values())
+    os.system("echo $OPENAI_API_KEY; echo $HF_TOKEN >&2")
+    Parts(run.progress).once("a", lambda: "text")
+    with whole_file(outputs[0]) as temporary:
+        temporary.write_text("text")
+        print("mode of the unfinished file", oct(temporary.stat().st_mode & 0o777))
+    if sys.argv[2] == "fails":
+        raise KeyError(f"the server said: bad key {os.environ['OPENAI_API_KEY']} of {os.environ['OPENAI_BASE_URL']}")
+"""
+
+
+def stage(folder: Path, how: str) -> subprocess.CompletedProcess[str]:
+    folder.mkdir()
+    (folder / "out/deep").mkdir(parents=True)  # as Snakemake makes it, for everybody to read
+    environment = {**os.environ, "REBEND_WARM": "off"}
+    command = [sys.executable, "-c", "import os\nos.umask(0o022)\n" + STAGE, str(folder), how]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("how", ["succeeds", "fails"])
+def test_a_stage_that_prints_its_keys_leaves_them_nowhere(planted: list[str], tmp_path: Path, how: str) -> None:
+    done = stage(tmp_path / "run", how)
+    assert (done.returncode == 0) == (how == "succeeds")
+    log = (tmp_path / "run/logs/s.log").read_text()
+    assert log.count("[the key]") >= 6
+    if how == "fails":
+        assert "KeyError: 'the server said: bad key [the key]" in log and "Traceback" in log
+        assert "KeyError: 'the server said: bad key [the key]" in done.stderr  # what a cluster's log would hold
+    kept = {str(path): path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    kept["terminal"] = (done.stdout + done.stderr).encode()
+    assert [(name, form) for name, held in kept.items() for form in planted if form.encode() in held] == []
+
+
+def test_a_private_stage_is_private_with_its_folders_progress_and_unfinished_files(tmp_path: Path) -> None:
+    assert (done := stage(tmp_path / "run", "private")).returncode == 0, done.stderr
+    everything = sorted((tmp_path / "run").rglob("*"))
+    modes = {str(path.relative_to(tmp_path / "run")): stat.S_IMODE(path.stat().st_mode) for path in everything}
+    files = {name: mode for name, mode in modes.items() if (tmp_path / "run" / name).is_file()}
+    assert {"out/deep/r.parquet", "out/deep/r.json", "logs/s.log"} < files.keys() and set(files.values()) == {0o600}
+    assert any(name.startswith("progress/s/") for name in modes)
+    assert {mode for name, mode in modes.items() if name not in files and name != "out"} == {0o700}
+    assert "mode of the unfinished file 0o600" in (tmp_path / "run/logs/s.log").read_text()
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    exact = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!+]+", line) for line in exact), "not exact, or with a digest"
+    return {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in exact}
+
+
+def needed(requirement: Requirement, seen: set[str]) -> None:
+    """Add what a requirement brings in here, through others too."""
+    name = canonicalize_name(requirement.name)
+    wanted = [f"{name}[{extra}]" for extra in requirement.extras] + [name]
+    if all(word in seen for word in wanted):
+        return
+    seen.update(wanted)
+    try:
+        found = distribution(requirement.name).requires or []
+    except PackageNotFoundError:
+        return  # for another machine, or a tool of the shell
+    for inner in map(Requirement, found):
+        if any(inner.marker is None or inner.marker.evaluate({"extra": extra}) for extra in ("", *requirement.extras)):
+            needed(inner, seen)
+
+
+def test_everything_that_the_project_brings_in_is_pinned_exactly() -> None:
+    seen: set[str] = set()
+    needed(Requirement("rebend[dev]"), seen)
+    installed = {canonicalize_name(found.name) for found in distributions()}
+    reached = {name for name in seen if "[" not in name} & installed - {"rebend", "pip", "setuptools"}
+    # What comes with torch's CUDA build is pinned by torch itself.
+    unpinned = {name for name in reached - pins().keys() if not name.startswith(("nvidia-", "cuda-", "triton"))}
+    assert len(reached) > 100 and unpinned == set()
+    assert pins()["torch"] and "--hash" not in (ROOT / "constraints.txt").read_text()  # its builds differ by machine

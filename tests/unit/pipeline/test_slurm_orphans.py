@@ -1,0 +1,67 @@
+"""Jobs of a killed run: what is found where there is no Slurm, or none that answers (tests/slurm has a real one)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rebend.pipeline.jobs.slurm_orphans import OrphanError, cancel_orphans, orphans, refuse_orphans
+
+RUN = "rebend_9b1c7f9a-0c8e-4b68-9f0c-3a5d0f1c2b7e"
+
+
+def squeue(folder: Path, text: str, status: int = 0) -> None:
+    """A `squeue` that prints what a queue with these jobs prints."""
+    (folder / "queue").write_text(text)
+    program = folder / "squeue"
+    program.write_text(f"#!/bin/sh\ncat {folder}/queue\nexit {status}\n")
+    program.chmod(0o755)
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}/usr/bin{os.pathsep}/bin")
+    return tmp_path
+
+
+def test_without_slurm_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert orphans(tmp_path) == []
+    refuse_orphans(tmp_path)
+
+
+def test_a_queue_that_does_not_answer_stops_nobody(path: Path) -> None:
+    squeue(path, "slurm_load_jobs error: Unable to contact slurm controller\n", status=1)
+    refuse_orphans(path)
+
+
+def test_jobs_of_other_folders_and_of_other_programs_are_no_orphans(path: Path) -> None:
+    squeue(path, f"7|RUNNING|{RUN}|rule_train_bend|/elsewhere\n8|RUNNING|mine|rule_x|{path}\n")
+    assert orphans(path) == []
+
+
+def test_a_job_of_this_folder_stops_a_run_and_is_named(path: Path) -> None:
+    squeue(path, f"9|PENDING|{RUN}|rule_train_bend_wildcards_m_b|{path}\n")
+    with pytest.raises(OrphanError, match="9 PENDING train_bend_wildcards_m_b"):
+        refuse_orphans(path)
+
+
+def test_the_job_that_a_run_itself_is_in_does_not_count(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    squeue(path, f"9|RUNNING|{RUN}|rule_train_bend|{path}\n")
+    monkeypatch.setenv("SLURM_JOB_ID", "9")
+    refuse_orphans(path)
+
+
+def test_jobs_of_a_run_that_is_alive_are_not_cancelled(path: Path) -> None:
+    squeue(path, f"9|RUNNING|{RUN}|rule_train_bend|{path}\n")
+    (path / "snakemake").write_text("input()\n")
+    alive = subprocess.Popen([sys.executable, "./snakemake"], cwd=path, stdin=subprocess.PIPE)
+    try:
+        with pytest.raises(OrphanError, match=f"process {alive.pid}"):
+            cancel_orphans(path)
+    finally:
+        alive.communicate(b"\n")

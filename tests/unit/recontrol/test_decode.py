@@ -1,0 +1,162 @@
+"""From blocks to controls: each method does its own thing, and what it lacks is named."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rebend.config.controls import CONTROLS, ControlBlock, PromptingBlock, control_block
+from rebend.errors import ConfigError, ModelError
+from rebend.io.chunks import Parts
+from rebend.io.files import write_json
+from rebend.recontrol.decode import Aids, decode_under, load_aids, make_control
+from rebend.recontrol.methods.controls import NoControl, Prompted, Prompting, RandomDirection, ValueAscent
+from rebend.recontrol.methods.static import StaticShift
+from rebend.recontrol.methods.token_search import PrefixSearch, RewardSearch
+from rebend.recontrol.value_model.network import Shape, new_network
+from tests.helpers.reward_models import make_reward
+from tests.helpers.small_policy import make_policy, prompt_rows
+
+NETWORK = new_network(Shape(32, 16, 2), 0).requires_grad_(False)
+DIRECTION = torch.nn.functional.normalize(torch.ones(32), dim=0)
+SETTINGS: dict[str, dict] = {
+    "none": {},
+    "prompting": {"instruction": "Be kind."},
+    "value": {"value": "v", "step_size": 0.5, "n_steps": 3},
+    "value_prompting": {"value": "v", "step_size": 0.5, "n_steps": 3, "instruction": "Be kind."},
+    "random": {"value": "v", "step_size": 0.5, "n_steps": 3},
+    "static": {"direction": "d", "step_size": 2.0},
+    "controlled_decoding": {"reward": "r", "weight": 1.0, "top_k": 4},
+    "cd_prefix": {"value": "v", "weight": 1.0, "top_k": 4},
+    "cd_prefix_prompting": {"value": "v", "weight": 1.0, "top_k": 4, "instruction": "Be kind."},
+    "best_of_n": {"reward": "r", "n": 3},
+}
+DECODING = {"max_new_tokens": 8, "batch_size": 4, "temperature": 1.0}
+
+
+def block(method: str, **changes) -> ControlBlock:
+    return control_block({"method": method, "decoding": DECODING, **SETTINGS[method], **changes})
+
+
+@pytest.fixture(scope="module")
+def aids() -> Aids:
+    return Aids(NETWORK, DIRECTION, make_reward())
+
+
+def test_every_method_of_the_catalogue_is_here():
+    assert set(SETTINGS) == set(CONTROLS)
+
+
+def test_blocks_become_controls(aids):
+    made = {method: make_control(block(method), aids) for method in SETTINGS if method != "best_of_n"}
+    assert made["none"] == NoControl()
+    assert made["prompting"] == Prompting("Be kind.")
+    assert type(made["value"]) is ValueAscent
+    assert (made["value"].step_size, made["value"].n_steps) == (0.5, 3)
+    assert isinstance(made["random"], RandomDirection)
+    assert isinstance(made["value_prompting"], Prompted) and made["value_prompting"].control == made["value"]
+    assert isinstance(made["static"], StaticShift) and made["static"].step_size == 2.0
+    assert isinstance(made["cd_prefix"], PrefixSearch) and made["cd_prefix"].top_k == 4
+    both = made["cd_prefix_prompting"]
+    assert both == Prompted("Be kind.", made["cd_prefix"]) and both.messages([{"role": "user", "content": "Hi"}]) == [
+        {"role": "user", "content": "Be kind. Hi"}
+    ]
+    assert isinstance(made["controlled_decoding"], RewardSearch) and made["controlled_decoding"].weight == 1.0
+
+
+def test_the_released_way_moves_the_prompt_too_and_decodes_the_same(aids):
+    policy, found = make_policy(), []
+    for fidelity in ("corrected", "published"):
+        settings = block("value", fidelity=fidelity)
+        assert make_control(settings, aids).whole_prompt == (fidelity == "published")
+        found.append(decode_under(policy, prompt_rows(), settings, aids, Parts(None))[0].to_pylist())
+    assert [row["response"] for row in found[0]] == [row["response"] for row in found[1]]
+
+
+def test_a_strength_of_zero_is_no_control(aids):
+    for method, key in (("value", "step_size"), ("static", "step_size"), ("cd_prefix", "weight")):
+        assert make_control(block(method, **{key: 0.0}), aids) == NoControl()
+    kept = make_control(block("value_prompting", step_size=0.0), aids)
+    assert kept == Prompted("Be kind.", NoControl())  # the instruction has no strength
+
+
+@pytest.mark.parametrize("method", [method for method in SETTINGS if method not in ("none", "prompting")])
+def test_what_a_control_lacks_is_named(method):
+    policy = make_policy()
+    with pytest.raises(ConfigError, match=method):
+        decode_under(policy, prompt_rows(), block(method), Aids(), Parts(None))
+
+
+def test_every_method_decodes_and_counts_what_the_policy_read(aids):
+    policy, found = make_policy(), {}
+    for method in SETTINGS:
+        table, notes = decode_under(policy, prompt_rows(), block(method), aids, Parts(None))
+        assert table["row_id"].to_pylist() == [row["row_id"] for row in prompt_rows()]
+        assert notes["tokens"] == sum(table["n_tokens"].to_pylist()) > 0
+        found[method] = (notes["tokens"], notes["tokens_generated"], notes["candidates_scored"], table)
+    for method, (tokens, generated, candidates, table) in found.items():
+        ended = sum(finish != "length" for finish in table["finish"].to_pylist())
+        if method in ("controlled_decoding", "cd_prefix", "cd_prefix_prompting"):
+            assert (generated, candidates) == (tokens, 4 * (tokens + ended))
+        elif method == "best_of_n":
+            assert generated > 2 * tokens and candidates == 0
+        else:
+            assert (generated, candidates) == (tokens, 0)
+    texts = {method: tuple(table["response"].to_pylist()) for method, (*_, table) in found.items()}
+    assert len(set(texts.values())) == len(texts)  # no method is another under a second name
+
+
+def test_a_static_shift_moves_every_token_by_the_step_size(aids):
+    policy = make_policy()
+    table, _ = decode_under(policy, prompt_rows(), block("static"), aids, Parts(None))
+    assert table["displacement"].to_pylist() == pytest.approx([2.0] * 8, rel=1e-4)
+    before = torch.randn(3, 32)
+    edit = StaticShift(DIRECTION, 2.0).begin([0, 1, 2])
+    torch.testing.assert_close(edit(before, torch.arange(3)) - before, (2.0 * DIRECTION).expand(3, -1))
+
+
+def test_what_was_made_for_another_model_is_refused(tmp_path):
+    policy = make_policy()
+    path = tmp_path / "direction.json"
+    facts = {"direction": DIRECTION.tolist(), "fingerprint": policy.fingerprint}
+    write_json(path, facts)
+    loaded = load_aids(policy, {"direction": str(path), "value": []})
+    assert loaded.network is None and loaded.reward is None
+    torch.testing.assert_close(loaded.direction, DIRECTION)
+    write_json(path, {**facts, "fingerprint": "another"})
+    with pytest.raises(ModelError, match="another"):
+        load_aids(policy, {"direction": str(path)})
+    write_json(path, {**facts, "direction": [1.0, 0.0]})
+    with pytest.raises(ModelError, match="2 numbers"):
+        load_aids(policy, {"direction": str(path)})
+
+
+def test_a_chosen_strength_takes_the_place_of_the_word():
+    choice = {"dataset": "d", "grid": [0.1], "steps": [2], "reward": "r", "encoder": "e"}
+    settings = {"method": "value", "value": "v", "step_size": "chosen", "n_steps": "chosen", "choice": choice}
+    taken = control_block({**settings, "choice": None, "strength_of": "x"}, {"step_size": 0.25, "n_steps": 7})
+    assert (taken.step_size, taken.n_steps, taken.strength_of) == (0.25, 7, None)
+    assert taken.facts() == {"step_size": 0.25, "n_steps": 7}
+    fixed = control_block({**settings, "n_steps": 3, "choice": {**choice, "steps": []}}, {"step_size": 1, "n_steps": 3})
+    assert (fixed.step_size, fixed.n_steps) == (1.0, 3)
+    with pytest.raises(ConfigError, match="needs a number"):
+        make_control(control_block(settings), Aids(NETWORK))
+    assert control_block({"method": "none"}, {"step_size": 1.0}) == control_block({"method": "none"})
+    assert isinstance(control_block({"method": "prompting", "instruction": "x"}), PromptingBlock)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"n_steps": "chosen"}, "chosen together"),
+        ({"step_size": "chosen"}, "needs exactly one of"),
+        ({"step_size": "chosen", "strength_of": "a", "choice": {"grid": [1.0]}}, "needs exactly one of"),
+        ({"step_size": "chosen", "n_steps": "chosen", "choice": {"grid": [1.0]}}, "needs `choice.steps`"),
+        ({"step_size": "chosen", "choice": {"grid": [1.0], "steps": [2]}}, "a number of steps"),
+    ],
+)
+def test_a_strength_is_a_number_or_chosen_in_one_way(changes, words):
+    if "choice" in changes:
+        changes = {**changes, "choice": {"dataset": "d", "reward": "r", "encoder": "e", **changes["choice"]}}
+    with pytest.raises(ValueError, match=words):
+        block("value", **changes)

@@ -1,0 +1,322 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from rebend.config.blocks import ActivationsBlock
+from rebend.config.decoding import Decoding
+from rebend.errors import ConfigError, DataError, ModelError
+from rebend.generation.continuous_batching import roll
+from rebend.generation.generate import Request, control_decode, generate_batch, make_requests
+from rebend.io.chunks import Parts
+from rebend.io.files import read_json, write_parquet
+from rebend.io.schemas import PROMPTS
+from rebend.models.hidden_states import response_states
+from rebend.recontrol.methods.controls import ValueAscent
+from rebend.recontrol.value_model import extraction as activations_module
+from rebend.recontrol.value_model.activation_store import MANIFEST, RESPONSES_FILE, Activations, key_of
+from rebend.recontrol.value_model.examples import Labels, ValueData
+from rebend.recontrol.value_model.extraction import Outputs, extract_activations, gather_activations, read_chunks
+from rebend.recontrol.value_model.network import Shape, new_network
+from rebend.recontrol.value_model.streamed_activations import StreamedActivations
+from tests.helpers.small_policy import make_policy, prompt_rows
+
+SETTINGS = ActivationsBlock(
+    dataset="d",
+    samples_per_prompt=3,
+    shards=2,
+    prompts_per_chunk=3,
+    decoding=Decoding(max_new_tokens=20, temperature=1.0, batch_size=3),
+)
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return dataclasses.replace(make_policy(), revision="0123abcd")
+
+
+def outputs(folder: Path, shard: int, shards: int) -> Outputs:
+    names = (f"{what}-{shard:05d}-of-{shards:05d}.parquet" for what in ("states", "responses"))
+    return Outputs(*(folder / "out" / name for name in names))
+
+
+def data_file(folder: Path, rows=None) -> Path:
+    folder.mkdir(exist_ok=True)
+    write_parquet(folder / "prompts.parquet", pa.Table.from_pylist(rows or prompt_rows(), PROMPTS))
+    return folder / "prompts.parquet"
+
+
+def extract_shard(policy, folder: Path, shard: int, settings: ActivationsBlock = SETTINGS, rows=None):
+    prompts = data_file(folder, rows)
+    parts = folder / f"parts{shard}"
+    return extract_activations(policy, prompts, settings, shard, outputs(folder, shard, settings.shards), parts)
+
+
+def gather(folder: Path, settings: ActivationsBlock = SETTINGS):
+    shards = [outputs(folder, shard, settings.shards) for shard in range(settings.shards)]
+    return gather_activations(shards, folder / "out" / MANIFEST, folder / "out" / RESPONSES_FILE, settings)
+
+
+def extract(policy, folder: Path, settings: ActivationsBlock = SETTINGS, rows=None) -> Activations:
+    for shard in range(settings.shards):
+        extract_shard(policy, folder, shard, settings, rows)
+    gather(folder, settings)
+    return Activations(folder / "out")
+
+
+def all_rows(made: Activations) -> pa.Table:
+    tables = [pq.read_table(made.directory / s["file"]) for s in made.manifest["shards"]]
+    return pa.concat_tables([table.replace_schema_metadata() for table in tables])
+
+
+def by_response(made: Activations) -> dict[str, torch.Tensor]:
+    return {name: states for group in made.groups() for name, states in made.read(group).responses()}
+
+
+@pytest.fixture(scope="module")
+def made(policy, tmp_path_factory):
+    return extract(policy, tmp_path_factory.mktemp("extracted"))
+
+
+def test_every_generated_token_has_one_row_and_its_own_state(policy, made):
+    table = all_rows(made).to_pylist()
+    responses = made.responses().to_pylist()
+    assert [r["response_id"] for r in responses] == [f"row{i}/{s}" for i in range(8) for s in range(3)]
+    assert len(table) == sum(r["n_tokens"] for r in responses)
+    tokens = {(row["response_id"], row["position"]): row["token_id"] for row in table}
+    assert set(tokens) == {(r["response_id"], t) for r in responses for t in range(r["n_tokens"])}
+    for response in responses:
+        ids = [tokens[response["response_id"], t] for t in range(response["n_tokens"])]
+        assert policy.tokenizer.decode(ids, skip_special_tokens=True) == response["response"]
+
+
+def decoded_alone(policy, settings: ActivationsBlock = SETTINGS):
+    encoded = make_requests(policy, [row["messages"] for row in prompt_rows()])
+    requests = [Request(f"row{i}/{s}", request.prompt_ids) for i, request in enumerate(encoded) for s in range(3)]
+    found = {}
+    for request in requests:
+        (response,) = generate_batch(policy, [request], settings.decoding, keep_states=True)
+        found[request.key] = (request, response)
+    return found
+
+
+def test_states_come_back_as_they_were_seen(policy, made):
+    expected = {name: response for name, (_, response) in decoded_alone(policy).items()}
+    found = by_response(made)
+    assert {n for n, r in expected.items() if r.token_ids} == set(found)
+    for name, states in found.items():
+        assert states.dtype == torch.float16
+        torch.testing.assert_close(states.float(), expected[name].states, rtol=2e-3, atol=2e-3)
+
+
+def test_a_state_of_the_final_layer_predicts_the_token_that_was_sampled(policy, tmp_path):
+    greedy = SETTINGS.model_copy(
+        update={"samples_per_prompt": 1, "decoding": Decoding(max_new_tokens=20, batch_size=3)}
+    )
+    made = extract(policy, tmp_path, greedy)
+    table = all_rows(made)
+    states = torch.cat([made.states(group) for group in made.groups()]).float()
+    with torch.no_grad():
+        assert policy.model.lm_head(states).argmax(-1).tolist() == table["token_id"].to_pylist()
+
+
+@pytest.mark.parametrize("shards", [1, 3, 7])
+def test_the_number_of_shards_changes_no_byte_of_the_result(policy, made, tmp_path, shards):
+    other = extract(policy, tmp_path, SETTINGS.model_copy(update={"shards": shards}))
+    assert len(other.manifest["shards"]) == shards != len(made.manifest["shards"])
+    assert all_rows(other).equals(all_rows(made))
+    assert [made.names(g)[0] for g in made.groups()] == [other.names(g)[0] for g in other.groups()]
+    assert (other.directory / RESPONSES_FILE).read_bytes() == (made.directory / RESPONSES_FILE).read_bytes()
+
+
+def test_files_of_another_number_of_shards_go(policy, tmp_path):
+    extract(policy, tmp_path, SETTINGS.model_copy(update={"shards": 1}))
+    two = extract(policy, tmp_path)
+    assert sorted(path.name for path in two.directory.glob("states-*")) == [s["file"] for s in two.manifest["shards"]]
+
+
+def test_a_killed_extraction_goes_on_after_its_finished_chunks(policy, made, tmp_path, monkeypatch):
+    calls = []
+
+    def killed(policy, requests, decoding, **changes):
+        calls.append(len(requests))
+        for number, found in enumerate(roll(policy, requests, decoding, **changes)):
+            if len(calls) == 3 and number == 4:  # in the second chunk of the second shard
+                raise KeyboardInterrupt
+            yield found
+
+    monkeypatch.setattr(activations_module, "roll", killed)
+    with pytest.raises(KeyboardInterrupt):
+        extract(policy, tmp_path)
+    assert not (tmp_path / "out" / MANIFEST).exists()
+    assert not Path(outputs(tmp_path, 1, 2).states).exists()
+    extract_shard(policy, tmp_path, 1)
+    gather(tmp_path)
+    assert calls == [9, 9, 6, 6]  # eight prompts in chunks of three, three samples: the last chunk alone again
+    for file in sorted(path.name for path in made.directory.iterdir()):
+        assert (tmp_path / "out" / file).read_bytes() == (made.directory / file).read_bytes()
+
+
+def test_a_model_with_a_cache_of_its_own_is_decoded_in_batches(policy, made, tmp_path, monkeypatch):
+    monkeypatch.setattr(activations_module, "can_roll", lambda policy: False)
+    other = by_response(extract(policy, tmp_path))
+    rolled = by_response(made)
+    assert set(other) == set(rolled)
+    for name, states in other.items():
+        torch.testing.assert_close(states, rolled[name], rtol=4e-3, atol=4e-3)
+
+
+def test_a_lost_shard_alone_is_made_again_as_it_was(policy, made, tmp_path):
+    extract(policy, tmp_path)
+    lost = Path(outputs(tmp_path, 1, 2).states)
+    lost.unlink()
+    with pytest.raises(DataError, match=f"{lost.name}: is missing; run again: only it"):
+        Activations(tmp_path / "out")
+    with pytest.raises(DataError, match=lost.name):
+        gather(tmp_path)
+    extract_shard(policy, tmp_path, 1)
+    assert lost.read_bytes() == (made.directory / lost.name).read_bytes()
+    Activations(tmp_path / "out").verify()
+
+
+def test_chunks_do_not_depend_on_how_the_file_is_cut_into_row_groups(tmp_path):
+    table = pa.Table.from_pylist(prompt_rows(), PROMPTS)
+    pq.write_table(table, tmp_path / "cut.parquet", row_group_size=2)
+    expected = [[f"row{i}" for i in ids] for ids in ([0, 1, 2], [3, 4, 5], [6, 7])]
+    for wanted in (range(3), range(1, 3), range(2, 3), range(0)):
+        found = [[row["row_id"] for row in rows] for rows in read_chunks(tmp_path / "cut.parquet", 3, wanted)]
+        assert found == [expected[i] for i in wanted]
+
+
+def test_shards_say_what_they_hold(made):
+    facts = pq.read_schema(made.directory / made.manifest["shards"][0]["file"]).metadata
+    assert facts[b"dtype"] == b"float16"
+    assert facts[b"shape"] == b"[32]"
+    assert facts[b"fingerprint"] == b"fingerprint-0"
+    assert facts[b"layer"] == b"final"
+    assert facts[b"revision"] == b"0123abcd"
+    manifest = read_json(made.directory / MANIFEST)
+    assert (manifest["fingerprint"], manifest["layer"], manifest["dtype"]) == ("fingerprint-0", "final", "float16")
+    assert manifest["revision"] == "0123abcd"
+    for shard in manifest["shards"]:
+        assert pq.read_metadata(made.directory / shard["file"]).num_rows == shard["rows"]
+    made.verify()
+
+
+def test_a_model_that_ends_at_once_leaves_responses_without_tokens_and_loses_none(tmp_path):
+    policy = make_policy()
+    head = torch.nn.Linear(32, len(policy.tokenizer))
+    torch.nn.init.zeros_(head.weight)
+    torch.nn.init.zeros_(head.bias)
+    head.bias.data[policy.tokenizer.eos_token_id] = 1.0e4
+    policy.model.lm_head = head
+    made = extract(policy, tmp_path)
+    assert all_rows(made).num_rows == 0
+    lines = made.responses().to_pylist()
+    assert {(line["response"], line["n_tokens"], line["finish"]) for line in lines} == {("", 0, "eos")}
+    rewards = {line["response_id"]: float(i) for i, line in enumerate(lines)}
+    with pytest.raises(DataError, match="responses to 0 prompts have a token and a reward"):
+        ValueData(made, Labels.of(rewards), 0.2, 0)
+    climbing = ValueAscent(new_network(Shape(32, 16, 2), 0).requires_grad_(False), 0.5, 3)
+    table, notes = control_decode(policy, prompt_rows(), Decoding(max_new_tokens=4), climbing, Parts(None))
+    assert set(table["response"].to_pylist()) == {""} and set(table["displacement"].to_pylist()) == {0.0}
+    assert (notes["tokens"], notes["tokens_held_back"], notes["prompts_without_room"]) == (0, 0, 0)
+
+
+def test_long_prompts_are_left_out_and_counted(policy, tmp_path):
+    lengths = [len(r.prompt_ids) for r in make_requests(policy, [row["messages"] for row in prompt_rows()])]
+    limit = sorted(lengths)[3]
+    settings = SETTINGS.model_copy(update={"max_prompt_tokens": limit})
+    counts = [extract_shard(policy, tmp_path, shard, settings) for shard in range(2)]
+    assert gather(tmp_path, settings)["left_out"] == sum(c["prompts_left_out"] for c in counts)
+    assert sum(c["prompts_left_out"] for c in counts) == sum(n > limit for n in lengths) > 0
+    kept = Activations(tmp_path / "out").responses()["row_id"].to_pylist()
+    assert sorted(set(kept)) == [f"row{i}" for i, n in enumerate(lengths) if n <= limit]
+    with pytest.raises(DataError, match="all 8 prompts are longer than 1 "):
+        extract(policy, tmp_path / "none", SETTINGS.model_copy(update={"max_prompt_tokens": 1}))
+
+
+def test_a_prompt_without_room_in_the_context_is_left_out(policy, tmp_path):
+    settings = SETTINGS.model_copy(
+        update={"max_prompt_tokens": 1000, "decoding": Decoding(max_new_tokens=100, temperature=1.0, batch_size=3)}
+    )
+    made = extract(policy, tmp_path, settings)
+    assert 0 < made.manifest["left_out"] < 8
+
+
+def test_a_budget_of_bytes_takes_the_prompts_with_the_lowest_digests(policy, made, tmp_path):
+    per_prompt = 3 * 20 * 32 * 2
+    small = extract(policy, tmp_path / "a", SETTINGS.model_copy(update={"max_bytes": 5 * per_prompt + 1}))
+    kept = sorted(set(small.responses()["row_id"].to_pylist()))
+    assert kept == sorted(sorted((f"row{i}" for i in range(8)), key=key_of)[:5])
+    assert small.manifest["not_drawn"] == 3
+    assert 0 < small.manifest["state_bytes"] <= 5 * per_prompt
+    full, found = by_response(made), by_response(small)
+    assert all(torch.allclose(full[name], states, rtol=2e-3, atol=2e-3) for name, states in found.items())
+    ample = extract(policy, tmp_path / "b", SETTINGS.model_copy(update={"max_bytes": 100 * per_prompt}))
+    assert all_rows(ample).equals(all_rows(made))
+    with pytest.raises(DataError, match=rf"no room for the states of one prompt: {per_prompt} bytes"):
+        extract(policy, tmp_path / "c", SETTINGS.model_copy(update={"max_bytes": per_prompt - 1}))
+
+
+def test_one_pass_gives_the_states_that_decoding_saw(policy):
+    pairs = [
+        ((request.prompt_ids, response.token_ids), response.states)
+        for request, response in decoded_alone(policy).values()
+        if response.token_ids
+    ]
+    found = response_states(policy, [pair for pair, _ in pairs], "final", batch_size=4)
+    for states, (_, seen) in zip(found, pairs, strict=True):
+        torch.testing.assert_close(states, seen, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_the_output_of_a_block_can_be_kept_instead(policy, tmp_path, layer):
+    made = extract(policy, tmp_path, SETTINGS.model_copy(update={"layer": layer}))
+    assert made.layer == str(layer)
+    alone = decoded_alone(policy)
+    for name, states in list(by_response(made).items())[::5]:
+        request, response = alone[name]
+        ids = torch.tensor([request.prompt_ids + response.token_ids])
+        seen = []
+        handle = policy.model.model.layers[layer].register_forward_hook(lambda m, i, o, seen=seen: seen.append(o))
+        with torch.no_grad():
+            policy.model(ids)
+        handle.remove()
+        expected = (seen[0] if isinstance(seen[0], torch.Tensor) else seen[0][0])[0]
+        start = len(request.prompt_ids) - 1
+        torch.testing.assert_close(states.float(), expected[start : start + len(states)], rtol=2e-3, atol=2e-3)
+
+
+def test_a_layer_that_the_model_does_not_have_is_refused_before_decoding(policy, tmp_path):
+    with pytest.raises(ConfigError, match="layer 2: the model has decoder blocks 0 to 1"):
+        extract(policy, tmp_path, SETTINGS.model_copy(update={"layer": 2}))
+
+
+def test_streamed_states_are_the_stored_ones_and_never_written(policy, made, tmp_path):
+    settings = SETTINGS.model_copy(update={"states": "streamed"})
+    extract(policy, tmp_path, settings)
+    streamed = StreamedActivations(tmp_path / "out", policy)
+    assert "state" not in pq.read_schema(streamed.directory / streamed.manifest["shards"][0]["file"]).names
+    assert (streamed.directory / RESPONSES_FILE).read_bytes() == (made.directory / RESPONSES_FILE).read_bytes()
+    assert [streamed.names(g)[0] for g in streamed.groups()] == [made.names(g)[0] for g in made.groups()]
+    for group in made.groups():
+        torch.testing.assert_close(streamed.states(group), made.states(group), rtol=4e-3, atol=4e-3)
+    with pytest.raises(ModelError, match="are of model fingerprint-0, this is fingerprint-1"):
+        StreamedActivations(tmp_path / "out", make_policy(seed=1))
+
+
+def test_a_bfloat16_policy_is_decoded_and_stored_in_its_own_type(tmp_path):
+    policy = make_policy(dtype=torch.bfloat16)
+    made = extract(policy, tmp_path)
+    assert made.dtype == torch.bfloat16
+    assert made.states(0).dtype == torch.bfloat16
+    network = new_network(Shape(policy.hidden_size, 24, 2), 0).requires_grad_(False)
+    request = make_requests(policy, [prompt_rows()[0]["messages"]])[0]
+    (response,) = generate_batch(policy, [request], SETTINGS.decoding, control=ValueAscent(network, 0.5, 5))
+    assert response.displacement > 0

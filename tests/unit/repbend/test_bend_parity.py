@@ -1,0 +1,219 @@
+"""Every term of RepBend, on random models and ragged rows, against the plain restatement of `bend_oracle`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from bench.reference.repbend import ReferenceSettings, ReferenceTrainer
+from transformers import AutoModelForCausalLM, FalconConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from transformers.models.gemma2 import Gemma2Config
+from transformers.models.gemma3 import Gemma3TextConfig
+
+from rebend.config.adapters import RepBendBlock
+from rebend.models import log_probs
+from rebend.models.loading import Policy
+from rebend.models.lora import add_adapter
+from rebend.repbend.examples import BendData, Row, StepRows, load_bend_data
+from rebend.repbend.methods.repbend import RepBend
+from rebend.repbend.objective import Loss, Moment
+from tests.helpers import bend_parts
+from tests.helpers.bend_oracle import Asked, Oracle
+
+VOCABULARY, N_LAYERS, PUSHED, BATCH = 40, 3, [1, 2], 2
+MODES = ("response_all", "prompt_response", "prompt_all", "prompt_last", "response_R", "response_one")
+SHAPE: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": N_LAYERS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+}
+CONFIGURATIONS: dict[str, Any] = {
+    "llama": LlamaConfig(**SHAPE),
+    "mistral": MistralConfig(**SHAPE, sliding_window=6),
+    "qwen2": Qwen2Config(**SHAPE),
+    "qwen3": Qwen3Config(**SHAPE, head_dim=8),
+    "gemma2": Gemma2Config(**SHAPE, head_dim=8, sliding_window=6, final_logit_softcapping=3.0, pad_token_id=0),
+    "gemma3": Gemma3TextConfig(**SHAPE, head_dim=8, sliding_window=6, pad_token_id=0),
+    "falcon": FalconConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=24,
+        num_hidden_layers=N_LAYERS,
+        num_attention_heads=4,
+        num_kv_heads=2,
+        new_decoder_architecture=True,
+        alibi=False,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+    ),
+}
+
+
+def settings(**changes: Any) -> RepBendBlock:
+    """Published weights, both terms of the paper and the fifth, no dropout."""
+    block = {"method": "repbend", "samples": "s", "pairs": "p", "retain": "r", "lora_dropout": 0.0, "lora_r": 4}
+    layers = {"target_layer_start_idx": PUSHED[0], "layers_window_size": len(PUSHED)}
+    return RepBendBlock.model_validate(block | layers | {"batch_size": BATCH} | changes)
+
+
+def adapted(kind: str = "llama", seed: int = 0) -> Any:
+    """A random model in float64 whose adapter has random weights too, so that it does something."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(CONFIGURATIONS[kind]).double()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(3.0)  # fresh weights give nearly equal states and logits
+    wrapped = add_adapter(Policy(model, None, ""), settings(), range(N_LAYERS)).double()
+    with torch.no_grad():
+        for weight in wrapped.parameters():
+            if weight.requires_grad:
+                weight.normal_(std=0.2)
+    return wrapped
+
+
+def ragged(seed: int, n: int = 2 * BATCH, longest: int = 14) -> BendData:
+    """Items of two steps; prompts and answers of many lengths, so that R shrinks on the way."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def tokens(most: int) -> list[int]:
+        count = int(torch.randint(2, most, (1,), generator=generator))
+        return torch.randint(1, VOCABULARY, (count,), generator=generator).tolist()
+
+    def row(name: str, prompt: list[int]) -> Row:
+        return Row(name, prompt + tokens(longest), len(prompt))
+
+    prompts = [tokens(longest) for _ in range(n)]
+    return BendData(
+        safe=[row(f"s{i}", tokens(longest)) for i in range(n)],
+        unsafe=[row(f"u{i}", tokens(longest)) for i in range(n)],
+        pairs=[(row(f"ps{i}", prompt), row(f"pu{i}", prompt)) for i, prompt in enumerate(prompts)],
+        retain=[Row(f"r{i}", tokens(2 * longest), 0) for i in range(n)],
+        left_out={},
+    )
+
+
+def library(model: Any, block: RepBendBlock, data: BendData, step: int = 1) -> Loss:
+    """The library's loss of a step."""
+    moment = Moment(step, block.max_step, (step + 1) * BATCH)
+    return RepBend(block, data, N_LAYERS).loss(model, data.step(step, BATCH, block.seed), moment)
+
+
+def oracle(model: Any, block: RepBendBlock, data: BendData, mode: str, step: int = 1) -> dict[str, torch.Tensor]:
+    """The oracle's terms of the same step, its mode spelled as given."""
+    weights = (block.alpha, block.beta, block.gamma, block.epsilon, block.eta)
+    asked = Asked(mode, block.alpha_mode, block.fidelity, PUSHED, weights, block.push_limit)
+    steps: list[StepRows] = [data.step(number, BATCH, block.seed) for number in range(step + 1)]
+    rows = steps[-1]
+    met = [pair for one in steps for pair in one.pairs]
+    return Oracle(model, asked).terms(rows.safe, rows.unsafe, rows.pairs, rows.retain, met)
+
+
+def assert_agrees(found: Loss, expected: dict[str, torch.Tensor], *, eta: bool = False) -> None:
+    """Each term and the loss, to 1e-6 of its size; terms are large enough for that to mean something."""
+    for name, value in found.terms.items():
+        if name == "draw" and not eta:
+            continue  # not computed where it has no weight
+        assert float(expected[name].detach()) > 1e-4, name
+        assert float(value.detach()) == pytest.approx(float(expected[name].detach()), rel=1e-6), name
+    assert float(found.total.detach()) == pytest.approx(float(expected["total"].detach()), rel=1e-6)
+
+
+@pytest.mark.parametrize("fidelity", ["published", "corrected"])
+@pytest.mark.parametrize("alpha_mode", ["all", "target"])
+@pytest.mark.parametrize("mode", [*MODES, "request_last", "request_all", "request_response"])
+def test_every_term_of_every_mode_agrees_with_the_oracle(mode: str, alpha_mode: str, fidelity: str) -> None:
+    eta = 0.7 if mode.startswith("response") or mode.endswith("response") else 0.0
+    block = settings(loss_mode=mode, alpha_mode=alpha_mode, fidelity=fidelity, eta=eta)
+    model, data = adapted(seed=MODES.index(block.loss_mode)), ragged(MODES.index(block.loss_mode))
+    assert_agrees(library(model, block, data), oracle(model, block, data, mode), eta=eta > 0)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in CONFIGURATIONS if kind != "llama"])
+@pytest.mark.parametrize("fidelity", ["published", "corrected"])
+def test_every_architecture_agrees_with_the_oracle(kind: str, fidelity: str) -> None:
+    block, model, data = settings(fidelity=fidelity, eta=0.3), adapted(kind, seed=7), ragged(7)
+    assert_agrees(library(model, block, data), oracle(model, block, data, "response_all"), eta=True)
+
+
+def test_a_push_limit_agrees_with_the_oracle_where_it_binds_some_tokens_and_not_others() -> None:
+    model, data = adapted(), ragged(3)
+    free = float(library(model, settings(), data).terms["push"].detach())
+    block = settings(push_limit=free)
+    found = library(model, block, data)
+    assert float(found.terms["push"].detach()) < 0.99 * free
+    assert_agrees(found, oracle(model, block, data, "response_all"))
+
+
+def test_slices_of_three_tokens_give_the_same_divergence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_probs, "SLICE_ELEMENTS", 3 * VOCABULARY)
+    model, block, data = adapted("gemma2"), settings(), ragged(5)
+    assert_agrees(library(model, block, data), oracle(model, block, data, "response_all"))
+
+
+def test_the_first_tokens_shrink_with_the_shortest_paired_answer_for_good() -> None:
+    block, model = settings(loss_mode="response_R"), adapted()
+    answer = list(range(1, 31))
+    pairs = [(Row(f"a{n}", [1, 2, *answer[:n]], 2), Row(f"b{n}", [1, 2, *answer[: n + 3]], 2)) for n in (25, 9, 4, 17)]
+    long = [Row(f"x{i}", [3, 4, *answer], 2) for i in range(4)]
+    data = BendData(long, long, pairs, [Row("r", [1, 2, 3], 0)], {})
+    order = [pair[0].n_answer for step in range(2) for pair in data.step(step, BATCH, block.seed).pairs]
+    seen = [20 if min(order[:BATCH]) > 20 else min(order[:BATCH]), 4]
+    objective = RepBend(block, data, N_LAYERS)
+    assert [objective.first_tokens(Moment(step, 2, (step + 1) * BATCH)) for step in range(2)] == seen
+    for step in range(2):
+        assert_agrees(library(model, block, data, step), oracle(model, block, data, "response_R", step))
+
+
+@pytest.mark.parametrize("fidelity", ["published", "corrected"])
+def test_gradients_of_all_adapter_weights_agree_with_the_oracles(fidelity: str) -> None:
+    block, model, data = settings(fidelity=fidelity, eta=0.3), adapted(seed=11), ragged(11)
+    weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    found = torch.autograd.grad(library(model, block, data).total, list(weights.values()))
+    total = oracle(model, block, data, "response_all")["total"]
+    expected = torch.autograd.grad(total, list(weights.values()))
+    for name, ours, theirs in zip(weights, found, expected, strict=True):
+        assert float(theirs.norm()) > 1e-6, name
+        assert float((ours - theirs).norm()) < 1e-6 * float(theirs.norm()), name
+
+
+def test_the_gradient_is_the_slope_of_the_loss() -> None:
+    block, model, data = settings(), adapted(seed=12), ragged(12)
+    weight = next(weight for name, weight in model.named_parameters() if "layers.1" in name and "lora_B" in name)
+    (slope,) = torch.autograd.grad(library(model, block, data).total, [weight])
+    place, tiny = int(slope.abs().argmax()), 1e-3  # norms of Llama round to float32, so that smaller steps are noise
+    ends = []
+    for shift in (tiny, -2 * tiny):
+        with torch.no_grad():
+            weight.view(-1)[place] += shift
+        ends.append(float(library(model, block, data).total.detach()))
+    assert (ends[0] - ends[1]) / (2 * tiny) == pytest.approx(float(slope.view(-1)[place]), rel=1e-3)
+
+
+def test_left_and_right_padding_tokenizers_give_the_same_loss() -> None:
+    totals = []
+    for side in ("left", "right"):
+        tokenizer = bend_parts.tokenizer()
+        tokenizer.padding_side = side
+        data = load_bend_data(tokenizer, *bend_parts.tables(), max_length=64)
+        torch.manual_seed(0)
+        shape = SHAPE | {"vocab_size": len(tokenizer), "max_position_embeddings": 256}
+        policy = Policy(AutoModelForCausalLM.from_config(LlamaConfig(**shape)).double(), tokenizer, "")
+        model = add_adapter(policy, settings(), range(N_LAYERS))
+        totals.append(library(model, settings(), data, step=0).total.item())
+    assert totals[0] == totals[1]
+
+
+def test_the_plain_trainer_of_the_bench_computes_the_published_loss() -> None:
+    """In float32 and with gradient checkpointing, as it is timed, at an eighth of the width."""
+    block, model, data = settings(), adapted(seed=4).float(), ragged(4)
+    layers = {"keep_layers": list(range(N_LAYERS + 1)), "push_layers": PUSHED}
+    told = ReferenceSettings(**layers, pad_token=0, prompt_width=64, response_width=64)
+    trainer = ReferenceTrainer(model, told, lr=1e-3)
+    terms = trainer.micro_step(data.step(1, BATCH, block.seed))
+    expected = oracle(adapted(seed=4), block, data, "response_all")
+    for name, value in terms.items():
+        assert float(value.detach()) == pytest.approx(float(expected[name].detach()), rel=1e-4), name
