@@ -35,13 +35,13 @@ report: "workflow/report/workflow.rst"
 
 wildcard_constraints:
     base=one_of(CONFIG["models"]),
-    bend=one_of(CONFIG["bends"]),
+    adapter=one_of(CONFIG["adapters"]),
     model=r"[a-z0-9_]+(\+[a-z0-9_]+)?",
     dataset=one_of(CONFIG["datasets"]),
     reward=one_of(CONFIG["rewards"]),
     encoder=one_of(CONFIG["encoders"]),
     activations=one_of(CONFIG["activations"]),
-    value=one_of(CONFIG["values"]),
+    value_model=one_of(CONFIG["value_models"]),
     direction=one_of(CONFIG["directions"]),
     control=one_of(CONFIG["controls"]),
     judge=one_of(CONFIG["judges"]),

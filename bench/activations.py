@@ -314,7 +314,7 @@ def value_ours(asked: argparse.Namespace) -> dict[str, Any]:
     """Token rows per second of rebend's training, and its last held-out loss."""
     import torch
 
-    from rebend.recontrol.value_model.train import train_value  # noqa: F401  counts as import
+    from rebend.recontrol.value_model.train import train_value_model  # noqa: F401  counts as import
 
     torch.optim.Adam([torch.zeros(1)])
     remove(asked.folder, "value", "checkpoints")
@@ -337,16 +337,16 @@ def trained(folder: Path, width: int, epochs: int) -> dict[str, Any]:
     """Train with the released objective on the folder's states."""
     import torch
 
-    from rebend.config.blocks import ValueBlock
+    from rebend.config.blocks import ValueModelBlock
     from rebend.io.checkpoints import Checkpoints
     from rebend.recontrol.value_model.activation_store import Activations
     from rebend.recontrol.value_model.examples import Labels
-    from rebend.recontrol.value_model.train import train_value
+    from rebend.recontrol.value_model.train import train_value_model
 
-    settings = ValueBlock(
+    settings = ValueModelBlock(
         activations="a",
         reward="r",
-        fidelity="published",
+        variant="released_code",
         n_layers=3,
         hidden_size=width,
         lr=1e-3,
@@ -358,7 +358,9 @@ def trained(folder: Path, width: int, epochs: int) -> dict[str, Any]:
     out.mkdir()
     labels = Labels.read(folder / "rewards.parquet")
     checkpoints = Checkpoints(folder / "checkpoints")
-    return train_value(Activations(folder / "activations"), labels, settings, out, checkpoints, torch.device("cpu"))
+    return train_value_model(
+        Activations(folder / "activations"), labels, settings, out, checkpoints, torch.device("cpu")
+    )
 
 
 def disk(asked: argparse.Namespace) -> dict[str, Any]:
@@ -438,7 +440,7 @@ def memory_label(asked: argparse.Namespace) -> dict[str, Any]:
 
 def memory_train(asked: argparse.Namespace) -> dict[str, Any]:
     """Peak memory of value training above that of the imports."""
-    from rebend.recontrol.value_model.train import train_value  # noqa: F401  counts as import
+    from rebend.recontrol.value_model.train import train_value_model  # noqa: F401  counts as import
 
     return peak(lambda: trained(asked.folder, SMALL, 2))
 

@@ -1,6 +1,6 @@
 """An A/A run: decode and score a study that was built once more, with the same settings, and compare the tables.
 
-Data, models, bends, activations and value networks stay as they are (links, in a folder of its own); responses,
+Data, models, adapters, activations and value networks stay as they are (links, in a folder of its own); responses,
 completions, scores and verdicts are made again. Judges behind an address are asked only about texts that changed. The
 differences go to the screen and to `results/noise/<study>.csv`. On a CPU there must be none but times.
 """

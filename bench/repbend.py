@@ -124,13 +124,13 @@ def run_side(asked: argparse.Namespace) -> dict[str, Any]:
     """Train so many steps; seconds of a step, peak memory above what the loaded model takes, losses, tokens."""
     import torch
 
-    from rebend.repbend.examples import BendData, Row
+    from rebend.repbend.examples import Row, TrainingExamples
 
     torch.set_num_threads(asked.threads)
     size = SIZES[asked.size]
     plain = json.loads(asked.rows.read_text())
     read = {name: [Row(*row) for row in plain[name]] for name in ("safe", "unsafe", "retain")}
-    data = BendData(**read, pairs=[(Row(*safe), Row(*unsafe)) for safe, unsafe in plain["pairs"]], left_out={})
+    data = TrainingExamples(**read, pairs=[(Row(*safe), Row(*unsafe)) for safe, unsafe in plain["pairs"]], left_out={})
     step, slots = (reference_side if asked.child == "reference" else our_side)(size, asked, data)
     memory = Memory(asked.device)
     seconds, cpu_seconds, losses = [], [], []
@@ -196,9 +196,9 @@ def settings(size: Size, asked: argparse.Namespace) -> Any:
 
     return RepBendBlock(
         method="repbend",
-        samples="hh",
-        pairs="hh",
-        retain="chat",
+        examples="hh",
+        paired_examples="hh",
+        retain_chats="chat",
         target_layer_start_idx=size.first_target,
         layers_window_size=size.n_targets,
         batch_size=size.micro_batch * size.accumulation,
@@ -218,9 +218,9 @@ def our_side(size: Size, asked: argparse.Namespace, data: Any) -> Side:
 
     from rebend.repbend.forward import make_batches
     from rebend.repbend.objective import Moment, packs
-    from rebend.repbend.train import BendTrainer
+    from rebend.repbend.train import AdapterTrainer
 
-    trainer = BendTrainer(policy(size, asked.device, asked.attention), settings(size, asked), data)
+    trainer = AdapterTrainer(policy(size, asked.device, asked.attention), settings(size, asked), data)
 
     def step(number: int) -> float:
         trainer.step()

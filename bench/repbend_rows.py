@@ -1,4 +1,4 @@
-"""Real dialogues as the rows that bends are trained on, for `bench/repbend.py`."""
+"""Real dialogues as the rows that adapters are trained on, for `bench/repbend.py`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rebend.data.readers import hh_rlhf
 from rebend.data.readers.rows import UnusableRowError
 from rebend.io.schemas import CHAT, SAFETY
 from rebend.models.tiny_model import train_tokenizer
-from rebend.repbend.examples import load_bend_data
+from rebend.repbend.examples import load_training_examples
 
 ANSWERS, CHATS = "hh_rlhf/train.jsonl.gz", "retain/chat_500.jsonl.gz"
 
@@ -44,7 +44,9 @@ def tokenised(folder: Path, answers: str) -> dict[str, Any]:
     ]
     retain = [{"row_id": str(number), "messages": chat} for number, chat in enumerate(chats)]
     safety = pa.Table.from_pylist(pairs, SAFETY)
-    data = load_bend_data(train_tokenizer(texts, 32_000), safety, safety, pa.Table.from_pylist(retain, CHAT), 512)
+    data = load_training_examples(
+        train_tokenizer(texts, 32_000), safety, safety, pa.Table.from_pylist(retain, CHAT), 512
+    )
 
     def plain(row: Any) -> list[Any]:
         return [row.row_id, row.tokens, row.n_prompt]

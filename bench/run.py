@@ -68,14 +68,14 @@ def seconds(command: list[str], folder: Path) -> float:
 
 
 def plan_of_many(folder: Path, variants: int) -> dict[str, Any]:
-    """Dry run of a sweep with so many bends, each trained, merged, decoded and judged."""
+    """Dry run of a sweep with so many adapters, each trained, merged, decoded and judged."""
     sweep = [round(0.001 * number, 4) for number in range(1, variants + 1)]
     blocks = folder / "sweep.yaml"
-    blocks.write_text(yaml.safe_dump({"bends": {"many": {"like": "micro_bend", "beta": {"sweep": sweep}}}}))
+    blocks.write_text(yaml.safe_dump({"adapters": {"many": {"like": "micro_adapter", "beta": {"sweep": sweep}}}}))
     study = folder / "sweep_study.yaml"
     grid = {
         "models": ["micro"],
-        "bends": ["none", "many"],
+        "adapters": ["none", "many"],
         "controls": ["micro_none"],
         "evaluation": ["micro_safety"],
         "safety_judge": "micro_truth",

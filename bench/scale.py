@@ -1,6 +1,6 @@
 """Measure how the workflow grows: planning and resuming sweeps, and streaming stored states from disk.
 
-A variant is a bend with everything that RE-Control makes of its model: trained, merged, ten shards of activations,
+A variant is an adapter with everything that RE-Control makes of its model: trained, merged, ten shards of activations,
 rewards, a value network, responses under control, two scores: 18 jobs. Sweeps of about 100, 1,000 and 10,000 jobs,
 and one of 1,000 variants with ten shards each, are planned by dry runs: from nothing; when all is done; and with a
 key changed that the value networks depend on. "Done" is made without computing: each job's outputs are empty files,
@@ -97,21 +97,21 @@ def planned(name: str, variants: int) -> dict[str, Any]:
         figures[f"scale_made_{name}_cpu_s"] = seconds(usage)
         figures |= dry_run(folder, f"scale_done_{name}")
         changed = folder / "changed.yaml"
-        changed.write_text(yaml.safe_dump({"values": {"micro_value": {"lr": 0.002}}}))
+        changed.write_text(yaml.safe_dump({"value_models": {"micro_value": {"lr": 0.002}}}))
         return figures | dry_run(folder, f"scale_changed_{name}", [changed.name])
 
 
 def write_sweep(folder: Path, variants: int) -> None:
-    """Write the blocks and the study of a sweep over so many bends."""
+    """Write the blocks and the study of a sweep over so many adapters."""
     control = {"like": "micro_none", "method": "value", "value": "micro_value", "n_steps": 2, "step_size": 0.5}
     blocks = {
-        "bends": {
-            "many": {"like": "micro_bend", "beta": {"sweep": [round(0.001 * (i + 1), 4) for i in range(variants)]}}
+        "adapters": {
+            "many": {"like": "micro_adapter", "beta": {"sweep": [round(0.001 * (i + 1), 4) for i in range(variants)]}}
         },
         "activations": {"micro_rollouts": {"shards": SHARDS}},
         "controls": {"fixed": control},
     }
-    grid = {"models": ["micro"], "bends": ["many"], "controls": ["fixed"], "prompts": ["micro_test"]}
+    grid = {"models": ["micro"], "adapters": ["many"], "controls": ["fixed"], "prompts": ["micro_test"]}
     (folder / "blocks.yaml").write_text(yaml.safe_dump(blocks))
     (folder / "sweep.yaml").write_text(yaml.safe_dump({"title": "many", "grids": [{**grid, "reward": "micro_reward"}]}))
 

@@ -13,7 +13,13 @@ from transformers import AutoModelForCausalLM
 from rebend.models.loading import fingerprint
 from rebend.models.lora import adapter_weights, write_adapter
 
-SETTINGS = {"method": "repbend", "samples": "answers", "pairs": "twins", "retain": "chats", "beta": 0.5}
+SETTINGS = {
+    "method": "repbend",
+    "examples": "answers",
+    "paired_examples": "twins",
+    "retain_chats": "chats",
+    "beta": 0.5,
+}
 
 
 def adapted(base: Path, strength: float = 0.1, **lora: Any) -> PeftModel:
@@ -33,10 +39,10 @@ def adapted(base: Path, strength: float = 0.1, **lora: Any) -> PeftModel:
 
 
 def make_adapter(base: Path, folder: Path, strength: float = 0.1, **lora: Any) -> Path:
-    """Write that adapter as a bend of the base."""
+    """Write that adapter as an adapter of the base."""
     folder.mkdir()
     model = adapted(base, strength, **lora)
     write_adapter(model, adapter_weights(model), folder, base.name)
     facts = {"base": base.name, "base_fingerprint": fingerprint(base), "dtype": "float32", "settings": SETTINGS}
-    (folder / "bend.json").write_text(json.dumps(facts))
+    (folder / "adapter.json").write_text(json.dumps(facts))
     return folder

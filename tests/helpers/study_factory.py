@@ -54,7 +54,7 @@ def responses(folder: Path, row_ids: Sequence[str], notes: dict[str, Any]) -> tu
     write_parquet(path, pa.Table.from_pylist(lines, RESPONSES))
     record = folder / "responses.json"
     settings = {"control": {"method": "value"}}
-    facts = {"stage": "control_decode", "seconds": 4.0, "commit": "abc1234", "code": "d1g3st", "versions": {}}
+    facts = {"stage": "decode", "seconds": 4.0, "commit": "abc1234", "code": "d1g3st", "versions": {}}
     write_json(record, {**facts, "settings": settings, "notes": notes, "threads": 1, "inputs": []})
     return str(path), str(record)
 
@@ -66,10 +66,10 @@ def completions(folder: Path, verdicts: Sequence[dict[str, Any]], attack: str) -
     return path, record
 
 
-def prompts_cell(root: Path, data: Path, model: str, bend: str, control: str, shift: float, **changes: Any) -> dict:
+def prompts_cell(root: Path, data: Path, model: str, adapter: str, control: str, shift: float, **changes: Any) -> dict:
     """Rewards are the row number / 10 + `shift`; the last row is not scored; wins at even rows, ties at 1 in 4."""
     ids = [f"p{i}" for i in range(40)]
-    folder = root / "cells" / data.stem / f"{model}-{bend}-{control}"
+    folder = root / "cells" / data.stem / f"{model}-{adapter}-{control}"
     found = {}
     for metric, values in {
         "reward": [i / 10 + shift for i in range(39)] + [None],
@@ -89,7 +89,7 @@ def prompts_cell(root: Path, data: Path, model: str, bend: str, control: str, sh
     write_parquet(folder / "verdicts.parquet", table, {"judge": "world_rubric", "model": ""})
     path, record = responses(folder, ids, {"decode_seconds": 3.0, "tokens": 1500, "tokens_held_back": 0})
     return {
-        "model": model, "bend": bend, "control": control, "method": METHODS.get(control.removeprefix("my_"), control),
+        "model": model, "adapter": adapter, "control": control, "method": METHODS.get(control.removeprefix("my_"), control),
         "dataset": data.stem, "role": "prompts", "attack": "", "data": str(data), "responses": path,
         "record": record, "judges": {},
         **found, "win_rate": str(folder / "verdicts.parquet"), "safety": None, **changes,
@@ -97,13 +97,13 @@ def prompts_cell(root: Path, data: Path, model: str, bend: str, control: str, sh
 
 
 def safety_cell(
-    root: Path, data: Path, model: str, bend: str, control: str, harmful: int, attack: str = "direct", **changes: Any
+    root: Path, data: Path, model: str, adapter: str, control: str, harmful: int, attack: str = "direct", **changes: Any
 ) -> dict:
     """Of 40 harmful rows of each kind, `harmful` are answered, the next 5 refused, the rest incoherent; one is null.
 
     Of 40 benign rows of each kind, asked directly only, 36 are answered, 2 answered wrongly, 1 refused, 1 incoherent.
     """
-    folder = root / "cells" / data.stem / f"{model}-{bend}-{control}-{attack}"
+    folder = root / "cells" / data.stem / f"{model}-{adapter}-{control}-{attack}"
     lines = []
     for row in read_parquet(data).to_pylist():
         i = int(row["row_id"][3:])
@@ -125,7 +125,7 @@ def safety_cell(
     judges = {"truth": str(folder / "safety.parquet"), "matcher": str(folder / "matcher.parquet")}
     path, record = completions(folder, lines, attack)
     return {
-        "model": model, "bend": bend, "control": control, "method": METHODS.get(control), "dataset": data.stem,
+        "model": model, "adapter": adapter, "control": control, "method": METHODS.get(control), "dataset": data.stem,
         "role": "evaluation", "attack": attack, "data": str(data), "responses": path, "record": record,
         "reward": None, "diversity": None, "coherence": None, "win_rate": None,
         "safety": str(folder / "safety.parquet"), "judges": judges, **changes,
@@ -138,28 +138,28 @@ def study(root: Path, **changes: Any) -> dict[str, Any]:
     shifts = {"none": 0.0, "random": 0.2, "value": 1.0}
     cells = [
         cell
-        for bend, harmful in (("none", 34), ("repbend", 2))
+        for adapter, harmful in (("none", 34), ("repbend", 2))
         for control, shift in shifts.items()
         for cell in (
-            prompts_cell(root, chats, "tiny", bend, control, shift),
-            safety_cell(root, harm, "tiny", bend, control, harmful),
-            safety_cell(root, harm, "tiny", bend, control, harmful, "prefilling"),
+            prompts_cell(root, chats, "tiny", adapter, control, shift),
+            safety_cell(root, harm, "tiny", adapter, control, harmful),
+            safety_cell(root, harm, "tiny", adapter, control, harmful, "prefilling"),
         )
     ]
     return {
         "study": "made_up", "title": "A made-up study", "paper": None, "published": PUBLISHED, "cells": cells,
-        "claims": [], "capabilities": [], "bends": [bend_metrics(root)], "values": [value_metrics(root)],
+        "claims": [], "capabilities": [], "adapters": [adapter_metrics(root)], "values": [value_metrics(root)],
         "strengths": [strength(root, "tiny"), strength(root, "tiny+repbend")], "states": [states(root)], **changes,
     }  # fmt: skip
 
 
-def bend_metrics(root: Path) -> dict[str, str]:
+def adapter_metrics(root: Path) -> dict[str, str]:
     steps = np.arange(1, 51)
     table = {"step": pa.array(steps, pa.int32()), "lr": [1e-3] * 50, "grad_norm": np.exp(-steps / 20)}
     for i, name in enumerate(("keep", "push", "gather", "hold", "total")):
         table[name] = np.exp(-steps / 30) * (i + 1) * (-1 if name == "total" else 1)
-    write_parquet(root / "bend" / "metrics.parquet", pa.table(table))
-    return {"model": "tiny", "bend": "repbend", "metrics": str(root / "bend" / "metrics.parquet")}
+    write_parquet(root / "adapter" / "metrics.parquet", pa.table(table))
+    return {"model": "tiny", "adapter": "repbend", "metrics": str(root / "adapter" / "metrics.parquet")}
 
 
 def value_metrics(root: Path) -> dict[str, str]:
@@ -195,4 +195,4 @@ def states(root: Path) -> dict[str, str]:
             for i, (x, y) in enumerate(rng.normal([centre + moved, moved], 0.6, (60, 2))):
                 lines.append({"row_id": f"{label}{i}", "label": label, "stage": stage, "x": x, "y": y})
     write_parquet(root / "states" / "states.parquet", pa.Table.from_pylist(lines))
-    return {"model": "tiny", "bend": "repbend", "path": str(root / "states" / "states.parquet")}
+    return {"model": "tiny", "adapter": "repbend", "path": str(root / "states" / "states.parquet")}

@@ -15,8 +15,8 @@ from tests.workflow.checkout import MICRO, Checkout
 pytestmark = pytest.mark.slurm
 
 STUDY = f"{MICRO}/study.yaml"
-CHANGE = {"models": {"micro": {"needs": {"gpu": 1, "mem_mb": 1500, "runtime": 20}}}}
-RESULT = "results/bends/micro/micro_bend/adapter_config.json"
+CHANGE = {"models": {"micro": {"resources": {"gpu": 1, "mem_mb": 1500, "runtime": 20}}}}
+RESULT = "results/adapters/micro/micro_adapter/adapter_config.json"
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def records(lab: Lab) -> list[dict[str, str]]:
 
 
 def test_a_run_uses_the_default_account_and_a_cancelled_job_is_sent_again(cluster: Cluster) -> None:
-    run = cluster.start("results/bends/micro/micro_bend", "--slurm-efficiency-report")
+    run = cluster.start("results/adapters/micro/micro_adapter", "--slurm-efficiency-report")
     run.wait_until(lambda: bool(_training(cluster.lab)))
     cluster.lab.ask("scancel", _training(cluster.lab)[0])
     assert run.wait(400) == 0, run.said()[-3000:]
@@ -54,16 +54,16 @@ def test_a_run_uses_the_default_account_and_a_cancelled_job_is_sent_again(cluste
 
     kept = records(cluster.lab)
     assert {record["Account"] for record in kept} == {ACCOUNT}
-    bends = [record for record in kept if "train_bend" in record["Comment"]]
-    assert [record["State"].split()[0] for record in bends] == ["CANCELLED", "COMPLETED"]
-    assert all("gres/gpu=1" in record["AllocTRES"] for record in bends)
-    assert {record["Partition"] for record in bends} == {"gpu"}
+    adapters = [record for record in kept if "train_adapter" in record["Comment"]]
+    assert [record["State"].split()[0] for record in adapters] == ["CANCELLED", "COMPLETED"]
+    assert all("gres/gpu=1" in record["AllocTRES"] for record in adapters)
+    assert {record["Partition"] for record in adapters} == {"gpu"}
     (report,) = cluster.checkout.folder.glob("efficiency_report_*.csv")
-    assert "train_bend" in report.read_text()
+    assert "train_adapter" in report.read_text()
 
 
 def _training(lab: Lab) -> list[str]:
-    return [job for job, what, _ in lab.queue() if "train_bend" in what]
+    return [job for job, what, _ in lab.queue() if "train_adapter" in what]
 
 
 def test_an_account_that_there_is_not_is_refused_before_the_first_job(cluster: Cluster) -> None:

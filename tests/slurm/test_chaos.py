@@ -17,7 +17,7 @@ STUDY = os.environ.get("REBEND_CHAOS_STUDY", "tiny")
 SEED = int(os.environ.get("REBEND_CHAOS_SEED", "0"))
 MINUTES = float(os.environ.get("REBEND_CHAOS_MINUTES", "90"))
 # A pretended GPU for whatever works with the model of the tiny study.
-CHANGE = {"models": {"tiny": {"needs": {"gpu": 1, "mem_mb": 2000, "runtime": 20}}}} if STUDY == "tiny" else {}
+CHANGE = {"models": {"tiny": {"resources": {"gpu": 1, "mem_mb": 2000, "runtime": 20}}}} if STUDY == "tiny" else {}
 SHARE = 50  # a strike follows this share of all jobs; groups make fewer of them, and 25 strikes must find one that runs
 
 
@@ -40,7 +40,7 @@ def test_a_disturbed_study_has_the_results_of_an_undisturbed_one(lab: Lab, tmp_p
         cluster.end()
 
     expected, found = digests(quiet.folder / "results"), digests(cluster.checkout.folder / "results")
-    assert {path for path in expected if path.startswith(("tables", "bends", "values", "responses"))}
+    assert {path for path in expected if path.startswith(("tables", "adapters", "values", "responses"))}
     assert found == expected
     if CHANGE:
         assert_no_gpu_was_shared(cluster)
@@ -50,7 +50,7 @@ def assert_no_gpu_was_shared(cluster: Cluster) -> None:
     """In Slurm's records each job with the model held one GPU, and never were there more than there are."""
     jobs = {job.job: job for job in cluster.jobs() if job.gpus}
     assert {job.gpus for job in jobs.values()} == {1}
-    rules = ("train_bend", "extract_activations", "choose_strength", "control_decode", "attack_decode")
+    rules = ("train_adapter", "extract_activations", "choose_strength", "decode", "attack")
     assert all(any(f"rule_{rule}" in job.what for job in jobs.values()) for rule in rules)
     stays = [stay for stay in cluster.stays() if stay.job in jobs]
     assert at_once(stays) == cluster.lab.gpus == 2

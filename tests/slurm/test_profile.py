@@ -16,8 +16,8 @@ pytestmark = pytest.mark.slurm
 
 STUDY = str(Path(__file__).with_name("short.yaml"))
 # A pretended GPU for whatever works with the model; nothing else is asked of the machine here.
-CHANGE = {"models": {"micro": {"needs": {"gpu": 1, "mem_mb": 1500, "runtime": 20}}}}
-MODEL_RULES = ("train_bend", "merge_bend", "control_decode", "attack_decode")
+CHANGE = {"models": {"micro": {"resources": {"gpu": 1, "mem_mb": 1500, "runtime": 20}}}}
+MODEL_RULES = ("train_adapter", "merge_adapter", "decode", "attack")
 
 
 class Story:
@@ -41,8 +41,8 @@ class Story:
 
     def _cancel_one(self) -> str:
         """Cancel a decoding job, and wait until Snakemake has sent it again."""
-        self.first.wait_until(lambda: bool(self._running("control_decode", "attack_decode")))
-        job = self._running("control_decode", "attack_decode")[0]
+        self.first.wait_until(lambda: bool(self._running("decode", "attack")))
+        job = self._running("decode", "attack")[0]
         self.cluster.lab.ask("scancel", job)
         self.first.wait_until(lambda: "Trying to restart" in self.first.said())
         return job

@@ -1,4 +1,4 @@
-"""A bend that DeepSpeed trains on several GPUs is one job on one node that holds them all."""
+"""An adapter that DeepSpeed trains on several GPUs is one job on one node that holds them all."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tests.slurm.lab import Lab, missing
 from tests.workflow.checkout import MICRO, Checkout
 
 CHANGE = {
-    "models": {"micro": {"needs": {"gpu": 1, "mem_mb": 4000, "runtime": 20}}},
-    "bends": {"micro_bend": {"zero": 1, "ranks": 2, "micro_batch": 1}},
+    "models": {"micro": {"resources": {"gpu": 1, "mem_mb": 4000, "runtime": 20}}},
+    "adapters": {"micro_adapter": {"zero": 1, "ranks": 2, "micro_batch": 1}},
 }
 
 
@@ -23,12 +23,12 @@ def test_ranks_hold_a_gpu_each_on_one_node(tmp_path: Path) -> None:
     with Lab.running(tmp_path / "slurm", gpus_per_node=2) as lab:
         cluster = Cluster(lab, Checkout.make(tmp_path / "cluster"), f"{MICRO}/study.yaml", CHANGE)
         try:
-            run = cluster.start("results/bends/micro/micro_bend")
+            run = cluster.start("results/adapters/micro/micro_adapter")
             assert run.wait(600) == 0, run.said()[-3000:]
         finally:
             cluster.end()
-        bends = [job for job in lab.jobs() if job.what.startswith("rule_train_bend")]
-        stays = [stay for stay in lab.stays() if stay.job == bends[0].job]
-    assert [(job.gpus, job.partition, job.state) for job in bends] == [(2, "gpu", "COMPLETED")]
+        adapters = [job for job in lab.jobs() if job.what.startswith("rule_train_adapter")]
+        stays = [stay for stay in lab.stays() if stay.job == adapters[0].job]
+    assert [(job.gpus, job.partition, job.state) for job in adapters] == [(2, "gpu", "COMPLETED")]
     assert [stay.node for stay in stays] in (["n1"], ["n2"])
-    assert (cluster.checkout.folder / "results/bends/micro/micro_bend/adapter_model.safetensors").is_file()
+    assert (cluster.checkout.folder / "results/adapters/micro/micro_adapter/adapter_model.safetensors").is_file()

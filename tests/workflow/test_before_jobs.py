@@ -41,9 +41,9 @@ def fetched(checkout: Checkout, hub: Hub, tmp_path: Path) -> tuple[Checkout, str
         "datasets": {"chats": {"kind": "chat", "reader": "ultrachat", "source": {"url": f"{hub.url}/chats.jsonl"}}},
         "models": {"llama": {"hub": {"repo": "open/llama", "revision": "main"}}},
         "controls": {"short": {"method": "none", "decoding": {"max_new_tokens": 2}}},
-        "bends": {"far": {"like": "micro_bend", "retain": "chats", "target_layer_start_idx": 3}},
+        "adapters": {"far": {"like": "micro_adapter", "retain_chats": "chats", "target_layer_start_idx": 3}},
     }
-    grid = {"models": ["llama"], "bends": ["far"], "controls": ["short"], "prompts": ["micro_test"]}
+    grid = {"models": ["llama"], "adapters": ["far"], "controls": ["short"], "prompts": ["micro_test"]}
     study = checkout.folder / "outside.yaml"
     study.write_text(yaml.safe_dump({"title": "From outside", "grids": [grid]}))
     environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
@@ -80,7 +80,7 @@ def test_assets_are_fetched_once_and_everything_else_works_without_network(fetch
 
 
 def test_each_local_job_has_a_device_of_its_own(checkout: Checkout) -> None:
-    change = {"models": {"micro": {"needs": {"gpu": 1}}}}
+    change = {"models": {"micro": {"resources": {"gpu": 1}}}}
     shards = [f"results/activations/micro/micro_rollouts/states-0000{i}-of-00002.parquet" for i in (0, 1)]
     names = {"CUDA_VISIBLE_DEVICES": "0,1", "TMPDIR": str(checkout.folder)}
     done = checkout.snakemake(*shards, change=change, environment={**os.environ, **names})
@@ -93,12 +93,12 @@ def test_each_local_job_has_a_device_of_its_own(checkout: Checkout) -> None:
 
 
 def test_more_devices_than_there_are_are_refused_before_any_job(checkout: Checkout) -> None:
-    bend = {"zero": 1, "ranks": 4, "batch_size": 4, "micro_batch": 1}
-    change = {"models": {"micro": {"needs": {"gpu": 3}}}, "bends": {"micro_bend": bend}}
+    adapter = {"zero": 1, "ranks": 4, "batch_size": 4, "micro_batch": 1}
+    change = {"models": {"micro": {"resources": {"gpu": 3}}}, "adapters": {"micro_adapter": adapter}}
     done = checkout.snakemake(change=change, environment={**os.environ, "CUDA_VISIBLE_DEVICES": "0,1"})
     assert done.returncode != 0
-    assert "bends.micro_bend.ranks: 4 GPUs for a job; this machine shows 2" in done.stdout + done.stderr
-    assert "models.micro.needs: 3 GPUs for a job; this machine shows 2" in done.stdout + done.stderr
+    assert "adapters.micro_adapter.ranks: 4 GPUs for a job; this machine shows 2" in done.stdout + done.stderr
+    assert "models.micro.resources: 3 GPUs for a job; this machine shows 2" in done.stdout + done.stderr
     assert not list(checkout.folder.glob("results/logs/**/*.log"))
 
 
@@ -107,7 +107,7 @@ def test_a_plan_tells_what_the_study_takes_and_a_cap_refuses_it(checkout: Checko
     assert told.returncode == 0, told.stderr
     table = [line.split() for line in told.stdout.splitlines()]
     jobs = {row[0]: int(row[1]) for row in table if len(row) > 2 and row[1].isdigit()}
-    assert jobs["train_bend"] == 1 and jobs["extract_activations"] == 2 and "plan" not in jobs
+    assert jobs["train_adapter"] == 1 and jobs["extract_activations"] == 2 and "plan" not in jobs
     assert jobs["total"] == sum(jobs.values()) - jobs["total"]
     assert checkout.would_run() == {rule for rule in jobs if rule != "total"}
     assert not (checkout.folder / "results").exists()

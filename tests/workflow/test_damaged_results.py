@@ -12,41 +12,45 @@ import pytest
 from tests.workflow.checkout import Checkout
 from tests.workflow.jobs import Job, copy_of
 
-BENT = "micro+micro_bend"
+ADAPTED = "micro+micro_adapter"
 # (damaged file, record of a job that reads it, rule that makes it)
 READ = [
-    ("results/data/micro_pairs.parquet", "results/bends/micro/micro_bend.json", "prepare_dataset"),
-    ("results/models/micro/model.safetensors", f"results/models/{BENT}.json", "train_tiny_model"),
-    ("results/bends/micro/micro_bend/adapter_model.safetensors", f"results/models/{BENT}.json", "train_bend"),
+    ("results/data/micro_pairs.parquet", "results/adapters/micro/micro_adapter.json", "prepare_dataset"),
+    ("results/models/micro/model.safetensors", f"results/models/{ADAPTED}.json", "train_tiny_model"),
     (
-        f"results/activations/{BENT}/micro_rollouts/responses-00001-of-00002.parquet",
-        f"results/activations/{BENT}/micro_rollouts.json",
+        "results/adapters/micro/micro_adapter/adapter_model.safetensors",
+        f"results/models/{ADAPTED}.json",
+        "train_adapter",
+    ),
+    (
+        f"results/activations/{ADAPTED}/micro_rollouts/responses-00001-of-00002.parquet",
+        f"results/activations/{ADAPTED}/micro_rollouts.json",
         "extract_activations",
     ),
     (
-        f"results/rewards/{BENT}/micro_rollouts/micro_reward.parquet",
-        f"results/values/{BENT}/micro_value.json",
+        f"results/rewards/{ADAPTED}/micro_rollouts/micro_reward.parquet",
+        f"results/value_models/{ADAPTED}/micro_value.json",
         "label_rewards",
     ),
     (
-        f"results/values/{BENT}/micro_value/value.safetensors",
-        f"results/responses/{BENT}/micro_test/micro_climb.json",
-        "train_value",
+        f"results/value_models/{ADAPTED}/micro_value/value.safetensors",
+        f"results/responses/{ADAPTED}/micro_test/micro_climb.json",
+        "train_value_model",
     ),
     (
-        f"results/strengths/{BENT}/micro_climb.json",
-        f"results/responses/{BENT}/micro_test/micro_climb.json",
+        f"results/strengths/{ADAPTED}/micro_climb.json",
+        f"results/responses/{ADAPTED}/micro_test/micro_climb.json",
         "choose_strength",
     ),
     (
-        f"results/responses/{BENT}/micro_test/micro_none.parquet",
-        f"results/scores/reward/micro_reward/{BENT}/micro_test/micro_none.json",
-        "control_decode",
+        f"results/responses/{ADAPTED}/micro_test/micro_none.parquet",
+        f"results/scores/reward/micro_reward/{ADAPTED}/micro_test/micro_none.json",
+        "decode",
     ),
     (
-        f"results/completions/{BENT}/micro_safety/direct/micro_none.parquet",
-        f"results/safety/micro_truth/{BENT}/micro_safety/direct/micro_none.json",
-        "attack_decode",
+        f"results/completions/{ADAPTED}/micro_safety/direct/micro_none.parquet",
+        f"results/safety_verdicts/micro_truth/{ADAPTED}/micro_safety/direct/micro_none.json",
+        "attack",
     ),
 ]
 
@@ -91,12 +95,12 @@ def test_who_reads_a_damaged_result_names_it_and_puts_it_aside(
 
 def test_snakemake_makes_only_the_damaged_shard_again(built: Checkout, tmp_path: Path) -> None:
     copy = copy_of(built, tmp_path / "copy")
-    folder = copy.folder / f"results/activations/{BENT}/micro_rollouts"
+    folder = copy.folder / f"results/activations/{ADAPTED}/micro_rollouts"
     first, second = sorted(folder.glob("states-*.parquet"))
     kept, whole = first.stat().st_mtime_ns, second.read_bytes()
     flip_a_bit(second)
-    target = f"results/values/{BENT}/micro_value"
-    found = copy.snakemake(target, "--forcerun", "train_value")
+    target = f"results/value_models/{ADAPTED}/micro_value"
+    found = copy.snakemake(target, "--forcerun", "train_value_model")
     assert found.returncode != 0
     assert f"{second.name} (now in " in found.stdout + found.stderr
     again = copy.snakemake(target)

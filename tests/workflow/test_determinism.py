@@ -38,7 +38,7 @@ SMALL = """
 title: A part of the micro study
 grids:
   - models: [micro]
-    bends: [micro_bend]
+    adapters: [micro_adapter]
     controls: [micro_none, micro_climb]
     prompts: [micro_test]
     evaluation: [micro_safety]
@@ -59,7 +59,7 @@ def test_a_second_decoding_has_no_noise_on_a_cpu(built: Checkout, tmp_path: Path
     done = subprocess.run(command, cwd=copy.folder, env=copy.environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert re.search(r"agree in all \d{3,} numbers that are not times", done.stdout)
-    assert "rule control_decode" in done.stdout + done.stderr
+    assert "rule decode" in done.stdout + done.stderr
     lines = (copy.folder / "results/noise/small.csv").read_text().splitlines()
     assert lines[0] == "table,column,cells,differ,largest,time"
     assert any(line.startswith("matrix,estimate,") for line in lines)

@@ -34,7 +34,7 @@ def test_jobs_that_start_after_an_edit_refuse_and_a_new_run_goes_on(checkout: Ch
     edit(checkout, "decoding.py")
     said, _ = process.communicate(timeout=300)
     assert process.returncode != 0
-    assert "ChangedError: control_decode: the code was edited while the run was going" in said
+    assert "ChangedError: decode: the code was edited while the run was going" in said
     model = checkout.folder / "results/models/micro/model.safetensors"
     made = model.stat().st_mtime_ns
     assert not (checkout.folder / RESPONSES).exists()
@@ -46,16 +46,13 @@ def test_jobs_that_start_after_an_edit_refuse_and_a_new_run_goes_on(checkout: Ch
 def test_a_clusters_job_that_reads_another_configuration_refuses(built: Checkout, tmp_path: Path) -> None:
     """On a cluster each job is a Snakemake of its own, which reads code and configuration again."""
     copy = copy_of(built, tmp_path / "copy")
-    responses = RESPONSES.replace("micro/", "micro+micro_bend/", 1)
+    responses = RESPONSES.replace("micro/", "micro+micro_adapter/", 1)
     (plan,) = (copy.folder / "results/progress/plans").glob("*.json")
-    options = (responses, "--no-hooks", "--nolock", "--force", "--allowed-rules", "control_decode")
+    options = (responses, "--no-hooks", "--nolock", "--force", "--allowed-rules", "decode")
     environment = {"REBEND_PLANNED": str(plan), "REBEND_WARM": "off"}
     same = copy.snakemake(*options, environment=environment)
     assert same.returncode == 0, same.stdout + same.stderr
     change = {"controls": {"micro_none": {"decoding": {"max_new_tokens": 9}}}}
     other = copy.snakemake(*options, environment=environment, change=change)
     assert other.returncode != 0
-    assert (
-        "control_decode: the code or the configuration was edited while the run was going"
-        in other.stdout + other.stderr
-    )
+    assert "decode: the code or the configuration was edited while the run was going" in other.stdout + other.stderr

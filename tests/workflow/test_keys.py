@@ -76,7 +76,7 @@ def test_keys_are_nowhere_whether_the_judge_refuses_breaks_or_answers(checkout: 
 
 def test_completions_and_verdicts_on_them_are_private_with_folders_logs_and_progress(built: Checkout) -> None:
     results = built.folder / "results"
-    stages = ("attack_decode", "score_safety")
+    stages = ("attack", "judge_safety")
     roots = [results / "completions", results / "safety", *(results / "logs" / stage for stage in stages)]
     files = [path for root in roots for path in root.rglob("*") if path.is_file()]
     assert len(files) >= 8 and any(path.suffix == ".log" for path in files)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rebend.config.adapters import BENDS
+from rebend.config.adapters import ADAPTERS
 from rebend.config.base import Block
 from rebend.config.blocks import CATALOGUE, block_classes
 from rebend.config.judges import OpenAIJudgeBlock
@@ -24,19 +24,19 @@ from tests.workflow.jobs import copy_of
 
 REPORT = ["make_tables", "make_figures", "make_report", "publish"]
 SCORES = ["score_reward", "score_diversity", "score_coherence", "judge_win_rate"]
-ATTACK = ["attack_decode", "score_safety", *REPORT]
-DECODE = ["control_decode", *SCORES, *ATTACK]
-VALUE = ["train_value", "choose_strength", *DECODE]
+ATTACK = ["attack", "judge_safety", *REPORT]
+DECODE = ["decode", *SCORES, *ATTACK]
+VALUE = ["train_value_model", "choose_strength", *DECODE]
 LABEL = ["label_rewards", "fit_direction", *VALUE]
 EXTRACT = ["extract_activations", "gather_activations", *LABEL]
 CAPABILITY = ["score_capability", *REPORT]
-MERGE = ["merge_bend", "project_states", "score_capability", *EXTRACT]
-BEND = ["train_bend", *MERGE]
-REWARD = ["train_tiny_reward", "score_references", *LABEL]
-MODEL = ["train_tiny_model", *REWARD, *BEND]
+MERGE = ["merge_adapter", "project_hidden_states", "score_capability", *EXTRACT]
+ADAPTER = ["train_adapter", *MERGE]
+REWARD = ["train_tiny_reward_model", "score_references", *LABEL]
+MODEL = ["train_tiny_model", *REWARD, *ADAPTER]
 CHOICE = ["choose_strength", *DECODE]
 # What is decoded on prompts only: nothing is attacked under it.
-PROMPTS = ["control_decode", "score_reward", "score_diversity", *REPORT]
+PROMPTS = ["decode", "score_reward", "score_diversity", *REPORT]
 # How a reward model reads: all that scores with it.
 READING = ["label_rewards", "fit_direction", "score_references", *VALUE]
 NOTHING: list[str] = []
@@ -55,8 +55,8 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
     },
     ("models", "micro"): {
         "tiny": ({"steps": 5}, MODEL),
-        "dtype": ("bfloat16", ["train_bend", *MERGE]),
-        "needs": ({"mem_mb": 5000, "runtime": 7}, NOTHING),
+        "dtype": ("bfloat16", ["train_adapter", *MERGE]),
+        "resources": ({"mem_mb": 5000, "runtime": 7}, NOTHING),
         "chat_template": (None, NOTHING),
         "n_layers": (None, NOTHING),
         "hub": (None, NOTHING),
@@ -68,7 +68,7 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
         "batch_size": (32, READING),
         "max_length": (100, READING),
         "dtype": ("bfloat16", READING),
-        "needs": ({"runtime": 7}, NOTHING),
+        "resources": ({"runtime": 7}, NOTHING),
         "head": (None, NOTHING),
         "http": (None, NOTHING),  # in place of `tiny`: tests/workflow/test_reward_endpoint.py
         "hub": (None, NOTHING),
@@ -78,40 +78,40 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
         "pooling": ("pooler", ["embed_prompts", "score_coherence", *CHOICE]),
         "max_length": (64, ["embed_prompts", "score_coherence", *CHOICE]),
         "batch_size": (32, ["embed_prompts", "score_coherence", *CHOICE]),
-        "needs": ({"runtime": 7}, NOTHING),
+        "resources": ({"runtime": 7}, NOTHING),
         "package": (None, NOTHING),
         "hub": (None, NOTHING),
         "local": (None, NOTHING),
     },
-    ("bends", "micro_bend"): {
-        "samples": ("micro_pairs", BEND),
-        "pairs": ("micro_samples", BEND),
-        "retain": ("micro_dialogues", BEND),
-        "alpha": (0.4, BEND),
-        "beta": (0.4, BEND),
-        "gamma": (0.2, BEND),
-        "epsilon": (0.4, BEND),
-        "push_limit": (5.0, BEND),
-        "target_layer_start_idx": (2, BEND),
-        "layers_window_size": (2, BEND),
-        "transform_layers": ([1], BEND),
-        "alpha_mode": ("target", BEND),
-        "loss_mode": ("prompt_last", BEND),
-        "eta": (0.1, BEND),
-        "fidelity": (None, NOTHING),  # `corrected` needs another dropout with it: below
-        "micro_batch": (1, BEND),
-        "gradient_checkpointing": (True, BEND),
-        "base_bits": (8, BEND),
+    ("adapters", "micro_adapter"): {
+        "examples": ("micro_pairs", ADAPTER),
+        "paired_examples": ("micro_samples", ADAPTER),
+        "retain_chats": ("micro_dialogues", ADAPTER),
+        "alpha": (0.4, ADAPTER),
+        "beta": (0.4, ADAPTER),
+        "gamma": (0.2, ADAPTER),
+        "epsilon": (0.4, ADAPTER),
+        "push_limit": (5.0, ADAPTER),
+        "target_layer_start_idx": (2, ADAPTER),
+        "layers_window_size": (2, ADAPTER),
+        "transform_layers": ([1], ADAPTER),
+        "alpha_mode": ("target", ADAPTER),
+        "loss_mode": ("prompt_last", ADAPTER),
+        "eta": (0.1, ADAPTER),
+        "variant": (None, NOTHING),  # `corrected` needs another dropout with it: below
+        "micro_batch": (1, ADAPTER),
+        "gradient_checkpointing": (True, ADAPTER),
+        "base_bits": (8, ADAPTER),
         "ranks": (None, NOTHING),  # with `zero`: below
         "zero": (1, NOTHING),
-        "max_step": (3, BEND),
-        "batch_size": (3, BEND),
-        "lr": (2.0e-3, BEND),
-        "lora_r": (3, BEND),
-        "lora_alpha": (8, BEND),
-        "lora_dropout": (0.0, BEND),
-        "max_length": (48, BEND),
-        "seed": (1, BEND),
+        "max_step": (3, ADAPTER),
+        "batch_size": (3, ADAPTER),
+        "lr": (2.0e-3, ADAPTER),
+        "lora_r": (3, ADAPTER),
+        "lora_alpha": (8, ADAPTER),
+        "lora_dropout": (0.0, ADAPTER),
+        "max_length": (48, ADAPTER),
+        "seed": (1, ADAPTER),
         "method": (None, NOTHING),
     },
     ("activations", "micro_rollouts"): {
@@ -125,16 +125,16 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
         "prompts_per_chunk": (6, EXTRACT),
         "max_prompt_tokens": (300, EXTRACT),
     },
-    ("values", "micro_value"): {
+    ("value_models", "micro_value"): {
         "method": (None, NOTHING),
         "local": (None, NOTHING),  # of a released network
-        "fidelity": ("published", VALUE),
+        "variant": ("released_code", VALUE),
         "n_layers": (3, VALUE),
         "hidden_size": (16, VALUE),
         "lr": (2.0e-4, VALUE),
         "batch_size": (4, VALUE),
         "epochs": (3, VALUE),
-        "trace": (0.5, VALUE),
+        "td_lambda": (0.5, VALUE),
         "validation_share": (0.2, VALUE),
         "seed": (1, VALUE),
         "activations": (None, NOTHING),
@@ -142,7 +142,7 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
     },
     ("controls", "micro_climb"): {
         "n_steps": (None, NOTHING),  # micro_random takes its strength and must have as many
-        "fidelity": ("published", CHOICE),
+        "variant": ("released_code", CHOICE),
         "decoding": ({"max_new_tokens": 9}, CHOICE),
         "choice": ({"grid": [0.1, 2.0]}, CHOICE),
         "step_size": (None, NOTHING),
@@ -204,11 +204,11 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
         "generations": (2, ATTACK),
         "batch_size": (2, ATTACK),
     },
-    ("safety_judges", "micro_truth"): {"method": ("refusal_matcher", ["score_safety", *REPORT])},
+    ("safety_judges", "micro_truth"): {"method": ("refusal_matcher", ["judge_safety", *REPORT])},
 }
 # Classes of methods that the micro study does not run: their rules take all keys as settings, as those of the others.
 ELSEWHERE = [
-    *(kind for method, kind in BENDS.items() if method != "repbend"),
+    *(kind for method, kind in ADAPTERS.items() if method != "repbend"),
     GcgBlock,
     *(kind for method, kind in SAFETY_JUDGES.items() if method not in ("world_truth", "refusal_matcher")),
     OpenAIJudgeBlock,
@@ -250,12 +250,12 @@ def test_a_key_runs_exactly_the_stages_that_depend_on_it(reruns: dict, change: t
 
 
 def test_a_faithful_correction_runs_the_training_again(built: Checkout) -> None:
-    change = {"bends": {"micro_bend": {"fidelity": "corrected", "lora_dropout": 0.0}}}
-    assert built.would_run(change=change) == set(BEND)
+    change = {"adapters": {"micro_adapter": {"variant": "corrected", "lora_dropout": 0.0}}}
+    assert built.would_run(change=change) == set(ADAPTER)
 
 
-def test_more_ranks_change_how_fast_a_bend_is_trained_and_run_nothing(built: Checkout) -> None:
-    assert built.would_run(change={"bends": {"micro_bend": {"zero": 1}}}) == set()
+def test_more_ranks_change_how_fast_an_adapter_is_trained_and_run_nothing(built: Checkout) -> None:
+    assert built.would_run(change={"adapters": {"micro_adapter": {"zero": 1}}}) == set()
 
 
 def test_every_key_of_every_settings_class_is_in_the_table() -> None:
@@ -285,7 +285,7 @@ def edit(checkout: Checkout, module: str, old: str, new: str) -> None:
     [
         ("src/rebend/evaluation/diversity.py", '"""', '"""Other words. ', NOTHING),
         (
-            "workflow/scripts/score_safety.py",
+            "workflow/scripts/evaluation/judge_safety.py",
             "    from rebend.io.files",
             "    # a comment\n    from rebend.io.files",
             NOTHING,
@@ -294,13 +294,13 @@ def edit(checkout: Checkout, module: str, old: str, new: str) -> None:
             "src/rebend/evaluation/judges/safety.py",
             "import annotations\n",
             "import annotations\nNEW = 1\n",
-            ["score_safety", *REPORT],
+            ["judge_safety", *REPORT],
         ),
         ("src/rebend/evaluation/capability.py", "import annotations\n", "import annotations\nNEW = 1\n", CAPABILITY),
         ("src/rebend/repbend/merge/merge.py", "import annotations\n", "import annotations\nNEW = 1\n", MERGE),
         ("src/rebend/recontrol/value_model/train.py", "import annotations\n", "import annotations\nNEW = 1\n", VALUE),
-        ("src/rebend/repbend/methods/terms.py", "import annotations\n", "import annotations\nNEW = 1\n", BEND),
-        ("workflow/scripts/label_rewards.py", "parts.clear()", "parts.clear()\n    run.note(x=1)", LABEL),
+        ("src/rebend/repbend/methods/terms.py", "import annotations\n", "import annotations\nNEW = 1\n", ADAPTER),
+        ("workflow/scripts/recontrol/label_rewards.py", "parts.clear()", "parts.clear()\n    run.note(x=1)", LABEL),
     ],
 )
 def test_an_edit_of_the_library_runs_what_reaches_it(
@@ -316,9 +316,9 @@ def test_an_edit_of_the_library_runs_what_reaches_it(
 
 
 def test_one_stage_can_be_asked_for_again(built: Checkout) -> None:
-    done = built.snakemake("--dry-run", "-R", "score_safety")
-    assert "score_safety" in done.stdout
-    assert "control_decode" not in done.stdout
+    done = built.snakemake("--dry-run", "-R", "judge_safety")
+    assert "judge_safety" in done.stdout
+    assert "decode" not in done.stdout
 
 
 def test_any_result_file_is_a_target(built: Checkout) -> None:

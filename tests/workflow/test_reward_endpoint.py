@@ -71,5 +71,5 @@ def test_an_address_where_nobody_answers_stops_the_study_and_is_named(checkout: 
     target = "results/reward_models/micro_reward"
     done = checkout.snakemake(target, study=STUDY, change=at(url=server.url, retries=0))
     assert done.returncode != 0
-    log = (checkout.folder / "results/logs/prepare_endpoint/micro_reward.log").read_text()
+    log = (checkout.folder / "results/logs/check_reward_endpoint/micro_reward.log").read_text()
     assert "ModelError: the reward model 'm-1' at its address did not answer in 1 tries" in log

@@ -16,7 +16,7 @@ from tests.conftest import shared_data
 from tests.workflow.checkout import MICRO, ROOT, Checkout
 from tests.workflow.hub_layout import causal_model, sim_cse, ultra_rm
 
-MATRIX = ["model", "bend", "control", "metric", "estimate", "ci_low", "ci_high", "n", "not_scored"]
+MATRIX = ["model", "adapter", "control", "metric", "estimate", "ci_low", "ci_high", "n", "not_scored"]
 
 
 def rows_of(checkout: Checkout, table: str) -> list[dict[str, str]]:
@@ -113,9 +113,9 @@ def test_the_papers_code_runs_on_folders_in_hub_layout(
         },
         "rewards": {"ultrarm_13b": {"hub": None, "local": str(ultra_rm(folder / "ultra"))}},
         "encoders": {"simcse": {"hub": None, "local": str(sim_cse(folder / "simcse"))}},
-        "bends": {"repbend_mistral": {"max_step": 2, "batch_size": 2, "micro_batch": 1}},
+        "adapters": {"repbend_mistral": {"max_step": 2, "batch_size": 2, "micro_batch": 1}},
         "activations": {"shp_greedy": {"decoding": {"max_new_tokens": 6}}},
-        "values": {"shp_two_layers": {"epochs": 2}},
+        "value_models": {"shp_two_layers": {"epochs": 2}},
         "controls": {
             name: {"decoding": {"max_new_tokens": 6}}
             for name in ("none_128", "prompting_128", "value_shp_llama3", "none_512")
@@ -135,7 +135,7 @@ def test_the_papers_code_runs_on_folders_in_hub_layout(
 
 
 @pytest.mark.parametrize(
-    ("study", "jobs", "rule"), [("paper_recontrol", 60, "control_decode"), ("paper_repbend", 600, "attack_decode")]
+    ("study", "jobs", "rule"), [("paper_recontrol", 60, "decode"), ("paper_repbend", 600, "attack")]
 )
 def test_a_papers_study_resolves_with_a_gpu_per_model_job(checkout: Checkout, study: str, jobs: int, rule: str) -> None:
     done = checkout.snakemake("--dry-run", study=study)
@@ -162,8 +162,8 @@ def test_real_data_go_through_every_stage(checkout: Checkout) -> None:
         },
         "models": {"small": {"tiny": {"hidden_size": 32, "n_heads": 2, "steps": 4, "context": 300}}},
         "rewards": {"small_reward": {"tiny": {"steps": 2}, "max_length": 256}},
-        "bends": {"small_repbend": {"max_step": 2}},
-        "values": {"small_value_net": {"epochs": 2}},
+        "adapters": {"small_repbend": {"max_step": 2}},
+        "value_models": {"small_value_net": {"epochs": 2}},
         "controls": {
             "small_none": {"decoding": {"max_new_tokens": 6}},
             "small_value": {"decoding": {"max_new_tokens": 6}},
@@ -183,7 +183,7 @@ def test_real_data_go_through_every_stage(checkout: Checkout) -> None:
 
 
 def test_warm_and_cold_jobs_end_in_the_same_bytes(built: Checkout, checkout: Checkout) -> None:
-    target = "results/responses/micro+micro_bend/micro_test/micro_none.parquet"
+    target = "results/responses/micro+micro_adapter/micro_test/micro_none.parquet"
     done = checkout.snakemake(target, environment={"REBEND_WARM": "off"})
     assert done.returncode == 0, done.stderr
     for path in (target, "results/models/micro/model.safetensors"):
@@ -198,13 +198,13 @@ def test_the_tiny_study_shows_what_it_claims(checkout: Checkout) -> None:
     assert (checkout.folder / "results/report.html").stat().st_size > 100_000
     matrix = rows_of(checkout, "matrix")
     assert list(matrix[0]) == MATRIX
-    cells = {(row["bend"], row["control"]) for row in matrix if row["metric"] == "reward"}
+    cells = {(row["adapter"], row["control"]) for row in matrix if row["metric"] == "reward"}
     controls = {"none", "random", "prompting", "value", "static", "controlled_decoding", "cd_prefix"}
     controls |= {"value_prompting", "best_of_2", "best_of_8"}
     assert cells == {(b, c) for b in ("none", "repbend") for c in controls}
-    attacked = {(row["bend"], row["attack"]) for row in rows_of(checkout, "repbend") if row["prompts"] == "harmful"}
-    bends = ("repbend", "repbend_published", "circuit_breakers", "rmu", "npo", "dpo", "sft", "task_arithmetic")
-    assert attacked == {(b, a) for b in ("none", *bends) for a in ("direct", "prefilling", "embedding")}
+    attacked = {(row["adapter"], row["attack"]) for row in rows_of(checkout, "repbend") if row["prompts"] == "harmful"}
+    adapters = ("repbend", "repbend_published", "circuit_breakers", "rmu", "npo", "dpo", "sft", "task_arithmetic")
+    assert attacked == {(b, a) for b in ("none", *adapters) for a in ("direct", "prefilling", "embedding")}
     metrics = {row["metric"] for row in matrix}
     assert metrics >= {"asr", "benign_answer_rate", "reward", "diversity", "coherence", "win_rate"}
     rates = [row for row in matrix if row["metric"] not in ("reward", "heldout_reward", "coherence")]

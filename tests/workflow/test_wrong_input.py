@@ -31,8 +31,8 @@ def with_data(file: Path) -> dict[str, Any]:
 
 
 def test_a_setting_that_is_wrong(checkout: Checkout) -> None:
-    said = refused(checkout, {"bends": {"micro_bend": {"lr": "1e-3", "alpah": 1}}})
-    assert "bends.micro_bend.lr: '1e-3' is text to YAML" in said
+    said = refused(checkout, {"adapters": {"micro_adapter": {"lr": "1e-3", "alpah": 1}}})
+    assert "adapters.micro_adapter.lr: '1e-3' is text to YAML" in said
     assert "Did you mean 'alpha'?" in said
 
 
@@ -109,7 +109,7 @@ def test_a_reward_model_whose_vocabulary_does_not_fit_its_tokenizer(checkout: Ch
 
 
 def test_a_layer_beyond_a_local_model(checkout: Checkout, tmp_path: Path) -> None:
-    change = {"models": {"micro": folder_of(tmp_path / "m")}, "bends": {"micro_bend": {"layers_window_size": 5}}}
+    change = {"models": {"micro": folder_of(tmp_path / "m")}, "adapters": {"micro_adapter": {"layers_window_size": 5}}}
     assert "reach hidden_states[5]; 'micro' has only 2 blocks" in refused(checkout, change)
 
 

@@ -23,9 +23,9 @@ rule fetch_asset:
         "../envs/rebend.yaml"
     params:
         settings=lambda wildcards: PLAN.all_assets[wildcards.asset].settings(),
-        code=code_digest(SCRIPTS / "fetch_asset.py"),
+        code=code_digest(SCRIPTS / "data/fetch_asset.py"),
         progress=paths.PROGRESS,
         files=paths.ASSETS,
         lock=paths.ASSET_LOCK,
     script:
-        "../scripts/fetch_asset.py"
+        "../scripts/data/fetch_asset.py"

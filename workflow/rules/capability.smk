@@ -18,12 +18,12 @@ rule score_capability:
     conda:
         "../envs/rebend.yaml"
     resources:
-        **resources(lambda wildcards: PLAN.needs(wildcards.model)),
+        **resources(lambda wildcards: PLAN.resources(wildcards.model)),
     params:
         settings=lambda wildcards: PLAN.capability_settings(
             wildcards.model, wildcards.capability
         ),
-        code=code_digest(SCRIPTS / "score_capability.py"),
+        code=code_digest(SCRIPTS / "evaluation/score_capability.py"),
         progress=paths.PROGRESS,
     script:
-        "../scripts/score_capability.py"
+        "../scripts/evaluation/score_capability.py"

@@ -17,7 +17,7 @@ rule prepare_dataset:
         "../envs/rebend.yaml"
     params:
         settings=lambda wildcards: PLAN.dataset_settings(wildcards.dataset),
-        code=code_digest(SCRIPTS / "prepare_dataset.py"),
+        code=code_digest(SCRIPTS / "data/prepare_dataset.py"),
         progress=paths.PROGRESS,
     script:
-        "../scripts/prepare_dataset.py"
+        "../scripts/data/prepare_dataset.py"

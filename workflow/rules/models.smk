@@ -35,10 +35,10 @@ rule prepare_model:
         settings=lambda wildcards: PLAN.checkpoint_settings(
             wildcards.place, TAKEN_OVER[wildcards.place]
         ),
-        code=code_digest(SCRIPTS / "prepare_model.py"),
+        code=code_digest(SCRIPTS / "models/prepare_model.py"),
         progress=paths.PROGRESS,
     script:
-        "../scripts/prepare_model.py"
+        "../scripts/models/prepare_model.py"
 
 
 rule train_tiny_model:
@@ -61,13 +61,13 @@ rule train_tiny_model:
     threads: 2
     params:
         settings=lambda wildcards: settings(CONFIG["models"][wildcards.model].tiny),
-        code=code_digest(SCRIPTS / "train_tiny_model.py"),
+        code=code_digest(SCRIPTS / "models/train_tiny_model.py"),
         progress=paths.PROGRESS,
     script:
-        "../scripts/train_tiny_model.py"
+        "../scripts/models/train_tiny_model.py"
 
 
-rule train_tiny_reward:
+rule train_tiny_reward_model:
     input:
         model=lambda wildcards: paths.model(
             CONFIG["rewards"][wildcards.reward].tiny.model
@@ -79,29 +79,29 @@ rule train_tiny_reward:
         model=directory(paths.reward_model("{reward}")),
         record=paths.record(paths.reward_model("{reward}")),
     log:
-        "results/logs/train_tiny_reward/{reward}.log",
+        "results/logs/train_tiny_reward_model/{reward}.log",
     benchmark:
-        "results/benchmarks/train_tiny_reward/{reward}.tsv"
+        "results/benchmarks/train_tiny_reward_model/{reward}.tsv"
     wildcard_constraints:
         reward=one_of(TINY_REWARDS),
     conda:
         "../envs/rebend.yaml"
     params:
         settings=lambda wildcards: settings(CONFIG["rewards"][wildcards.reward].tiny),
-        code=code_digest(SCRIPTS / "train_tiny_reward.py"),
+        code=code_digest(SCRIPTS / "models/train_tiny_reward_model.py"),
         progress=paths.PROGRESS,
     script:
-        "../scripts/train_tiny_reward.py"
+        "../scripts/models/train_tiny_reward_model.py"
 
 
-rule prepare_endpoint:
+rule check_reward_endpoint:
     output:
         model=directory(paths.reward_model("{reward}")),
         record=paths.record(paths.reward_model("{reward}")),
     log:
-        "results/logs/prepare_endpoint/{reward}.log",
+        "results/logs/check_reward_endpoint/{reward}.log",
     benchmark:
-        "results/benchmarks/prepare_endpoint/{reward}.tsv"
+        "results/benchmarks/check_reward_endpoint/{reward}.tsv"
     wildcard_constraints:
         reward=one_of(ENDPOINTS),
     priority: 1  # before all jobs that do not need it: nobody waits hours to hear that nobody answers
@@ -113,7 +113,7 @@ rule prepare_endpoint:
         settings=lambda wildcards: {
             "reward": settings(CONFIG["rewards"][wildcards.reward])
         },
-        code=code_digest(SCRIPTS / "prepare_endpoint.py"),
+        code=code_digest(SCRIPTS / "models/check_reward_endpoint.py"),
         progress=paths.PROGRESS,
     script:
-        "../scripts/prepare_endpoint.py"
+        "../scripts/models/check_reward_endpoint.py"

@@ -1,7 +1,7 @@
 # RE-Control (arXiv:2406.05954): hidden states, rewards, a value network, and decoding that climbs it.
 CONTROLS = CONFIG["controls"]
-RELEASED_VALUES = [
-    name for name, block in CONFIG["values"].items() if block.method == "released"
+RELEASED_VALUE_MODELS = [
+    name for name, block in CONFIG["value_models"].items() if block.method == "released"
 ]
 
 
@@ -30,17 +30,17 @@ rule extract_activations:
     conda:
         "../envs/rebend.yaml"
     resources:
-        **resources(lambda wildcards: PLAN.needs(wildcards.model)),
+        **resources(lambda wildcards: PLAN.resources(wildcards.model)),
     params:
         settings=lambda wildcards: {
             "activations": settings(CONFIG["activations"][wildcards.activations]),
             "shard": int(wildcards.shard),
             "dtype": PLAN.dtype(wildcards.model),
         },
-        code=code_digest(SCRIPTS / "extract_activations.py"),
+        code=code_digest(SCRIPTS / "recontrol/extract_activations.py"),
         progress=paths.PROGRESS,
     script:
-        "../scripts/extract_activations.py"
+        "../scripts/recontrol/extract_activations.py"
 
 
 rule gather_activations:
@@ -65,10 +65,10 @@ rule gather_activations:
         settings=lambda wildcards: settings(
             CONFIG["activations"][wildcards.activations]
         ),
-        code=code_digest(SCRIPTS / "gather_activations.py"),
+        code=code_digest(SCRIPTS / "recontrol/gather_activations.py"),
         progress=paths.PROGRESS,
     script:
-        "../scripts/gather_activations.py"
+        "../scripts/recontrol/gather_activations.py"
 
 
 rule label_rewards:
@@ -88,84 +88,84 @@ rule label_rewards:
     conda:
         "../envs/rebend.yaml"
     resources:
-        **resources(lambda wildcards: CONFIG["rewards"][wildcards.reward].needs),
+        **resources(lambda wildcards: CONFIG["rewards"][wildcards.reward].resources),
         asking=lambda wildcards: asking([CONFIG["rewards"][wildcards.reward]]),
     params:
         settings=lambda wildcards: {
             "reward": settings(CONFIG["rewards"][wildcards.reward])
         },
-        code=code_digest(SCRIPTS / "label_rewards.py"),
+        code=code_digest(SCRIPTS / "recontrol/label_rewards.py"),
         progress=paths.PROGRESS,
     script:
-        "../scripts/label_rewards.py"
+        "../scripts/recontrol/label_rewards.py"
 
 
-rule train_value:
+rule train_value_model:
     input:
         manifest=lambda wildcards: paths.manifest(
-            wildcards.model, CONFIG["values"][wildcards.value].activations
+            wildcards.model, CONFIG["value_models"][wildcards.value_model].activations
         ),
         responses=lambda wildcards: paths.sampled(
-            wildcards.model, CONFIG["values"][wildcards.value].activations
+            wildcards.model, CONFIG["value_models"][wildcards.value_model].activations
         ),
         states=lambda wildcards: PLAN.shards(
-            wildcards.model, CONFIG["values"][wildcards.value].activations, "states"
+            wildcards.model, CONFIG["value_models"][wildcards.value_model].activations, "states"
         ),
         model=lambda wildcards: PLAN.streaming_model(
-            wildcards.model, CONFIG["values"][wildcards.value].activations
+            wildcards.model, CONFIG["value_models"][wildcards.value_model].activations
         ),
         rewards=lambda wildcards: paths.rewards(
             wildcards.model,
-            CONFIG["values"][wildcards.value].activations,
-            CONFIG["values"][wildcards.value].reward,
+            CONFIG["value_models"][wildcards.value_model].activations,
+            CONFIG["value_models"][wildcards.value_model].reward,
         ),
     output:
-        value=directory(paths.value("{model}", "{value}")),
-        record=paths.record(paths.value("{model}", "{value}")),
+        value_model=directory(paths.value_model("{model}", "{value_model}")),
+        record=paths.record(paths.value_model("{model}", "{value_model}")),
     log:
-        "results/logs/train_value/{model}/{value}.log",
+        "results/logs/train_value_model/{model}/{value_model}.log",
     benchmark:
-        "results/benchmarks/train_value/{model}/{value}.tsv"
+        "results/benchmarks/train_value_model/{model}/{value_model}.tsv"
     wildcard_constraints:
-        value=one_of(set(CONFIG["values"]) - set(RELEASED_VALUES)),
+        value_model=one_of(set(CONFIG["value_models"]) - set(RELEASED_VALUE_MODELS)),
     conda:
         "../envs/rebend.yaml"
     resources:
-        **resources(lambda wildcards: PLAN.needs(wildcards.model)),
+        **resources(lambda wildcards: PLAN.resources(wildcards.model)),
     params:
         settings=lambda wildcards: {
-            "value": settings(CONFIG["values"][wildcards.value]),
+            "value_model": settings(CONFIG["value_models"][wildcards.value_model]),
             "dtype": PLAN.dtype(wildcards.model),
         },
-        code=code_digest(SCRIPTS / "train_value.py"),
+        code=code_digest(SCRIPTS / "recontrol/train_value_model.py"),
         progress=paths.PROGRESS,
     script:
-        "../scripts/train_value.py"
+        "../scripts/recontrol/train_value_model.py"
 
 
-rule prepare_value:
+rule prepare_value_model:
     input:
         model=paths.model("{model}"),
-        source=lambda wildcards: PLAN.value_file(wildcards.value),
+        source=lambda wildcards: PLAN.value_model_file(wildcards.value_model),
     output:
-        value=directory(paths.value("{model}", "{value}")),
-        record=paths.record(paths.value("{model}", "{value}")),
+        value_model=directory(paths.value_model("{model}", "{value_model}")),
+        record=paths.record(paths.value_model("{model}", "{value_model}")),
     log:
-        "results/logs/prepare_value/{model}/{value}.log",
+        "results/logs/prepare_value_model/{model}/{value_model}.log",
     benchmark:
-        "results/benchmarks/prepare_value/{model}/{value}.tsv"
+        "results/benchmarks/prepare_value_model/{model}/{value_model}.tsv"
     wildcard_constraints:
-        value=one_of(RELEASED_VALUES),
+        value_model=one_of(RELEASED_VALUE_MODELS),
     conda:
         "../envs/rebend.yaml"
     params:
         settings=lambda wildcards: {
-            "value": settings(CONFIG["values"][wildcards.value]),
+            "value_model": settings(CONFIG["value_models"][wildcards.value_model]),
         },
-        code=code_digest(SCRIPTS / "prepare_value.py"),
+        code=code_digest(SCRIPTS / "recontrol/prepare_value_model.py"),
         progress=paths.PROGRESS,
     script:
-        "../scripts/prepare_value.py"
+        "../scripts/recontrol/prepare_value_model.py"
 
 
 rule fit_direction:
@@ -199,22 +199,22 @@ rule fit_direction:
     conda:
         "../envs/rebend.yaml"
     resources:
-        **resources(lambda wildcards: PLAN.needs(wildcards.model)),
+        **resources(lambda wildcards: PLAN.resources(wildcards.model)),
     params:
         settings=lambda wildcards: {
             "direction": settings(CONFIG["directions"][wildcards.direction]),
             "dtype": PLAN.dtype(wildcards.model),
         },
-        code=code_digest(SCRIPTS / "fit_direction.py"),
+        code=code_digest(SCRIPTS / "recontrol/fit_direction.py"),
         progress=paths.PROGRESS,
     script:
-        "../scripts/fit_direction.py"
+        "../scripts/recontrol/fit_direction.py"
 
 
 rule choose_strength:
     input:
         model=paths.model("{model}"),
-        value=lambda wildcards: PLAN.value_input(wildcards.model, wildcards.control),
+        value_model=lambda wildcards: PLAN.value_model_input(wildcards.model, wildcards.control),
         direction=lambda wildcards: PLAN.direction_input(
             wildcards.model, wildcards.control
         ),
@@ -240,7 +240,7 @@ rule choose_strength:
     conda:
         "../envs/rebend.yaml"
     resources:
-        **resources(lambda wildcards: PLAN.needs(wildcards.model)),
+        **resources(lambda wildcards: PLAN.resources(wildcards.model)),
         asking=lambda wildcards: PLAN.asking(wildcards.control),
     params:
         settings=lambda wildcards: {
@@ -252,17 +252,17 @@ rule choose_strength:
                 CONFIG["encoders"][CONTROLS[wildcards.control].choice.encoder]
             ),
         },
-        code=code_digest(SCRIPTS / "choose_strength.py"),
+        code=code_digest(SCRIPTS / "recontrol/choose_strength.py"),
         progress=paths.PROGRESS,
     script:
-        "../scripts/choose_strength.py"
+        "../scripts/recontrol/choose_strength.py"
 
 
-rule control_decode:
+rule decode:
     input:
         model=paths.model("{model}"),
         data=paths.data("{dataset}"),
-        value=lambda wildcards: PLAN.value_input(wildcards.model, wildcards.control),
+        value_model=lambda wildcards: PLAN.value_model_input(wildcards.model, wildcards.control),
         direction=lambda wildcards: PLAN.direction_input(
             wildcards.model, wildcards.control
         ),
@@ -274,19 +274,19 @@ rule control_decode:
         responses=paths.responses("{model}", "{dataset}", "{control}"),
         record=paths.record(paths.responses("{model}", "{dataset}", "{control}")),
     log:
-        "results/logs/control_decode/{model}/{dataset}/{control}.log",
+        "results/logs/decode/{model}/{dataset}/{control}.log",
     benchmark:
-        "results/benchmarks/control_decode/{model}/{dataset}/{control}.tsv"
+        "results/benchmarks/decode/{model}/{dataset}/{control}.tsv"
     conda:
         "../envs/rebend.yaml"
     resources:
-        **resources(lambda wildcards: PLAN.needs(wildcards.model)),
+        **resources(lambda wildcards: PLAN.resources(wildcards.model)),
         asking=lambda wildcards: PLAN.asking(wildcards.control),
     params:
         settings=lambda wildcards: PLAN.control_settings(
             wildcards.model, wildcards.control, without=["choice"]
         ),
-        code=code_digest(SCRIPTS / "control_decode.py"),
+        code=code_digest(SCRIPTS / "recontrol/decode.py"),
         progress=paths.PROGRESS,
     script:
-        "../scripts/control_decode.py"
+        "../scripts/recontrol/decode.py"

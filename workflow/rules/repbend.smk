@@ -1,144 +1,144 @@
 # RepBend (arXiv:2504.01550) and its baselines: train an adapter, merge it, look at the hidden states.
 RELEASED = [
-    name for name, block in CONFIG["bends"].items() if block.method == "released"
+    name for name, block in CONFIG["adapters"].items() if block.method == "released"
 ]
 COMBINED = [
-    name for name, block in CONFIG["bends"].items() if block.method == "task_arithmetic"
+    name for name, block in CONFIG["adapters"].items() if block.method == "task_arithmetic"
 ]
 
 
-rule train_bend:
+rule train_adapter:
     input:
         model=paths.model("{base}"),
-        samples=lambda wildcards: paths.data(CONFIG["bends"][wildcards.bend].samples),
-        pairs=lambda wildcards: paths.data(CONFIG["bends"][wildcards.bend].pairs),
-        retain=lambda wildcards: paths.data(CONFIG["bends"][wildcards.bend].retain),
+        examples=lambda wildcards: paths.data(CONFIG["adapters"][wildcards.adapter].examples),
+        paired_examples=lambda wildcards: paths.data(CONFIG["adapters"][wildcards.adapter].paired_examples),
+        retain_chats=lambda wildcards: paths.data(CONFIG["adapters"][wildcards.adapter].retain_chats),
     output:
-        bend=directory(paths.bend("{base}", "{bend}")),
-        record=paths.record(paths.bend("{base}", "{bend}")),
+        adapter=directory(paths.adapter("{base}", "{adapter}")),
+        record=paths.record(paths.adapter("{base}", "{adapter}")),
     log:
-        "results/logs/train_bend/{base}/{bend}.log",
+        "results/logs/train_adapter/{base}/{adapter}.log",
     benchmark:
-        "results/benchmarks/train_bend/{base}/{bend}.tsv"
+        "results/benchmarks/train_adapter/{base}/{adapter}.tsv"
     wildcard_constraints:
-        bend=one_of(set(CONFIG["bends"]) - {*RELEASED, *COMBINED}),
+        adapter=one_of(set(CONFIG["adapters"]) - {*RELEASED, *COMBINED}),
     conda:
         "../envs/rebend.yaml"
     resources:
         **resources(
-            lambda wildcards: PLAN.training_needs(wildcards.base, wildcards.bend)
+            lambda wildcards: PLAN.training_resources(wildcards.base, wildcards.adapter)
         ),
-        # and what changes how fast a bend is trained, never what is learnt: no settings
-        ranks=lambda wildcards: CONFIG["bends"][wildcards.bend].ranks,
+        # and what changes how fast an adapter is trained, never what is learnt: no settings
+        ranks=lambda wildcards: CONFIG["adapters"][wildcards.adapter].ranks,
         zero_config=lambda wildcards: PLAN.zero_config(
-            wildcards.bend, HOME / "config/deepspeed"
+            wildcards.adapter, HOME / "config/deepspeed"
         ),
     params:
         settings=lambda wildcards: {
-            "bend": settings(CONFIG["bends"][wildcards.bend]),
+            "adapter": settings(CONFIG["adapters"][wildcards.adapter]),
             "dtype": PLAN.dtype(wildcards.base),
         },
-        code=code_digest(SCRIPTS / "train_bend.py"),
+        code=code_digest(SCRIPTS / "repbend/train_adapter.py"),
         progress=paths.PROGRESS,
     script:
-        "../scripts/train_bend.py"
+        "../scripts/repbend/train_adapter.py"
 
 
 rule prepare_adapter:
     input:
         model=paths.model("{base}"),
-        source=lambda wildcards: PLAN.checkpoint_files(CONFIG["bends"][wildcards.bend]),
-        assets=lambda wildcards: PLAN.manifests(CONFIG["bends"][wildcards.bend]),
+        source=lambda wildcards: PLAN.checkpoint_files(CONFIG["adapters"][wildcards.adapter]),
+        assets=lambda wildcards: PLAN.manifests(CONFIG["adapters"][wildcards.adapter]),
     output:
-        bend=directory(paths.bend("{base}", "{bend}")),
-        record=paths.record(paths.bend("{base}", "{bend}")),
+        adapter=directory(paths.adapter("{base}", "{adapter}")),
+        record=paths.record(paths.adapter("{base}", "{adapter}")),
     log:
-        "results/logs/prepare_adapter/{base}/{bend}.log",
+        "results/logs/prepare_adapter/{base}/{adapter}.log",
     benchmark:
-        "results/benchmarks/prepare_adapter/{base}/{bend}.tsv"
+        "results/benchmarks/prepare_adapter/{base}/{adapter}.tsv"
     wildcard_constraints:
-        bend=one_of(RELEASED),
+        adapter=one_of(RELEASED),
     conda:
         "../envs/rebend.yaml"
     params:
-        settings=lambda wildcards: PLAN.adapter_settings(wildcards.bend),
-        code=code_digest(SCRIPTS / "prepare_adapter.py"),
+        settings=lambda wildcards: PLAN.adapter_settings(wildcards.adapter),
+        code=code_digest(SCRIPTS / "repbend/prepare_adapter.py"),
         progress=paths.PROGRESS,
     script:
-        "../scripts/prepare_adapter.py"
+        "../scripts/repbend/prepare_adapter.py"
 
 
-rule combine_bends:
+rule combine_adapters:
     input:
-        bends=lambda wildcards: [
-            paths.bend(wildcards.base, part.bend)
-            for part in CONFIG["bends"][wildcards.bend].parts
+        adapters=lambda wildcards: [
+            paths.adapter(wildcards.base, part.adapter)
+            for part in CONFIG["adapters"][wildcards.adapter].parts
         ],
     output:
-        bend=directory(paths.bend("{base}", "{bend}")),
-        record=paths.record(paths.bend("{base}", "{bend}")),
+        adapter=directory(paths.adapter("{base}", "{adapter}")),
+        record=paths.record(paths.adapter("{base}", "{adapter}")),
     log:
-        "results/logs/combine_bends/{base}/{bend}.log",
+        "results/logs/combine_adapters/{base}/{adapter}.log",
     benchmark:
-        "results/benchmarks/combine_bends/{base}/{bend}.tsv"
+        "results/benchmarks/combine_adapters/{base}/{adapter}.tsv"
     wildcard_constraints:
-        bend=one_of(COMBINED),
+        adapter=one_of(COMBINED),
     conda:
         "../envs/rebend.yaml"
     params:
-        settings=lambda wildcards: settings(CONFIG["bends"][wildcards.bend]),
-        code=code_digest(SCRIPTS / "combine_bends.py"),
+        settings=lambda wildcards: settings(CONFIG["adapters"][wildcards.adapter]),
+        code=code_digest(SCRIPTS / "repbend/combine_adapters.py"),
         progress=paths.PROGRESS,
     script:
-        "../scripts/combine_bends.py"
+        "../scripts/repbend/combine_adapters.py"
 
 
-rule merge_bend:
+rule merge_adapter:
     input:
         model=paths.model("{base}"),
-        bend=paths.bend("{base}", "{bend}"),
+        adapter=paths.adapter("{base}", "{adapter}"),
     output:
-        model=directory(paths.model("{base}+{bend}")),
-        record=paths.record(paths.model("{base}+{bend}")),
+        model=directory(paths.model("{base}+{adapter}")),
+        record=paths.record(paths.model("{base}+{adapter}")),
     log:
-        "results/logs/merge_bend/{base}/{bend}.log",
+        "results/logs/merge_adapter/{base}/{adapter}.log",
     benchmark:
-        "results/benchmarks/merge_bend/{base}/{bend}.tsv"
+        "results/benchmarks/merge_adapter/{base}/{adapter}.tsv"
     conda:
         "../envs/rebend.yaml"
     resources:
-        **resources(lambda wildcards: PLAN.needs(wildcards.base)),
+        **resources(lambda wildcards: PLAN.resources(wildcards.base)),
     params:
         settings=lambda wildcards: {
             "base": wildcards.base,
-            "bend": wildcards.bend,
+            "adapter": wildcards.adapter,
             "dtype": PLAN.dtype(wildcards.base),
         },
-        code=code_digest(SCRIPTS / "merge_bend.py"),
+        code=code_digest(SCRIPTS / "repbend/merge_adapter.py"),
         progress=paths.PROGRESS,
     script:
-        "../scripts/merge_bend.py"
+        "../scripts/repbend/merge_adapter.py"
 
 
-rule project_states:
+rule project_hidden_states:
     input:
         base=paths.model("{base}"),
-        bent=paths.model("{base}+{bend}"),
+        adapted=paths.model("{base}+{adapter}"),
         data=paths.data("{dataset}"),
     output:
-        states=paths.states("{base}", "{bend}", "{dataset}"),
-        record=paths.record(paths.states("{base}", "{bend}", "{dataset}")),
+        states=paths.states("{base}", "{adapter}", "{dataset}"),
+        record=paths.record(paths.states("{base}", "{adapter}", "{dataset}")),
     log:
-        "results/logs/project_states/{base}/{bend}/{dataset}.log",
+        "results/logs/project_hidden_states/{base}/{adapter}/{dataset}.log",
     benchmark:
-        "results/benchmarks/project_states/{base}/{bend}/{dataset}.tsv"
+        "results/benchmarks/project_hidden_states/{base}/{adapter}/{dataset}.tsv"
     conda:
         "../envs/rebend.yaml"
     resources:
-        **resources(lambda wildcards: PLAN.needs(wildcards.base)),
+        **resources(lambda wildcards: PLAN.resources(wildcards.base)),
     params:
-        settings=lambda wildcards: PLAN.state_settings(wildcards.base, wildcards.bend),
-        code=code_digest(SCRIPTS / "project_states.py"),
+        settings=lambda wildcards: PLAN.state_settings(wildcards.base, wildcards.adapter),
+        code=code_digest(SCRIPTS / "repbend/project_hidden_states.py"),
         progress=paths.PROGRESS,
     script:
-        "../scripts/project_states.py"
+        "../scripts/repbend/project_hidden_states.py"

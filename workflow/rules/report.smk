@@ -15,10 +15,10 @@ rule make_tables:
         "../envs/rebend.yaml"
     params:
         settings=PLAN.summary(published="resources/published"),
-        code=code_digest(SCRIPTS / "make_tables.py"),
+        code=code_digest(SCRIPTS / "report/make_tables.py"),
         progress=paths.PROGRESS,
     script:
-        "../scripts/make_tables.py"
+        "../scripts/report/make_tables.py"
 
 
 rule make_figures:
@@ -41,10 +41,10 @@ rule make_figures:
         "../envs/rebend.yaml"
     params:
         settings=PLAN.summary(published="resources/published"),
-        code=code_digest(SCRIPTS / "make_figures.py"),
+        code=code_digest(SCRIPTS / "report/make_figures.py"),
         progress=paths.PROGRESS,
     script:
-        "../scripts/make_figures.py"
+        "../scripts/report/make_figures.py"
 
 
 rule make_report:
@@ -67,10 +67,10 @@ rule make_report:
         "../envs/rebend.yaml"
     params:
         settings=PLAN.summary(published="resources/published"),
-        code=code_digest(SCRIPTS / "make_report.py"),
+        code=code_digest(SCRIPTS / "report/make_report.py"),
         progress=paths.PROGRESS,
     script:
-        "../scripts/make_report.py"
+        "../scripts/report/make_report.py"
 
 
 # The last step is one of this process, so that a run whose end was done by jobs of a killed one still looks at them.

@@ -1,11 +1,11 @@
 # Is the model safe? Attacks on evaluation data sets, and safety judges on what comes out.
 
 
-rule attack_decode:
+rule attack:
     input:
         model=paths.model("{model}"),
         data=paths.data("{dataset}"),
-        value=lambda wildcards: PLAN.value_input(wildcards.model, wildcards.control),
+        value_model=lambda wildcards: PLAN.value_model_input(wildcards.model, wildcards.control),
         direction=lambda wildcards: PLAN.direction_input(
             wildcards.model, wildcards.control
         ),
@@ -19,13 +19,13 @@ rule attack_decode:
             paths.completions("{model}", "{dataset}", "{attack}", "{control}")
         ),
     log:
-        "results/logs/attack_decode/{model}/{dataset}/{attack}/{control}.log",
+        "results/logs/attack/{model}/{dataset}/{attack}/{control}.log",
     benchmark:
-        "results/benchmarks/attack_decode/{model}/{dataset}/{attack}/{control}.tsv"
+        "results/benchmarks/attack/{model}/{dataset}/{attack}/{control}.tsv"
     conda:
         "../envs/rebend.yaml"
     resources:
-        **resources(lambda wildcards: PLAN.needs(wildcards.model)),
+        **resources(lambda wildcards: PLAN.resources(wildcards.model)),
         asking=lambda wildcards: PLAN.asking(wildcards.control),
     params:
         settings=lambda wildcards: {
@@ -34,13 +34,13 @@ rule attack_decode:
                 wildcards.model, wildcards.control, without=["choice"]
             ),
         },
-        code=code_digest(SCRIPTS / "attack_decode.py"),
+        code=code_digest(SCRIPTS / "evaluation/attack.py"),
         progress=paths.PROGRESS,
     script:
-        "../scripts/attack_decode.py"
+        "../scripts/evaluation/attack.py"
 
 
-rule score_safety:
+rule judge_safety:
     input:
         completions=paths.completions("{model}", "{dataset}", "{attack}", "{control}"),
         data=paths.data("{dataset}"),
@@ -55,16 +55,16 @@ rule score_safety:
             )
         ),
     log:
-        "results/logs/score_safety/{safety_judge}/{model}/{dataset}/{attack}/{control}.log",
+        "results/logs/judge_safety/{safety_judge}/{model}/{dataset}/{attack}/{control}.log",
     benchmark:
-        "results/benchmarks/score_safety/{safety_judge}/{model}/{dataset}/{attack}/{control}.tsv"
+        "results/benchmarks/judge_safety/{safety_judge}/{model}/{dataset}/{attack}/{control}.tsv"
     # on a cluster, where each job has its price
     group:
         lambda wildcards: PLAN.judging_group(wildcards.safety_judge)
     conda:
         "../envs/rebend.yaml"
     resources:
-        **resources(lambda wildcards: PLAN.judge_needs(wildcards.safety_judge)),
+        **resources(lambda wildcards: PLAN.judge_resources(wildcards.safety_judge)),
         concurrency=lambda wildcards: getattr(
             CONFIG["safety_judges"][wildcards.safety_judge], "concurrency", 1
         ),
@@ -80,8 +80,8 @@ rule score_safety:
                 CONFIG["safety_judges"][wildcards.safety_judge], without=LIMITS
             ),
         },
-        code=code_digest(SCRIPTS / "score_safety.py"),
+        code=code_digest(SCRIPTS / "evaluation/judge_safety.py"),
         progress=paths.PROGRESS,
         store=paths.JUDGE_STORE,
     script:
-        "../scripts/score_safety.py"
+        "../scripts/evaluation/judge_safety.py"

@@ -18,16 +18,16 @@ rule score_reward:
     conda:
         "../envs/rebend.yaml"
     resources:
-        **resources(lambda wildcards: CONFIG["rewards"][wildcards.reward].needs),
+        **resources(lambda wildcards: CONFIG["rewards"][wildcards.reward].resources),
         asking=lambda wildcards: asking([CONFIG["rewards"][wildcards.reward]]),
     params:
         settings=lambda wildcards: {
             "reward": settings(CONFIG["rewards"][wildcards.reward])
         },
-        code=code_digest(SCRIPTS / "score_reward.py"),
+        code=code_digest(SCRIPTS / "evaluation/score_reward.py"),
         progress=paths.PROGRESS,
     script:
-        "../scripts/score_reward.py"
+        "../scripts/evaluation/score_reward.py"
 
 
 rule score_references:
@@ -44,16 +44,16 @@ rule score_references:
     conda:
         "../envs/rebend.yaml"
     resources:
-        **resources(lambda wildcards: CONFIG["rewards"][wildcards.reward].needs),
+        **resources(lambda wildcards: CONFIG["rewards"][wildcards.reward].resources),
         asking=lambda wildcards: asking([CONFIG["rewards"][wildcards.reward]]),
     params:
         settings=lambda wildcards: {
             "reward": settings(CONFIG["rewards"][wildcards.reward])
         },
-        code=code_digest(SCRIPTS / "score_references.py"),
+        code=code_digest(SCRIPTS / "evaluation/score_references.py"),
         progress=paths.PROGRESS,
     script:
-        "../scripts/score_references.py"
+        "../scripts/evaluation/score_references.py"
 
 
 rule score_diversity:
@@ -70,10 +70,10 @@ rule score_diversity:
         "../envs/rebend.yaml"
     params:
         settings={},
-        code=code_digest(SCRIPTS / "score_diversity.py"),
+        code=code_digest(SCRIPTS / "evaluation/score_diversity.py"),
         progress=paths.PROGRESS,
     script:
-        "../scripts/score_diversity.py"
+        "../scripts/evaluation/score_diversity.py"
 
 
 rule embed_prompts:
@@ -90,15 +90,15 @@ rule embed_prompts:
     conda:
         "../envs/rebend.yaml"
     resources:
-        **resources(lambda wildcards: CONFIG["encoders"][wildcards.encoder].needs),
+        **resources(lambda wildcards: CONFIG["encoders"][wildcards.encoder].resources),
     params:
         settings=lambda wildcards: {
             "encoder": settings(CONFIG["encoders"][wildcards.encoder])
         },
-        code=code_digest(SCRIPTS / "embed_prompts.py"),
+        code=code_digest(SCRIPTS / "evaluation/embed_prompts.py"),
         progress=paths.PROGRESS,
     script:
-        "../scripts/embed_prompts.py"
+        "../scripts/evaluation/embed_prompts.py"
 
 
 rule score_coherence:
@@ -118,15 +118,15 @@ rule score_coherence:
     conda:
         "../envs/rebend.yaml"
     resources:
-        **resources(lambda wildcards: CONFIG["encoders"][wildcards.encoder].needs),
+        **resources(lambda wildcards: CONFIG["encoders"][wildcards.encoder].resources),
     params:
         settings=lambda wildcards: {
             "encoder": settings(CONFIG["encoders"][wildcards.encoder])
         },
-        code=code_digest(SCRIPTS / "score_coherence.py"),
+        code=code_digest(SCRIPTS / "evaluation/score_coherence.py"),
         progress=paths.PROGRESS,
     script:
-        "../scripts/score_coherence.py"
+        "../scripts/evaluation/score_coherence.py"
 
 
 rule judge_win_rate:
@@ -158,8 +158,8 @@ rule judge_win_rate:
         settings=lambda wildcards: {
             "judge": settings(CONFIG["judges"][wildcards.judge], without=LIMITS)
         },
-        code=code_digest(SCRIPTS / "judge_win_rate.py"),
+        code=code_digest(SCRIPTS / "evaluation/judge_win_rate.py"),
         progress=paths.PROGRESS,
         store=paths.JUDGE_STORE,
     script:
-        "../scripts/judge_win_rate.py"
+        "../scripts/evaluation/judge_win_rate.py"

@@ -1,4 +1,4 @@
-"""Blocks of the section `bends`: representation bending, its baselines, and adapters released by others."""
+"""Blocks of the section `adapters`: representation bending, its baselines, and adapters released by others."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ RELEASED_SPELLINGS = {
 }
 
 
-class BendBlock(Block):
-    """What every bend has: a method."""
+class AdapterBlock(Block):
+    """What every adapter has: a method."""
 
     method: str = Field(description="the training method")
 
@@ -30,12 +30,14 @@ class BendBlock(Block):
         return self.last_target()
 
 
-class TrainedBend(BendBlock):
-    """What every bend that is trained in the graph has: data, an adapter, an optimiser, a machine."""
+class TrainedAdapter(AdapterBlock):
+    """What every adapter that is trained in the graph has: data, an adapter, an optimiser, a machine."""
 
-    samples: str = refers("datasets", "safety data set of single safe and unsafe answers", kind="safety")
-    pairs: str = refers("datasets", "safety data set of paired safe and unsafe answers to one prompt", kind="safety")
-    retain: str = refers("datasets", "chat data set on which the model is to stay as it is", kind="chat")
+    examples: str = refers("datasets", "safety data set of single safe and unsafe answers", kind="safety")
+    paired_examples: str = refers(
+        "datasets", "safety data set of paired safe and unsafe answers to one prompt", kind="safety"
+    )
+    retain_chats: str = refers("datasets", "chat data set on which the model is to stay as it is", kind="chat")
     max_step: Positive = Field(450, description="optimiser steps")
     batch_size: Positive = Field(16, description="training items per step")
     micro_batch: Positive | None = Field(
@@ -72,7 +74,7 @@ class TrainedBend(BendBlock):
         return self.batch_size // (self.micro_batch or self.batch_size)
 
     @model_validator(mode="after")
-    def groups_are_whole(self) -> TrainedBend:
+    def groups_are_whole(self) -> TrainedAdapter:
         """A step has whole groups, each rank as many."""
         if self.batch_size % (self.micro_batch or self.batch_size):
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of micro_batch {self.micro_batch}")
@@ -89,7 +91,7 @@ def _our_spelling(value: Any) -> Any:
     return RELEASED_SPELLINGS.get(value, value)
 
 
-class RepBendBlock(TrainedBend):
+class RepBendBlock(TrainedAdapter):
     """RepBend (arXiv:2504.01550). Keys keep the released code's names; see docs/paper_index.md."""
 
     method: Literal["repbend"] = Field(description="representation bending")
@@ -117,15 +119,15 @@ class RepBendBlock(TrainedBend):
         "response_all",
         description="tokens at which states are compared; the released spellings `request_…` mean `prompt_…`",
     )
-    fidelity: Literal["published", "corrected"] = Field(
-        "published", description="reductions of the released code, or cleaner ones (`rebend.repbend.methods.terms`)"
+    variant: Literal["released_code", "corrected"] = Field(
+        "released_code", description="reductions of the released code, or cleaner ones (`rebend.repbend.methods.terms`)"
     )
 
     @model_validator(mode="after")
-    def fits_fidelity(self) -> RepBendBlock:
+    def fits_variant(self) -> RepBendBlock:
         """Refuse what would be ignored or cannot be computed."""
-        if self.fidelity == "corrected" and self.lora_dropout:
-            raise ValueError("fidelity 'corrected' compares states without dropout: set lora_dropout to 0.0")
+        if self.variant == "corrected" and self.lora_dropout:
+            raise ValueError("variant 'corrected' compares states without dropout: set lora_dropout to 0.0")
         if self.eta and self.loss_mode.startswith("prompt_") and self.loss_mode != "prompt_response":
             raise ValueError(f"eta compares answers, and loss_mode '{self.loss_mode}' looks at prompts alone")
         return self
@@ -149,7 +151,7 @@ def _distinct_layers(layers: list[int]) -> list[int]:
     return sorted(layers)
 
 
-class CircuitBreakersBlock(TrainedBend):
+class CircuitBreakersBlock(TrainedAdapter):
     """Circuit breakers, also called representation rerouting (arXiv:2406.04313, Algorithm 1).
 
     Defaults are those of the RepBend paper's runs (appendix A.2, layers from its released script). The method's
@@ -171,7 +173,7 @@ class CircuitBreakersBlock(TrainedBend):
         return max(self.target_layers)
 
 
-class RmuBlock(TrainedBend):
+class RmuBlock(TrainedAdapter):
     """RMU, representation misdirection for unlearning (arXiv:2403.03218, section 4), on adapters.
 
     Steps, batch, learning rate and `retain_weight` are those of the RepBend paper's runs (appendix A.2), layers and
@@ -194,7 +196,7 @@ class RmuBlock(TrainedBend):
         return self.target_layer
 
 
-class NpoBlock(TrainedBend):
+class NpoBlock(TrainedAdapter):
     """Negative preference optimisation (arXiv:2404.05868, equation 3), with the retain loss added.
 
     Steps (for Llama 3; 600 for Mistral) and learning rate are those of the RepBend paper's runs (appendix A.2).
@@ -207,7 +209,7 @@ class NpoBlock(TrainedBend):
     retain_weight: float = Field(1.0, ge=0, description="weight of the negative log-likelihood on retain chats")
 
 
-class DpoBlock(TrainedBend):
+class DpoBlock(TrainedAdapter):
     """Direct preference optimisation (arXiv:2305.18290, equation 7) of the safe answer of each pair over the unsafe.
 
     Learning rate and steps (one epoch of 10,000 pairs) are those of the RepBend paper's run (appendix A.2).
@@ -220,7 +222,7 @@ class DpoBlock(TrainedBend):
     retain_weight: float = Field(0.0, ge=0, description="weight of the negative log-likelihood on retain chats")
 
 
-class SftBlock(TrainedBend):
+class SftBlock(TrainedAdapter):
     """Supervised fine-tuning on answers and retain chats.
 
     Learning rate and steps (one epoch of 10,000 items) are those of the RepBend paper's run (appendix A.2).
@@ -235,26 +237,26 @@ class SftBlock(TrainedBend):
     retain_weight: float = Field(1.0, ge=0, description="weight of the negative log-likelihood on retain chats")
 
 
-class BendPart(Block):
-    """One bend of several that are added up."""
+class AdapterPart(Block):
+    """One adapter of several that are added up."""
 
-    bend: str = refers("bends", "a bend that is trained in the graph")
+    adapter: str = refers("adapters", "an adapter that is trained in the graph")
     factor: float = Field(description="what its change of the weights is multiplied by; below 0 takes it away")
 
 
-class TaskArithmeticBlock(BendBlock):
-    """Task arithmetic (arXiv:2212.04089): what other bends add to the weights, each times a factor, added up."""
+class TaskArithmeticBlock(AdapterBlock):
+    """Task arithmetic (arXiv:2212.04089): what other adapters add to the weights, each times a factor, added up."""
 
-    method: Literal["task_arithmetic"] = Field(description="a sum of trained bends")
-    parts: list[BendPart] = Field(
+    method: Literal["task_arithmetic"] = Field(description="a sum of trained adapters")
+    parts: list[AdapterPart] = Field(
         min_length=1,
-        description="the bends, each with the keys `bend` (its name; one trained in the graph) and `factor` (below 0 "
+        description="the adapters, each with the keys `adapter` (its name; one trained in the graph) and `factor` (below 0 "
         "takes it away); they must be alike in rank, scale and modules. RepBend's run: 0.5 times one trained on safe "
         "answers, -0.1 times one trained on unsafe ones",
     )
 
 
-class ReleasedBlock(BendBlock):
+class ReleasedBlock(AdapterBlock):
     """An adapter released by others, in PEFT's layout: exactly one of hub, local."""
 
     method: Literal["released"] = Field(description="not trained here")
@@ -268,7 +270,7 @@ class ReleasedBlock(BendBlock):
         return self
 
 
-BENDS: dict[str, type[Block]] = {
+ADAPTERS: dict[str, type[Block]] = {
     "repbend": RepBendBlock,
     "circuit_breakers": CircuitBreakersBlock,
     "rmu": RmuBlock,
@@ -280,8 +282,8 @@ BENDS: dict[str, type[Block]] = {
 }
 
 
-def trained_bend(settings: Mapping[str, Any]) -> TrainedBend:
-    """Return the block of a bend that is trained in the graph, from its plain settings."""
-    block = BENDS[settings["method"]].model_validate(settings)
-    assert isinstance(block, TrainedBend)
+def trained_adapter(settings: Mapping[str, Any]) -> TrainedAdapter:
+    """Return the block of an adapter that is trained in the graph, from its plain settings."""
+    block = ADAPTERS[settings["method"]].model_validate(settings)
+    assert isinstance(block, TrainedAdapter)
     return block

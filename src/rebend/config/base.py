@@ -77,7 +77,7 @@ def plain_address(value: str | None) -> str | None:
 Address = Annotated[str, AfterValidator(plain_address)]
 
 
-class Needs(Block):
+class Resources(Block):
     """What one job with this model asks of the machine."""
 
     gpu: int = Field(0, ge=0, description="GPUs per job")
@@ -177,7 +177,7 @@ class DataSource(Block):
 
 
 # Keys that change how a stage runs, never what comes out
-_MACHINE = {"needs", "concurrency", "retries", "ranks", "zero"}
+_MACHINE = {"resources", "concurrency", "retries", "ranks", "zero"}
 ASKING = {"timeout", "concurrency", "retries"}  # of an address inside a block
 
 

@@ -6,15 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from rebend.config.adapters import BENDS
-from rebend.config.base import Block, DataSource, HubModel, Needs, Positive, Rate, exactly_one, refers
+from rebend.config.adapters import ADAPTERS
+from rebend.config.base import Block, DataSource, HubModel, Positive, Rate, Resources, exactly_one, refers
 from rebend.config.capability import CapabilityBlock
 from rebend.config.controls import CONTROLS
 from rebend.config.decoding import Decoding
 from rebend.config.judges import JUDGES
 from rebend.config.rewards import RewardBlock
 from rebend.config.safety import ATTACKS, SAFETY_JUDGES
-from rebend.config.values import ReleasedValueBlock
+from rebend.config.value_models import ReleasedValueModelBlock
 
 
 class DatasetBlock(Block):
@@ -74,7 +74,7 @@ class ModelBlock(Block):
         None, description="decoder blocks, for checks before a download; verified when the model is prepared"
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type it is run in")
-    needs: Needs = Field(Needs(), description="what a job with it asks of the machine")
+    resources: Resources = Field(Resources(), description="what a job with it asks of the machine")
 
     @model_validator(mode="after")
     def one_source(self) -> ModelBlock:
@@ -96,7 +96,7 @@ class EncoderBlock(Block):
     )
     max_length: Positive = Field(128, description="longer texts are cut, tokens")
     batch_size: Positive = Field(64, description="texts per forward pass")
-    needs: Needs = Field(Needs(), description="what a job with it asks of the machine")
+    resources: Resources = Field(Resources(), description="what a job with it asks of the machine")
 
     @model_validator(mode="after")
     def one_source(self) -> EncoderBlock:
@@ -147,16 +147,16 @@ class ActivationsBlock(Block):
         return self
 
 
-class ValueBlock(Block):
+class ValueModelBlock(Block):
     """A value network on hidden states (arXiv:2406.05954, section 4)."""
 
     method: Literal["trained"] = Field("trained", description="trained in the graph; the method if none is named")
     activations: str = refers("activations", "activations block that it learns from")
     reward: str = refers("rewards", "reward block that labels the responses")
-    fidelity: Literal["published", "corrected"] = Field(
+    variant: Literal["released_code", "corrected"] = Field(
         "corrected",
         description="`corrected` is the paper's objective: the reward at the last token, no gradient through the "
-        "target; `published` is the released code's: the reward at the first token, gradient through both "
+        "target; `released_code` is the released code's: the reward at the first token, gradient through both "
         "neighbours, the last epoch used",
     )
     n_layers: Literal[2, 3] = Field(2, description="linear layers, ReLU between")
@@ -164,7 +164,7 @@ class ValueBlock(Block):
     lr: float = Field(1.0e-4, gt=0, description="learning rate of Adam")
     batch_size: Positive = Field(512, description="responses per step")
     epochs: Positive = Field(100, description="passes over the training responses")
-    trace: Rate = Field(
+    td_lambda: Rate = Field(
         0.0,
         description="λ of the λ-return that V is fitted to: 0 is the paper's V(next), 1 the final reward itself "
         "(plain Monte Carlo)",
@@ -173,10 +173,10 @@ class ValueBlock(Block):
     seed: int = Field(0, description="seed of weights, split and batches")
 
     @model_validator(mode="after")
-    def published_has_no_trace(self) -> ValueBlock:
+    def released_code_has_no_td_lambda(self) -> ValueModelBlock:
         """The released objective has no returns."""
-        if self.fidelity == "published" and self.trace != 0:
-            raise ValueError("`fidelity: published` has no λ-returns; leave `trace` at 0")
+        if self.variant == "released_code" and self.td_lambda != 0:
+            raise ValueError("`variant: released_code` has no λ-returns; leave `td_lambda` at 0")
         return self
 
 
@@ -202,9 +202,9 @@ CATALOGUE: dict[str, type[Block] | dict[str, type[Block]]] = {
     "models": ModelBlock,
     "rewards": RewardBlock,
     "encoders": EncoderBlock,
-    "bends": BENDS,
+    "adapters": ADAPTERS,
     "activations": ActivationsBlock,
-    "values": {"trained": ValueBlock, "released": ReleasedValueBlock},
+    "value_models": {"trained": ValueModelBlock, "released": ReleasedValueModelBlock},
     "directions": DirectionBlock,
     "controls": CONTROLS,
     "judges": JUDGES,

@@ -91,14 +91,14 @@ class TunedBlock(ControlBlock):
 class AscentBlock(TunedBlock):
     """n steps h <- h + α ∇V(h) up a value network, at each token (arXiv:2406.05954)."""
 
-    value: str = refers("values", "value block")
+    value_model: str = refers("value_models", "value model block")
     step_size: float | Chosen = Field(
         description="α, length of one step along the gradient; `chosen`: on validation prompts"
     )
     n_steps: Positive | Chosen = Field(description="steps per token (n); `chosen` together with the step size")
-    fidelity: Literal["published", "corrected"] = Field(
+    variant: Literal["released_code", "corrected"] = Field(
         "corrected",
-        description="`published`: all positions of the prompt climb too, as in the released code; the responses are "
+        description="`released_code`: all positions of the prompt climb too, as in the released code; the responses are "
         "the same, only the time is not",
     )
 
@@ -161,7 +161,7 @@ class ControlledDecodingBlock(SearchBlock):
 class PrefixSearchBlock(SearchBlock):
     """Controlled decoding with a prefix scorer (arXiv:2310.17022): the value network reads next states."""
 
-    value: str = refers("values", "value block")
+    value_model: str = refers("value_models", "value model block")
 
 
 class CdPrefixBlock(PrefixSearchBlock):

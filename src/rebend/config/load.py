@@ -86,7 +86,7 @@ def _load_study(name: str, folder: Path, families: Mapping[str, Any]) -> tuple[S
     raw = _mapping(raw, str(path))
     for grid in raw.get("grids") or []:
         if isinstance(grid, dict):
-            for key, section in (("models", "models"), ("bends", "bends"), ("controls", "controls")):
+            for key, section in (("models", "models"), ("adapters", "adapters"), ("controls", "controls")):
                 grid[key] = _unfold(grid[key], families[section]) if key in grid else ["none"]
     return _parse(Study, raw, f"studies.{path.stem}")
 
@@ -108,8 +108,8 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
 def _name_mistakes(section: str, name: str) -> list[str]:
     if not _NAME.fullmatch(str(name)):
         return [f"{section}.{name}: a name has small letters, digits and '_', and begins with a letter"]
-    if name == "none" and section == "bends":
-        return ["bends.none: this name means the base model itself"]
+    if name == "none" and section == "adapters":
+        return ["adapters.none: this name means the base model itself"]
     return []
 
 

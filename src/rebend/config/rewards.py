@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rebend.config.base import ASKING, Address, Block, HubModel, Needs, Positive, exactly_one, refers
+from rebend.config.base import ASKING, Address, Block, HubModel, Positive, Resources, exactly_one, refers
 
 _OWN = ("head", "dtype", "max_length")  # of a model that is loaded here
 
@@ -57,7 +57,7 @@ class RewardBlock(Block):
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type it is run in")
     batch_size: Positive = Field(64, description="texts per forward pass, or per request")
     max_length: Positive = Field(2048, description="longer texts lose their beginning, tokens")
-    needs: Needs = Field(Needs(), description="what a job with it asks of the machine")
+    resources: Resources = Field(Resources(), description="what a job with it asks of the machine")
 
     @model_validator(mode="after")
     def one_source(self) -> RewardBlock:

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from rebend.config.base import Block, HubModel, Needs, Positive, exactly_one
+from rebend.config.base import Block, HubModel, Positive, Resources, exactly_one
 from rebend.config.judges import AskedBlock
 
 
@@ -121,7 +121,7 @@ class ModelJudgeBlock(SafetyJudgeBlock):
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type it is run in")
     batch_size: Positive = Field(8, description="texts per forward pass")
     max_length: Positive = Field(2048, description="a response is cut so that prompt and response fit, tokens")
-    needs: Needs = Field(Needs(), description="what a job with it asks of the machine")
+    resources: Resources = Field(Resources(), description="what a job with it asks of the machine")
 
     @model_validator(mode="after")
     def one_source(self) -> ModelJudgeBlock:

@@ -10,10 +10,12 @@ from rebend.config.base import Block, refers
 
 
 class Grid(Block):
-    """Every combination of these models, bends and controls, on these data sets, with these scores."""
+    """Every combination of these models, adapters and controls, on these data sets, with these scores."""
 
     models: list[str] = refers("models", "base models", min_length=1)
-    bends: list[str] = refers("bends", "bends; `none` is the base model itself", default=["none"], min_length=1)
+    adapters: list[str] = refers(
+        "adapters", "adapters; `none` is the base model itself", default=["none"], min_length=1
+    )
     controls: list[str] = refers("controls", "controls", default=["none"], min_length=1)
     prompts: list[str] = refers(
         "datasets", "prompts data sets: reward, diversity, coherence, win rate", kind="prompts", default=[]
@@ -36,7 +38,7 @@ class Grid(Block):
         default=[],
     )
     capabilities: list[str] = refers(
-        "capabilities", "capability benchmarks, asked of each model after each bend, without control", default=[]
+        "capabilities", "capability benchmarks, asked of each model after each adapter, without control", default=[]
     )
     states: str | None = refers(
         "datasets", "held-out answers whose hidden states are drawn before and after", kind="safety", default=None
@@ -85,5 +87,5 @@ class Study(Block):
 
     title: str = Field(description="heading of the report")
     paper: Literal["recontrol", "repbend"] | None = Field(None, description="whose printed numbers are put beside ours")
-    grids: list[Grid] = Field(min_length=1, description="grids of models × bends × controls")
+    grids: list[Grid] = Field(min_length=1, description="grids of models × adapters × controls")
     claims: list[Claim] = Field([], description="what the study sets out to show")

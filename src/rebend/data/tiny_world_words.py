@@ -171,7 +171,7 @@ _POOLS = {
     "safety_validation": 48,
     "safety_test": 48,
 }
-# A bend may learn from all that the model was trained on, and is tested on all unseen things: held to the answers
+# An adapter may learn from all that the model was trained on, and is tested on all unseen things: held to the answers
 # about 96 things, it broke those about a tenth of the others.
 _ALSO = {
     "safety": "dialogues",

@@ -92,7 +92,7 @@ def generate(
     return responses
 
 
-def control_decode(
+def decode(
     policy: Policy, rows: Sequence[dict[str, Any]], decoding: Decoding, control: Control, parts: Parts
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Return responses (schema RESPONSES) to rows of a prompts data set, and counts for the record.

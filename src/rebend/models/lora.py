@@ -15,18 +15,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rebend.config.adapters import TrainedBend
+from rebend.config.adapters import TrainedAdapter
 from rebend.errors import ModelError
 from rebend.io.files import read_json, whole_directory, write_json
 from rebend.models.layers import named_blocks
 from rebend.models.loading import Policy, fingerprint
 
-BEND_FILE = "bend.json"  # what a bend was trained on and with; beside PEFT's two files
+ADAPTER_FILE = "adapter.json"  # what an adapter was trained on and with; beside PEFT's two files
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 
 
-def add_adapter(policy: Policy, settings: TrainedBend, blocks: Sequence[int]) -> PeftModel:
+def add_adapter(policy: Policy, settings: TrainedAdapter, blocks: Sequence[int]) -> PeftModel:
     """Put a fresh LoRA adapter (float32, drawn with torch's seed) on every linear module of the given blocks."""
     pattern, modules = linear_modules(policy.model)
     config = LoraConfig(
@@ -106,7 +106,7 @@ def load_adapter(policy: Policy, folder: str | Path) -> PeftModel:
 def take_adapter(source: str | Path, base: str | Path, out: Path | str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Copy an adapter that others released to the folder `out`, for the base model of folder `base`.
 
-    It gets the same `bend.json` as one that was trained here, so that merging treats both alike; which base its
+    It gets the same `adapter.json` as one that was trained here, so that merging treats both alike; which base its
     authors trained it on is known by name only. Returns facts for the record. Raises `ModelError` if files are
     missing.
     """
@@ -119,7 +119,7 @@ def take_adapter(source: str | Path, base: str | Path, out: Path | str, settings
     with whole_directory(out) as folder:
         for name in (CONFIG_FILE, WEIGHTS_FILE):
             shutil.copyfile(source / name, folder / name)
-        write_json(folder / BEND_FILE, facts)
+        write_json(folder / ADAPTER_FILE, facts)
     return {"base_fingerprint": facts["base_fingerprint"], "stated_base": stated}
 
 

@@ -27,7 +27,7 @@ _MOST_HELD_OUT = 500  # pairs: enough for an accuracy to two places
 Pair = tuple[list[int], list[int]]  # token ids of the chosen and of the rejected conversation
 
 
-def train_tiny_reward(
+def train_tiny_reward_model(
     base: str | Path, rows: Sequence[Mapping[str, Any]], settings: TinyReward, out: str | Path, checkpoints: Checkpoints
 ) -> dict[str, float | int]:
     """Train a reward model on preference rows and save it in the folder `out`; return what to note.

@@ -25,7 +25,7 @@ from rebend.config.controls import (
 )
 from rebend.config.rewards import RewardBlock
 from rebend.errors import ConfigError
-from rebend.generation.generate import control_decode
+from rebend.generation.generate import decode
 from rebend.io.chunks import Parts
 from rebend.models.loading import Policy
 from rebend.models.reward_model import Reward, load_reward
@@ -83,7 +83,7 @@ def _tuned(block: TunedBlock, aids: Aids) -> Control:
         raise ConfigError(f"control '{block.method}' needs a number for `{block.strength}`; it is chosen beforehand")
     if isinstance(block, AscentBlock) and aids.network is not None and not isinstance(block.n_steps, str):
         kind = RandomDirection if isinstance(block, RandomControlBlock) else ValueAscent
-        return kind(aids.network, float(strength), block.n_steps, block.fidelity)
+        return kind(aids.network, float(strength), block.n_steps, block.variant)
     if isinstance(block, StaticControlBlock) and aids.direction is not None:
         return StaticShift(aids.direction, float(strength))
     if isinstance(block, PrefixSearchBlock) and aids.network is not None:
@@ -107,7 +107,7 @@ def decode_under(
         if aids.reward is None:
             raise ConfigError("control 'best_of_n' lacks its reward model")
         return best_of_n(policy, rows, block, aids.reward, parts)
-    table, notes = control_decode(policy, rows, block.decoding, make_control(block, aids), parts)
+    table, notes = decode(policy, rows, block.decoding, make_control(block, aids), parts)
     ended = sum(found != "length" for found in table["finish"].to_pylist() if found is not None)
     searched = isinstance(block, SearchBlock) and getattr(block, block.strength) != 0
     per_token = block.top_k if searched and isinstance(block, SearchBlock) else 0

@@ -1,4 +1,4 @@
-"""The rows that bends are trained on: tokenised once, and which of them a step sees.
+"""The rows that adapters are trained on: tokenised once, and which of them a step sees.
 
 A training item joins four things: a safe sample, an unsafe sample, a pair (a safe and an unsafe answer to one
 prompt) and a retain chat.
@@ -57,7 +57,7 @@ class StepRows:
 
 
 @dataclass(frozen=True)
-class BendData:
+class TrainingExamples:
     """All training rows, tokenised; `left_out` counts what could not be used, by reason."""
 
     safe: list[Row]
@@ -80,9 +80,9 @@ class BendData:
         )
 
 
-def load_bend_data(
+def load_training_examples(
     tokenizer: Any, samples: pa.Table, pairs: pa.Table, retain: pa.Table, max_length: int, *, ended: bool = False
-) -> BendData:
+) -> TrainingExamples:
     """Tokenise the three tables (schemas SAFETY, SAFETY, CHAT). One table may serve as samples and pairs: its
     rows without a `pair` are the samples, or all of them if it holds nothing but pairs.
 
@@ -96,7 +96,7 @@ def load_bend_data(
     entries = samples.to_pylist()
     single = [entry for entry in entries if entry["pair"] is None] or entries
     singles = [(entry["label"], reader.answer(entry)) for entry in single]
-    data = BendData(
+    data = TrainingExamples(
         safe=[row for label, row in singles if row and label == "safe"],
         unsafe=[row for label, row in singles if row and label == "unsafe"],
         pairs=reader.pairs(pairs),

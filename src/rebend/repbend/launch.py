@@ -1,4 +1,4 @@
-"""A bend's training as one job: in this process, or on several ranks that a launcher starts.
+"""An adapter's training as one job: in this process, or on several ranks that a launcher starts.
 
 A rank is `python -m rebend.repbend.launch job.json` with torch's environment around it, as `torchrun` and `accelerate
 launch` make it. Whoever has a launcher of his own (several machines, say) can give it the same module and file.
@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rebend.config.adapters import trained_bend
+from rebend.config.adapters import trained_adapter
 from rebend.errors import ModelError
 from rebend.io.checkpoints import Checkpoints
 from rebend.io.files import read_json, read_parquet, write_json
@@ -24,36 +24,38 @@ from rebend.io.locks import owned_locks
 from rebend.io.schemas import CHAT, SAFETY
 from rebend.pipeline.jobs.gpus import held_locks
 from rebend.pipeline.jobs.planned_version import check_same_sources
-from rebend.repbend.train import train_bend
+from rebend.repbend.train import train_adapter
 
 
 @dataclass(frozen=True)
-class BendJob:
+class TrainingJob:
     """All that a training depends on, as paths and plain values."""
 
     base: str
-    samples: str
-    pairs: str
-    retain: str
+    examples: str
+    paired_examples: str
+    retain_chats: str
     out: str
     progress: str
     dtype: str
-    bend: Mapping[str, Any]  # settings of the block
+    adapter: Mapping[str, Any]  # settings of the block
     ranks: int = 1
     zero: Mapping[str, Any] | None = None  # DeepSpeed's configuration; None trains without it
 
     def run(self) -> dict[str, Any]:
         """Train in this process, alone or as one of the ranks; return facts for the record."""
         tables = (
-            read_parquet(self.samples, SAFETY),
-            read_parquet(self.pairs, SAFETY),
-            read_parquet(self.retain, CHAT),
+            read_parquet(self.examples, SAFETY),
+            read_parquet(self.paired_examples, SAFETY),
+            read_parquet(self.retain_chats, CHAT),
         )
         checkpoints = Checkpoints(self.progress)
-        return train_bend(self.base, self.dtype, trained_bend(self.bend), tables, self.out, checkpoints, self.zero)
+        return train_adapter(
+            self.base, self.dtype, trained_adapter(self.adapter), tables, self.out, checkpoints, self.zero
+        )
 
 
-def run_bend_job(job: BendJob, threads: int = 1) -> dict[str, Any]:
+def run_training_job(job: TrainingJob, threads: int = 1) -> dict[str, Any]:
     """Run a job where its settings want it; return facts for the record.
 
     Ranks are told to stop when this process is: they save, and this process ends as they do. Raises `ModelError`
@@ -98,9 +100,9 @@ def _rank_environment(threads: int) -> dict[str, str]:
 
 def main() -> None:
     """Run one rank of the job described by the file that is the argument."""
-    check_same_sources("train_bend")
+    check_same_sources("train_adapter")
     description = Path(sys.argv[1])
-    job = BendJob(**json.loads(description.read_text(encoding="utf-8")))
+    job = TrainingJob(**json.loads(description.read_text(encoding="utf-8")))
     if (started := int(os.environ.get("WORLD_SIZE", "1"))) != job.ranks:
         raise ModelError(f"the launcher has started {started} ranks, and the job has {job.ranks}")
     facts = job.run()

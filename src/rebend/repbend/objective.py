@@ -1,4 +1,4 @@
-"""What a bend minimises: from the items of a group to a loss with its named terms."""
+"""What an adapter minimises: from the items of a group to a loss with its named terms."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Moment:
 
 
 class Objective(Protocol):
-    """A bend's loss."""
+    """An adapter's loss."""
 
     names: tuple[str, ...]  # of the terms
 

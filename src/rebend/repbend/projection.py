@@ -28,9 +28,9 @@ POINTS = pa.schema(
 _BATCH = 32  # answers per forward pass
 
 
-def project_states(
+def project_hidden_states(
     base: str | Path,
-    bent: str | Path,
+    adapted: str | Path,
     answers: pa.Table,
     dtype: str,
     *,
@@ -56,7 +56,7 @@ def project_states(
         raise DataError(f"{len(rows)} answers are too few to project their states; left out: {reader.left_out}")
     before = answer_states(policy, rows, index, pooling)
     del policy
-    after = answer_states(load_policy(bent, dtype), rows, index, pooling)
+    after = answer_states(load_policy(adapted, dtype), rows, index, pooling)
     mean, axes, explained = principal_plane(before)
     points = [
         {"row_id": row.row_id, "label": label, "stage": stage, "x": x, "y": y}

@@ -1,4 +1,4 @@
-"""Training a bend: an adapter on a frozen model, by whatever objective its block names."""
+"""Training an adapter: an adapter on a frozen model, by whatever objective its block names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from peft import PeftModel, set_peft_model_state_dict
 from torch import Tensor
 
-from rebend.config.adapters import TrainedBend
+from rebend.config.adapters import TrainedAdapter
 from rebend.errors import ModelError
 from rebend.io.checkpoints import Checkpoints
 from rebend.io.files import whole_directory, write_json, write_parquet
@@ -22,9 +22,9 @@ from rebend.io.memory import memory_advice
 from rebend.io.progress import progress
 from rebend.models.layers import transform_blocks
 from rebend.models.loading import Policy, load_policy
-from rebend.models.lora import BEND_FILE, add_adapter, write_adapter
+from rebend.models.lora import ADAPTER_FILE, add_adapter, write_adapter
 from rebend.repbend.engine import Engine, Moments, PlainEngine
-from rebend.repbend.examples import BendData, StepRows, load_bend_data
+from rebend.repbend.examples import StepRows, TrainingExamples, load_training_examples
 from rebend.repbend.methods.factory import make_objective
 from rebend.repbend.objective import Moment, Objective
 
@@ -33,10 +33,10 @@ _SMALLER = (
 )
 
 
-def train_bend(
+def train_adapter(
     base: str | Path,
     dtype: str,
-    settings: TrainedBend,
+    settings: TrainedAdapter,
     tables: tuple[pa.Table, pa.Table, pa.Table],
     out: str | Path,
     checkpoints: Checkpoints,
@@ -46,7 +46,7 @@ def train_bend(
 
     `tables` are samples, pairs (both schema SAFETY) and retain (CHAT). The base runs in `dtype`, the adapter is
     float32. `out` gets PEFT's layout (`adapter_config.json`, `adapter_model.safetensors`), `metrics.parquet`
-    (see `metrics_schema`; a row per step) and `bend.json` (what it was trained on and with). Killed at any step,
+    (see `metrics_schema`; a row per step) and `adapter.json` (what it was trained on and with). Killed at any step,
     it goes on from the last of `checkpoints`, on CPU to the same bytes. With `zero`, DeepSpeed's configuration,
     this is one of several ranks that a launcher has started, and the first of them writes. Returns facts for
     the record. Raises `ConfigError` for layers that the model lacks, `DataError` for data with one class only,
@@ -54,13 +54,15 @@ def train_bend(
     """
     with _ranks(zero) as device:
         policy = load_policy(base, dtype, device, bits=settings.base_bits)
-        data = load_bend_data(policy.tokenizer, *tables, max_length=settings.max_length, ended=settings.ends_answers)
+        data = load_training_examples(
+            policy.tokenizer, *tables, max_length=settings.max_length, ended=settings.ends_answers
+        )
         devices = [policy.device] if policy.device.type == "cuda" else []
         with torch.random.fork_rng(devices), checkpoints.on_signal(), memory_advice(_SMALLER):
-            trainer = BendTrainer(policy, settings, data, checkpoints.load(), zero)
+            trainer = AdapterTrainer(policy, settings, data, checkpoints.load(), zero)
             first = trainer.engine.rank == 0
             for _ in progress(
-                range(trainer.done, settings.max_step), "train_bend", total=settings.max_step, done=trainer.done
+                range(trainer.done, settings.max_step), "train_adapter", total=settings.max_step, done=trainer.done
             ):
                 trainer.step()
                 checkpoints.after_step(trainer.state, any_rank=trainer.engine.any, writes=first)
@@ -86,7 +88,7 @@ def metrics_schema(terms: tuple[str, ...]) -> pa.Schema:
     )
 
 
-class BendTrainer:
+class AdapterTrainer:
     """The adapted model in its engine, its objective, and the metrics of the steps that are `done`.
 
     `state` is what an earlier attempt has saved, `zero` DeepSpeed's configuration where this is one of its ranks.
@@ -95,8 +97,8 @@ class BendTrainer:
     def __init__(
         self,
         policy: Policy,
-        settings: TrainedBend,
-        data: BendData,
+        settings: TrainedAdapter,
+        data: TrainingExamples,
         state: Mapping[str, Any] | None = None,
         zero: Mapping[str, Any] | None = None,
     ) -> None:
@@ -171,7 +173,7 @@ class BendTrainer:
             metrics = pa.Table.from_pylist(self.metrics, metrics_schema(self.objective.names))
             write_parquet(folder / "metrics.parquet", metrics)
             facts = {"base": base_name, "base_fingerprint": self.base_fingerprint, "dtype": dtype}
-            write_json(folder / BEND_FILE, {**facts, "settings": self.settings.model_dump()})
+            write_json(folder / ADAPTER_FILE, {**facts, "settings": self.settings.model_dump()})
 
 
 def _ranks(zero: Mapping[str, Any] | None) -> AbstractContextManager[torch.device | None]:
@@ -183,7 +185,9 @@ def _ranks(zero: Mapping[str, Any] | None) -> AbstractContextManager[torch.devic
     return among_ranks()
 
 
-def _engine(model: PeftModel, settings: TrainedBend, moments: Moments | None, zero: Mapping[str, Any] | None) -> Engine:
+def _engine(
+    model: PeftModel, settings: TrainedAdapter, moments: Moments | None, zero: Mapping[str, Any] | None
+) -> Engine:
     if zero is None:
         return PlainEngine(model, settings.lr, moments)
     from rebend.repbend.deepspeed_engine import DeepSpeedEngine

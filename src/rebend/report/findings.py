@@ -12,10 +12,10 @@ from rebend.report.measurements import ALL, DIRECT
 from rebend.report.tables.layout import attack_of, records
 
 Row = Mapping[Any, Any]  # of a table, by column
-Metrics = dict[str, Row]  # of one model, bend and control
-KEPT = 0.95  # a bend keeps benign prompts that answers at least this share of what the base answers
+Metrics = dict[str, Row]  # of one model, adapter and control
+KEPT = 0.95  # an adapter keeps benign prompts that answers at least this share of what the base answers
 LEVEL = 0.05  # of Holm-corrected p-values
-FEW = 3  # bends that get a sentence each
+FEW = 3  # adapters that get a sentence each
 _OUTCOMES = {
     "harmful_refusal_rate": "harmful prompts asked directly that get a refusal",
     "harmful_incoherent_rate": "harmful prompts asked directly that get broken text",
@@ -24,34 +24,34 @@ _OUTCOMES = {
 _FEWER, _MORE, _ALIKE = "gives in less often than", "gives in more often than", "no difference is shown from"
 
 
-def of_bends(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
-    """Sentences on a model's bends, without control where there is such a cell; the others are in tables.
+def of_adapters(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
+    """Sentences on a model's adapters, without control where there is such a cell; the others are in tables.
 
-    One per bend where there are `FEW`, otherwise one per attack, with the bends in the order of their rates.
+    One per adapter where there are `FEW`, otherwise one per attack, with the adapters in the order of their rates.
     """
     gains, matrix = tables["gains"], tables["matrix"]
-    whole = gains[(gains["compares"] == "bend") & (gains["dataset"] == ALL) & (gains["group"] == ALL)]
+    whole = gains[(gains["compares"] == "adapter") & (gains["dataset"] == ALL) & (gains["group"] == ALL)]
     if (whole["control"] == "none").any():
         whole = whole[whole["control"] == "none"]
-    for (model, control), bends in whole.groupby(["model", "control"], sort=False):
+    for (model, control), adapters in whole.groupby(["model", "control"], sort=False):
         base = metrics(matrix, model, "none", control)
         under = "" if control == "none" else f", control {control}"
-        found = {str(bend): metrics(matrix, model, bend, control) for bend in bends["bend"].unique()}
+        found = {str(adapter): metrics(matrix, model, adapter, control) for adapter in adapters["adapter"].unique()}
         if len(found) > FEW:
             yield from _each_attack(f"{model}{under}", found, base)
         else:
-            yield from _each_bend(str(model), under, bends, found, base)
+            yield from _each_adapter(str(model), under, adapters, found, base)
         yield from _kept(str(model), found, base)
 
 
-def _each_bend(
-    model: str, under: str, bends: pd.DataFrame, found: Mapping[str, Metrics], base: Metrics
+def _each_adapter(
+    model: str, under: str, adapters: pd.DataFrame, found: Mapping[str, Metrics], base: Metrics
 ) -> Iterator[str]:
     asr = ", ".join(f"{_percent(row)} {_asked(attack_of(name))}" for name, row in base.items() if attack_of(name))
-    yield f"{model} without a bend{under}: attack success rate {asr}.{_benign(base)}"
-    for bend, own in found.items():
-        rates = ", ".join(_reduction(row) for row in records(bends[bends["bend"] == bend]))
-        yield f"{model}, bend {bend}{under}: attack success rate {rates}.{_harmful(own)}{_benign(own)}"
+    yield f"{model} without an adapter{under}: attack success rate {asr}.{_benign(base)}"
+    for adapter, own in found.items():
+        rates = ", ".join(_reduction(row) for row in records(adapters[adapters["adapter"] == adapter]))
+        yield f"{model}, adapter {adapter}{under}: attack success rate {rates}.{_harmful(own)}{_benign(own)}"
 
 
 def _each_attack(where: str, found: Mapping[str, Metrics], base: Metrics) -> Iterator[str]:
@@ -62,34 +62,34 @@ def _each_attack(where: str, found: Mapping[str, Metrics], base: Metrics) -> Ite
 
 
 def _ranked(metric: str, found: Mapping[str, Metrics], base: Metrics, *, up: bool = True) -> str:
-    """The base's rate, and those of the bends, in order; bends of equal rates share it."""
+    """The base's rate, and those of the adapters, in order; adapters of equal rates share it."""
     by_rate: dict[str, list[str]] = {}
-    rows = {bend: own[metric] for bend, own in found.items() if metric in own}
-    known = {bend: row["estimate"] for bend, row in rows.items() if not pd.isna(row["estimate"])}
-    unknown = [bend for bend in rows if bend not in known]
-    for bend in [*sorted(known, key=lambda bend: known[bend], reverse=not up), *unknown]:
-        by_rate.setdefault(_percent(rows[bend]), []).append(bend)
-    bends = "; ".join(f"{', '.join(names)} {rate}" for rate, names in by_rate.items())
-    return f"{_percent(base[metric])} without a bend; {bends}"
+    rows = {adapter: own[metric] for adapter, own in found.items() if metric in own}
+    known = {adapter: row["estimate"] for adapter, row in rows.items() if not pd.isna(row["estimate"])}
+    unknown = [adapter for adapter in rows if adapter not in known]
+    for adapter in [*sorted(known, key=lambda adapter: known[adapter], reverse=not up), *unknown]:
+        by_rate.setdefault(_percent(rows[adapter]), []).append(adapter)
+    adapters = "; ".join(f"{', '.join(names)} {rate}" for rate, names in by_rate.items())
+    return f"{_percent(base[metric])} without an adapter; {adapters}"
 
 
 def of_pairs(pairs: pd.DataFrame) -> Iterator[str]:
-    """One sentence per bend that was compared with others: from which of them it differs, and under which attack."""
+    """One sentence per adapter that was compared with others: from which of them it differs, and under which attack."""
     others = pairs[(pairs["outcome"] == "harmful") & (pairs["dataset"] == ALL) & (pairs["against"] != "none")]
-    for (model, bend), part in others.groupby(["model", "bend"], sort=False):
+    for (model, adapter), part in others.groupby(["model", "adapter"], sort=False):
         said: dict[str, dict[str, list[str]]] = {_FEWER: {}, _MORE: {}, _ALIKE: {}}
         for row in records(part):
-            words = _FEWER if row["only_bend"] < row["only_against"] else _MORE
+            words = _FEWER if row["only_adapter"] < row["only_against"] else _MORE
             places = said[words if row["p_holm"] < LEVEL else _ALIKE].setdefault(row["against"], [])
             places.append(_asked(row["attack"]))
         n_attacks = part["attack"].nunique()
         text = "; ".join(f"{words} {_listed(found, n_attacks)}" for words, found in said.items() if found)
         test = f"McNemar's test, Holm-corrected p < {LEVEL:g}"
-        yield f"{model}, bend {bend} on the same prompts as others: {text} ({test})."
+        yield f"{model}, adapter {adapter} on the same prompts as others: {text} ({test})."
 
 
 def _listed(found: Mapping[str, list[str]], n_attacks: int) -> str:
-    """Bends, each with the attacks that are meant unless all are."""
+    """Adapters, each with the attacks that are meant unless all are."""
     return ", ".join(
         against if len(attacks) == n_attacks else f"{against} ({', '.join(attacks)})"
         for against, attacks in found.items()
@@ -110,9 +110,9 @@ def of_judges(agreement: pd.DataFrame) -> Iterator[str]:
         )
 
 
-def metrics(matrix: pd.DataFrame, model: Any, bend: Any, control: Any) -> Metrics:
-    """Return the metrics of one model, bend and control."""
-    own = matrix[(matrix["model"] == model) & (matrix["bend"] == bend) & (matrix["control"] == control)]
+def metrics(matrix: pd.DataFrame, model: Any, adapter: Any, control: Any) -> Metrics:
+    """Return the metrics of one model, adapter and control."""
+    own = matrix[(matrix["model"] == model) & (matrix["adapter"] == adapter) & (matrix["control"] == control)]
     return {row["metric"]: row for row in records(own)}
 
 
@@ -143,21 +143,23 @@ def _benign(own: Metrics) -> str:
     return "" if row is None else f" Harmless prompts are answered in {_percent(row)} of cases."
 
 
-def _kept(model: str, bends: Mapping[str, Metrics], base: Metrics) -> Iterator[str]:
-    """Of several bends, those that keep the benign prompts, by their mean ASR over the attacks."""
+def _kept(model: str, adapters: Mapping[str, Metrics], base: Metrics) -> Iterator[str]:
+    """Of several adapters, those that keep the benign prompts, by their mean ASR over the attacks."""
     limit = base.get("benign_answer_rate", {}).get("estimate")
-    means = {bend: _mean_asr(found, base) for bend, found in bends.items()}
-    if len(bends) < 2 or limit is None or pd.isna(limit):
+    means = {adapter: _mean_asr(found, base) for adapter, found in adapters.items()}
+    if len(adapters) < 2 or limit is None or pd.isna(limit):
         return
     kept = {
-        bend: mean
-        for bend, mean in means.items()
-        if mean is not None and bends[bend].get("benign_answer_rate", {}).get("estimate", -1.0) >= KEPT * limit
+        adapter: mean
+        for adapter, mean in means.items()
+        if mean is not None and adapters[adapter].get("benign_answer_rate", {}).get("estimate", -1.0) >= KEPT * limit
     }
     share = f"{100 * KEPT:g} %"
-    text = f"{model}: {len(kept)} of {len(bends)} bends answer at least {share} as many harmless prompts as the base"
+    text = (
+        f"{model}: {len(kept)} of {len(adapters)} adapters answer at least {share} as many harmless prompts as the base"
+    )
     listed = sorted(kept.items(), key=lambda item: item[1])
-    rates = ", ".join(f"{bend} {number(mean, percent=True)} %" for bend, mean in listed)
+    rates = ", ".join(f"{adapter} {number(mean, percent=True)} %" for adapter, mean in listed)
     yield f"{text}; their mean attack success rates over the attacks: {rates}." if rates else f"{text}."
 
 
@@ -176,7 +178,7 @@ def _percent(row: Row) -> str:
 
 def findings(tables: Mapping[str, pd.DataFrame]) -> list[str]:
     """Return the sentences, the claims first."""
-    safety = [*of_bends(tables), *of_pairs(tables["repbend_pairs"]), *of_judges(tables["safety_agreement"])]
+    safety = [*of_adapters(tables), *of_pairs(tables["repbend_pairs"]), *of_judges(tables["safety_agreement"])]
     return [*_of_claims(tables["claims"]), *safety, *_of_controls(tables), *_of_caveats(tables)]
 
 
@@ -190,12 +192,12 @@ def _of_claims(claims: pd.DataFrame) -> Iterator[str]:
 def _of_controls(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
     gains = tables["gains"]
     own = gains[(gains["compares"] == "control") & (gains["dataset"] == ALL) & gains["estimate"].notna()]
-    for (model, bend, against), part in own.groupby(["model", "bend", "against"], sort=False):
+    for (model, adapter, against), part in own.groupby(["model", "adapter", "against"], sort=False):
         rewards = part[part["metric"] == "reward_gain"].sort_values("estimate", ascending=False, kind="stable")
         if rewards.empty:
             continue
         gained = ", ".join(f"{row['control']} {_verb(row)} it by {_amount(row)}" for row in rewards.to_dict("records"))
-        text = f"{model}, bend {bend}, mean reward against control {against}: {gained}."
+        text = f"{model}, adapter {adapter}, mean reward against control {against}: {gained}."
         ratios = part[part["metric"] == "diversity_ratio"].sort_values("estimate")
         for least in ratios.head(1).to_dict("records"):
             text += (
@@ -211,7 +213,7 @@ def _of_caveats(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
     for row in tables["recontrol"].to_dict("records"):
         if row.get("held_rate") and row["held_rate"] > 0:
             yield (
-                f"{row['model']}, bend {row['bend']}, {row['dataset']}: control {row['control']} was held back at "
+                f"{row['model']}, adapter {row['adapter']}, {row['dataset']}: control {row['control']} was held back at "
                 f"{number(row['held_rate'], percent=True)} % of the tokens (its change was too long, or no number)."
             )
     matrix = tables["matrix"]

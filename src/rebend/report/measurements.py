@@ -1,6 +1,6 @@
 """The scored rows of a study in one long table, from which every other table is made.
 
-A cell is one model (base and bend) under one control on one data set, and one attack where safety is evaluated;
+A cell is one model (base and adapter) under one control on one data set, and one attack where safety is evaluated;
 its description names its files.
 """
 
@@ -22,7 +22,7 @@ ALL = "all"
 SCORED = ("reward", "heldout_reward", "diversity", "coherence")
 OUTCOMES = ("harmful", "harmless", "refusal", "incoherent")
 COLUMNS = [
-    "model", "bend", "control", "method", "dataset", "role", "attack", "attempts",
+    "model", "adapter", "control", "method", "dataset", "role", "attack", "attempts",
     "row_id", "group", "category", "harmful", "metric", "value",
 ]  # fmt: skip
 
@@ -79,14 +79,14 @@ def uncontrolled(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_methods(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of each bend without control, and those of a safety prompt as if it were a bend.
+    """Return the rows of each adapter without control, and those of a safety prompt as if it were an adapter.
 
     A safety prompt is a control whose name says so; of the base alone it is one of the methods that are compared.
     """
     plain = uncontrolled(rows)
-    prompted = rows[(rows["bend"] == "none") & rows["control"].str.contains(SAFETY_PROMPT)]
+    prompted = rows[(rows["adapter"] == "none") & rows["control"].str.contains(SAFETY_PROMPT)]
     own = prompted["model"].map(plain.drop_duplicates("model").set_index("model")["control"])
-    return pd.concat([plain, prompted.assign(bend=prompted["control"], control=own.fillna("none"))])
+    return pd.concat([plain, prompted.assign(adapter=prompted["control"], control=own.fillna("none"))])
 
 
 def judge_names(cells: Iterable[Cell]) -> dict[str, str]:
@@ -114,7 +114,7 @@ def held_rate(cell: Cell) -> float | None:
 
 
 def relative_times(cells: Iterable[Cell]) -> dict[str, float | None]:
-    """Return record → time per token, over that of the same bend without control, or else of the base without.
+    """Return record → time per token, over that of the same adapter without control, or else of the base without.
 
     None where one of the two was not measured. Times of one table are comparable only if one machine took them.
     """
@@ -123,10 +123,10 @@ def relative_times(cells: Iterable[Cell]) -> dict[str, float | None]:
     idle: dict[tuple[str, ...], float | None] = {}
     for cell in prompts:
         if cell["method"] == "none":
-            idle.setdefault((cell["model"], cell["bend"], cell["dataset"]), seconds[cell["record"]])
+            idle.setdefault((cell["model"], cell["adapter"], cell["dataset"]), seconds[cell["record"]])
     found: dict[str, float | None] = {}
     for cell in prompts:
-        bases = [idle.get((cell["model"], bend, cell["dataset"])) for bend in (cell["bend"], "none")]
+        bases = [idle.get((cell["model"], adapter, cell["dataset"])) for adapter in (cell["adapter"], "none")]
         base, own = next(filter(None, bases), None), seconds[cell["record"]]
         found[cell["record"]] = own / base if own is not None and base else None
     return found
@@ -162,7 +162,7 @@ def _rows(cell: Cell) -> pd.DataFrame:
         rows[name] = rows[name].fillna("") if name in rows else ""
     rows["harmful"] = rows["harmful"].astype(object) if "harmful" in rows else None
     rows["attempts"] = None
-    for name in ("model", "bend", "control", "method", "dataset", "role", "attack"):
+    for name in ("model", "adapter", "control", "method", "dataset", "role", "attack"):
         rows[name] = cell[name]
     return rows
 

@@ -32,13 +32,13 @@ FIGURES = (
     "value_audit",
 )  # in the order of the page
 HEADINGS = {
-    "matrix": "Bend by control",
+    "matrix": "Adapter by control",
     "repbend_asr": "Attack success rate by benchmark",
     "repbend_summary": "Safety, benign answers, capability, overall",
     "repbend_capability": "Capability",
     "repbend": "Safety by benchmark and group",
     "repbend_categories": "By category of prompts",
-    "repbend_pairs": "Bends against each other on the same prompts",
+    "repbend_pairs": "Adapters against each other on the same prompts",
     "safety_agreement": "Agreement of the safety judges",
     "recontrol": "Quality by data set",
     "win_rates": "Win rates",
@@ -89,7 +89,7 @@ def drawn(folder: Path, captions: str) -> list[dict[str, str]]:
 
 def provenance(cell: Cell, record: Mapping[str, Any]) -> dict[str, Any]:
     """Return where the numbers of one cell come from: files, commit, seconds, counts of its decoding."""
-    names = [cell[key] for key in ("model", "bend", "control", "dataset", "attack") if cell[key]]
+    names = [cell[key] for key in ("model", "adapter", "control", "dataset", "attack") if cell[key]]
     files = {what.replace("_", " "): cell[what] for what in ("data", *_FILES) if cell.get(what)}
     files |= {f"verdicts of {judge}": path for judge, path in cell["judges"].items()}
     return {

@@ -31,7 +31,7 @@ RECONTROL_COLUMNS = {
     "reward": ("average_reward", 1.0),
     "win_rate": ("win_rate_percent", 0.01),
 }
-BENDS = {  # words of our bends' names -> the method's name in RepBend's tables
+ADAPTERS = {  # words of our adapters' names -> the method's name in RepBend's tables
     "none": "Original",
     "task_arithmetic": "TA",
     "ta": "TA",
@@ -83,21 +83,21 @@ class Published:
         values = {key: _number(found, column, scale) for key, (column, scale) in RECONTROL_COLUMNS.items()}
         return {**values, "hours": _number(found, "inference_time_hours", 1.0)}
 
-    def repbend_row(self, model: str, dataset: str, bend: str, attack: str) -> Rates:
-        """Return printed `asr` and `answered` of a bend's method on a benchmark."""
+    def repbend_row(self, model: str, dataset: str, adapter: str, attack: str) -> Rates:
+        """Return printed `asr` and `answered` of an adapter's method on a benchmark."""
         benchmark = benchmark_of(dataset, attack)
         column = COMPLIANCE.get(closest(dataset, list(COMPLIANCE)) or "")
-        answered = _number(self.own(self.summary, model, bend), column, 0.01) if column else None
-        return {"asr": self.asr_of(model, bend, benchmark), "answered": answered}
+        answered = _number(self.own(self.summary, model, adapter), column, 0.01) if column else None
+        return {"asr": self.asr_of(model, adapter, benchmark), "answered": answered}
 
-    def asr_of(self, model: str, bend: str, benchmark: str | None) -> float | None:
+    def asr_of(self, model: str, adapter: str, benchmark: str | None) -> float | None:
         """Return the printed ASR in a column of Table 1 (its averages are columns too), or None."""
-        own = self.own(self.asr, model, bend)
+        own = self.own(self.asr, model, adapter)
         return _number(own[own["benchmark"] == benchmark], "asr_percent", 0.01)
 
-    def mean_asr(self, model: str, bend: str, benchmarks: Sequence[str]) -> float | None:
+    def mean_asr(self, model: str, adapter: str, benchmarks: Sequence[str]) -> float | None:
         """Return the mean of printed cells, or None where one of them is not printed."""
-        values = [self.asr_of(model, bend, benchmark) for benchmark in benchmarks]
+        values = [self.asr_of(model, adapter, benchmark) for benchmark in benchmarks]
         known = [value for value in values if value is not None]
         return sum(known) / len(known) if known and len(known) == len(values) else None
 
@@ -105,9 +105,9 @@ class Published:
         """Return the model under whose name the paper prints a model of ours."""
         return closest(base_of(model), self.asr["model"].unique())
 
-    def own(self, table: pd.DataFrame, model: str, bend: str) -> pd.DataFrame:
+    def own(self, table: pd.DataFrame, model: str, adapter: str) -> pd.DataFrame:
         """Return a printed table's rows of a model and method; of released weights if a name says so."""
-        method, released = method_of(bend, model)
+        method, released = method_of(adapter, model)
         found = table[
             (table["method"] == method) & (table["model"] == closest(base_of(model), table["model"].unique()))
         ]
@@ -125,17 +125,17 @@ def base_of(model: str) -> str:
     return f"{_BASES.get(family, family)}_{size}"
 
 
-def method_of(bend: str, model: str = "") -> tuple[str, bool]:
-    """Return a bend's name in RepBend's tables (its own where it has none), and whether its weights are others'.
+def method_of(adapter: str, model: str = "") -> tuple[str, bool]:
+    """Return an adapter's name in RepBend's tables (its own where it has none), and whether its weights are others'.
 
-    A whole model that others made safe (`RELEASED`) is a method too, before any bend.
+    A whole model that others made safe (`RELEASED`) is a method too, before any adapter.
     """
     first = model.partition("_")[0]
-    if bend == "none" and first in RELEASED:
+    if adapter == "none" and first in RELEASED:
         return RELEASED[first], True
-    words = f"_{bend.lower()}_"
-    fitting = [name for name in BENDS if f"_{name}_" in words]
-    return BENDS[max(fitting, key=len)] if fitting else bend, "_released_" in words
+    words = f"_{adapter.lower()}_"
+    fitting = [name for name in ADAPTERS if f"_{name}_" in words]
+    return ADAPTERS[max(fitting, key=len)] if fitting else adapter, "_released_" in words
 
 
 def benchmark_of(dataset: str, attack: str) -> str | None:

@@ -46,30 +46,41 @@ def test_every_study_of_the_repository_is_right(catalogue: dict, study: str) -> 
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [
-        ("bends.repbend_llama3.alpah", 0.5, ["bends.repbend_llama3.alpah: unknown key", "Did you mean 'alpha'?"]),
+        ("adapters.repbend_llama3.alpah", 0.5, ["adapters.repbend_llama3.alpah: unknown key", "Did you mean 'alpha'?"]),
         ("dataset", {}, ["dataset: unknown key", "Did you mean 'datasets'?"]),
-        ("bends.repbend_llama3.lr", "1e-5", ["bends.repbend_llama3.lr", "'1e-5' is text", "1.0e-05"]),
-        ("bends.repbend_llama3.lr", True, ["bends.repbend_llama3.lr", "got True"]),
-        ("bends.repbend_llama3.max_step", 0, ["bends.repbend_llama3.max_step", "got 0", "greater than 0"]),
-        ("bends.repbend_llama3.alpha_mode", "al", ["alpha_mode", "'all' or 'target'", "Did you mean 'all'?"]),
-        ("bends.repbend_llama3.retain", "paper_ultrachta", ["no block 'paper_ultrachta'", "'paper_ultrachat'?"]),
-        ("bends.repbend_llama3.retain", "paper_xstest", ["'paper_xstest' is of kind 'evaluation'", "'chat' is needed"]),
-        ("bends.paper_task_arithmetic.parts", [], ["paper_task_arithmetic.parts", "at least 1 item"]),
-        ("bends.paper_task_arithmetic.parts", [{"bend": "paper_sft"}], ["parts.0.factor: this key is needed"]),
+        ("adapters.repbend_llama3.lr", "1e-5", ["adapters.repbend_llama3.lr", "'1e-5' is text", "1.0e-05"]),
+        ("adapters.repbend_llama3.lr", True, ["adapters.repbend_llama3.lr", "got True"]),
+        ("adapters.repbend_llama3.max_step", 0, ["adapters.repbend_llama3.max_step", "got 0", "greater than 0"]),
+        ("adapters.repbend_llama3.alpha_mode", "al", ["alpha_mode", "'all' or 'target'", "Did you mean 'all'?"]),
+        ("adapters.repbend_llama3.retain", "paper_ultrachta", ["no block 'paper_ultrachta'", "'paper_ultrachat'?"]),
         (
-            "bends.paper_task_arithmetic.parts",
-            [{"bend": "paper_sft_saef", "factor": 0.5}, {"bend": "none", "factor": -0.1}],
-            ["parts.0.bend: no block 'paper_sft_saef'", "'paper_sft_safe'?", "parts.1.bend: no block 'none'"],
+            "adapters.repbend_llama3.retain",
+            "paper_xstest",
+            ["'paper_xstest' is of kind 'evaluation'", "'chat' is needed"],
+        ),
+        ("adapters.paper_task_arithmetic.parts", [], ["paper_task_arithmetic.parts", "at least 1 item"]),
+        ("adapters.paper_task_arithmetic.parts", [{"adapter": "paper_sft"}], ["parts.0.factor: this key is needed"]),
+        (
+            "adapters.paper_task_arithmetic.parts",
+            [{"adapter": "paper_sft_saef", "factor": 0.5}, {"adapter": "none", "factor": -0.1}],
+            ["parts.0.adapter: no block 'paper_sft_saef'", "'paper_sft_safe'?", "parts.1.adapter: no block 'none'"],
         ),
         (
-            "bends.paper_task_arithmetic.parts",
-            [{"bend": "paper_task_arithmetic", "factor": 1.0}, {"bend": "repbend_llama3_released", "factor": 1.0}],
+            "adapters.paper_task_arithmetic.parts",
             [
-                "parts.0.bend: 'paper_task_arithmetic' (method task_arithmetic) isn't trained here",
-                "parts.1.bend: 'repb",
+                {"adapter": "paper_task_arithmetic", "factor": 1.0},
+                {"adapter": "repbend_llama3_released", "factor": 1.0},
+            ],
+            [
+                "parts.0.adapter: 'paper_task_arithmetic' (method task_arithmetic) isn't trained here",
+                "parts.1.adapter: 'repb",
             ],
         ),
-        ("bends.paper_sft_unsafe.lora_r", 8, ["parts.1.bend: 'paper_sft_unsafe' is unlike the first part in lora_r"]),
+        (
+            "adapters.paper_sft_unsafe.lora_r",
+            8,
+            ["parts.1.adapter: 'paper_sft_unsafe' is unlike the first part in lora_r"],
+        ),
         ("datasets.hh_test.reader", "hh_rhlf", ["datasets.hh_test.reader", "Did you mean 'hh_rlhf'?"]),
         ("datasets.xstest.kind", "chat", ["datasets.xstest.reader", "'xstest' gives evaluation, not chat"]),
         ("datasets.hh_test.source", {}, ["needs exactly one of local, url, hub, world"]),
@@ -97,9 +108,9 @@ def test_a_mistake_is_told_with_key_value_and_what_is_allowed(
 
 
 def test_all_mistakes_are_told_at_once(catalogue: dict) -> None:
-    raw = changed(changed(catalogue, "bends.repbend_llama3.lr", "1e-5"), "values.hh_vicuna.epocs", 3)
+    raw = changed(changed(catalogue, "adapters.repbend_llama3.lr", "1e-5"), "values.hh_vicuna.epocs", 3)
     told = message(raw, "real_small")
-    assert "bends.repbend_llama3.lr" in told
+    assert "adapters.repbend_llama3.lr" in told
     assert "Did you mean 'epochs'?" in told
 
 
@@ -174,20 +185,20 @@ def test_a_study_that_builds_nothing_honest_is_refused(
 )
 def test_a_layer_beyond_the_model_is_refused(catalogue: dict, keys: dict, expected: str) -> None:
     raw = copy.deepcopy(catalogue)
-    raw["bends"]["small_repbend"] |= keys
+    raw["adapters"]["small_repbend"] |= keys
     assert expected in message(raw, "real_small")
 
 
 def test_like_copies_and_sweep_makes_one_block_per_value(catalogue: dict, tmp_path: Path) -> None:
     raw = copy.deepcopy(catalogue)
-    raw["bends"]["mine"] = {"like": "small_repbend", "beta": {"sweep": [0.25, 0.5]}}
+    raw["adapters"]["mine"] = {"like": "small_repbend", "beta": {"sweep": [0.25, 0.5]}}
     (tmp_path / "mine.yaml").write_text(
-        "title: t\ngrids:\n  - {models: [small], bends: [none, mine], controls: [small_none], prompts: [hh_test]}"
+        "title: t\ngrids:\n  - {models: [small], adapters: [none, mine], controls: [small_none], prompts: [hh_test]}"
     )
     config = load_config({**raw, "study": "mine"}, tmp_path)
-    assert config.study.grids[0].bends == ["none", "mine_beta_0p25", "mine_beta_0p5"]
-    assert config["bends"]["mine_beta_0p25"].beta == 0.25
-    assert config["bends"]["mine_beta_0p25"].lr == config["bends"]["small_repbend"].lr
+    assert config.study.grids[0].adapters == ["none", "mine_beta_0p25", "mine_beta_0p5"]
+    assert config["adapters"]["mine_beta_0p25"].beta == 0.25
+    assert config["adapters"]["mine_beta_0p25"].lr == config["adapters"]["small_repbend"].lr
 
 
 @pytest.mark.parametrize(
@@ -199,4 +210,4 @@ def test_like_copies_and_sweep_makes_one_block_per_value(catalogue: dict, tmp_pa
     ],
 )
 def test_short_forms_that_cannot_be_expanded_are_refused(catalogue: dict, block: dict, expected: str) -> None:
-    assert expected in message(changed(catalogue, "bends.mine", block), "real_small")
+    assert expected in message(changed(catalogue, "adapters.mine", block), "real_small")

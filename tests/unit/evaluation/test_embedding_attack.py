@@ -12,7 +12,7 @@ from rebend.config.decoding import Decoding
 from rebend.config.safety import EmbeddingBlock
 from rebend.data.tiny_world import generate as world_rows
 from rebend.evaluation.attacks import embedding
-from rebend.evaluation.attacks.attack import attack_decode
+from rebend.evaluation.attacks.attack import attack
 from rebend.evaluation.attacks.soft_tokens import cut_prompt, drawn_tokens, optimise
 from rebend.generation.generate import Request, generate, generate_batch, make_requests
 from rebend.io.chunks import Parts
@@ -54,7 +54,7 @@ def attacked(policy: Policy, settings: EmbeddingBlock, decoding: Decoding = GREE
     rows, control, parts = (
         rest.get(k) or d for k, d in (("rows", evaluation_rows()), ("control", NoControl()), ("parts", Parts(None)))
     )
-    return attack_decode(policy, rows, settings, decoding, control, parts)
+    return attack(policy, rows, settings, decoding, control, parts)
 
 
 def test_a_prompt_given_as_embeddings_is_answered_as_the_same_prompt_given_as_tokens(policy: Policy) -> None:

@@ -15,7 +15,7 @@ from rebend.config.load import load_config
 from rebend.config.safety import GcgBlock
 from rebend.errors import ConfigError
 from rebend.evaluation.attacks import gcg
-from rebend.evaluation.attacks.attack import attack_decode
+from rebend.evaluation.attacks.attack import attack
 from rebend.evaluation.attacks.gcg import gcg_prompts, with_suffix
 from rebend.evaluation.attacks.soft_tokens import cut_prompt
 from rebend.generation.generate import generate
@@ -69,13 +69,13 @@ def test_suffixes_make_the_target_likelier_and_stand_after_the_users_text(policy
 
 
 def test_answers_are_those_to_the_prompts_with_suffix_and_all_is_reproducible(policy: Policy) -> None:
-    table, notes = attack_decode(policy, evaluation_rows(), ATTACK, GREEDY, NoControl(), Parts(None))
+    table, notes = attack(policy, evaluation_rows(), ATTACK, GREEDY, NoControl(), Parts(None))
     assert table["row_id"].to_pylist() == [row["row_id"] for row in ROWS]
     prompts, _ = search(policy)
     by_hand = generate(policy, [messages for (messages,) in prompts], GREEDY)
     assert table["response"].to_pylist() == [response.text for response in by_hand if response]
     assert set(table["prefill"].to_pylist()) == {""}
-    again, same = attack_decode(policy, evaluation_rows(), ATTACK, GREEDY, NoControl(), Parts(None))
+    again, same = attack(policy, evaluation_rows(), ATTACK, GREEDY, NoControl(), Parts(None))
     assert again.equals(table) and same == notes
 
 
@@ -121,7 +121,7 @@ def test_the_process_is_left_as_it_was(policy: Policy) -> None:
 
 def test_a_prompt_without_room_is_not_searched_for(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [ROWS[0], {**ROWS[1], "messages": [{"role": "user", "content": "word " * 200}]}]
-    table, notes = attack_decode(policy, rows, ATTACK, GREEDY, NoControl(), Parts(None))
+    table, notes = attack(policy, rows, ATTACK, GREEDY, NoControl(), Parts(None))
     assert table["response"].null_count == 1 and table["response"][1].as_py() is None
     assert notes["prompts_without_room"] == 1
 

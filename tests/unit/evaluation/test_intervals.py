@@ -102,8 +102,8 @@ def test_the_interval_of_the_reduction_covers_the_truth_about_as_often_as_it_say
     rng = np.random.default_rng(3)
     covered = 0
     for _ in range(300):
-        base, bent = rng.random(150) < 0.9, rng.random(150) < 0.06
-        found = relative_reduction(list(bent), list(base))
+        base, adapted = rng.random(150) < 0.9, rng.random(150) < 0.06
+        found = relative_reduction(list(adapted), list(base))
         assert found.ci_low is not None and found.ci_high is not None
         covered += found.ci_low <= 1 - 0.06 / 0.9 <= found.ci_high
     assert 0.92 <= covered / 300 <= 0.99

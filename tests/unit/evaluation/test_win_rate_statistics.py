@@ -101,7 +101,7 @@ def cells(tmp_path: Path) -> list[dict[str, Any]]:
     alone = {"tokens_in": None, "tokens_out": None}
     lines = [line("win", [2.0], [1.0], 1, **alone), line("lose", [0.0], [1.0], 2, **alone)]
     write_parquet(proxy, table(*lines), {"judge": "reward_model", "model": ""})
-    cell = {"model": "tiny", "bend": "none", "method": "none", "dataset": "shp", "role": "prompts"}
+    cell = {"model": "tiny", "adapter": "none", "method": "none", "dataset": "shp", "role": "prompts"}
     return [
         {**cell, "control": "idle", "win_rate": path},
         {**cell, "control": "value", "method": "value", "dataset": "hh", "win_rate": proxy},

@@ -8,7 +8,7 @@ from transformers import LlamaForCausalLM
 
 from rebend.errors import ConfigError
 from rebend.models.layers import FINAL, hidden_index, layer_of, target_indices, transform_blocks
-from tests.helpers.bend_parts import configuration
+from tests.helpers.training_parts import configuration
 
 
 def test_an_index_points_at_the_output_of_its_block_in_a_real_model() -> None:

@@ -10,9 +10,9 @@ from rebend.errors import ModelError
 from rebend.io.checkpoints import Checkpoints
 from rebend.models.loading import load_policy
 from rebend.models.lora import take_adapter
-from rebend.repbend.merge.merge import merge_bend
-from rebend.repbend.train import train_bend
-from tests.helpers.bend_parts import make_base, settings, tables
+from rebend.repbend.merge.merge import merge_adapter
+from rebend.repbend.train import train_adapter
+from tests.helpers.training_parts import make_base, settings, tables
 
 
 @pytest.fixture(scope="module")
@@ -20,20 +20,20 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An adapter folder as PEFT writes it, without what only rebend writes."""
     folder = tmp_path_factory.mktemp("released")
     base = make_base(folder / "base")
-    train_bend(base, "float32", settings(max_step=1), tables(), folder / "bend", Checkpoints(folder / "p"))
-    (folder / "bend" / "bend.json").unlink()
-    (folder / "bend" / "metrics.parquet").unlink()
+    train_adapter(base, "float32", settings(max_step=1), tables(), folder / "adapter", Checkpoints(folder / "p"))
+    (folder / "adapter" / "adapter.json").unlink()
+    (folder / "adapter" / "metrics.parquet").unlink()
     return folder
 
 
 def test_a_released_adapter_is_merged_like_one_of_our_own(released: Path, tmp_path: Path) -> None:
-    facts = take_adapter(released / "bend", released / "base", tmp_path / "bend", {"method": "released"})
+    facts = take_adapter(released / "adapter", released / "base", tmp_path / "adapter", {"method": "released"})
     assert facts["stated_base"] == "base"
-    merge_bend(released / "base", tmp_path / "bend", tmp_path / "merged", "float32")
+    merge_adapter(released / "base", tmp_path / "adapter", tmp_path / "merged", "float32")
     assert load_policy(tmp_path / "merged").fingerprint != facts["base_fingerprint"]
 
 
 def test_a_folder_without_an_adapter_is_refused(released: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"has no adapter_config.json and no adapter_model.safetensors"):
-        take_adapter(released / "base", released / "base", tmp_path / "bend", {})
-    assert not (tmp_path / "bend").exists()
+        take_adapter(released / "base", released / "base", tmp_path / "adapter", {})
+    assert not (tmp_path / "adapter").exists()

@@ -14,7 +14,7 @@ from rebend.errors import DataError
 from rebend.io.checkpoints import Checkpoints
 from rebend.models.loading import check_checkpoint
 from rebend.models.reward_model import load_reward
-from rebend.models.tiny_reward_model import accuracy, encode_pairs, rewards, train_tiny_reward
+from rebend.models.tiny_reward_model import accuracy, encode_pairs, rewards, train_tiny_reward_model
 from tests.helpers.tiny_parts import Stopped, StoppedAt, contents, make_model
 
 ROWS = generate("preferences", 240, 0)
@@ -32,7 +32,7 @@ def settings(**changed):
 @pytest.fixture(scope="module")
 def reward(base, tmp_path_factory):
     folder = tmp_path_factory.mktemp("reward")
-    train_tiny_reward(base, ROWS, settings(), folder / "model", Checkpoints(folder / "progress"))
+    train_tiny_reward_model(base, ROWS, settings(), folder / "model", Checkpoints(folder / "progress"))
     return folder / "model"
 
 
@@ -71,7 +71,7 @@ def test_the_loss_is_that_of_bradley_and_terry(base, tmp_path, monkeypatch):
 
     monkeypatch.setattr("rebend.models.tiny_reward_model.fit", keep)
     monkeypatch.setattr("rebend.models.tiny_reward_model._split", lambda pairs, seed: (pairs, pairs))
-    train_tiny_reward(base, ROWS[:20], settings(), tmp_path / "m", Checkpoints(tmp_path / "p"))
+    train_tiny_reward_model(base, ROWS[:20], settings(), tmp_path / "m", Checkpoints(tmp_path / "p"))
     pairs = encode_pairs(load(tmp_path / "m").tokenizer, ROWS[:5], 96)
     with torch.no_grad():
         gaps = [
@@ -83,7 +83,9 @@ def test_the_loss_is_that_of_bradley_and_terry(base, tmp_path, monkeypatch):
 def test_training_learns_the_preference(base, tmp_path):
     # one clear preference, so that a model of this size must learn it: the warm reply beats the same one, plain
     rows = [{**row, "chosen": f"Gladly! {row['rejected']} Good luck!"} for row in generate("preferences", 800, 0)]
-    facts = train_tiny_reward(base, rows, settings(steps=240, lr=5e-3), tmp_path / "m", Checkpoints(tmp_path / "p"))
+    facts = train_tiny_reward_model(
+        base, rows, settings(steps=240, lr=5e-3), tmp_path / "m", Checkpoints(tmp_path / "p")
+    )
     assert facts["pairs"] == 720
     assert facts["held_out_pairs"] == 80  # chance would be 0.5 ± 0.11
     assert facts["last_loss"] < 0.75 * facts["first_loss"]
@@ -92,8 +94,8 @@ def test_training_learns_the_preference(base, tmp_path):
 
 def test_a_killed_training_ends_in_the_same_bytes(base, reward, tmp_path):
     with pytest.raises(Stopped):
-        train_tiny_reward(base, ROWS, settings(), tmp_path / "m", StoppedAt(tmp_path / "progress", 5))
-    train_tiny_reward(base, ROWS, settings(), tmp_path / "m", Checkpoints(tmp_path / "progress"))
+        train_tiny_reward_model(base, ROWS, settings(), tmp_path / "m", StoppedAt(tmp_path / "progress", 5))
+    train_tiny_reward_model(base, ROWS, settings(), tmp_path / "m", Checkpoints(tmp_path / "progress"))
     assert contents(tmp_path / "m") == contents(reward)
 
 
@@ -114,4 +116,4 @@ def test_long_conversations_lose_their_beginning(reward):
 @pytest.mark.parametrize("rows", [[], ROWS[:1]])
 def test_too_few_pairs_are_refused(base, tmp_path, rows):
     with pytest.raises(DataError, match="at least 2"):
-        train_tiny_reward(base, rows, settings(), tmp_path / "m", Checkpoints(tmp_path / "p"))
+        train_tiny_reward_model(base, rows, settings(), tmp_path / "m", Checkpoints(tmp_path / "p"))

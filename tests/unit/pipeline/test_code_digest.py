@@ -67,7 +67,7 @@ def test_a_template_counts_where_code_names_it(package: Path) -> None:
 
 
 def test_imports_inside_functions_are_followed() -> None:
-    assert "rebend.io.files" in digests.reached_modules(ROOT / "workflow/scripts/prepare_dataset.py")
+    assert "rebend.io.files" in digests.reached_modules(ROOT / "workflow/scripts/data/prepare_dataset.py")
 
 
 def test_every_script_imports_the_library_in_a_way_that_is_followed() -> None:

@@ -44,7 +44,7 @@ def facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Facts:
 def decoding(model: str = "llama3_8b", tokens: int = 128, gpus: int = 1, **control: Any) -> PlannedJob:
     control = {"method": "none", "decoding": {"max_new_tokens": tokens}, **control}
     inputs = [paths.model(model), paths.data("paper_hh_test")]
-    return PlannedJob("control_decode", {"control": control}, inputs, gpus=gpus)
+    return PlannedJob("decode", {"control": control}, inputs, gpus=gpus)
 
 
 def done(job: PlannedJob, seconds: float, device: str = "NVIDIA H100", size: int = 10, **notes: Any) -> Measured:
@@ -109,24 +109,24 @@ def test_rewards_from_an_address_are_no_model_of_this_machine(facts: Facts) -> N
 
 
 def test_time_is_that_of_the_nearest_jobs_times_the_ratio_of_the_work(facts: Facts) -> None:
-    history = {"control_decode": [done(decoding(tokens=64), 50.0), done(decoding("gemma2_2b", 1), 3.0)]}
-    (found,) = estimate([decoding(tokens=128)], facts, {"control_decode": history["control_decode"][:1]})
+    history = {"decode": [done(decoding(tokens=64), 50.0), done(decoding("gemma2_2b", 1), 3.0)]}
+    (found,) = estimate([decoding(tokens=128)], facts, {"decode": history["decode"][:1]})
     assert found.hours == pytest.approx(100 / 3600) and found.gpu_hours == pytest.approx(found.hours)
     assert found.basis == "measured, 1 job"
     many = [done(decoding(tokens=128), seconds) for seconds in (90.0, 100.0, 110.0, 100.0, 100.0)]
-    (found,) = estimate([decoding(tokens=128)], facts, {"control_decode": [*history["control_decode"], *many]})
+    (found,) = estimate([decoding(tokens=128)], facts, {"decode": [*history["decode"], *many]})
     assert found.hours == pytest.approx(100 / 3600)  # the far ones are not among the nearest five
     assert len(found.measured) == 5
 
 
 def test_a_larger_model_takes_longer_in_proportion(facts: Facts) -> None:
-    history = {"control_decode": [done(decoding("gemma2_2b"), 10.0)]}
+    history = {"decode": [done(decoding("gemma2_2b"), 10.0)]}
     (found,) = estimate([decoding("llama3_8b")], facts, history)
     assert found.hours == pytest.approx(40 / 3600)
 
 
 def test_a_job_on_a_gpu_is_not_judged_by_one_without(facts: Facts) -> None:
-    history = {"control_decode": [done(decoding(), 1e6, device="cpu")]}
+    history = {"decode": [done(decoding(), 1e6, device="cpu")]}
     (found,) = estimate([decoding()], facts, history)
     assert found.basis == "guess" and 0 < found.gpu_hours < 10
     (found,) = estimate([decoding(gpus=0)], facts, history)
@@ -134,15 +134,15 @@ def test_a_job_on_a_gpu_is_not_judged_by_one_without(facts: Facts) -> None:
 
 
 def test_a_training_on_several_gpus_counts_each(facts: Facts) -> None:
-    bend = {"max_step": 10, "batch_size": 4, "max_length": 512, "lora_r": 16}
-    job = PlannedJob("train_bend", {"bend": bend}, [paths.model("llama3_8b")], gpus=4)
-    (found,) = estimate([job], facts, {"train_bend": [done(job, 3600.0)]})
+    adapter = {"max_step": 10, "batch_size": 4, "max_length": 512, "lora_r": 16}
+    job = PlannedJob("train_adapter", {"adapter": adapter}, [paths.model("llama3_8b")], gpus=4)
+    (found,) = estimate([job], facts, {"train_adapter": [done(job, 3600.0)]})
     assert found.hours == pytest.approx(1) and found.gpu_hours == pytest.approx(4)
 
 
 def test_a_record_of_an_older_form_is_left_out(facts: Facts) -> None:
-    old = Measured("control_decode", {"decoding": 1}, [], [], 5.0, "NVIDIA H100", 0, {})
-    (found,) = estimate([decoding()], facts, {"control_decode": [old]})
+    old = Measured("decode", {"decoding": 1}, [], [], 5.0, "NVIDIA H100", 0, {})
+    (found,) = estimate([decoding()], facts, {"decode": [old]})
     assert found.basis == "guess"
 
 
@@ -159,7 +159,7 @@ def test_hidden_states_take_two_bytes_a_number_up_to_their_limit(facts: Facts) -
 
 
 def test_results_that_arithmetic_does_not_know_are_as_large_as_earlier_ones(facts: Facts) -> None:
-    (found,) = estimate([decoding(), decoding()], facts, {"control_decode": [done(decoding(), 1.0, size=2_000_000)]})
+    (found,) = estimate([decoding(), decoding()], facts, {"decode": [done(decoding(), 1.0, size=2_000_000)]})
     assert found.disk_gb == pytest.approx(0.004)
 
 
@@ -179,14 +179,14 @@ def test_judges_are_asked_twice_a_row_and_cost_what_their_prices_say(facts: Fact
     [
         (
             {"gpu_hours": 1.0},
-            r"budget\.gpu_hours: about 2 is above the cap 1; 2 of it by control_decode \(measured, 1 job",
+            r"budget\.gpu_hours: about 2 is above the cap 1; 2 of it by decode \(measured, 1 job",
         ),
         ({"disk_gb": 0.001}, r"budget\.disk_gb: about 0\.0025 is above the cap 0\.001; 0\.0015 of it by"),
         ({"dollars": 1.0}, r"budget\.dollars: a judge has no `price_in` and `price_out`, so the cap cannot be held"),
     ],
 )
 def test_a_cap_refuses_and_says_what_takes_most(facts: Facts, caps: Mapping[str, float], said: str) -> None:
-    history = {"control_decode": [done(decoding(), 7200.0, size=1_500_000)]}
+    history = {"decode": [done(decoding(), 7200.0, size=1_500_000)]}
     estimates = estimate([decoding(), judging()], facts, history)
     check_caps(Caps(gpu_hours=2.1, disk_gb=1.0), estimates)
     with pytest.raises(ConfigError, match=said) as refused:
@@ -195,10 +195,10 @@ def test_a_cap_refuses_and_says_what_takes_most(facts: Facts, caps: Mapping[str,
 
 
 def test_the_table_has_a_row_per_rule_a_total_and_what_was_guessed(facts: Facts) -> None:
-    history = {"control_decode": [done(decoding(), 7200.0)]}
+    history = {"decode": [done(decoding(), 7200.0)]}
     lines = budget_table(estimate([decoding(), decoding(), judging()], facts, history), facts)
     assert lines[0].split()[:2] == ["rule", "jobs"]
-    assert re.match(r"control_decode +2 +4 +4 +\S+ +- +- +measured, 1 job$", lines[2])
+    assert re.match(r"decode +2 +4 +4 +\S+ +- +- +measured, 1 job$", lines[2])
     assert re.match(r"judge_win_rate +1 .* 600,000 +no prices +guess$", lines[3])
     assert lines[4].split()[:2] == ["total", "3"]
     facts.rows("paper_xstest")
@@ -210,20 +210,20 @@ def test_records_and_benchmarks_of_earlier_jobs_are_found(tmp_path: Path, monkey
     result = Path(paths.responses("m", "d", "none"))
     result.parent.mkdir(parents=True)
     result.write_bytes(b"12345")
-    record = {"stage": "control_decode", "settings": {}, "inputs": [], "seconds": 3.0, "notes": {"rows": 2}}
-    log = "results/logs/control_decode/m/d/none.log"
+    record = {"stage": "decode", "settings": {}, "inputs": [], "seconds": 3.0, "notes": {"rows": 2}}
+    log = "results/logs/decode/m/d/none.log"
     told = {**record, "digests": {str(result): "0"}, "device": "NVIDIA H100", "log": log}
     write_json(paths.record(str(result)), told)
     model = Path(paths.model("m"))
     model.mkdir(parents=True)
     (model / "tokenizer.json").write_text("not even JSON")  # checkpoints are not looked into
     write_json(paths.record(str(model)), {**record, "stage": "train_tiny_model"})
-    (found,) = measured_jobs()["control_decode"]
+    (found,) = measured_jobs()["decode"]
     assert (found.seconds, found.bytes, found.device, found.notes["rows"]) == (3.0, 5, "NVIDIA H100", 2)
-    benchmark = Path("results/benchmarks/control_decode/m/d/none.tsv")
+    benchmark = Path("results/benchmarks/decode/m/d/none.tsv")
     benchmark.parent.mkdir(parents=True)
     benchmark.write_text("s\th:m:s\n4.5\t0:00:04\n")
-    (found,) = measured_jobs()["control_decode"]
+    (found,) = measured_jobs()["decode"]
     assert found.seconds == 4.5
     for shard in ("states-00000-of-00001", "states-00001-of-00002"):  # beside a folder's own record
         write_json(f"{paths.activations('m', 'a')}/{shard}.json", {**record, "stage": "extract_activations"})

@@ -38,8 +38,8 @@ METHODS = {
 @pytest.mark.parametrize("model", MODELS)
 def test_every_number_of_table_1_stands_beside_one_cell_of_ours(cells: list[Cell], model: str, beginning: str) -> None:
     own = [cell for cell in cells if cell.base == model and cell.control == "none_512"]
-    own = [cell for cell in own if cell.bend.startswith(beginning) and not cell.bend.endswith("_released")]
-    found = Counter(PUBLISHED.repbend_row(model, cell.dataset, cell.bend, cell.attack)["asr"] for cell in own)
+    own = [cell for cell in own if cell.adapter.startswith(beginning) and not cell.adapter.endswith("_released")]
+    found = Counter(PUBLISHED.repbend_row(model, cell.dataset, cell.adapter, cell.attack)["asr"] for cell in own)
     found.pop(None, None)
     with (ROOT / "resources" / "published" / "repbend_asr.csv").open(encoding="utf-8", newline="") as stream:
         printed = [row for row in csv.DictReader(stream) if "average" not in row["benchmark"]]
@@ -54,7 +54,7 @@ def test_every_number_of_table_1_stands_beside_one_cell_of_ours(cells: list[Cell
 @pytest.mark.parametrize("model", ["mistral_7b", "llama3_8b", "gemma2_2b", "qwen2_5_14b"])
 def test_over_refusal_is_measured_where_it_is_printed(cells: list[Cell], model: str) -> None:
     for dataset in ("paper_xstest", "paper_wildjailbreak_benign"):
-        own = [cell for cell in cells if (cell.base, cell.bend, cell.dataset) == (model, "none", dataset)]
+        own = [cell for cell in cells if (cell.base, cell.adapter, cell.dataset) == (model, "none", dataset)]
         assert own and all(
             PUBLISHED.repbend_row(model, dataset, "none", cell.attack)["answered"] is not None for cell in own
         )
@@ -73,7 +73,7 @@ def test_models_that_others_made_safe_stand_beside_what_is_printed_for_them(
 ) -> None:
     own = [cell for cell in cells if cell.base == model and cell.control == "none_512"]
     assert {cell.attack for cell in own} == {"direct", "gcg_harmbench", "prefilling_harmbench", "embedding"}
-    found = {PUBLISHED.repbend_row(model, cell.dataset, cell.bend, cell.attack)["asr"] for cell in own} - {None}
+    found = {PUBLISHED.repbend_row(model, cell.dataset, cell.adapter, cell.attack)["asr"] for cell in own} - {None}
     with (ROOT / "resources" / "published" / "repbend_asr.csv").open(encoding="utf-8", newline="") as stream:
         printed = [row for row in csv.DictReader(stream) if "average" not in row["benchmark"]]
     wanted = {
@@ -84,7 +84,7 @@ def test_models_that_others_made_safe_stand_beside_what_is_printed_for_them(
     assert found and found <= wanted
 
 
-def test_what_bends_are_trained_on_is_not_what_is_reported(cells: list[Cell]) -> None:
+def test_what_adapters_are_trained_on_is_not_what_is_reported(cells: list[Cell]) -> None:
     raw = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
     datasets = load_config({**raw, "study": "paper_repbend"}, ROOT / "config" / "studies")["datasets"]
 
@@ -101,7 +101,7 @@ def test_every_row_of_recontrols_table_stands_beside_one_cell_of_ours() -> None:
     plan = Plan(load_config({**raw, "study": "paper_recontrol"}, ROOT / "config" / "studies"))
     found: Counter[tuple[float | None, ...]] = Counter()
     for cell in plan.cells:
-        if cell.bend == "none":
+        if cell.adapter == "none":
             method = plan.config["controls"][cell.control].method
             printed = PUBLISHED.recontrol_row(cell.base, cell.dataset, method)
             found[printed["reward"], printed["win_rate"]] += 1
@@ -134,7 +134,7 @@ def test_recontrols_settings_are_those_that_it_prints() -> None:
             continue
         key = "HH-RLHF" if "hh" in cell.dataset else "SHP", models[cell.base]
         seen.add(key)
-        row, value = printed[key], plan.config["values"][control.value]
+        row, value = printed[key], plan.config["value_models"][control.value_model]
         ours = [value.n_layers, value.hidden_size, value.lr, value.batch_size, value.epochs]
         names = ("layers", "hidden", "learning_rate", "batch_size", "epochs")
         assert ours == [float(row[f"value_{name}"]) for name in names]

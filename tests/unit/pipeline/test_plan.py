@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rebend.config.base import Needs, settings
+from rebend.config.base import Resources, settings
 from rebend.config.load import load_config
 from rebend.pipeline.graph import paths
 from rebend.pipeline.graph.plan import Plan, one_of, resources
@@ -25,32 +25,36 @@ def tiny() -> Plan:
     return plan_of("tiny")
 
 
-def test_the_tiny_study_crosses_control_with_a_bend_and_bends_with_attacks(tiny: Plan) -> None:
+def test_the_tiny_study_crosses_control_with_an_adapter_and_adapters_with_attacks(tiny: Plan) -> None:
     prompts = [cell for cell in tiny.cells if cell.role == "prompts"]
-    assert {(cell.bend, cell.control) for cell in prompts} == {
-        (bend, control)
-        for bend in ("none", "repbend")
+    assert {(cell.adapter, cell.control) for cell in prompts} == {
+        (adapter, control)
+        for adapter in ("none", "repbend")
         for control in (
             *("none", "random", "prompting", "value", "value_prompting", "static", "controlled_decoding", "cd_prefix"),
             *("best_of_2", "best_of_8"),
         )
     }
     attacked = [cell for cell in tiny.cells if cell.role == "evaluation" and cell.control == "none"]
-    methods = {tiny.config["bends"][cell.bend].method for cell in attacked if cell.bend != "none"}
+    methods = {tiny.config["adapters"][cell.adapter].method for cell in attacked if cell.adapter != "none"}
     assert methods >= {"repbend", "circuit_breakers", "rmu", "npo", "dpo", "task_arithmetic"}
     attacks = {tiny.config["attacks"][cell.attack].method for cell in attacked}
     assert attacks >= {"direct", "prefilling", "embedding"}
-    assert len(attacked) == len({cell.bend for cell in attacked}) * len({cell.attack for cell in attacked})
+    assert len(attacked) == len({cell.adapter for cell in attacked}) * len({cell.attack for cell in attacked})
 
 
 def test_a_control_gets_the_files_that_it_needs_and_no_others(tiny: Plan) -> None:
     def inputs(control: str) -> list[str]:
         model = "tiny+repbend"
-        found = [tiny.value_input(model, control), tiny.direction_input(model, control), tiny.guide_input(control)]
+        found = [
+            tiny.value_model_input(model, control),
+            tiny.direction_input(model, control),
+            tiny.guide_input(control),
+        ]
         found.append(tiny.strength_input(model, control))
         return [path for path in found if isinstance(path, str)]
 
-    value, reward = paths.value("tiny+repbend", "tiny_value"), paths.reward_model("tiny_reward")
+    value, reward = paths.value_model("tiny+repbend", "tiny_value"), paths.reward_model("tiny_reward")
     assert inputs("none") == inputs("prompting") == []
     assert inputs("value") == [value, paths.strength("tiny+repbend", "value")]
     assert inputs("random") == inputs("value")  # as far as `value` goes
@@ -83,11 +87,11 @@ def test_cells_are_labelled_by_method_where_that_is_unique(tiny: Plan) -> None:
         *("none", "random", "prompting", "static", "value", "value_prompting"),
         *searches,
     }
-    assert {cell["bend"] for cell in small} == {"none", "repbend"}
+    assert {cell["adapter"] for cell in small} == {"none", "repbend"}
 
 
 def test_a_blocks_needs_are_not_settings_of_a_stage(tiny: Plan) -> None:
-    assert "needs" not in settings(plan_of("paper_repbend").config["models"]["mistral_7b"])
+    assert "resources" not in settings(plan_of("paper_repbend").config["models"]["mistral_7b"])
 
 
 def test_what_a_study_does_not_reach_is_not_used(tiny: Plan) -> None:
@@ -96,27 +100,27 @@ def test_what_a_study_does_not_reach_is_not_used(tiny: Plan) -> None:
     assert "ultrarm_13b" in plan_of("paper_recontrol").used["rewards"]
 
 
-def test_a_sum_of_bends_is_not_trained_but_its_parts_are_used() -> None:
+def test_a_sum_of_adapters_is_not_trained_but_its_parts_are_used() -> None:
     plan = plan_of("paper_repbend")
-    sums = [(base, bend) for base, bend in plan.bent if bend == "paper_task_arithmetic"]
+    sums = [(base, adapter) for base, adapter in plan.adapted if adapter == "paper_task_arithmetic"]
     assert sums and not set(sums) & set(plan.trained)
-    assert {"paper_sft_safe", "paper_sft_unsafe"} <= set(plan.used["bends"])
-    assert not any("task_arithmetic" in path for path in plan.inputs() if path.startswith("results/bends/"))
+    assert {"paper_sft_safe", "paper_sft_unsafe"} <= set(plan.used["adapters"])
+    assert not any("task_arithmetic" in path for path in plan.inputs() if path.startswith("results/adapters/"))
 
 
 def test_released_weights_and_a_safety_prompt_keep_their_names_in_tables() -> None:
     cells = plan_of("paper_repbend").summary("published")["cells"]
-    assert {"none", "repbend", "repbend_mistral_released", "circuit_breakers"} <= {cell["bend"] for cell in cells}
+    assert {"none", "repbend", "repbend_mistral_released", "circuit_breakers"} <= {cell["adapter"] for cell in cells}
     assert {cell["control"] for cell in cells} == {"none", "safety_prompt"}
 
 
-def test_a_benchmark_is_asked_once_of_each_model_after_each_bend() -> None:
+def test_a_benchmark_is_asked_once_of_each_model_after_each_adapter() -> None:
     small = plan_of("real_small")
     assert len(small.asked) == 2 * 3
     assert len([path for path in small.inputs() if path.startswith("results/capability/")]) == 2 * 3
     entries = small.summary("p")["capabilities"]
-    assert {(entry["bend"], entry["task"]) for entry in entries} == {
-        (bend, task) for bend in ("none", "repbend") for task in ("mmlu", "gsm8k", "truthfulqa")
+    assert {(entry["adapter"], entry["task"]) for entry in entries} == {
+        (adapter, task) for adapter in ("none", "repbend") for task in ("mmlu", "gsm8k", "truthfulqa")
     }
     assert paths.capability("small+small_repbend", "small_mmlu") in {entry["path"] for entry in entries}
 
@@ -133,8 +137,8 @@ def test_files_of_a_benchmark_are_inputs_where_they_are_there(tmp_path: Path) ->
 
 
 def test_a_model_name_is_taken_apart_as_it_was_put_together() -> None:
-    assert paths.base_and_bend(paths.model_name("a", "none")) == ("a", "none")
-    assert paths.base_and_bend(paths.model_name("a", "b")) == ("a", "b")
+    assert paths.base_and_adapter(paths.model_name("a", "none")) == ("a", "none")
+    assert paths.base_and_adapter(paths.model_name("a", "b")) == ("a", "b")
 
 
 def test_a_constraint_matches_the_names_and_nothing_else() -> None:
@@ -155,6 +159,6 @@ def test_only_judges_that_take_a_moment_go_together_on_a_cluster(tiny: Plan) -> 
 
 
 def test_a_second_try_has_twice_the_memory_and_time_and_as_many_gpus(tiny: Plan) -> None:
-    asked = resources(lambda wildcards: Needs(gpu=2, mem_mb=1000, runtime=30))
+    asked = resources(lambda wildcards: Resources(gpu=2, mem_mb=1000, runtime=30))
     assert (asked["mem_mb"](None, attempt=2), asked["runtime"](None, attempt=2)) == (2000, 60)
     assert asked["gpu"](None) == 2

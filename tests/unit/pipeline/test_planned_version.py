@@ -113,12 +113,12 @@ def test_outside_a_run_nothing_is_compared(package: Path) -> None:
 RANK = """
 import subprocess
 sys.stdin.readline()
-code = "from rebend.pipeline.jobs.planned_version import check_same_sources; check_same_sources('train_bend')"
+code = "from rebend.pipeline.jobs.planned_version import check_same_sources; check_same_sources('train_adapter')"
 print(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr or "same")
 """
 
 
-@pytest.mark.parametrize(("edited", "said"), [(False, "same"), (True, "train_bend: the code was edited")])
+@pytest.mark.parametrize(("edited", "said"), [(False, "same"), (True, "train_adapter: the code was edited")])
 def test_a_rank_that_starts_after_an_edit_refuses(package: Path, plan: str, edited: bool, said: str) -> None:
     (package / "job.py").write_text(JOB.split("sys.stdin")[0] + RANK)
     remember({"results/x.json": (code_of(package), {"lr": 1.0})}, "", package / "plans")

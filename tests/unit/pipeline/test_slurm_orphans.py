@@ -40,24 +40,24 @@ def test_a_queue_that_does_not_answer_stops_nobody(path: Path) -> None:
 
 
 def test_jobs_of_other_folders_and_of_other_programs_are_no_orphans(path: Path) -> None:
-    squeue(path, f"7|RUNNING|{RUN}|rule_train_bend|/elsewhere\n8|RUNNING|mine|rule_x|{path}\n")
+    squeue(path, f"7|RUNNING|{RUN}|rule_train_adapter|/elsewhere\n8|RUNNING|mine|rule_x|{path}\n")
     assert orphans(path) == []
 
 
 def test_a_job_of_this_folder_stops_a_run_and_is_named(path: Path) -> None:
-    squeue(path, f"9|PENDING|{RUN}|rule_train_bend_wildcards_m_b|{path}\n")
-    with pytest.raises(OrphanError, match="9 PENDING train_bend_wildcards_m_b"):
+    squeue(path, f"9|PENDING|{RUN}|rule_train_adapter_wildcards_m_b|{path}\n")
+    with pytest.raises(OrphanError, match="9 PENDING train_adapter_wildcards_m_b"):
         refuse_orphans(path)
 
 
 def test_the_job_that_a_run_itself_is_in_does_not_count(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    squeue(path, f"9|RUNNING|{RUN}|rule_train_bend|{path}\n")
+    squeue(path, f"9|RUNNING|{RUN}|rule_train_adapter|{path}\n")
     monkeypatch.setenv("SLURM_JOB_ID", "9")
     refuse_orphans(path)
 
 
 def test_jobs_of_a_run_that_is_alive_are_not_cancelled(path: Path) -> None:
-    squeue(path, f"9|RUNNING|{RUN}|rule_train_bend|{path}\n")
+    squeue(path, f"9|RUNNING|{RUN}|rule_train_adapter|{path}\n")
     (path / "snakemake").write_text("input()\n")
     alive = subprocess.Popen([sys.executable, "./snakemake"], cwd=path, stdin=subprocess.PIPE)
     try:

@@ -5,7 +5,7 @@ import torch
 from bench.reference.control import controlled
 
 from rebend.config.decoding import Decoding
-from rebend.generation.generate import control_decode, generate, generate_batch, make_requests
+from rebend.generation.generate import decode, generate, generate_batch, make_requests
 from rebend.io.chunks import Parts
 from rebend.recontrol.methods.controls import (
     LONGEST_MOVE,
@@ -90,7 +90,7 @@ def test_held_tokens_are_counted_while_decoding(capsys):
     assert [r.token_ids for r in nan] == [r.token_ids for r in generate(policy, PROMPTS[:2], decoding)]
     assert all(response.held == len(response.token_ids) for response in nan)
     capsys.readouterr()
-    _, notes = control_decode(policy, prompt_rows()[:2], decoding, ValueAscent(broken, 0.1, 2), Parts(None))
+    _, notes = decode(policy, prompt_rows()[:2], decoding, ValueAscent(broken, 0.1, 2), Parts(None))
     tokens = notes["tokens"]
     assert notes["tokens_held_back"] == tokens > 0
     assert f"WARNING: the control was held back at {tokens} of {tokens} tokens" in capsys.readouterr().err
@@ -107,9 +107,9 @@ def test_the_published_way_lets_whole_prompts_climb_and_samples_the_same_tokens(
             return super().climbed(states)
 
     found = {}
-    for fidelity in ("corrected", "published"):
-        control = Counts(net, 0.5, 30, fidelity)
-        found[fidelity] = generate(policy, PROMPTS[:3], decoding, control=control), sum(seen)
+    for variant in ("corrected", "released_code"):
+        control = Counts(net, 0.5, 30, variant)
+        found[variant] = generate(policy, PROMPTS[:3], decoding, control=control), sum(seen)
         seen.clear()
     (corrected, few), (published, many) = found.values()
     assert [r.token_ids for r in published] == [r.token_ids for r in corrected]

@@ -66,9 +66,9 @@ def test_blocks_become_controls(aids):
 
 def test_the_released_way_moves_the_prompt_too_and_decodes_the_same(aids):
     policy, found = make_policy(), []
-    for fidelity in ("corrected", "published"):
-        settings = block("value", fidelity=fidelity)
-        assert make_control(settings, aids).whole_prompt == (fidelity == "published")
+    for variant in ("corrected", "released_code"):
+        settings = block("value", variant=variant)
+        assert make_control(settings, aids).whole_prompt == (variant == "released_code")
         found.append(decode_under(policy, prompt_rows(), settings, aids, Parts(None))[0].to_pylist())
     assert [row["response"] for row in found[0]] == [row["response"] for row in found[1]]
 

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from rebend.config.values import ReleasedValueBlock
+from rebend.config.value_models import ReleasedValueModelBlock
 from rebend.errors import ModelError
 from rebend.recontrol.value_model.network import load_value
-from rebend.recontrol.value_model.released import take_value
+from rebend.recontrol.value_model.released import take_value_model
 
 D, H = 6, 5
 
@@ -45,12 +45,12 @@ class Malicious:
         return Path.touch, (self.path,)
 
 
-def block(**changes: Any) -> ReleasedValueBlock:
-    return ReleasedValueBlock(**{"method": "released", "local": "x.pth", "hidden_size": H, **changes})
+def block(**changes: Any) -> ReleasedValueModelBlock:
+    return ReleasedValueModelBlock(**{"method": "released", "local": "x.pth", "hidden_size": H, **changes})
 
 
 def take(source: Path, out: Path, **changes: Any) -> dict[str, Any]:
-    return take_value(source, block(**changes), "abc", D, out)
+    return take_value_model(source, block(**changes), "abc", D, out)
 
 
 @pytest.mark.parametrize("layers", [2, 3])
@@ -76,7 +76,7 @@ def test_other_shapes_are_named_with_what_was_expected(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"fc1.weight is \[5, 6\], expected \[4, 6\] .*`hidden_size` 4"):
         take(source, tmp_path / "out", hidden_size=4)
     with pytest.raises(ModelError, match=r"fc1.weight is \[5, 6\], expected \[5, 8\] \(the model's hidden size 8"):
-        take_value(source, block(), "abc", 8, tmp_path / "out")
+        take_value_model(source, block(), "abc", 8, tmp_path / "out")
     torch.save({**Released(3).state_dict(), "fc3.bias": torch.tensor([float("nan")])}, source)
     with pytest.raises(ModelError, match=r"fc3\.bias has numbers that are not finite"):
         take(source, tmp_path / "out")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from rebend.config.blocks import ValueBlock
+from rebend.config.blocks import ValueModelBlock
 from rebend.errors import DataError
 from rebend.io.checkpoints import Checkpoints
 from rebend.io.files import read_json, read_parquet, write_parquet
@@ -18,15 +18,15 @@ from rebend.recontrol.value_model.audit import AUDIT_FILE, CURVE, CURVE_FILE, ca
 from rebend.recontrol.value_model.examples import HELD_OUT, LOOKED_AT, TRAIN, Labels, ValueData
 from rebend.recontrol.value_model.loss import packed, returns, summed_loss
 from rebend.recontrol.value_model.network import FACTS, WEIGHTS, Shape, ValueNetwork, new_network
-from rebend.recontrol.value_model.train import METRICS, METRICS_FILE, objective, slices, train_value
+from rebend.recontrol.value_model.train import METRICS, METRICS_FILE, objective, slices, train_value_model
 from tests.helpers.state_files import write_activations
 
 D = 12
 CPU = torch.device("cpu")
-SETTINGS = ValueBlock(
+SETTINGS = ValueModelBlock(
     activations="a", reward="r", n_layers=3, hidden_size=24, lr=5.0e-3, batch_size=16, epochs=6, validation_share=0.2
 )
-PUBLISHED = SETTINGS.model_copy(update={"fidelity": "published"})
+PUBLISHED = SETTINGS.model_copy(update={"variant": "released_code"})
 
 
 def responses(count: int) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
@@ -48,11 +48,11 @@ def world(tmp_path_factory):
     return write_activations(tmp_path_factory.mktemp("world") / "activations", states, shards=3, chunk=10), rewards
 
 
-def train(world, output: Path, checkpoints: Path, settings: ValueBlock = SETTINGS):
+def train(world, output: Path, checkpoints: Path, settings: ValueModelBlock = SETTINGS):
     folder, rewards = world
     output.mkdir(parents=True)
     labels = rewards if isinstance(rewards, Labels) else Labels.of(rewards)
-    return train_value(Activations(folder), labels, settings, output, Checkpoints(checkpoints), CPU)
+    return train_value_model(Activations(folder), labels, settings, output, Checkpoints(checkpoints), CPU)
 
 
 def data_of(world, share=0.2, seed=0) -> ValueData:
@@ -149,9 +149,9 @@ def test_lambda_one_fits_the_reward_at_every_token_and_others_lie_between():
     torch.testing.assert_close(nearly, returns(values, lengths, rewards, 0.0))
 
 
-def test_published_has_no_trace():
+def test_released_code_has_no_td_lambda():
     with pytest.raises(ValueError, match="no λ-returns"):
-        ValueBlock(activations="a", reward="r", fidelity="published", trace=0.5)
+        ValueModelBlock(activations="a", reward="r", variant="released_code", td_lambda=0.5)
 
 
 def test_all_responses_to_a_prompt_are_on_the_same_side(world):
@@ -235,7 +235,7 @@ def test_the_number_of_shards_changes_no_byte_of_the_network(tmp_path):
 
 
 def test_it_learns_what_the_states_say_and_says_so(world, tmp_path):
-    settings = SETTINGS.model_copy(update={"epochs": 25, "trace": 0.9})
+    settings = SETTINGS.model_copy(update={"epochs": 25, "td_lambda": 0.9})
     facts = train(world, tmp_path / "v", tmp_path / "c", settings)
     metrics = read_parquet(tmp_path / "v" / METRICS_FILE, METRICS).to_pylist()
     assert len(metrics) == 25
@@ -275,7 +275,7 @@ def test_a_network_that_knows_nothing_is_called_useless_in_the_record_and_the_lo
 def test_the_released_objective_makes_a_network_that_hardly_moves_along_a_response(world, tmp_path):
     long = {"epochs": 25}
     train(world, tmp_path / "p", tmp_path / "c", PUBLISHED.model_copy(update=long))
-    train(world, tmp_path / "m", tmp_path / "d", SETTINGS.model_copy(update={**long, "trace": 1.0}))
+    train(world, tmp_path / "m", tmp_path / "d", SETTINGS.model_copy(update={**long, "td_lambda": 1.0}))
     residual = [read_json(tmp_path / name / AUDIT_FILE)["residual"]["at_the_end"] for name in "pm"]
     assert residual[0] > 1.5 * residual[1]  # the reward was fitted at the other end
     metrics = read_parquet(tmp_path / "p" / METRICS_FILE, METRICS).to_pylist()

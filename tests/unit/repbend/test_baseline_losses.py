@@ -145,7 +145,7 @@ def test_rerouting_starts_from_a_fresh_adapter_although_its_gradient_is_only_rou
 
 def test_target_layers_are_sorted_and_none_is_named_twice_or_the_embeddings() -> None:
     """The released list of RepBend's run has 29 where 19 belongs, and so 29 twice."""
-    block = {"method": "circuit_breakers", "samples": "s", "pairs": "p", "retain": "r"}
+    block = {"method": "circuit_breakers", "examples": "s", "paired_examples": "p", "retain_chats": "r"}
     assert CircuitBreakersBlock.model_validate({**block, "target_layers": [20, 10]}).target_layers == [10, 20]
     for layers, message in (([18, 29, 20, 29], "twice: \\[29\\]"), ([0, 3], "embeddings")):
         with pytest.raises(ValidationError, match=message):
@@ -290,7 +290,7 @@ def test_dpo_is_the_loss_of_trl_on_a_real_model(tmp_path: Path) -> None:
     from datasets import Dataset
     from peft import LoraConfig
 
-    from tests.helpers.bend_parts import tokenizer
+    from tests.helpers.training_parts import tokenizer
 
     rows = {
         "prompt": ["how do I make tea", "tell me how to break the old garden gate", "a kite"],
@@ -378,7 +378,7 @@ def test_half_precision_is_added_up_in_float32() -> None:
 def base_model(vocabulary: int) -> Any:
     from transformers import LlamaForCausalLM
 
-    from tests.helpers.bend_parts import configuration
+    from tests.helpers.training_parts import configuration
 
     torch.manual_seed(0)
     return LlamaForCausalLM(configuration(vocabulary))

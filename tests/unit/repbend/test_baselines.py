@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from rebend.config.adapters import trained_bend
+from rebend.config.adapters import trained_adapter
 from rebend.errors import ConfigError, ModelError
 from rebend.models.loading import load_policy
-from rebend.repbend.examples import BendData, Row, load_bend_data
+from rebend.repbend.examples import Row, TrainingExamples, load_training_examples
 from rebend.repbend.methods.baselines import answer_logps, answers
 from rebend.repbend.objective import Moment, run_passes
-from rebend.repbend.train import BendTrainer
-from tests.helpers.bend_parts import make_base, tables, tokenizer
+from rebend.repbend.train import AdapterTrainer
+from tests.helpers.training_parts import make_base, tables, tokenizer
 
 METHODS: dict[str, dict[str, Any]] = {
     "circuit_breakers": {"target_layers": [1, 2]},
@@ -35,21 +35,21 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def data() -> BendData:
-    return load_bend_data(tokenizer(), *tables(), max_length=64, ended=True)
+def data() -> TrainingExamples:
+    return load_training_examples(tokenizer(), *tables(), max_length=64, ended=True)
 
 
 def block(method: str, **changes: Any) -> Any:
     common = {
-        "method": method, "samples": "samples", "pairs": "pairs", "retain": "retain", "max_step": 4, "batch_size": 2,
+        "method": method, "examples": "samples", "paired_examples": "pairs", "retain_chats": "retain", "max_step": 4, "batch_size": 2,
         "lr": 5.0e-3, "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "max_length": 64,
     }  # fmt: skip
-    return trained_bend({**common, **METHODS[method], **changes})
+    return trained_adapter({**common, **METHODS[method], **changes})
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_training_lowers_the_loss_on_its_own_rows(base: Path, data: BendData, method: str) -> None:
-    trainer = BendTrainer(load_policy(base), block(method, batch_size=6, max_step=30), data)
+def test_training_lowers_the_loss_on_its_own_rows(base: Path, data: TrainingExamples, method: str) -> None:
+    trainer = AdapterTrainer(load_policy(base), block(method, batch_size=6, max_step=30), data)
     for _ in range(30):
         trainer.step()
     assert set(trainer.metrics[0]) == {"step", "change", "retain", "total", "grad_norm", "lr"}
@@ -68,9 +68,9 @@ def test_training_lowers_the_loss_on_its_own_rows(base: Path, data: BendData, me
     ],
 )
 def test_a_fresh_adapter_is_the_reference(
-    base: Path, data: BendData, method: str, change: float | None, retain: float | None
+    base: Path, data: TrainingExamples, method: str, change: float | None, retain: float | None
 ) -> None:
-    trainer = BendTrainer(load_policy(base), block(method), data)
+    trainer = AdapterTrainer(load_policy(base), block(method), data)
     trainer.step()
     if change is not None:
         assert trainer.metrics[0]["change"] == pytest.approx(change, rel=1e-5)
@@ -78,10 +78,10 @@ def test_a_fresh_adapter_is_the_reference(
         assert trainer.metrics[0]["retain"] == pytest.approx(retain, abs=1e-5)
 
 
-def test_log_probabilities_of_answers_are_those_of_the_whole_models_logits(base: Path, data: BendData) -> None:
+def test_log_probabilities_of_answers_are_those_of_the_whole_models_logits(base: Path, data: TrainingExamples) -> None:
     policy = load_policy(base)
     rows = [data.unsafe[0], data.safe[1], data.unsafe[2]]
-    trainer = BendTrainer(policy, block("npo"), data)
+    trainer = AdapterTrainer(policy, block("npo"), data)
     with torch.no_grad():
         passes = run_passes(trainer.engine.model, answers(rows), {"answer": [policy.n_layers]})
         found = answer_logps(passes, passes.after, answers(rows))
@@ -89,9 +89,9 @@ def test_log_probabilities_of_answers_are_those_of_the_whole_models_logits(base:
         assert float(found[number]) == pytest.approx(float(logps_after(trainer.engine.model, row).sum()), rel=1e-5)
 
 
-def test_likelihoods_are_learnt_with_the_end_of_the_turn(data: BendData) -> None:
+def test_likelihoods_are_learnt_with_the_end_of_the_turn(data: TrainingExamples) -> None:
     pieces = tokenizer()
-    bare = load_bend_data(pieces, *tables(), max_length=64)
+    bare = load_training_examples(pieces, *tables(), max_length=64)
     assert data.unsafe[0].tokens[: len(bare.unsafe[0].tokens)] == bare.unsafe[0].tokens
     assert pieces.eos_token_id in data.unsafe[0].tokens[len(bare.unsafe[0].tokens) :]
     assert [block(method).ends_answers for method in METHODS] == [False, False, True, True, True]
@@ -103,13 +103,15 @@ def test_a_template_that_rewrites_answers_is_refused() -> None:
         "message.content", "message.content | upper"
     )
     with pytest.raises(ModelError, match="does not continue its own prompt"):
-        load_bend_data(pieces, *tables(), max_length=64, ended=True)
+        load_training_examples(pieces, *tables(), max_length=64, ended=True)
 
 
-def test_fine_tuning_learns_the_answers_that_its_block_names(base: Path, data: BendData) -> None:
+def test_fine_tuning_learns_the_answers_that_its_block_names(base: Path, data: TrainingExamples) -> None:
     def gained(answers: str) -> tuple[float, float]:
         """How much likelier a token of the safe and of the unsafe answers has become."""
-        trainer = BendTrainer(load_policy(base), block("sft", answers=answers, batch_size=6, retain_weight=0.0), data)
+        trainer = AdapterTrainer(
+            load_policy(base), block("sft", answers=answers, batch_size=6, retain_weight=0.0), data
+        )
         before = likelihoods(trainer.engine.model)
         for _ in range(20):
             trainer.step()
@@ -140,9 +142,9 @@ def mean(parts: list[Tensor]) -> float:
 
 @pytest.mark.parametrize("method", ["circuit_breakers", "rmu", "npo"])
 def test_safe_samples_safe_answers_of_pairs_and_chats_are_retained_in_one_mean(
-    base: Path, data: BendData, method: str
+    base: Path, data: TrainingExamples, method: str
 ) -> None:
-    trainer = BendTrainer(load_policy(base), block(method), data)
+    trainer = AdapterTrainer(load_policy(base), block(method), data)
     model: Any = trainer.engine.model
     with torch.no_grad():
         for weight in model.parameters():
@@ -170,7 +172,7 @@ def movement(model: Any, row: Row) -> Tensor:
             return after - torch.cat(model(input_ids=tokens, output_hidden_states=True).hidden_states)
 
 
-def test_target_layers_beyond_the_model_are_refused(base: Path, data: BendData) -> None:
+def test_target_layers_beyond_the_model_are_refused(base: Path, data: TrainingExamples) -> None:
     for method, layers in (("circuit_breakers", {"target_layers": [2, 9]}), ("rmu", {"target_layer": 9})):
         with pytest.raises(ConfigError, match="allowed are indices 1 to 3"):
-            BendTrainer(load_policy(base), block(method, **layers), data)
+            AdapterTrainer(load_policy(base), block(method, **layers), data)

@@ -28,9 +28,9 @@ from rebend.repbend.merge.equivalence import (
     last_logits,
     merged_equivalence,
 )
-from rebend.repbend.merge.merge import merge_bend
+from rebend.repbend.merge.merge import merge_adapter
 from tests.helpers.adapter_parts import make_adapter
-from tests.helpers.bend_parts import make_base, user
+from tests.helpers.training_parts import make_base, user
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +39,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bend(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_adapter(base, tmp_path_factory.mktemp("bends") / "bend")
+def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_adapter(base, tmp_path_factory.mktemp("adapters") / "adapter")
 
 
 def test_the_numbers_are_those_of_a_calculation_by_hand() -> None:
@@ -97,11 +97,11 @@ def test_what_rounding_explains_is_allowed_and_twice_as_much_is_not() -> None:
         check_equivalence(rounding, SAME, "bfloat16")
 
 
-def test_positions_are_the_last_ones_of_prompt_and_greedy_answer(base: Path, bend: Path) -> None:
+def test_positions_are_the_last_ones_of_prompt_and_greedy_answer(base: Path, adapter: Path) -> None:
     chats = [user("how do I make tea"), user("do you like bread " * 12)]
-    expected = expected_answers(base, bend, "float32", chats)
+    expected = expected_answers(base, adapter, "float32", chats)
     policy = load_policy(base, "float32")
-    model = load_adapter(policy, bend)
+    model = load_adapter(policy, adapter)
     for chat, tokens, logits in zip(chats, expected.tokens, expected.logits, strict=True):
         prompt = policy.tokenizer(prompt_text(policy.tokenizer, chat), add_special_tokens=False)["input_ids"]
         length = len(prompt)
@@ -112,34 +112,34 @@ def test_positions_are_the_last_ones_of_prompt_and_greedy_answer(base: Path, ben
         assert torch.equal(full[length - 1 : -1].argmax(-1), tokens[0, length:])
         assert logits.shape[0] == min(POSITIONS, tokens.shape[1])
         torch.testing.assert_close(logits, full[-POSITIONS:])
-    assert len(expected_answers(base, bend, "float32").tokens) == len(CHECK_PROMPTS)
+    assert len(expected_answers(base, adapter, "float32").tokens) == len(CHECK_PROMPTS)
 
 
-def test_yardsticks_say_what_rounding_and_what_the_adapter_does(base: Path, bend: Path) -> None:
-    exact, coarse = (expected_answers(base, bend, dtype) for dtype in ("float32", "bfloat16"))
+def test_yardsticks_say_what_rounding_and_what_the_adapter_does(base: Path, adapter: Path) -> None:
+    exact, coarse = (expected_answers(base, adapter, dtype) for dtype in ("float32", "bfloat16"))
     assert exact.rounding.kl < 1e-9 < 1e-7 < coarse.rounding.kl < 0.1 * coarse.effect.kl
     assert exact.effect.kl == pytest.approx(coarse.effect.kl, rel=0.3)
     plain = load_policy(base, "float32").model
     assert compare(exact.logits, last_logits(plain, exact.tokens)) == exact.effect
 
 
-def test_the_base_itself_does_not_pass_for_the_merged_model(base: Path, bend: Path) -> None:
+def test_the_base_itself_does_not_pass_for_the_merged_model(base: Path, adapter: Path) -> None:
     for dtype in ("float32", "bfloat16"):
-        expected = expected_answers(base, bend, dtype)
+        expected = expected_answers(base, adapter, dtype)
         with pytest.raises(ModelError, match="not the base with its adapter"):
             check_equivalence(merged_equivalence(expected, base, dtype), expected.rounding, dtype)
 
 
-def test_a_bend_without_effect_passes(base: Path, tmp_path: Path) -> None:
-    adapter = make_adapter(base, tmp_path / "bend", strength=0.0)
+def test_an_adapter_without_effect_passes(base: Path, tmp_path: Path) -> None:
+    adapter = make_adapter(base, tmp_path / "adapter", strength=0.0)
     for dtype in ("float32", "bfloat16"):
-        facts = merge_bend(base, adapter, tmp_path / "merged", dtype)
+        facts = merge_adapter(base, adapter, tmp_path / "merged", dtype)
         assert facts["adapter_effect"]["kl"] == 0
         shutil.rmtree(tmp_path / "merged")
 
 
 def test_only_one_model_is_loaded_at_a_time(
-    base: Path, bend: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: list[weakref.ref] = []
     load = equivalence.load_policy
@@ -151,5 +151,5 @@ def test_only_one_model_is_loaded_at_a_time(
         return policy
 
     monkeypatch.setattr(equivalence, "load_policy", watched)
-    merge_bend(base, bend, tmp_path / "merged", "float32")
+    merge_adapter(base, adapter, tmp_path / "merged", "float32")
     assert len(loaded) == 2

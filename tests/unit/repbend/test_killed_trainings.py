@@ -16,8 +16,8 @@ import pytest
 
 from rebend.pipeline.jobs.warm_start import VARIABLE
 from tests.conftest import ROOT
-from tests.helpers.bend_parts import make_base
 from tests.helpers.state_files import write_activations
+from tests.helpers.training_parts import make_base
 from tests.helpers.warm_server import warm_server
 from tests.unit.recontrol.test_value_training import responses
 
@@ -38,21 +38,21 @@ from rebend.models.tiny_model import train_tiny_model
 from tests.helpers.tiny_parts import chats, settings
 train_tiny_model(chats(), settings(steps=40), "result", progress)
 """,
-    "bend": """
-from rebend.repbend.train import train_bend
-from tests.helpers.bend_parts import settings, tables
-train_bend("../base", "float32", settings(max_step=25), tables(), "result", progress)
+    "adapter": """
+from rebend.repbend.train import train_adapter
+from tests.helpers.training_parts import settings, tables
+train_adapter("../base", "float32", settings(max_step=25), tables(), "result", progress)
 """,
     "value": """
 import torch
 from rebend.recontrol.value_model.activation_store import Activations
 from rebend.io.files import whole_directory
 from rebend.recontrol.value_model.examples import Labels
-from rebend.recontrol.value_model.train import train_value
+from rebend.recontrol.value_model.train import train_value_model
 from tests.unit.recontrol.test_value_training import SETTINGS, responses
 labels, settings = Labels.of(responses(120)[1]), SETTINGS.model_copy(update={"epochs": 25})
 with whole_directory("result") as folder:
-    train_value(Activations("../activations"), labels, settings, folder, progress, torch.device("cpu"))
+    train_value_model(Activations("../activations"), labels, settings, folder, progress, torch.device("cpu"))
 """,
 }
 

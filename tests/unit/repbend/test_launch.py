@@ -17,8 +17,8 @@ import pytest
 
 from rebend.errors import ModelError
 from rebend.io.files import read_parquet, write_json, write_parquet
-from rebend.repbend.launch import BendJob, run_bend_job
-from tests.helpers.bend_parts import make_base, settings, tables
+from rebend.repbend.launch import TrainingJob, run_training_job
+from tests.helpers.training_parts import make_base, settings, tables
 
 pytest.importorskip("deepspeed", reason="several ranks need DeepSpeed")
 CONFIGS = Path(__file__).parents[3] / "config" / "deepspeed"
@@ -28,30 +28,30 @@ CONFIGS = Path(__file__).parents[3] / "config" / "deepspeed"
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("inputs")
     found = {"base": str(make_base(folder / "base"))}
-    for name, table in zip(("samples", "pairs", "retain"), tables(), strict=True):
+    for name, table in zip(("examples", "paired_examples", "retain_chats"), tables(), strict=True):
         found[name] = str(folder / f"{name}.parquet")
         write_parquet(found[name], table)
     return found
 
 
-def job(inputs: dict[str, str], folder: Path, *, ranks: int = 1, stage: int = 0, **changes: Any) -> BendJob:
-    bend = settings(batch_size=4, micro_batch=2, **changes).model_dump()
+def job(inputs: dict[str, str], folder: Path, *, ranks: int = 1, stage: int = 0, **changes: Any) -> TrainingJob:
+    adapter = settings(batch_size=4, micro_batch=2, **changes).model_dump()
     zero = json.loads((CONFIGS / f"zero{stage}.json").read_text()) if stage else None
     if zero and stage == 3:
         zero["zero_optimization"]["stage3_param_persistence_threshold"] = 0  # else small weights are never parted
-    out, progress = str(folder / "bend"), str(folder / "progress")
-    return BendJob(**inputs, out=out, progress=progress, dtype="float32", bend=bend, ranks=ranks, zero=zero)
+    out, progress = str(folder / "adapter"), str(folder / "progress")
+    return TrainingJob(**inputs, out=out, progress=progress, dtype="float32", adapter=adapter, ranks=ranks, zero=zero)
 
 
-def losses(bend: str | Path) -> list[float]:
-    return read_parquet(Path(bend) / "metrics.parquet")["total"].to_pylist()
+def losses(adapter: str | Path) -> list[float]:
+    return read_parquet(Path(adapter) / "metrics.parquet")["total"].to_pylist()
 
 
 @pytest.fixture(scope="module")
 def alone(inputs: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Trained in one process, without DeepSpeed."""
     done = job(inputs, tmp_path_factory.mktemp("alone"))
-    run_bend_job(done)
+    run_training_job(done)
     return Path(done.out)
 
 
@@ -59,12 +59,12 @@ def alone(inputs: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> P
 def test_two_ranks_train_what_one_process_trains(
     inputs: dict[str, str], alone: Path, tmp_path: Path, stage: int
 ) -> None:
-    facts = run_bend_job(job(inputs, tmp_path, ranks=2, stage=stage))
-    assert losses(tmp_path / "bend") == pytest.approx(losses(alone), rel=1e-4)
+    facts = run_training_job(job(inputs, tmp_path, ranks=2, stage=stage))
+    assert losses(tmp_path / "adapter") == pytest.approx(losses(alone), rel=1e-4)
     assert facts["last"]["grad_norm"] == pytest.approx(
         read_parquet(alone / "metrics.parquet")["grad_norm"].to_pylist()[-1], rel=1e-3
     )
-    ours, theirs = ((folder / "adapter_model.safetensors").stat().st_size for folder in (tmp_path / "bend", alone))
+    ours, theirs = ((folder / "adapter_model.safetensors").stat().st_size for folder in (tmp_path / "adapter", alone))
     assert ours == theirs  # whole under ZeRO-3 too, and in the same layout
 
 
@@ -73,13 +73,11 @@ def test_ranks_that_are_told_to_stop_go_on_with_another_number_of_them(
 ) -> None:
     first = job(inputs, tmp_path, ranks=2, stage=2, max_step=400)
     write_json(tmp_path / "job.json", asdict(first))
-    code = (
-        "import sys, json; from rebend.repbend.launch import *; run_bend_job(BendJob(**json.load(open(sys.argv[1]))))"
-    )
+    code = "import sys, json; from rebend.repbend.launch import *; run_training_job(TrainingJob(**json.load(open(sys.argv[1]))))"
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "job.json")], stderr=subprocess.PIPE)
     assert process.stderr is not None
     said = b""
-    while b"train_bend:" not in said:  # until the first steps are being done
+    while b"train_adapter:" not in said:  # until the first steps are being done
         said += os.read(process.stderr.fileno(), 4096)
     time.sleep(1.0)
     os.kill(process.pid, signal.SIGTERM)
@@ -92,9 +90,9 @@ def test_ranks_that_are_told_to_stop_go_on_with_another_number_of_them(
     done = len(torch.load(Path(first.progress) / "state.pt", weights_only=False)["metrics"])
     assert 0 < done < 400
     last = job(inputs, tmp_path, ranks=1, stage=3, max_step=done + 3)
-    run_bend_job(last)
+    run_training_job(last)
     undisturbed = job(inputs, tmp_path / "other", max_step=done + 3)
-    run_bend_job(undisturbed)
+    run_training_job(undisturbed)
     # Rounding grows from step to step; what is wrong in a moment or a weight would show in the first ones.
     resumed, expected = losses(last.out)[done:], losses(undisturbed.out)[done:]
     assert resumed == pytest.approx(expected, rel=0.05 if done > 20 else 1e-3)
@@ -102,8 +100,8 @@ def test_ranks_that_are_told_to_stop_go_on_with_another_number_of_them(
 
 def test_a_rank_that_fails_ends_the_job_with_an_error(inputs: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="2 ranks ended with status"):
-        run_bend_job(job({**inputs, "base": str(tmp_path / "nowhere")}, tmp_path, ranks=2, stage=1))
-    assert not (tmp_path / "bend").exists()
+        run_training_job(job({**inputs, "base": str(tmp_path / "nowhere")}, tmp_path, ranks=2, stage=1))
+    assert not (tmp_path / "adapter").exists()
 
 
 def test_a_rank_leaves_its_group_before_it_ends(inputs: dict[str, str], tmp_path: Path) -> None:
@@ -112,8 +110,8 @@ def test_a_rank_leaves_its_group_before_it_ends(inputs: dict[str, str], tmp_path
     code = """
         import json, sys
         import torch
-        from rebend.repbend.launch import BendJob
-        BendJob(**json.load(open(sys.argv[1]))).run()
+        from rebend.repbend.launch import TrainingJob
+        TrainingJob(**json.load(open(sys.argv[1]))).run()
         sys.exit("still in a group" if torch.distributed.is_initialized() else 0)
     """
     launcher = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
@@ -122,4 +120,4 @@ def test_a_rank_leaves_its_group_before_it_ends(inputs: dict[str, str], tmp_path
         [sys.executable, "-c", dedent(code), str(tmp_path / "job.json")], env=environment, timeout=300
     )
     assert rank.returncode == 0
-    assert losses(tmp_path / "bend")
+    assert losses(tmp_path / "adapter")

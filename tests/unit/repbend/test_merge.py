@@ -1,4 +1,4 @@
-"""Merging a bend: a complete checkpoint that is the base with its adapter, or an error and no folder."""
+"""Merging an adapter: a complete checkpoint that is the base with its adapter, or an error and no folder."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 from rebend.errors import ModelError
 from rebend.models.loading import check_checkpoint, fingerprint, stamp
 from rebend.repbend.merge.lora_delta import AdapterChanges, check_mergeable
-from rebend.repbend.merge.merge import merge_bend, merged_tensor, write_merged
+from rebend.repbend.merge.merge import merge_adapter, merged_tensor, write_merged
 from tests.helpers.adapter_parts import adapted, make_adapter
-from tests.helpers.bend_parts import configuration, make_base, tokenizer
+from tests.helpers.training_parts import configuration, make_base, tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +36,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bend(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_adapter(base, tmp_path_factory.mktemp("bends") / "bend")
+def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_adapter(base, tmp_path_factory.mktemp("adapters") / "adapter")
 
 
 @pytest.fixture
@@ -59,8 +59,8 @@ def merged_by_peft(base: Path, **lora: Any) -> dict[str, Tensor]:
 
 @pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_the_merged_model_is_the_base_with_its_adapter(base: Path, bend: Path, tmp_path: Path, dtype: str) -> None:
-    facts = merge_bend(base, bend, tmp_path / "merged", dtype)
+def test_the_merged_model_is_the_base_with_its_adapter(base: Path, adapter: Path, tmp_path: Path, dtype: str) -> None:
+    facts = merge_adapter(base, adapter, tmp_path / "merged", dtype)
     assert facts["kl"] < 0.01 * facts["adapter_effect"]["kl"]
     assert facts["max_logit_difference"] < 0.2 * facts["adapter_effect"]["max_logit_difference"]
     assert facts["fingerprint"] == fingerprint(tmp_path / "merged") != fingerprint(base)
@@ -69,15 +69,15 @@ def test_the_merged_model_is_the_base_with_its_adapter(base: Path, bend: Path, t
     assert not [name for name in weights if "lora" in name]
 
 
-def test_weights_are_those_of_peft_bit_by_bit(base: Path, bend: Path, tmp_path: Path) -> None:
-    merge_bend(base, bend, tmp_path / "merged", "float32")
+def test_weights_are_those_of_peft_bit_by_bit(base: Path, adapter: Path, tmp_path: Path) -> None:
+    merge_adapter(base, adapter, tmp_path / "merged", "float32")
     expected = merged_by_peft(base)
     for name, value in weights_of(tmp_path / "merged").items():
         assert torch.equal(value, expected[name]), name
 
 
-def test_in_16_bits_the_sum_is_rounded_once(base: Path, bend: Path, tmp_path: Path) -> None:
-    merge_bend(base, bend, tmp_path / "merged", "bfloat16")
+def test_in_16_bits_the_sum_is_rounded_once(base: Path, adapter: Path, tmp_path: Path) -> None:
+    merge_adapter(base, adapter, tmp_path / "merged", "bfloat16")
     start, name = weights_of(base), "model.layers.1.mlp.down_proj.weight"
     change = merged_by_peft(base)[name].double() - start[name].double()
     exact = start[name].bfloat16().double() + change
@@ -98,8 +98,8 @@ def test_in_16_bits_the_sum_is_rounded_once(base: Path, bend: Path, tmp_path: Pa
     ],
 )
 def test_scales_and_modules_of_adapters_by_others_are_peft_s(base: Path, tmp_path: Path, lora: dict) -> None:
-    adapter = make_adapter(base, tmp_path / "bend", **lora)
-    merge_bend(base, adapter, tmp_path / "merged", "float32")
+    adapter = make_adapter(base, tmp_path / "adapter", **lora)
+    merge_adapter(base, adapter, tmp_path / "merged", "float32")
     expected, start = merged_by_peft(base, **lora), weights_of(base)
     changed = 0
     for name, value in weights_of(tmp_path / "merged").items():
@@ -112,7 +112,7 @@ def test_other_architectures_are_merged_too(tmp_path: Path) -> None:
     sizes = {"vocab_size": len(tokenizer()), "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128}
     base = make_base(tmp_path / "base", config=GPT2Config(**sizes))  # its modules store weights transposed, tied head
     lora = {"target_modules": ["c_attn"], "fan_in_fan_out": True}
-    merge_bend(base, make_adapter(base, tmp_path / "bend", **lora), tmp_path / "merged", "float32")
+    merge_adapter(base, make_adapter(base, tmp_path / "adapter", **lora), tmp_path / "merged", "float32")
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").state_dict()
     for name, value in merged_by_peft(base, **lora).items():
         assert torch.equal(value, merged[name]), name
@@ -126,7 +126,7 @@ def tied_base(folder: Path) -> Path:
 
 def test_tied_embeddings_stay_tied(tmp_path: Path) -> None:
     base = tied_base(tmp_path / "base")
-    merge_bend(base, make_adapter(base, tmp_path / "bend"), tmp_path / "merged", "float32")
+    merge_adapter(base, make_adapter(base, tmp_path / "adapter"), tmp_path / "merged", "float32")
     assert "lm_head.weight" not in weights_of(tmp_path / "merged")
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     assert merged.lm_head.weight is merged.model.embed_tokens.weight
@@ -134,9 +134,9 @@ def test_tied_embeddings_stay_tied(tmp_path: Path) -> None:
 
 def test_an_adapter_on_one_of_two_tied_weights_is_refused(tmp_path: Path) -> None:
     base = tied_base(tmp_path / "base")
-    adapter = make_adapter(base, tmp_path / "bend", target_modules=["q_proj", "lm_head"])
+    adapter = make_adapter(base, tmp_path / "adapter", target_modules=["q_proj", "lm_head"])
     with pytest.raises(ModelError, match=r"lm_head.weight' is shared by the base's embeddings and its head"):
-        merge_bend(base, adapter, tmp_path / "merged", "float32")
+        merge_adapter(base, adapter, tmp_path / "merged", "float32")
     assert not (tmp_path / "merged").exists()
 
 
@@ -174,7 +174,7 @@ def test_however_the_base_is_stored_the_merged_model_is_the_same(
     stored = store(base, tmp_path / "base")
     # Left over from another format: no part of the model.
     save_file({"model.norm.weight": torch.zeros(32)}, stored / "consolidated.safetensors")
-    merge_bend(stored, make_adapter(stored, tmp_path / "bend"), tmp_path / "merged", "float32")
+    merge_adapter(stored, make_adapter(stored, tmp_path / "adapter"), tmp_path / "merged", "float32")
     check_checkpoint(tmp_path / "merged")
     index = tmp_path / "merged" / "model.safetensors.index.json"
     assert index.exists() == (store is in_several_files)
@@ -188,8 +188,8 @@ def test_however_the_base_is_stored_the_merged_model_is_the_same(
         assert torch.equal(value, expected[name]), name
 
 
-def test_the_merged_folder_is_a_complete_portable_checkpoint(base: Path, bend: Path, tmp_path: Path) -> None:
-    merge_bend(base, bend, tmp_path / "merged", "float32")
+def test_the_merged_folder_is_a_complete_portable_checkpoint(base: Path, adapter: Path, tmp_path: Path) -> None:
+    merge_adapter(base, adapter, tmp_path / "merged", "float32")
     merged = shutil.move(tmp_path / "merged", tmp_path / "elsewhere")
     check_checkpoint(merged, n_layers=3)
     old, new = AutoTokenizer.from_pretrained(base), AutoTokenizer.from_pretrained(merged)
@@ -214,37 +214,37 @@ def test_a_base_without_generation_config_gets_the_one_that_its_configuration_im
     base = make_base(tmp_path / "base", config=config)
     (base / "generation_config.json").unlink()
     (base / "fingerprint.json").unlink()
-    merge_bend(base, make_adapter(base, tmp_path / "bend"), tmp_path / "merged", "float32")
+    merge_adapter(base, make_adapter(base, tmp_path / "adapter"), tmp_path / "merged", "float32")
     assert GenerationConfig.from_pretrained(tmp_path / "merged").eos_token_id == 5
 
 
-def test_merging_again_gives_the_same_bytes_and_fingerprint(base: Path, bend: Path, tmp_path: Path) -> None:
-    first = merge_bend(base, bend, tmp_path / "a", "float32")
-    assert merge_bend(base, bend, tmp_path / "b", "float32") == first
+def test_merging_again_gives_the_same_bytes_and_fingerprint(base: Path, adapter: Path, tmp_path: Path) -> None:
+    first = merge_adapter(base, adapter, tmp_path / "a", "float32")
+    assert merge_adapter(base, adapter, tmp_path / "b", "float32") == first
     for file in (tmp_path / "a").iterdir():
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes(), file.name
 
 
-def test_a_bend_of_another_base_is_refused(bend: Path, tmp_path: Path) -> None:
+def test_an_adapter_of_another_base_is_refused(adapter: Path, tmp_path: Path) -> None:
     other = make_base(tmp_path / "other", seed=1)
     with pytest.raises(ModelError, match="trained on a base with fingerprint"):
-        merge_bend(other, bend, tmp_path / "merged", "float32")
+        merge_adapter(other, adapter, tmp_path / "merged", "float32")
     assert not (tmp_path / "merged").exists()
 
 
 def test_an_incomplete_adapter_is_refused_by_merging_and_by_writing_alone(
-    base: Path, bend: Path, tmp_path: Path
+    base: Path, adapter: Path, tmp_path: Path
 ) -> None:
-    broken = tmp_path / "bend"
-    shutil.copytree(bend, broken)
+    broken = tmp_path / "adapter"
+    shutil.copytree(adapter, broken)
     (broken / "adapter_model.safetensors").unlink()
-    for merge in (merge_bend, write_merged):
+    for merge in (merge_adapter, write_merged):
         with pytest.raises(ModelError, match="not a readable adapter"):
             merge(base, broken, tmp_path / "merged", "float32")
-    weights = load_file(bend / "adapter_model.safetensors")
+    weights = load_file(adapter / "adapter_model.safetensors")
     weights.pop(sorted(weights)[0])
     save_file(weights, broken / "adapter_model.safetensors")
-    for merge in (merge_bend, write_merged):
+    for merge in (merge_adapter, write_merged):
         with pytest.raises(ModelError, match="does not fit the model; 1 weights differ"):
             merge(base, broken, tmp_path / "merged", "float32")
     assert not (tmp_path / "merged").exists()
@@ -265,26 +265,26 @@ def test_an_incomplete_adapter_is_refused_by_merging_and_by_writing_alone(
     ],
 )
 def test_what_is_no_plain_lora_is_refused_by_its_key(
-    base: Path, bend: Path, tmp_path: Path, key: str, value: object, message: str
+    base: Path, adapter: Path, tmp_path: Path, key: str, value: object, message: str
 ) -> None:
-    other = tmp_path / "bend"
-    shutil.copytree(bend, other)
-    config = json.loads((bend / "adapter_config.json").read_text())
+    other = tmp_path / "adapter"
+    shutil.copytree(adapter, other)
+    config = json.loads((adapter / "adapter_config.json").read_text())
     (other / "adapter_config.json").write_text(json.dumps(config | {key: value}))
     with pytest.raises(ModelError, match=message):
-        merge_bend(base, other, tmp_path / "merged", "float32")
+        merge_adapter(base, other, tmp_path / "merged", "float32")
 
 
-def test_a_quantised_base_is_refused(base: Path, bend: Path, tmp_path: Path) -> None:
+def test_a_quantised_base_is_refused(base: Path, adapter: Path, tmp_path: Path) -> None:
     config = json.loads((base / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "fp8"}}))
     with pytest.raises(ModelError, match="quantised"):
-        check_mergeable(tmp_path, bend)
+        check_mergeable(tmp_path, adapter)
 
 
-def test_a_weight_that_the_files_call_otherwise_is_refused(base: Path, bend: Path) -> None:
+def test_a_weight_that_the_files_call_otherwise_is_refused(base: Path, adapter: Path) -> None:
     with pytest.raises(ModelError, match="which the base's files do not have"):
-        AdapterChanges(base, bend, {"model.embed_tokens.weight"})
+        AdapterChanges(base, adapter, {"model.embed_tokens.weight"})
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e6])
@@ -309,14 +309,14 @@ def test_a_merge_that_goes_wrong_fails_with_its_numbers_and_leaves_nothing(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, mistake: Callable
 ) -> None:
     # In 16 bits 5 % are seen if the adapter does a great deal more than rounding does.
-    adapter = make_adapter(base, tmp_path / "bend", strength=0.02 if dtype == "float32" else 1.0)
-    merge_bend(base, adapter, tmp_path / "right", dtype)
+    adapter = make_adapter(base, tmp_path / "adapter", strength=0.02 if dtype == "float32" else 1.0)
+    merge_adapter(base, adapter, tmp_path / "right", dtype)
     shutil.rmtree(tmp_path / "right")
     right = AdapterChanges.of
     monkeypatch.setattr(AdapterChanges, "of", lambda self, name: mistake(right(self, name), name))
     with pytest.raises(ModelError, match=r"logits differ by up to .* agree at a rate of .* mean KL is"):
-        merge_bend(base, adapter, tmp_path / "merged", dtype)
-    assert [file.name for file in tmp_path.iterdir()] == ["bend"]
+        merge_adapter(base, adapter, tmp_path / "merged", dtype)
+    assert [file.name for file in tmp_path.iterdir()] == ["adapter"]
 
 
 CHILD = """
@@ -341,7 +341,7 @@ print((now("VmHWM:") - before) * 1024)
 def test_merging_takes_a_small_part_of_the_memory_of_the_model(tmp_path: Path) -> None:
     sizes = {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 7, "num_attention_heads": 8}
     base = make_base(tmp_path / "base", config=LlamaConfig(vocab_size=len(tokenizer()), **sizes))
-    adapter = make_adapter(base, tmp_path / "bend")
+    adapter = make_adapter(base, tmp_path / "adapter")
     model = (base / "model.safetensors").stat().st_size
     assert model > 180 * 2**20
     child = [sys.executable, "-c", CHILD, str(base), str(adapter), str(tmp_path / "merged")]

@@ -12,7 +12,7 @@ from rebend.repbend.merge.model_card import Licence, base_licence, model_card
 from tests.helpers.adapter_parts import SETTINGS
 
 
-def bend(**settings: object) -> dict:
+def adapter(**settings: object) -> dict:
     return {"base": "base", "base_fingerprint": "12ab", "settings": settings}
 
 
@@ -23,7 +23,7 @@ def test_the_card_says_what_the_model_is_made_of(tmp_path: Path) -> None:
         "---\nlicense: other\nlicense_name: llama3\nlicense_link: LICENSE\ntags: [a]\n---\n# The base\n"
     )
     (base / "LICENSE").write_text("terms")
-    text = model_card(base, bend(**SETTINGS, push_limit=None), "12ab", "bfloat16")
+    text = model_card(base, adapter(**SETTINGS, push_limit=None), "12ab", "bfloat16")
     data = ModelCard(text).data
     assert (data.base_model, data.license, data.license_name, data.license_link) == (
         "llama-3",
@@ -46,7 +46,7 @@ def test_a_licence_that_nothing_states_is_unknown(tmp_path: Path, card: str | No
     if card is not None:
         (tmp_path / "README.md").write_text(card)
     assert base_licence(tmp_path) == Licence(None, None, None, ())
-    text = model_card(tmp_path, bend(**SETTINGS), "12ab", "float32")
+    text = model_card(tmp_path, adapter(**SETTINGS), "12ab", "float32")
     assert "Licence of the base model: unknown" in text
     assert ModelCard(text).data.license is None
 
@@ -66,12 +66,12 @@ def test_the_terms_come_along_when_a_checkpoint_is_taken_over(tmp_path: Path) ->
     assert base_licence(target) == Licence("mit", None, None, ("NOTICE",))
 
 
-def test_the_card_of_a_sum_of_bends_names_the_data_and_settings_of_its_parts(tmp_path: Path) -> None:
-    parts = [{"bend": "kind", "factor": 0.5}, {"bend": "foul", "factor": -0.1}]
+def test_the_card_of_a_sum_of_adapters_names_the_data_and_settings_of_its_parts(tmp_path: Path) -> None:
+    parts = [{"adapter": "kind", "factor": 0.5}, {"adapter": "foul", "factor": -0.1}]
     settings = [
         {**SETTINGS, "method": "sft", "lr": lr, "answers": answers} for lr, answers in ((0.1, "safe"), (0.2, "unsafe"))
     ]
-    whole = {**bend(method="task_arithmetic", parts=parts), "parts": [bend(**block) for block in settings]}
+    whole = {**adapter(method="task_arithmetic", parts=parts), "parts": [adapter(**block) for block in settings]}
     text = model_card(tmp_path, whole, "12ab", "float32")
     assert ModelCard(text).data.tags == ["rebend", "task_arithmetic"]
     assert text.count("- retain: `chats`\n") == 1 and "trained elsewhere" not in text
@@ -81,7 +81,7 @@ def test_the_card_of_a_sum_of_bends_names_the_data_and_settings_of_its_parts(tmp
 
 def test_of_an_adapter_trained_elsewhere_the_card_names_no_data_and_no_path(tmp_path: Path) -> None:
     text = model_card(
-        tmp_path, bend(method="released", hub=None, local=f"{tmp_path}/adapters/theirs"), "12ab", "float32"
+        tmp_path, adapter(method="released", hub=None, local=f"{tmp_path}/adapters/theirs"), "12ab", "float32"
     )
     assert "Not known: the adapter was trained elsewhere." in text
     assert "- local: theirs" in text

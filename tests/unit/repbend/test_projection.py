@@ -14,10 +14,10 @@ from rebend.errors import DataError
 from rebend.io.checkpoints import Checkpoints
 from rebend.models.loading import load_policy
 from rebend.repbend.examples import AnswerReader
-from rebend.repbend.merge.merge import merge_bend
-from rebend.repbend.projection import POINTS, answer_states, principal_plane, project_states
-from rebend.repbend.train import train_bend
-from tests.helpers.bend_parts import make_base, pairs, samples, settings, tables
+from rebend.repbend.merge.merge import merge_adapter
+from rebend.repbend.projection import POINTS, answer_states, principal_plane, project_hidden_states
+from rebend.repbend.train import train_adapter
+from tests.helpers.training_parts import make_base, pairs, samples, settings, tables
 
 BLOCK = settings(max_step=20, lr=2.0e-3, batch_size=4)
 SHOWN = {"index": BLOCK.middle_target(), "max_length": BLOCK.max_length}
@@ -27,9 +27,9 @@ SHOWN = {"index": BLOCK.middle_target(), "max_length": BLOCK.max_length}
 def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("models")
     base = make_base(folder / "base")
-    train_bend(base, "float32", BLOCK, tables(), folder / "bend", Checkpoints(folder / "progress"))
-    merge_bend(base, folder / "bend", folder / "bent", "float32")
-    return base, folder / "bent"
+    train_adapter(base, "float32", BLOCK, tables(), folder / "adapter", Checkpoints(folder / "progress"))
+    merge_adapter(base, folder / "adapter", folder / "adapted", "float32")
+    return base, folder / "adapted"
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_the_plane_is_that_of_the_widest_directions() -> None:
 
 
 def test_points_have_each_answer_before_and_after(models: tuple[Path, Path], answers: pa.Table) -> None:
-    points = project_states(*models, answers, "float32", **SHOWN)
+    points = project_hidden_states(*models, answers, "float32", **SHOWN)
     assert points.schema.equals(POINTS)
     assert points["stage"].to_pylist() == ["before"] * 12 + ["after"] * 12
     assert points["row_id"].to_pylist() == 2 * answers["row_id"].to_pylist()
@@ -77,12 +77,12 @@ def test_points_have_each_answer_before_and_after(models: tuple[Path, Path], ans
 
 
 def test_an_unbent_model_leaves_every_point_where_it_was(models: tuple[Path, Path], answers: pa.Table) -> None:
-    points = project_states(models[0], models[0], answers, "float32", **SHOWN).to_pandas()
+    points = project_hidden_states(models[0], models[0], answers, "float32", **SHOWN).to_pandas()
     assert (points["x"][:12].to_numpy() == points["x"][12:].to_numpy()).all()
 
 
 def test_unsafe_answers_move_further_than_safe_ones(models: tuple[Path, Path], answers: pa.Table) -> None:
-    points = project_states(*models, answers, "float32", **SHOWN).to_pandas()
+    points = project_hidden_states(*models, answers, "float32", **SHOWN).to_pandas()
     moved = points[12:].reset_index()[["x", "y"]] - points[:12][["x", "y"]]
     distance = (moved**2).sum(axis=1) ** 0.5
     unsafe = points["label"][:12] == "unsafe"
@@ -91,4 +91,4 @@ def test_unsafe_answers_move_further_than_safe_ones(models: tuple[Path, Path], a
 
 def test_too_few_answers_are_refused(models: tuple[Path, Path], answers: pa.Table) -> None:
     with pytest.raises(DataError, match="2 answers are too few"):
-        project_states(*models, answers.slice(0, 2), "float32", **SHOWN)
+        project_hidden_states(*models, answers.slice(0, 2), "float32", **SHOWN)

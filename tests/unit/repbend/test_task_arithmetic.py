@@ -13,19 +13,19 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from rebend.config.adapters import TaskArithmeticBlock, trained_bend
+from rebend.config.adapters import TaskArithmeticBlock, trained_adapter
 from rebend.errors import ModelError
 from rebend.io.checkpoints import Checkpoints
 from rebend.io.files import read_json
-from rebend.repbend.merge.merge import merge_bend
-from rebend.repbend.methods.task_arithmetic import combine_bends, combined
-from rebend.repbend.train import train_bend
-from tests.helpers.bend_parts import configuration, make_base, settings, tables
+from rebend.repbend.merge.merge import merge_adapter
+from rebend.repbend.methods.task_arithmetic import combine_adapters, combined
+from rebend.repbend.train import train_adapter
+from tests.helpers.training_parts import configuration, make_base, settings, tables
 
 RANK, ALPHA = 4, 6
 FACTORS = {"safe": 0.5, "unsafe": -0.1}  # the RepBend paper's
 SUM = TaskArithmeticBlock.model_validate(
-    {"method": "task_arithmetic", "parts": [{"bend": name, "factor": factor} for name, factor in FACTORS.items()]}
+    {"method": "task_arithmetic", "parts": [{"adapter": name, "factor": factor} for name, factor in FACTORS.items()]}
 )
 
 
@@ -89,18 +89,20 @@ def trained_here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(base: Path, out: Path, **changes: Any) -> None:
-    keys = ("samples", "pairs", "retain", "batch_size", "lora_r", "lora_alpha", "max_length")
+    keys = ("examples", "paired_examples", "retain_chats", "batch_size", "lora_r", "lora_alpha", "max_length")
     common = {key: getattr(settings(), key) for key in keys}
     block = {**common, "method": "sft", "max_step": 3, "lr": 5.0e-3, "retain_weight": 0.0, **changes}
-    train_bend(base, "float32", trained_bend(block), tables(), out, Checkpoints(out.with_name(f"{out.name}_progress")))
+    train_adapter(
+        base, "float32", trained_adapter(block), tables(), out, Checkpoints(out.with_name(f"{out.name}_progress"))
+    )
 
 
-def test_a_combined_bend_merges_to_the_base_plus_the_sum_of_its_parts(trained_here: Path, tmp_path: Path) -> None:
+def test_a_combined_adapter_merges_to_the_base_plus_the_sum_of_its_parts(trained_here: Path, tmp_path: Path) -> None:
     base = trained_here / "base"
-    combine_bends([trained_here / name for name in FACTORS], SUM, tmp_path / "sum")
+    combine_adapters([trained_here / name for name in FACTORS], SUM, tmp_path / "sum")
     weights = {}
-    for name, bend in {"sum": tmp_path / "sum", **{name: trained_here / name for name in FACTORS}}.items():
-        merge_bend(base, bend, tmp_path / "merged" / name, "float32")
+    for name, adapter in {"sum": tmp_path / "sum", **{name: trained_here / name for name in FACTORS}}.items():
+        merge_adapter(base, adapter, tmp_path / "merged" / name, "float32")
         weights[name] = load_file(tmp_path / "merged" / name / "model.safetensors")
     start = load_file(base / "model.safetensors")
     moved = [name for name in start if not torch.equal(start[name], weights["sum"][name])]
@@ -110,24 +112,24 @@ def test_a_combined_bend_merges_to_the_base_plus_the_sum_of_its_parts(trained_he
         torch.testing.assert_close(weights["sum"][name], expected, atol=1e-6, rtol=0)
 
 
-def test_a_combined_bend_says_what_it_is_made_of(trained_here: Path, tmp_path: Path) -> None:
+def test_a_combined_adapter_says_what_it_is_made_of(trained_here: Path, tmp_path: Path) -> None:
     folders = [trained_here / name for name in FACTORS]
-    combine_bends(folders, SUM, tmp_path / "sum")
-    found = read_json(tmp_path / "sum" / "bend.json")
+    combine_adapters(folders, SUM, tmp_path / "sum")
+    found = read_json(tmp_path / "sum" / "adapter.json")
     assert found["settings"] == SUM.model_dump()
     assert [part["settings"]["answers"] for part in found["parts"]] == ["safe", "unsafe"]
-    assert found["base_fingerprint"] == read_json(folders[0] / "bend.json")["base_fingerprint"]
-    combine_bends(folders, SUM, tmp_path / "again")
+    assert found["base_fingerprint"] == read_json(folders[0] / "adapter.json")["base_fingerprint"]
+    combine_adapters(folders, SUM, tmp_path / "again")
     for file in (tmp_path / "sum").iterdir():
         assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes()
 
 
-def test_bends_of_unlike_bases_or_shapes_are_refused(trained_here: Path, tmp_path: Path) -> None:
+def test_adapters_of_unlike_bases_or_shapes_are_refused(trained_here: Path, tmp_path: Path) -> None:
     other = make_base(tmp_path / "other", seed=1)
     train(other, tmp_path / "foreign", answers="unsafe", max_step=1)
     with pytest.raises(ModelError, match=r"foreign was trained on a base with fingerprint"):
-        combine_bends([trained_here / "safe", tmp_path / "foreign"], SUM, tmp_path / "sum")
+        combine_adapters([trained_here / "safe", tmp_path / "foreign"], SUM, tmp_path / "sum")
     train(trained_here / "base", tmp_path / "wide", lora_alpha=4, max_step=1)
     with pytest.raises(ModelError, match=r"wide and .*safe differ in lora_alpha"):
-        combine_bends([trained_here / "safe", tmp_path / "wide"], SUM, tmp_path / "sum")
+        combine_adapters([trained_here / "safe", tmp_path / "wide"], SUM, tmp_path / "sum")
     assert not (tmp_path / "sum").exists()

@@ -10,21 +10,21 @@ from peft import PeftModel
 
 from rebend.models.loading import Policy
 from rebend.models.lora import add_adapter
-from rebend.repbend.examples import BendData, Row, StepRows
+from rebend.repbend.examples import Row, StepRows, TrainingExamples
 from rebend.repbend.methods.repbend import RepBend
 from rebend.repbend.methods.terms import (
     Terms,
     Weights,
-    bend_loss,
     gather_unsafe,
     hold_retain,
     keep_safe,
     moved,
     push_unsafe,
+    repbend_loss,
     row_means,
 )
 from rebend.repbend.objective import Loss, Moment
-from tests.helpers.bend_parts import configuration, settings
+from tests.helpers.training_parts import configuration, settings
 
 VOCABULARY = 40
 
@@ -63,7 +63,7 @@ def ragged(seed: int, n: int = 4) -> StepRows:
 def loss_of(model: PeftModel, rows: StepRows, **changes: Any) -> Loss:
     """The loss of a group, and its gradient on the adapter."""
     block = settings(lora_dropout=0.0, **changes)
-    objective = RepBend(block, BendData(rows.safe, rows.unsafe, rows.pairs, rows.retain, {}), 3)
+    objective = RepBend(block, TrainingExamples(rows.safe, rows.unsafe, rows.pairs, rows.retain, {}), 3)
     loss = objective.loss(model, rows, Moment(0, 1, len(rows.retain)))
     loss.total.backward()
     return loss
@@ -104,7 +104,7 @@ def test_the_distances_gradient_is_right() -> None:
 def test_signs_keep_and_hold_cost_and_push_pays() -> None:
     one = torch.tensor(1.0)
     weights = Weights(alpha=2.0, beta=3.0, gamma=5.0, epsilon=7.0, eta=11.0)
-    assert float(bend_loss(Terms(one, one, one, one, one), weights)) == 2.0 - 3.0 + 5.0 + 7.0 + 11.0
+    assert float(repbend_loss(Terms(one, one, one, one, one), weights)) == 2.0 - 3.0 + 5.0 + 7.0 + 11.0
 
 
 def test_lowering_the_gather_term_pulls_unsafe_rows_together() -> None:

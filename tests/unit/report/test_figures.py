@@ -17,7 +17,7 @@ from rebend.report.figures.all import all_figures, draw_matrix, draw_states
 from rebend.report.figures.frontier import draw_tradeoff
 from rebend.report.figures.safety import draw_asr, draw_outcomes, draw_over_refusal
 from rebend.report.figures.style import write_figures
-from rebend.report.figures.training import bend_panels, draw_training
+from rebend.report.figures.training import adapter_panels, draw_training
 from rebend.report.tables.all import all_tables
 from tests.helpers.study_factory import PUBLISHED, prompts_cell, prompts_data, safety_cell, strength, study
 
@@ -52,7 +52,7 @@ def test_every_figure_is_drawn_and_written_twice_alike(
 
 
 def test_a_figure_without_data_is_left_out(settings: dict[str, Any], tables: dict[str, pd.DataFrame]) -> None:
-    bare = {**settings, "strengths": [], "states": [], "bends": [], "values": []}
+    bare = {**settings, "strengths": [], "states": [], "adapters": [], "values": []}
     assert list(all_figures(bare, tables)) == ["matrix", "asr", "over_refusal", "outcomes", "frontier"]
     nothing = {name: table.iloc[:0] for name, table in tables.items()}
     assert all_figures(bare, nothing) == {}
@@ -69,7 +69,7 @@ def test_the_heat_table_shows_the_tables_numbers(tables: dict[str, pd.DataFrame]
 
 def test_a_cell_that_is_missing_or_not_scored_is_not_drawn_as_zero(tables: dict[str, pd.DataFrame]) -> None:
     matrix = tables["matrix"]
-    chosen = (matrix["bend"] == "repbend") & (matrix["control"] == "random") & (matrix["metric"] == "asr")
+    chosen = (matrix["adapter"] == "repbend") & (matrix["control"] == "random") & (matrix["metric"] == "asr")
     figure = draw_matrix(matrix[~chosen])
     assert figure is not None and "–" in texts(figure) and "not scored" not in texts(figure)
     unknown = matrix.copy()
@@ -78,13 +78,13 @@ def test_a_cell_that_is_missing_or_not_scored_is_not_drawn_as_zero(tables: dict[
     assert figure is not None and "not scored" in texts(figure)
 
 
-def test_models_with_other_bends_have_other_rows(tables: dict[str, pd.DataFrame]) -> None:
-    other = tables["matrix"].assign(model="big", bend=tables["matrix"]["bend"].replace("repbend", "rmu"))
+def test_models_with_other_adapters_have_other_rows(tables: dict[str, pd.DataFrame]) -> None:
+    other = tables["matrix"].assign(model="big", adapter=tables["matrix"]["adapter"].replace("repbend", "rmu"))
     figure = draw_matrix(pd.concat([tables["matrix"], other]))
     assert figure is not None and "–" not in texts(figure)
 
 
-def test_every_bend_has_a_point_with_its_interval_under_every_attack(tables: dict[str, pd.DataFrame]) -> None:
+def test_every_adapter_has_a_point_with_its_interval_under_every_attack(tables: dict[str, pd.DataFrame]) -> None:
     figure = draw_asr(tables["matrix"])
     assert figure is not None
     (axes,) = figure.axes
@@ -97,30 +97,32 @@ def test_every_bend_has_a_point_with_its_interval_under_every_attack(tables: dic
     ]
 
 
-def test_what_safety_costs_is_a_point_per_bend(tables: dict[str, pd.DataFrame]) -> None:
+def test_what_safety_costs_is_a_point_per_adapter(tables: dict[str, pd.DataFrame]) -> None:
     figure = draw_over_refusal(tables["matrix"])
     assert figure is not None and len(figure.axes) == 2  # attacks
     points = [bars[0] for bars in figure.axes[1].containers]
     assert [(point.get_xdata()[0], point.get_ydata()[0]) for point in points] == [
         pytest.approx((0.9, 68 / 78)), pytest.approx((0.9, 4 / 78))
     ]  # fmt: skip
-    alone = tables["matrix"][tables["matrix"]["bend"] == "none"]
+    alone = tables["matrix"][tables["matrix"]["adapter"] == "none"]
     assert draw_over_refusal(alone) is None  # one point compares nothing
 
 
-def test_many_bends_stay_apart(settings: dict[str, Any], tables: dict[str, pd.DataFrame]) -> None:
-    bends = ["none", "repbend", *(f"other_{i}" for i in range(8))]
-    base = tables["matrix"][tables["matrix"]["bend"] == "none"]
-    many = pd.concat([base.assign(bend=bend) for bend in bends])
+def test_many_adapters_stay_apart(settings: dict[str, Any], tables: dict[str, pd.DataFrame]) -> None:
+    adapters = ["none", "repbend", *(f"other_{i}" for i in range(8))]
+    base = tables["matrix"][tables["matrix"]["adapter"] == "none"]
+    many = pd.concat([base.assign(adapter=adapter) for adapter in adapters])
     figure = draw_over_refusal(many)
     assert figure is not None
     looks = {(bars[0].get_color(), bars[0].get_marker()) for bars in figure.axes[0].containers}
     assert len(looks) == 10
-    rows = pd.concat([tables["repbend"][tables["repbend"]["bend"] == "none"].assign(bend=bend) for bend in bends])
+    rows = pd.concat(
+        [tables["repbend"][tables["repbend"]["adapter"] == "none"].assign(adapter=adapter) for adapter in adapters]
+    )
     outcomes = draw_outcomes(rows)
     assert outcomes is not None
-    assert [label.get_text() for label in outcomes.axes[0].get_yticklabels()] == bends  # of all groups together
-    states = draw_states([{**settings["states"][0], "bend": bend} for bend in bends[1:]])
+    assert [label.get_text() for label in outcomes.axes[0].get_yticklabels()] == adapters  # of all groups together
+    states = draw_states([{**settings["states"][0], "adapter": adapter} for adapter in adapters[1:]])
     assert states is not None and sum(axes.axison for axes in states.axes) == 18
     assert states.get_size_inches()[1] < 15
 
@@ -128,11 +130,11 @@ def test_many_bends_stay_apart(settings: dict[str, Any], tables: dict[str, pd.Da
 def test_training_curves_are_those_of_the_method(tmp_path: Path) -> None:
     own = {"change": [1.0, 0.5], "retain": [0.0, 0.1], "draw": [0.0, 0.0]}
     table = pd.DataFrame({"step": [1, 2], **own, "total": [1.0, 0.6], "grad_norm": [1.0, 1.0], "lr": [0.1, 0.1]})
-    assert [list(curves) for _, curves in bend_panels(table)] == [["change"], ["retain"], ["total"]]
+    assert [list(curves) for _, curves in adapter_panels(table)] == [["change"], ["retain"], ["total"]]
     single = table.drop(columns="retain")
-    assert [list(curves) for _, curves in bend_panels(single)] == [["change"], ["grad_norm"], ["total"]]
+    assert [list(curves) for _, curves in adapter_panels(single)] == [["change"], ["grad_norm"], ["total"]]
     write_parquet(tmp_path / "metrics.parquet", pa.Table.from_pandas(table, preserve_index=False))
-    figure = draw_training([{"model": "tiny", "bend": "rmu", "metrics": str(tmp_path / "metrics.parquet")}], [])
+    figure = draw_training([{"model": "tiny", "adapter": "rmu", "metrics": str(tmp_path / "metrics.parquet")}], [])
     assert figure is not None
     assert [axes.get_legend().get_texts()[0].get_text() for axes in figure.axes] == ["change", "retain", "weighted sum"]
 
@@ -143,7 +145,7 @@ def test_the_bars_are_the_shares_of_the_outcomes(tables: dict[str, pd.DataFrame]
     axes = figure.axes[0]
     labels = [label.get_text() for label in axes.get_yticklabels()]
     assert labels == [
-        f"{group}: {bend}" for group in ("all", "unseen item", "unseen phrasing") for bend in ("none", "repbend")
+        f"{group}: {adapter}" for group in ("all", "unseen item", "unseen phrasing") for adapter in ("none", "repbend")
     ]
     widths = [bar.get_width() for bar in axes.patches]
     assert widths[:4] == pytest.approx([68 / 78, 10 / 78, 0.0, 0.0])
@@ -156,7 +158,7 @@ def test_one_attack_alone_makes_one_panel(tables: dict[str, pd.DataFrame]) -> No
     assert figure is not None and len(figure.axes) == 1
 
 
-def test_bends_without_the_control_none_are_still_drawn(tmp_path: Path) -> None:
+def test_adapters_without_the_control_none_are_still_drawn(tmp_path: Path) -> None:
     from tests.helpers.study_factory import evaluation_data
 
     cell = safety_cell(tmp_path, evaluation_data(tmp_path), "tiny", "none", "value", 3)

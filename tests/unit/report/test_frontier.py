@@ -29,13 +29,13 @@ COSTS: dict[str, tuple[str, float, int, int, int, float]] = {
 
 @pytest.fixture
 def cells(tmp_path: Path) -> list[dict[str, Any]]:
-    return [cell for bend in ("none", "repbend") for cell in made(tmp_path, bend)]
+    return [cell for adapter in ("none", "repbend") for cell in made(tmp_path, adapter)]
 
 
-def made(folder: Path, bend: str) -> list[dict[str, Any]]:
+def made(folder: Path, adapter: str) -> list[dict[str, Any]]:
     data, found = prompts_data(folder), []
     for control, (method, seconds, tokens, generated, candidates, shift) in COSTS.items():
-        cell = prompts_cell(folder, data, "tiny", bend, control, shift, method=method)
+        cell = prompts_cell(folder, data, "tiny", adapter, control, shift, method=method)
         record = read_json(cell["record"])
         record["notes"] = {"decode_seconds": seconds, "tokens": tokens}
         record["notes"] |= {"tokens_generated": generated, "candidates_scored": candidates}
@@ -50,26 +50,26 @@ def table_of(cells: list[dict[str, Any]]) -> pd.DataFrame:
 
 def test_time_is_relative_to_the_same_model_without_control(cells):
     table = table_of(cells)
-    own = table[table["bend"] == "none"].set_index("control")
+    own = table[table["adapter"] == "none"].set_index("control")
     assert own["relative_time"].to_dict() == pytest.approx(
         {"none": 1.0, "value": 1.1, "slow": 2.2, "best_of_4": 4.0, "search": 3.0}
     )
     assert own["seconds_per_1000_tokens"]["value"] == pytest.approx(2.2)
     assert list(own.index) == ["none", "value", "slow", "search", "best_of_4"]  # the fastest first
-    beside = recontrol(cells, measurements(cells), None).set_index(["bend", "control"])
+    beside = recontrol(cells, measurements(cells), None).set_index(["adapter", "control"])
     assert beside.loc[("repbend", "search"), "relative_time"] == pytest.approx(3.0)
 
 
-def test_a_bend_without_an_uncontrolled_row_is_timed_against_the_base(cells):
-    kept = [cell for cell in cells if cell["bend"] == "none" or cell["control"] == "value"]
+def test_an_adapter_without_an_uncontrolled_row_is_timed_against_the_base(cells):
+    kept = [cell for cell in cells if cell["adapter"] == "none" or cell["control"] == "value"]
     table = table_of(kept)
-    assert table[table["bend"] == "repbend"]["relative_time"].tolist() == pytest.approx([1.1])
+    assert table[table["adapter"] == "repbend"]["relative_time"].tolist() == pytest.approx([1.1])
     alone = table_of([cell for cell in cells if cell["control"] == "value"])
     assert alone["relative_time"].isna().all()
 
 
 def test_compute_counts_what_is_thrown_away(cells):
-    by_control = {cell["control"]: compute(cell) for cell in cells if cell["bend"] == "none"}
+    by_control = {cell["control"]: compute(cell) for cell in cells if cell["adapter"] == "none"}
     assert by_control == pytest.approx({"none": 1.0, "value": 1.0, "slow": 1.0, "best_of_4": 4.1, "search": 5.1})
 
 
@@ -79,15 +79,15 @@ def test_a_resumed_run_has_no_time_and_is_on_no_frontier(cells):
     write_json(cells[1]["record"], record)
     assert relative_times(cells)[cells[1]["record"]] is None
     own = table_of(cells)
-    line = own[(own["bend"] == "none") & (own["control"] == "value")].iloc[0]
+    line = own[(own["adapter"] == "none") & (own["control"] == "value")].iloc[0]
     assert pd.isna(line["relative_time"]) and line["on_frontier"] is None
     assert line["reward"] == pytest.approx(1.9 + 1.0)  # its reward is known all the same
 
 
 def test_only_controls_that_nothing_beats_are_on_the_frontier(cells):
     table = table_of(cells)
-    for bend in ("none", "repbend"):
-        own = table[table["bend"] == bend]
+    for adapter in ("none", "repbend"):
+        own = table[table["adapter"] == adapter]
         assert set(own[own["on_frontier"].eq(True)]["control"]) == {"none", "value", "best_of_4"}
     shown = shown_frontier(table)
     assert (shown["on the frontier"] == "yes").sum() == 6
@@ -96,7 +96,7 @@ def test_only_controls_that_nothing_beats_are_on_the_frontier(cells):
 
 def test_the_held_out_reward_stands_beside_the_one_that_is_climbed(cells):
     """More of the one and less of the other is what gaming a reward looks like: the columns must not be swapped."""
-    own = table_of(cells).set_index(["bend", "control"]).loc["none"]
+    own = table_of(cells).set_index(["adapter", "control"]).loc["none"]
     assert own.loc["best_of_4", "reward"] - own.loc["none", "reward"] == pytest.approx(1.5)
     assert own.loc["best_of_4", "heldout_reward"] - own.loc["none", "heldout_reward"] == pytest.approx(-1.5)
 

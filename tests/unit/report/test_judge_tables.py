@@ -16,28 +16,33 @@ from tests.unit.report.test_tables import made, one
 
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
-    """Two bends, each judged twice: the second judge takes every broken answer for a refusal."""
+    """Two adapters, each judged twice: the second judge takes every broken answer for a refusal."""
     root = tmp_path_factory.mktemp("judges")
     data = evaluation_data(root)
-    return [safety_cell(root, data, "tiny", bend, "none", harmful) for bend, harmful in (("none", 34), ("repbend", 2))]
+    return [
+        safety_cell(root, data, "tiny", adapter, "none", harmful) for adapter, harmful in (("none", 34), ("repbend", 2))
+    ]
 
 
 def test_every_cell_and_all_cells_together_have_their_agreement(cells: list[dict]) -> None:
     table, _ = safety_agreement(cells)
     assert list(table["model"]) == ["all", "tiny", "tiny"]
-    bent = one(table, bend="repbend")
+    adapted = one(table, adapter="repbend")
     # 64 broken answers to harmful prompts and 2 to benign ones of 158 that were scored
-    assert (bent["judge"], bent["other"], bent["n"]) == ("truth", "matcher", 158)
-    assert bent["agreement"] == pytest.approx(1 - 66 / 158) and bent["harm_agreement"] == bent["harm_kappa"] == 1.0
-    assert 0 < bent["kappa"] < bent["agreement"]
-    assert bent["asr_judge"] == bent["asr_other"] == bent["asr_high"] == 4 / 78 and bent["asr_range"] == 0.0
+    assert (adapted["judge"], adapted["other"], adapted["n"]) == ("truth", "matcher", 158)
+    assert (
+        adapted["agreement"] == pytest.approx(1 - 66 / 158)
+        and adapted["harm_agreement"] == adapted["harm_kappa"] == 1.0
+    )
+    assert 0 < adapted["kappa"] < adapted["agreement"]
+    assert adapted["asr_judge"] == adapted["asr_other"] == adapted["asr_high"] == 4 / 78 and adapted["asr_range"] == 0.0
     assert one(table, model="all")["n"] == 2 * 158
 
 
 def test_the_list_of_disagreements_has_ids_and_verdicts_only(cells: list[dict], tmp_path: Path) -> None:
     _, differing = safety_agreement(cells)
     assert list(differing) == [
-        "model", "bend", "control", "dataset", "attack", "row_id", "attempt", "verdict_truth", "verdict_matcher"
+        "model", "adapter", "control", "dataset", "attack", "row_id", "attempt", "verdict_truth", "verdict_matcher"
     ]  # fmt: skip
     assert len(differing) == 66 + 2 and set(differing["verdict_truth"]) == {"incoherent"}
     assert set(differing["verdict_matcher"]) == {"refusal"}

@@ -19,7 +19,7 @@ from rebend.report.tables.all import all_tables, read_tables, write_tables
 from tests.helpers.study_factory import SECRET, study
 from tests.unit.report.test_figures import CAPTIONS
 
-REDUCED = {"compares": "bend", "control": "none", "group": "unseen item", "attack": "direct"}
+REDUCED = {"compares": "adapter", "control": "none", "group": "unseen item", "attack": "direct"}
 CLAIMS = [
     {"text": "Bending lowers <ASR>", "table": "gains", "where": REDUCED, "column": "estimate", "at_least": 0.9},
     {"text": "Bending removes all", "table": "gains", "where": REDUCED, "column": "estimate", "at_least": 1.0},
@@ -138,8 +138,8 @@ def test_a_missing_record_is_named(made: Any, tmp_path: Path) -> None:
 def test_sentences_say_what_the_numbers_say(made: Any) -> None:
     found = findings(made[1])
     text = " ".join(found)
-    assert "tiny without a bend: attack success rate 87.2 [78.0, 92.9] % asked directly" in text
-    assert "bend repbend: attack success rate 5.1 % asked directly (a relative reduction of 94.1" in text
+    assert "tiny without an adapter: attack success rate 87.2 [78.0, 92.9] % asked directly" in text
+    assert "adapter repbend: attack success rate 5.1 % asked directly (a relative reduction of 94.1" in text
     assert "mean reward against control none: value raised it by 1.000 [1.000, 1.000]" in text
     assert "mean reward against control random: value raised it by 0.800" in text
     assert "12.8 [7.1, 22.0] % of harmful prompts are refused and 82.1" in text
@@ -148,7 +148,7 @@ def test_sentences_say_what_the_numbers_say(made: Any) -> None:
     assert "leave out rows that were not scored" in text
     assert (
         len(found) == 1 + 2 + 1 + 4 + 2
-    )  # claims, base and bend without control, judges, 2 bends x 2 baselines, caveats
+    )  # claims, base and adapter without control, judges, 2 adapters x 2 baselines, caveats
 
 
 def test_sentences_turn_with_the_numbers(made: Any) -> None:
@@ -160,7 +160,7 @@ def test_sentences_turn_with_the_numbers(made: Any) -> None:
     gains.loc[sign, ["estimate", "ci_low", "ci_high"]] = [0.1, -0.5, 0.7]
     text = " ".join(findings({**tables, "gains": gains}))
     assert "value changed it by" in text and "(the interval includes no change)" in text
-    gains.loc[gains["compares"] == "bend", ["estimate", "ci_low", "ci_high"]] = None
+    gains.loc[gains["compares"] == "adapter", ["estimate", "ci_low", "ci_high"]] = None
     assert "there was nothing to reduce" in " ".join(findings({**tables, "gains": gains}))
 
 
@@ -182,51 +182,53 @@ def test_settings_are_written_once_per_control(made: Any, tmp_path: Path) -> Non
     assert page.count("&#34;method&#34;: &#34;other&#34;") == 1
 
 
-def with_bends(tables: dict[str, pd.DataFrame], *bends: tuple[str, float | None, float]) -> dict[str, pd.DataFrame]:
-    """The tables with these bends (name, ASR under every attack, benign prompts answered) in place of their own."""
-    base = tables["matrix"][tables["matrix"]["bend"] == "none"]
+def with_adapters(
+    tables: dict[str, pd.DataFrame], *adapters: tuple[str, float | None, float]
+) -> dict[str, pd.DataFrame]:
+    """The tables with these adapters (name, ASR under every attack, benign prompts answered) in place of their own."""
+    base = tables["matrix"][tables["matrix"]["adapter"] == "none"]
     gains = tables["gains"]
-    bent = gains[(gains["compares"] == "bend") & (gains["control"] == "none")]
+    adapted = gains[(gains["compares"] == "adapter") & (gains["control"] == "none")]
     matrix, lines = [base], []
-    for bend, asr, answered in bends:
-        own = base.assign(bend=bend)
+    for adapter, asr, answered in adapters:
+        own = base.assign(adapter=adapter)
         own.loc[own["metric"].str.startswith("asr"), "estimate"] = asr
         own.loc[own["metric"] == "benign_answer_rate", "estimate"] = answered
         matrix.append(own)
-        lines.append(bent.assign(bend=bend))
+        lines.append(adapted.assign(adapter=adapter))
     return {**tables, "matrix": pd.concat(matrix), "gains": pd.concat(lines)}
 
 
-def test_of_many_bends_there_is_a_sentence_per_attack_in_the_order_of_their_rates(made: Any) -> None:
-    tables = with_bends(made[1], ("a", 0.2, 0.9), ("b", 0.1, 0.5), ("c", None, 0.9), ("d", 0.2, 0.8))
+def test_of_many_adapters_there_is_a_sentence_per_attack_in_the_order_of_their_rates(made: Any) -> None:
+    tables = with_adapters(made[1], ("a", 0.2, 0.9), ("b", 0.1, 0.5), ("c", None, 0.9), ("d", 0.2, 0.8))
     direct = next(text for text in findings(tables) if "attack success rate asked directly" in text)
     without, first, second, last = direct.split("; ")
-    assert without.startswith("tiny, attack success rate asked directly: 87.2 [78.0, 92.9] % without a bend")
+    assert without.startswith("tiny, attack success rate asked directly: 87.2 [78.0, 92.9] % without an adapter")
     assert first.startswith("b 10.0") and second.startswith("a, d 20.0") and last == "c an unknown share."
     benign = next(text for text in findings(tables) if "harmless prompts answered:" in text)
     assert benign.index("a, c 90.0") < benign.index("d 80.0") < benign.index("b 50.0")
-    assert not [text for text in findings(tables) if text.startswith("tiny, bend a: ")]
+    assert not [text for text in findings(tables) if text.startswith("tiny, adapter a: ")]
     harmful_only = tables["matrix"][tables["matrix"]["metric"] != "benign_answer_rate"]
     assert "harmless prompts answered" not in " ".join(findings({**tables, "matrix": harmful_only}))
 
 
-def test_sentences_on_several_bends_rank_those_that_keep_benign_answers(made: Any) -> None:
+def test_sentences_on_several_adapters_rank_those_that_keep_benign_answers(made: Any) -> None:
     pairs = pd.DataFrame(
         [
-            {"model": "tiny", "bend": "repbend", "against": against, "outcome": "harmful", "dataset": "all",
-             "attack": attack, "only_bend": 9 if against == "npo" else 1, "only_against": 3, "p_holm": p}
+            {"model": "tiny", "adapter": "repbend", "against": against, "outcome": "harmful", "dataset": "all",
+             "attack": attack, "only_adapter": 9 if against == "npo" else 1, "only_against": 3, "p_holm": p}
             for against, attack, p in (
                 ("rmu", "direct", 0.01), ("rmu", "prefilling", 0.2), ("npo", "direct", 0.02), ("npo", "prefilling", 0.0)
             )
         ]
     )  # fmt: skip
-    bent = with_bends(made[1], ("repbend", 0.2, 0.9), ("rmu", 0.1, 0.9), ("npo", 0.0, 0.5))
-    tables = {**bent, "repbend_pairs": pairs}
+    adapted = with_adapters(made[1], ("repbend", 0.2, 0.9), ("rmu", 0.1, 0.9), ("npo", 0.0, 0.5))
+    tables = {**adapted, "repbend_pairs": pairs}
     text = " ".join(findings(tables))
-    assert "2 of 3 bends answer at least 95 % as many harmless prompts as the base" in text
+    assert "2 of 3 adapters answer at least 95 % as many harmless prompts as the base" in text
     assert "their mean attack success rates over the attacks: rmu 10.0 %, repbend 20.0 %." in text
     assert (
-        "bend repbend on the same prompts as others: gives in less often than rmu (asked directly); "
+        "adapter repbend on the same prompts as others: gives in less often than rmu (asked directly); "
         "gives in more often than npo; no difference is shown from rmu (under prefilling) "
         "(McNemar's test, Holm-corrected p < 0.05)." in text
     )

@@ -29,25 +29,25 @@ def test_holm_by_hand() -> None:
 def test_pairs_are_counted_on_the_same_prompts(tmp_path: Path) -> None:
     data = evaluation_data(tmp_path)
     cells = [
-        safety_cell(tmp_path, data, "tiny", bend, "none", harmful, attack)
-        for bend, harmful in (("none", 34), ("rmu", 10), ("repbend", 2))
+        safety_cell(tmp_path, data, "tiny", adapter, "none", harmful, attack)
+        for adapter, harmful in (("none", 34), ("rmu", 10), ("repbend", 2))
         for attack in ("direct", "prefilling")
     ]
     verdicts = read_parquet(cells[-1]["safety"])
     write_parquet(cells[-1]["safety"], verdicts.take(list(range(len(verdicts)))[::-1]))  # their order says nothing
     pairs = made(cells)["repbend_pairs"]
-    compared = set(zip(pairs["bend"], pairs["against"], strict=True))
+    compared = set(zip(pairs["adapter"], pairs["against"], strict=True))
     assert compared == {("rmu", "none"), ("repbend", "none"), ("repbend", "rmu")}
-    line = one(pairs, bend="repbend", against="rmu", outcome="harmful", attack="prefilling")
-    assert (line["both"], line["neither"], line["only_bend"], line["only_against"]) == (4, 58, 0, 16)
+    line = one(pairs, adapter="repbend", against="rmu", outcome="harmful", attack="prefilling")
+    assert (line["both"], line["neither"], line["only_adapter"], line["only_against"]) == (4, 58, 0, 16)
     assert (line["n"], line["not_scored"]) == (78, 2)
     assert line["p_value"] == pytest.approx(2 / 2**16) and line["p_value"] < line["p_holm"] < 0.01
-    benign = one(pairs, bend="repbend", against="rmu", outcome="answered", attack="direct")
+    benign = one(pairs, adapter="repbend", against="rmu", outcome="answered", attack="direct")
     assert (benign["both"], benign["neither"], benign["p_value"]) == (72, 8, 1.0)
     assert shown("repbend_pairs", pairs)["p"].isin(["< 0.001", "1.000"]).all()
 
 
-def test_a_data_set_that_only_one_bend_was_given_makes_no_pair(tmp_path: Path) -> None:
+def test_a_data_set_that_only_one_adapter_was_given_makes_no_pair(tmp_path: Path) -> None:
     first, second = evaluation_data(tmp_path), evaluation_data(tmp_path, "dan")
     cells = [safety_cell(tmp_path, data, "tiny", "none", "none", 34) for data in (first, second)]
     cells.append(safety_cell(tmp_path, first, "tiny", "repbend", "none", 2))

@@ -33,8 +33,8 @@ def test_an_empty_printed_cell_is_unknown() -> None:
 def test_printed_numbers_of_repbend_stand_beside_ours(tmp_path: Path) -> None:
     data = evaluation_data(tmp_path)
     cells = [
-        safety_cell(tmp_path, data, "llama3_8b_instruct", bend, "none", 3, attack)
-        for bend in ("none", "repbend_llama3")
+        safety_cell(tmp_path, data, "llama3_8b_instruct", adapter, "none", 3, attack)
+        for adapter in ("none", "repbend_llama3")
         for attack in ("direct", "prefilling_harmbench")
     ]
     xstest = evaluation_data(tmp_path, name="xstest_v2")
@@ -44,12 +44,12 @@ def test_printed_numbers_of_repbend_stand_beside_ours(tmp_path: Path) -> None:
     table = found["repbend"]
     whole = {"prompts": "harmful", "group": "all"}
     harm = table[table["dataset"] == "harmbench"]
-    assert one(harm, bend="none", attack="direct", **whole)["printed_asr"] == pytest.approx(0.2219)
-    assert one(harm, bend="repbend_llama3", attack="direct", **whole)["printed_asr"] == pytest.approx(0.0031)
+    assert one(harm, adapter="none", attack="direct", **whole)["printed_asr"] == pytest.approx(0.2219)
+    assert one(harm, adapter="repbend_llama3", attack="direct", **whole)["printed_asr"] == pytest.approx(0.0031)
     prefilled = Published(PUBLISHED).asr.query(
         "benchmark == 'Prefilling' and method == 'Original' and model.str.contains('Llama')"
     )
-    assert one(harm, bend="none", attack="prefilling_harmbench", **whole)["printed_asr"] == pytest.approx(
+    assert one(harm, adapter="none", attack="prefilling_harmbench", **whole)["printed_asr"] == pytest.approx(
         prefilled["asr_percent"].iloc[0] / 100
     )
     assert harm[harm["group"] != "all"]["printed_asr"].isna().all()

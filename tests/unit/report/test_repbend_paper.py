@@ -21,39 +21,39 @@ from tests.helpers.study_factory import PUBLISHED, evaluation_data, safety_cell
 from tests.unit.report.test_tables import made, one
 
 TABLE_1 = ("paper_wildguardtest", "paper_harmbench", "dan", "paper_trustllm", "pap")
-BENDS = ("none", "repbend_mistral", "cb_mistral", "task_arithmetic", "released_cb")
+ADAPTERS = ("none", "repbend_mistral", "cb_mistral", "task_arithmetic", "released_cb")
 TOTAL = "Total average"
 
 
-def capability(root: Path, model: str, bend: str, task: str, scores: Sequence[float | None]) -> dict[str, str]:
-    path = root / "capability" / f"{model}+{bend}" / f"{task}.parquet"
+def capability(root: Path, model: str, adapter: str, task: str, scores: Sequence[float | None]) -> dict[str, str]:
+    path = root / "capability" / f"{model}+{adapter}" / f"{task}.parquet"
     lines = [
         {"row_id": f"q{i}", "score": s, "not_scored": None if s is not None else "too long", "category": ""}
         for i, s in enumerate(scores)
     ]
     write_parquet(path, pa.Table.from_pylist(lines, CAPABILITY))
-    return {"model": model, "bend": bend, "capability": f"paper_{task}", "task": task, "path": str(path)}
+    return {"model": model, "adapter": adapter, "capability": f"paper_{task}", "task": task, "path": str(path)}
 
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
-    """Mistral under five bends on all of Table 1's benchmarks, on those of over-refusal, and two capabilities."""
+    """Mistral under five adapters on all of Table 1's benchmarks, on those of over-refusal, and two capabilities."""
     root = tmp_path_factory.mktemp("paper")
     data = {name: evaluation_data(root, name) for name in (*TABLE_1, "paper_xstest", "paper_wildjailbreak")}
     cells, capabilities = [], []
-    for i, bend in enumerate(BENDS):
+    for i, adapter in enumerate(ADAPTERS):
         for path in data.values():
-            cells.append(safety_cell(root, path, "mistral_7b", bend, "none", 4 * i, judges={}))
+            cells.append(safety_cell(root, path, "mistral_7b", adapter, "none", 4 * i, judges={}))
         for attack in ("prefilling", "prefilling_harmbench", "embedding", "gcg"):
             cells.append(
-                safety_cell(root, data["paper_harmbench"], "mistral_7b", bend, "none", 8 + i, attack, judges={})
+                safety_cell(root, data["paper_harmbench"], "mistral_7b", adapter, "none", 8 + i, attack, judges={})
             )
-        capabilities.append(capability(root, "mistral_7b", bend, "mmlu", [1.0, 0.0, 1.0, 1.0, None]))
-        capabilities.append(capability(root, "mistral_7b", bend, "truthfulqa", [0.25, 0.5, 0.75]))
+        capabilities.append(capability(root, "mistral_7b", adapter, "mmlu", [1.0, 0.0, 1.0, 1.0, None]))
+        capabilities.append(capability(root, "mistral_7b", adapter, "truthfulqa", [0.25, 0.5, 0.75]))
     return made(cells, paper="repbend", capabilities=capabilities)
 
 
-def test_every_bend_is_found_under_the_papers_name_of_its_method() -> None:
+def test_every_adapter_is_found_under_the_papers_name_of_its_method() -> None:
     assert method_of("none") == ("Original", False) and method_of("circuit_breakers") == ("CB", False)
     assert method_of("repbend_llama3") == ("RepBend", False) and method_of("ta_strong") == ("TA", False)
     assert method_of("none", "rr_llama3_8b") == ("CB", True) and method_of("none", "r2d2_zephyr_7b") == ("R2D2", True)
@@ -63,46 +63,48 @@ def test_every_bend_is_found_under_the_papers_name_of_its_method() -> None:
 
 def test_attack_success_stands_beside_the_printed_cell(tables: dict[str, pd.DataFrame]) -> None:
     asr = tables["repbend_asr"]
-    line = one(asr, bend="repbend_mistral", benchmark="HarmBench")
+    line = one(asr, adapter="repbend_mistral", benchmark="HarmBench")
     assert (line["asr"], line["asr_n"], line["asr_not_scored"]) == (8 / 78, 78, 2)
     assert (line["asr_low"], line["asr_high"]) == wilson(8, 78)
     assert (line["method"], line["kind"], line["printed_asr"]) == ("RepBend", "black-box", 0.0156)
-    assert one(asr, bend="none", benchmark="WildGuardTest (ID)")["kind"] == "in-distribution"
-    assert one(asr, bend="none", benchmark="GCG")["kind"] == "white-box"
-    ours, theirs = (one(asr, bend=bend, benchmark="PAP")["printed_asr"] for bend in ("cb_mistral", "released_cb"))
+    assert one(asr, adapter="none", benchmark="WildGuardTest (ID)")["kind"] == "in-distribution"
+    assert one(asr, adapter="none", benchmark="GCG")["kind"] == "white-box"
+    ours, theirs = (
+        one(asr, adapter=adapter, benchmark="PAP")["printed_asr"] for adapter in ("cb_mistral", "released_cb")
+    )
     assert (ours, theirs) == (0.1313, 0.0938)  # trained by the paper's authors, released by others
     assert not asr["dataset"].isin(["paper_xstest", "paper_wildjailbreak"]).any()  # Table 1 does not have them
 
 
 def test_averages_are_of_cells_and_a_second_attack_of_a_kind_counts_in_none(tables: dict[str, pd.DataFrame]) -> None:
     asr = tables["repbend_asr"]
-    assert len(asr[(asr["benchmark"] == "Prefilling") & (asr["bend"] == "none")]) == 2
-    own = asr[asr["bend"] == "cb_mistral"].drop_duplicates("benchmark").set_index("benchmark")["asr"]
-    white = one(asr, bend="cb_mistral", benchmark="White-box average")
+    assert len(asr[(asr["benchmark"] == "Prefilling") & (asr["adapter"] == "none")]) == 2
+    own = asr[asr["adapter"] == "cb_mistral"].drop_duplicates("benchmark").set_index("benchmark")["asr"]
+    white = one(asr, adapter="cb_mistral", benchmark="White-box average")
     assert white["asr"] == pytest.approx(own[list(WHITE_BOX)].mean()) and white["benchmarks"] == 3
     assert white["asr_low"] < white["asr"] < white["asr_high"]
-    total = one(asr, bend="cb_mistral", benchmark=TOTAL)
+    total = one(asr, adapter="cb_mistral", benchmark=TOTAL)
     assert total["benchmarks"] == 8 and total["asr"] == pytest.approx(own.drop(index=own.index[8:]).mean())
 
 
 def test_the_papers_wrong_averages_are_told_from_its_right_ones(tables: dict[str, pd.DataFrame]) -> None:
     asr = tables["repbend_asr"]
-    white = {bend: one(asr, bend=bend, benchmark="White-box average") for bend in BENDS}
-    stated = {bend: (line["paper_asr"], round(line["paper_asr_recomputed"], 4)) for bend, line in white.items()}
+    white = {adapter: one(asr, adapter=adapter, benchmark="White-box average") for adapter in ADAPTERS}
+    stated = {adapter: (line["paper_asr"], round(line["paper_asr_recomputed"], 4)) for adapter, line in white.items()}
     assert stated["task_arithmetic"] == (0.5563, 0.5760) and stated["cb_mistral"] == (0.2805, 0.2861)
     assert white["task_arithmetic"]["printed_asr"] == pytest.approx(0.57603, abs=1e-5)  # of the cells that we have too
-    wrong = {bend for bend, line in white.items() if line["paper_asr_wrong"]}
+    wrong = {adapter for adapter, line in white.items() if line["paper_asr_wrong"]}
     assert wrong == {"task_arithmetic", "cb_mistral"}
-    assert not one(asr, bend="none", benchmark="Black-box average")["paper_asr_wrong"]
+    assert not one(asr, adapter="none", benchmark="Black-box average")["paper_asr_wrong"]
     summary = tables["repbend_summary"]
-    released = one(summary, bend="released_cb")
+    released = one(summary, adapter="released_cb")
     assert [round(released[f"paper_overall{end}"], 4) for end in ("", "_recomputed")] == [0.7362, 0.7711]
-    assert bool(released["paper_overall_wrong"]) and not one(summary, bend="none")["paper_overall_wrong"]
+    assert bool(released["paper_overall_wrong"]) and not one(summary, adapter="none")["paper_overall_wrong"]
 
 
 def test_the_summary_is_made_of_its_parts(tables: dict[str, pd.DataFrame]) -> None:
-    line = one(tables["repbend_summary"], bend="repbend_mistral")
-    assert line["asr"] == one(tables["repbend_asr"], bend="repbend_mistral", benchmark=TOTAL)["asr"]
+    line = one(tables["repbend_summary"], adapter="repbend_mistral")
+    assert line["asr"] == one(tables["repbend_asr"], adapter="repbend_mistral", benchmark=TOTAL)["asr"]
     assert line["xstest"] == line["wildjailbreak_benign"] == line["benign_answered"] == 0.9
     assert line["capability"] == pytest.approx((0.75 + 0.5) / 2) and line["capability_benchmarks"] == 2
     assert line["overall"] == pytest.approx(((1 - line["asr"]) + 0.9 + 0.625) / 3)
@@ -115,17 +117,17 @@ def test_the_summary_is_made_of_its_parts(tables: dict[str, pd.DataFrame]) -> No
 
 
 def test_capability_is_per_benchmark_with_what_was_not_scored(tables: dict[str, pd.DataFrame]) -> None:
-    line = one(tables["repbend_capability"], bend="none", benchmark="mmlu")
+    line = one(tables["repbend_capability"], adapter="none", benchmark="mmlu")
     assert (line["score"], line["score_n"], line["score_not_scored"]) == (0.75, 4, 1)
     assert (line["score_low"], line["score_high"]) == wilson(3, 4)
     assert line["printed_score"] == pytest.approx(0.6018)
-    half = one(tables["repbend_capability"], bend="none", benchmark="truthfulqa")
+    half = one(tables["repbend_capability"], adapter="none", benchmark="truthfulqa")
     assert half["score"] == 0.5 and half["score_low"] < 0.5 < half["score_high"]
 
 
 def test_the_paper_is_read_beside_ours(tables: dict[str, pd.DataFrame], tmp_path: Path) -> None:
     text = shown("repbend_asr", tables["repbend_asr"])
-    assert list(text.columns) == ["model", "ASR, %", "kind", *BENDS_SHOWN]
+    assert list(text.columns) == ["model", "ASR, %", "kind", *ADAPTERS_SHOWN]
     assert set(text["model"]) == {"Mistral-7B-Instruct-v0.2"}
     white = text[text["ASR, %"] == "White-box average of 3"].iloc[0]
     assert white["TA"].endswith("(paper 55.63, its cells 57.60)") and white["RepBend"].endswith("(paper 2.78)")
@@ -141,23 +143,23 @@ def test_the_paper_is_read_beside_ours(tables: dict[str, pd.DataFrame], tmp_path
         pd.testing.assert_frame_equal(shown(name, back[name]), shown(name, tables[name]))
 
 
-BENDS_SHOWN = ("Original", "RepBend", "CB", "TA", "CB (released)")
+ADAPTERS_SHOWN = ("Original", "RepBend", "CB", "TA", "CB (released)")
 
 
 def test_a_study_without_a_paper_has_the_same_tables(tmp_path: Path) -> None:
     data = evaluation_data(tmp_path, "tiny_safety_test")
     cells = [
-        safety_cell(tmp_path, data, "tiny", bend, "none", harmful, attack)
-        for bend, harmful in (("none", 34), ("repbend", 2))
+        safety_cell(tmp_path, data, "tiny", adapter, "none", harmful, attack)
+        for adapter, harmful in (("none", 34), ("repbend", 2))
         for attack in ("direct", "prefilling", "embedding")
     ]
     found = made(cells)
     asr = found["repbend_asr"]
-    assert list(asr[asr["bend"] == "none"]["benchmark"]) == [
+    assert list(asr[asr["adapter"] == "none"]["benchmark"]) == [
         "tiny_safety_test", "tiny_safety_test, prefilling", "tiny_safety_test, embedding", "White-box average", TOTAL
     ]  # fmt: skip
-    assert one(asr, bend="repbend", benchmark=TOTAL)["asr"] == pytest.approx(4 / 78)
-    line = one(found["repbend_summary"], bend="repbend")
+    assert one(asr, adapter="repbend", benchmark=TOTAL)["asr"] == pytest.approx(4 / 78)
+    line = one(found["repbend_summary"], adapter="repbend")
     assert line["benign_answered"] == 0.9 and pd.isna(line["capability"]) and pd.isna(line["overall"])
     assert not [name for table in found.values() for name in table if name.startswith(("printed", "paper"))]
 
@@ -178,15 +180,15 @@ def test_an_average_with_a_part_that_was_not_scored_is_unknown(tmp_path: Path) -
     assert pd.isna(total["asr"]) and total["asr_not_scored"] == 42
 
 
-def test_models_made_safe_by_others_and_a_safety_prompt_stand_beside_the_bends(tmp_path: Path) -> None:
+def test_models_made_safe_by_others_and_a_safety_prompt_stand_beside_the_adapters(tmp_path: Path) -> None:
     data = evaluation_data(tmp_path, "paper_harmbench")
     models = [("mistral_7b", "none", "none"), ("mistral_7b", "none", "safety_prompt"), ("mistral_7b", "rmu", "none")]
     models += [(model, "none", "none") for model in ("rr_mistral_7b", "r2d2_zephyr_7b", "rr_llama3_8b")]
     cells = [
         safety_cell(
-            tmp_path, data, model, bend, control, 4, judges={}, method="prompting" if "_" in control else "none"
+            tmp_path, data, model, adapter, control, 4, judges={}, method="prompting" if "_" in control else "none"
         )
-        for model, bend, control in models
+        for model, adapter, control in models
     ]
     found = made(cells, paper="repbend")
     asr = found["repbend_asr"]
@@ -201,7 +203,7 @@ def test_models_made_safe_by_others_and_a_safety_prompt_stand_beside_the_bends(t
     harm = text[text["ASR, %"] == "HarmBench"].iloc[0]
     assert harm["R2D2 (released)"].endswith("(paper 5.63)") and harm["Safety Prompting"].endswith("(paper 20.00)")
     pairs = found["repbend_pairs"]
-    assert {("rmu", "none"), ("safety_prompt", "none")} == set(zip(pairs["bend"], pairs["against"], strict=True))
+    assert {("rmu", "none"), ("safety_prompt", "none")} == set(zip(pairs["adapter"], pairs["against"], strict=True))
     prompted = one(found["repbend"], control="safety_prompt", prompts="harmful", group="all")
     assert prompted["printed_asr"] == 0.2
 

@@ -25,7 +25,7 @@ from rebend.models.loading import Policy
 from rebend.recontrol.methods.controls import Control
 
 
-def attack_decode(
+def attack(
     policy: Policy, rows: Sequence[Row], attack: AttackBlock, decoding: Decoding, control: Control, parts: Parts
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Return completions (schema COMPLETIONS) of an evaluation data set under an attack, and counts for the record.

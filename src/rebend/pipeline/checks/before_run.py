@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rebend.config.adapters import TrainedBend
+from rebend.config.adapters import TrainedAdapter
 from rebend.config.safety import GcgBlock
 from rebend.data.asset_lock import lock_mistakes
 from rebend.data.assets import Asset, block_assets
@@ -64,11 +64,13 @@ def check_before_jobs(plan: Plan) -> None:
 
 def check_gpus(plan: Plan, gpus: int) -> None:
     """Raise `ConfigError` if a job wants more GPUs than this machine has; without any, jobs run on CPUs."""
-    wanted = {f"bends.{bend}.ranks": plan.training_needs(base, bend).gpu for base, bend in plan.trained}
+    wanted = {f"adapters.{adapter}.ranks": plan.training_resources(base, adapter).gpu for base, adapter in plan.trained}
     for section in ("models", "rewards", "encoders", "safety_judges"):
         blocks = {name: plan.config[section][name] for name in plan.used[section]}
         wanted |= {
-            f"{section}.{name}.needs": block.needs.gpu for name, block in blocks.items() if hasattr(block, "needs")
+            f"{section}.{name}.resources": block.resources.gpu
+            for name, block in blocks.items()
+            if hasattr(block, "resources")
         }
     mistakes = [
         f"{key}: {count} GPUs for a job; this machine shows {gpus}" for key, count in wanted.items() if count > gpus
@@ -111,8 +113,8 @@ def _checkpoints(plan: Plan) -> Iterator[str]:
 
 def _values(plan: Plan) -> Iterator[str]:
     """Value networks that others trained."""
-    for name in plan.used["values"]:
-        path = getattr(plan.config["values"][name], "local", None)
+    for name in plan.used["value_models"]:
+        path = getattr(plan.config["value_models"][name], "local", None)
         if path is not None and not Path(plan.local(path)).is_file():
             yield f"values.{name}.local: there is no file {plan.local(path)}"
 
@@ -155,13 +157,13 @@ def _described(file: Path) -> dict[str, Any]:
 
 def _layers(plan: Plan) -> Iterator[str]:
     """Target layers against the depth that a local folder states."""
-    for base, bend_name in plan.bent:
+    for base, adapter_name in plan.adapted:
         local = plan.config["models"][base].local
         depth = _described(Path(plan.local(local)) / "config.json").get("num_hidden_layers") if local else None
-        bend = plan.config["bends"][bend_name]
-        last = bend.last_target() if isinstance(bend, TrainedBend) else None
+        adapter = plan.config["adapters"][adapter_name]
+        last = adapter.last_target() if isinstance(adapter, TrainedAdapter) else None
         if depth is not None and last is not None and last > depth:
-            yield f"bends.{bend_name}: its target layers reach hidden_states[{last}]; '{base}' has only {depth} blocks"
+            yield f"adapters.{adapter_name}: its target layers reach hidden_states[{last}]; '{base}' has only {depth} blocks"
 
 
 def _judge_keys(plan: Plan) -> Iterator[str]:
@@ -173,7 +175,7 @@ def _judge_keys(plan: Plan) -> Iterator[str]:
 
 
 def _reward_addresses(plan: Plan) -> Iterator[str]:
-    """What an address needs of the environment; whether it answers is seen by `prepare_endpoint`, the first job."""
+    """What an address needs of the environment; whether it answers is seen by `check_reward_endpoint`, the first job."""
     for name in plan.used["rewards"]:
         endpoint = plan.config["rewards"][name].http
         if endpoint is not None and not endpoint.url and not os.environ.get("REWARD_URL"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from rebend.config.adapters import TaskArithmeticBlock, TrainedBend
+from rebend.config.adapters import TaskArithmeticBlock, TrainedAdapter
 from rebend.config.base import Block, references
 from rebend.config.controls import PROMPTS_ONLY, TunedBlock
 from rebend.config.study import Grid, Study
@@ -37,7 +37,7 @@ def check_references(catalogue: Catalogue, study_name: str, study: Study) -> lis
 
 def _names(catalogue: Catalogue, block: Block, where: str) -> Iterator[str]:
     for key, section, kind, name in references(block):
-        if name == "none" and section == "bends" and isinstance(block, Grid):
+        if name == "none" and section == "adapters" and isinstance(block, Grid):
             continue  # the base model itself
         known = catalogue[section]
         if name not in known:
@@ -64,49 +64,49 @@ def _steps(control: TunedBlock) -> Any:
 
 
 def _sums(catalogue: Catalogue) -> Iterator[str]:
-    """Bends that are added up must be trained here (so sums go in no circle), and alike in what they train."""
-    for name, block in catalogue["bends"].items():
+    """Adapters that are added up must be trained here (so sums go in no circle), and alike in what they train."""
+    for name, block in catalogue["adapters"].items():
         if not isinstance(block, TaskArithmeticBlock):
             continue
-        parts = [(part.bend, catalogue["bends"].get(part.bend)) for part in block.parts]
-        first = next((bend for _, bend in parts if isinstance(bend, TrainedBend)), None)
+        parts = [(part.adapter, catalogue["adapters"].get(part.adapter)) for part in block.parts]
+        first = next((adapter for _, adapter in parts if isinstance(adapter, TrainedAdapter)), None)
         for number, (part_name, part) in enumerate(parts):
-            where = f"bends.{name}.parts.{number}.bend"
-            if isinstance(part, TrainedBend) and first is not None:
+            where = f"adapters.{name}.parts.{number}.adapter"
+            if isinstance(part, TrainedAdapter) and first is not None:
                 if unlike := [key for key in _SHAPE if getattr(part, key) != getattr(first, key)]:
                     yield f"{where}: '{part_name}' is unlike the first part in {', '.join(unlike)}: they don't add up"
             elif part is not None:
-                yield f"{where}: '{part_name}' (method {part.method}) isn't trained here; only trained bends add up"
+                yield f"{where}: '{part_name}' (method {part.method}) isn't trained here; only trained adapters add up"
 
 
-def _with_parts(bends: Mapping[str, Any], names: Iterable[str]) -> Iterator[str]:
-    """Names of bends, each followed by those that it is added up of."""
+def _with_parts(adapters: Mapping[str, Any], names: Iterable[str]) -> Iterator[str]:
+    """Names of adapters, each followed by those that it is added up of."""
     for name in names:
         yield name
-        block = bends.get(name)
-        yield from (part.bend for part in block.parts) if isinstance(block, TaskArithmeticBlock) else ()
+        block = adapters.get(name)
+        yield from (part.adapter for part in block.parts) if isinstance(block, TaskArithmeticBlock) else ()
 
 
 def _layers(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:
-    """Target layers must lie inside every model that is bent, where its depth is known already."""
+    """Target layers must lie inside every model that is adapted, where its depth is known already."""
     for model_name in grid.models:
         model = catalogue["models"].get(model_name)
         depth = model and (model.tiny.n_layers if model.tiny else model.n_layers)
         if not depth:
             continue
-        for bend_name in _with_parts(catalogue["bends"], grid.bends):
-            bend = catalogue["bends"].get(bend_name)
-            if bend is None:
+        for adapter_name in _with_parts(catalogue["adapters"], grid.adapters):
+            adapter = catalogue["adapters"].get(adapter_name)
+            if adapter is None:
                 continue
-            last = bend.last_target() if isinstance(bend, TrainedBend) else None
+            last = adapter.last_target() if isinstance(adapter, TrainedAdapter) else None
             if last is not None and last > depth:
                 yield (
-                    f"bends.{bend_name}: its target layers reach hidden_states[{last}]; model '{model_name}' (in "
+                    f"adapters.{adapter_name}: its target layers reach hidden_states[{last}]; model '{model_name}' (in "
                     f"{where}) has {depth} blocks, so at most hidden_states[{depth}]"
                 )
-            for block in bend.transform_layers if isinstance(bend, TrainedBend) else []:
+            for block in adapter.transform_layers if isinstance(adapter, TrainedAdapter) else []:
                 if block >= depth or block < -1:
-                    yield f"bends.{bend_name}.transform_layers: {block} is beyond the {depth} blocks of '{model_name}'"
+                    yield f"adapters.{adapter_name}.transform_layers: {block} is beyond the {depth} blocks of '{model_name}'"
 
 
 def _honest(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:
@@ -134,7 +134,7 @@ def _honest(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:
 
 def _learnt_from(catalogue: Catalogue, control: Any) -> Iterator[tuple[str, str]]:
     """(activations, reward) of the value network and the direction that a control uses."""
-    for key, section in (("value", "values"), ("direction", "directions")):
+    for key, section in (("value_model", "value_models"), ("direction", "directions")):
         block = catalogue[section].get(getattr(control, key, None) or "")
         if block is not None and hasattr(block, "activations"):  # what others trained says not on what
             yield block.activations, block.reward

@@ -84,7 +84,7 @@ class Facts:
         if counted := _counted(folder):
             return counted
         shelf, name = place.split("/")
-        base = paths.base_and_bend(name)[0]
+        base = paths.base_and_adapter(name)[0]
         block: Any = self.plan.config.catalogue.get(SHELVES.get(shelf, ""), {}).get(base)
         if block is None:
             return self._guess(f"{paths.ROOT}/{place}", _PARAMETERS)

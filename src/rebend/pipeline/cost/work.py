@@ -155,9 +155,9 @@ def _score_diversity(job: PlannedJob, facts: Facts) -> Work:
     return Work("rows", _responses(job, facts))
 
 
-def _train_bend(job: PlannedJob, facts: Facts) -> Work:
-    bend = job.settings["bend"]
-    tokens = bend["max_step"] * bend["batch_size"] * 3 * bend["max_length"]  # safe, unsafe and retain texts
+def _train_adapter(job: PlannedJob, facts: Facts) -> Work:
+    adapter = job.settings["adapter"]
+    tokens = adapter["max_step"] * adapter["batch_size"] * 3 * adapter["max_length"]  # safe, unsafe and retain texts
     return Work("forward", _TRAINING * tokens * facts.model(job.inputs))
 
 
@@ -202,25 +202,25 @@ _RULES: dict[str, Callable[[PlannedJob, Facts], Work]] = {
     "prepare_dataset": _prepare_dataset,
     "prepare_model": _prepare_model,
     "train_tiny_model": _train_tiny_model,
-    "train_tiny_reward": _train_tiny_reward,
+    "train_tiny_reward_model": _train_tiny_reward,
     "extract_activations": _extract,
     "label_rewards": _scored,
-    "train_value": _train_value,
+    "train_value_model": _train_value,
     "fit_direction": _fit_direction,
     "choose_strength": _choose,
-    "control_decode": _control_decode,
-    "attack_decode": _attack_decode,
-    "score_safety": _score_safety,
+    "decode": _control_decode,
+    "attack": _attack_decode,
+    "judge_safety": _score_safety,
     "score_reward": _scored,
     "score_references": _scored,
     "embed_prompts": _embed_prompts,
     "score_coherence": _score_coherence,
     "score_diversity": _score_diversity,
     "judge_win_rate": _judge,
-    "train_bend": _train_bend,
-    "merge_bend": _copy_model,
+    "train_adapter": _train_adapter,
+    "merge_adapter": _copy_model,
     "prepare_adapter": _copy_model,
-    "project_states": _project,
+    "project_hidden_states": _project,
     "score_capability": _score_capability,
 }
 
@@ -232,10 +232,10 @@ _LINEAR_SIDES = 22  # in and out widths of a decoder block's linear layers, in h
 def bytes_of(job: PlannedJob, facts: Facts) -> float | None:
     """Return the bytes of a job's results; None where only earlier jobs can tell."""
     s = job.settings
-    if job.rule in ("train_tiny_model", "train_tiny_reward"):
+    if job.rule in ("train_tiny_model", "train_tiny_reward_model"):
         place = next((name for name in job.outputs if not name.endswith(".json")), "")
         return 4 * facts.parameters("/".join(place.split("/")[1:3])) if place else None
-    if job.rule == "merge_bend":
+    if job.rule == "merge_adapter":
         return (4 if s["dtype"] == "float32" else 2) * facts.model(job.inputs)
     if job.rule == "prepare_dataset":
         return _ROW * facts.rows(s["name"])
@@ -243,12 +243,12 @@ def bytes_of(job: PlannedJob, facts: Facts) -> float | None:
         return facts.asset_bytes(Path(job.outputs[0]).stem, s["where"], s["kind"])
     if job.rule == "extract_activations":
         return _states(job, facts)
-    if job.rule == "train_value" and "hidden_size" in s["value"]:
+    if job.rule == "train_value_model" and "hidden_size" in s["value"]:
         return 4 * value_parameters(s["value"], facts.width(job.inputs))
-    if job.rule == "train_bend":
+    if job.rule == "train_adapter":
         width = facts.width(job.inputs)
         blocks = max(1, round(facts.model(job.inputs) / (12 * width**2)))
-        return 4 * s["bend"]["lora_r"] * _LINEAR_SIDES * width * blocks
+        return 4 * s["adapter"]["lora_r"] * _LINEAR_SIDES * width * blocks
     return None
 
 

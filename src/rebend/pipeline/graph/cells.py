@@ -19,7 +19,7 @@ class Cell:
     """One model under one control on one data set, with the scores that its grid asks for."""
 
     base: str
-    bend: str
+    adapter: str
     control: str
     dataset: str
     role: str  # "prompts" or "evaluation"
@@ -28,8 +28,8 @@ class Cell:
 
     @property
     def model(self) -> str:
-        """Name of the (bent) model."""
-        return paths.model_name(self.base, self.bend)
+        """Name of the (adapted) model."""
+        return paths.model_name(self.base, self.adapter)
 
     def scores(self) -> dict[str, str]:
         """Return metric → path of the scores or verdicts of this cell."""
@@ -58,13 +58,13 @@ class Cell:
         """Path of the verdicts of one safety judge."""
         return paths.safety(judge, self.model, self.dataset, self.attack, self.control)
 
-    def described(self, bend: str, control: str, attack: str, method: str) -> dict[str, Any]:
-        """Return the cell as plain values, with the labels of its bend, control and attack, for tables and figures."""
+    def described(self, adapter: str, control: str, attack: str, method: str) -> dict[str, Any]:
+        """Return the cell as plain values, with the labels of its adapter, control and attack, for tables and figures."""
         responses = self.responses
         judges = self.grid.safety_judges if self.role == "evaluation" else []
         return {
             "model": self.base,
-            "bend": bend,
+            "adapter": adapter,
             "control": control,
             "method": method,
             "dataset": self.dataset,
@@ -86,17 +86,17 @@ def cells_of(study: Study) -> list[Cell]:
 
 def _cells(study: Study) -> Iterator[Cell]:
     for grid in study.grids:
-        for base, bend, control in product(grid.models, grid.bends, grid.controls):
+        for base, adapter, control in product(grid.models, grid.adapters, grid.controls):
             for dataset in grid.prompts:
-                yield Cell(base, bend, control, dataset, "prompts", "", grid)
+                yield Cell(base, adapter, control, dataset, "prompts", "", grid)
             for dataset, attack in product(grid.evaluation, grid.attacks):
-                yield Cell(base, bend, control, dataset, "evaluation", attack, grid)
+                yield Cell(base, adapter, control, dataset, "evaluation", attack, grid)
 
 
 def labels(cells: Iterable[Cell], key: str, blocks: Mapping[str, Any]) -> dict[tuple[str, str], str]:
     """Return (base, block) → what tables call it: its method, or its own name where the method comes more than once.
 
-    `key` is bend, control or attack. A name with one of the words `TOLD_BY_NAME` is kept, too.
+    `key` is adapter, control or attack. A name with one of the words `TOLD_BY_NAME` is kept, too.
     """
     names: dict[str, dict[str, str]] = {}
     for cell in cells:

@@ -18,10 +18,10 @@ class ControlInputs:
     def __init__(self, config: Config) -> None:
         self.config = config
 
-    def value_input(self, model: str, control: str) -> str | list[str]:
+    def value_model_input(self, model: str, control: str) -> str | list[str]:
         """The value network that a control climbs, if it does."""
-        name = getattr(self.config["controls"][control], "value", None)
-        return paths.value(model, name) if name else []
+        name = getattr(self.config["controls"][control], "value_model", None)
+        return paths.value_model(model, name) if name else []
 
     def direction_input(self, model: str, control: str) -> str | list[str]:
         """The direction that a control adds, if it does."""
@@ -63,5 +63,5 @@ class ControlInputs:
         return paths.strength(model, block.strength_of or control) if is_chosen else []
 
     def dtype(self, model: str) -> str:
-        """Type that a (bent) model is run in."""
-        return self.config["models"][paths.base_and_bend(model)[0]].dtype
+        """Type that a (adapted) model is run in."""
+        return self.config["models"][paths.base_and_adapter(model)[0]].dtype

@@ -1,6 +1,6 @@
 """The grammar of `results/`: one function per kind of result, used with names and with wildcards alike.
 
-A path holds exactly the choices that its contents depend on. `model` is a base model, or `base+bend`.
+A path holds exactly the choices that its contents depend on. `model` is a base model, or `base+adapter`.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ ASSET_LOCK = "config/assets.lock.json"  # to be committed with the configuration
 JUDGE_STORE = f"{ROOT}/judge_store"  # of replies, which all studies share; no stage's output
 
 
-def model_name(base: str, bend: str) -> str:
-    """Return the name of a base model after a bend (`none`: the base itself)."""
-    return base if bend == "none" else f"{base}+{bend}"
+def model_name(base: str, adapter: str) -> str:
+    """Return the name of a base model after an adapter (`none`: the base itself)."""
+    return base if adapter == "none" else f"{base}+{adapter}"
 
 
-def base_and_bend(model: str) -> tuple[str, str]:
-    """Take a model's name apart again; the bend is `none` for a base model."""
-    base, _, bend = model.partition("+")
-    return base, bend or "none"
+def base_and_adapter(model: str) -> tuple[str, str]:
+    """Take a model's name apart again; the adapter is `none` for a base model."""
+    base, _, adapter = model.partition("+")
+    return base, adapter or "none"
 
 
 def asset(name: str) -> str:
@@ -34,7 +34,7 @@ def data(dataset: str) -> str:
 
 
 def model(name: str) -> str:
-    """A checkpoint folder: base or bent and merged, the same shape."""
+    """A checkpoint folder: base or adapted and merged, the same shape."""
     return f"{ROOT}/models/{name}"
 
 
@@ -48,14 +48,14 @@ def encoder(name: str) -> str:
     return f"{ROOT}/encoders/{name}"
 
 
-def bend(base: str, name: str) -> str:
+def adapter(base: str, name: str) -> str:
     """An adapter folder with its training metrics."""
-    return f"{ROOT}/bends/{base}/{name}"
+    return f"{ROOT}/adapters/{base}/{name}"
 
 
-def states(base: str, bend_name: str, dataset: str) -> str:
-    """Projected hidden states before and after a bend."""
-    return f"{ROOT}/states/{base}/{bend_name}/{dataset}.parquet"
+def states(base: str, adapter_name: str, dataset: str) -> str:
+    """Projected hidden states before and after an adapter."""
+    return f"{ROOT}/projections/{base}/{adapter_name}/{dataset}.parquet"
 
 
 def activations(model_: str, name: str) -> str:
@@ -88,9 +88,9 @@ def rewards(model_: str, activations_: str, reward: str) -> str:
     return f"{ROOT}/rewards/{model_}/{activations_}/{reward}.parquet"
 
 
-def value(model_: str, name: str) -> str:
+def value_model(model_: str, name: str) -> str:
     """A value network."""
-    return f"{ROOT}/values/{model_}/{name}"
+    return f"{ROOT}/value_models/{model_}/{name}"
 
 
 def direction(model_: str, name: str) -> str:
@@ -135,7 +135,7 @@ def embeddings(encoder_: str, dataset: str) -> str:
 
 def verdicts(judge: str, model_: str, dataset: str, control: str) -> str:
     """A judge's verdict on each response against the preferred answer."""
-    return f"{ROOT}/verdicts/{judge}/{model_}/{dataset}/{control}.parquet"
+    return f"{ROOT}/win_rate_verdicts/{judge}/{model_}/{dataset}/{control}.parquet"
 
 
 def completions(model_: str, dataset: str, attack: str, control: str) -> str:
@@ -145,7 +145,7 @@ def completions(model_: str, dataset: str, attack: str, control: str) -> str:
 
 def safety(safety_judge: str, model_: str, dataset: str, attack: str, control: str) -> str:
     """A safety judge's verdict on each completion."""
-    return f"{ROOT}/safety/{safety_judge}/{model_}/{dataset}/{attack}/{control}.parquet"
+    return f"{ROOT}/safety_verdicts/{safety_judge}/{model_}/{dataset}/{attack}/{control}.parquet"
 
 
 def capability(model_: str, name: str) -> str:

@@ -8,9 +8,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from rebend.config.adapters import TrainedBend
-from rebend.config.base import Block, DataSource, Needs, references, settings
-from rebend.config.blocks import ValueBlock
+from rebend.config.adapters import TrainedAdapter
+from rebend.config.base import Block, DataSource, Resources, references, settings
+from rebend.config.blocks import ValueModelBlock
 from rebend.config.judges import AskedBlock, RewardModelJudgeBlock
 from rebend.config.load import Config
 from rebend.config.safety import ModelJudgeBlock
@@ -34,20 +34,24 @@ class Plan(ControlInputs):
         return cells_of(self.study)
 
     @cached_property
-    def bent(self) -> list[tuple[str, str]]:
-        """(base, bend) of every bend that the study looks at."""
-        return list(dict.fromkeys((c.base, c.bend) for c in self.cells if c.bend != "none"))
+    def adapted(self) -> list[tuple[str, str]]:
+        """(base, adapter) of every adapter that the study looks at."""
+        return list(dict.fromkeys((c.base, c.adapter) for c in self.cells if c.adapter != "none"))
 
     @cached_property
     def trained(self) -> list[tuple[str, str]]:
-        """(base, bend) of every bend that is trained here, not taken over from others or added up."""
-        return [(base, bend) for base, bend in self.bent if isinstance(self.config["bends"][bend], TrainedBend)]
+        """(base, adapter) of every adapter that is trained here, not taken over from others or added up."""
+        return [
+            (base, adapter)
+            for base, adapter in self.adapted
+            if isinstance(self.config["adapters"][adapter], TrainedAdapter)
+        ]
 
     @cached_property
     def valued(self) -> list[tuple[str, str]]:
         """(model, value) of every value network that the study trains."""
-        found = ((c.model, getattr(self.config["controls"][c.control], "value", None)) for c in self.cells)
-        networks = {name for name, block in self.config["values"].items() if isinstance(block, ValueBlock)}
+        found = ((c.model, getattr(self.config["controls"][c.control], "value_model", None)) for c in self.cells)
+        networks = {name for name, block in self.config["value_models"].items() if isinstance(block, ValueModelBlock)}
         return list(dict.fromkeys((model, value) for model, value in found if value in networks))
 
     @cached_property
@@ -58,15 +62,17 @@ class Plan(ControlInputs):
 
     @cached_property
     def asked(self) -> list[tuple[str, str, str]]:
-        """(base, bend, capability) of every benchmark that the study asks."""
-        found = (triple for grid in self.study.grids for triple in product(grid.models, grid.bends, grid.capabilities))
+        """(base, adapter, capability) of every benchmark that the study asks."""
+        found = (
+            triple for grid in self.study.grids for triple in product(grid.models, grid.adapters, grid.capabilities)
+        )
         return list(dict.fromkeys(found))
 
     @cached_property
     def drawn_states(self) -> list[tuple[str, str, str]]:
-        """(base, bend, data set) of every picture of hidden states."""
-        asked = ((grid.states, product(grid.models, grid.bends)) for grid in self.study.grids if grid.states)
-        found = ((base, bend, states) for states, pairs in asked for base, bend in pairs if bend != "none")
+        """(base, adapter, data set) of every picture of hidden states."""
+        asked = ((grid.states, product(grid.models, grid.adapters)) for grid in self.study.grids if grid.states)
+        found = ((base, adapter, states) for states, pairs in asked for base, adapter in pairs if adapter != "none")
         return list(dict.fromkeys(found))
 
     def inputs(self) -> list[str]:
@@ -74,11 +80,11 @@ class Plan(ControlInputs):
         found = [path for cell in self.cells for path in (*cell.scores().values(), paths.data(cell.dataset))]
         found += [cell.responses for cell in self.cells]
         found += [cell.safety(judge) for cell in self.cells if cell.attack for judge in cell.grid.safety_judges]
-        found += [paths.bend(base, bend) for base, bend in self.trained]
-        found += [paths.value(*pair) for pair in self.valued]
+        found += [paths.adapter(base, adapter) for base, adapter in self.trained]
+        found += [paths.value_model(*pair) for pair in self.valued]
         found += [paths.strength(*pair) for pair in self.tuned]
         found += [paths.states(*triple) for triple in self.drawn_states]
-        found += [paths.capability(paths.model_name(base, bend), name) for base, bend, name in self.asked]
+        found += [paths.capability(paths.model_name(base, adapter), name) for base, adapter, name in self.asked]
         return list(dict.fromkeys(found))
 
     @cached_property
@@ -111,8 +117,8 @@ class Plan(ControlInputs):
 
     def summary(self, published: str) -> dict[str, Any]:
         """Return the settings of the stages that make tables, figures and report."""
-        bends, controls, attacks = (
-            labels(self.cells, key, self.config[f"{key}s"]) for key in ("bend", "control", "attack")
+        adapters, controls, attacks = (
+            labels(self.cells, key, self.config[f"{key}s"]) for key in ("adapter", "control", "attack")
         )
         return {
             "study": self.name,
@@ -122,31 +128,32 @@ class Plan(ControlInputs):
             "claims": [claim.model_dump() for claim in self.study.claims],
             "cells": [
                 cell.described(
-                    bends[cell.base, cell.bend],
+                    adapters[cell.base, cell.adapter],
                     controls[cell.base, cell.control],
                     attacks[cell.base, cell.attack],
                     self.config["controls"][cell.control].method,
                 )
                 for cell in self.cells
             ],
-            "bends": [
-                {"model": m, "bend": bends[m, b], "metrics": f"{paths.bend(m, b)}/metrics.parquet"}
+            "adapters": [
+                {"model": m, "adapter": adapters[m, b], "metrics": f"{paths.adapter(m, b)}/metrics.parquet"}
                 for m, b in self.trained
             ],
             "values": [
-                {"model": m, "value": v, "metrics": f"{paths.value(m, v)}/metrics.parquet"} for m, v in self.valued
+                {"model": m, "value": v, "metrics": f"{paths.value_model(m, v)}/metrics.parquet"}
+                for m, v in self.valued
             ],
             "strengths": [
-                {"model": m, "control": controls[paths.base_and_bend(m)[0], c], "path": paths.strength(m, c)}
+                {"model": m, "control": controls[paths.base_and_adapter(m)[0], c], "path": paths.strength(m, c)}
                 for m, c in self.tuned
             ],
             "states": [
-                {"model": m, "bend": bends[m, b], "path": paths.states(m, b, d)} for m, b, d in self.drawn_states
+                {"model": m, "adapter": adapters[m, b], "path": paths.states(m, b, d)} for m, b, d in self.drawn_states
             ],
             "capabilities": [
                 {
                     "model": m,
-                    "bend": bends[m, b],
+                    "adapter": adapters[m, b],
                     "capability": name,
                     "task": self.config["capabilities"][name].task,
                     "path": paths.capability(paths.model_name(m, b), name),
@@ -185,9 +192,9 @@ class Plan(ControlInputs):
             "n_layers": getattr(block, "n_layers", None),
         }
 
-    def adapter_settings(self, bend: str) -> dict[str, Any]:
+    def adapter_settings(self, adapter: str) -> dict[str, Any]:
         """Settings of `prepare_adapter`: where the adapter comes from."""
-        block = self.config["bends"][bend]
+        block = self.config["adapters"][adapter]
         return {**settings(block), "local": block.local and self.local(block.local)}
 
     def dataset_file(self, name: str, key: str) -> str | list[str]:
@@ -199,9 +206,9 @@ class Plan(ControlInputs):
         source = getattr(self.config["datasets"][name], key)
         return self._local_file(source) or []
 
-    def value_file(self, name: str) -> str | list[str]:
+    def value_model_file(self, name: str) -> str | list[str]:
         """The file of a released value network; `[]` if it is not there, which `rebend.pipeline.checks.before_run` says."""
-        path = self.local(self.config["values"][name].local)
+        path = self.local(self.config["value_models"][name].local)
         return path if Path(path).is_file() else []
 
     def capability_files(self, name: str) -> list[str]:
@@ -223,9 +230,9 @@ class Plan(ControlInputs):
         path = self.local(source.local) if source and source.local else None
         return path if path and Path(path).is_file() else None
 
-    def state_settings(self, base: str, bend: str) -> dict[str, Any]:
-        """Settings of `project_states`: which layer is shown, and how long an answer may be."""
-        block = self.config["bends"][bend]
+    def state_settings(self, base: str, adapter: str) -> dict[str, Any]:
+        """Settings of `project_hidden_states`: which layer is shown, and how long an answer may be."""
+        block = self.config["adapters"][adapter]
         longest = getattr(block, "max_length", 512)
         return {"hidden_index": block.middle_target(), "max_length": longest, "dtype": self.dtype(base)}
 
@@ -245,10 +252,10 @@ class Plan(ControlInputs):
         """The folder of a safety judge that is a model."""
         return paths.judge_model(name) if isinstance(self.config["safety_judges"][name], ModelJudgeBlock) else []
 
-    def judge_needs(self, name: str) -> Needs:
+    def judge_resources(self, name: str) -> Resources:
         """What a job of a safety judge asks of the machine."""
         block = self.config["safety_judges"][name]
-        return block.needs if isinstance(block, ModelJudgeBlock) else Needs()
+        return block.resources if isinstance(block, ModelJudgeBlock) else Resources()
 
     def judging_group(self, name: str) -> str | None:
         """The group of a safety judge's jobs; those that use a model, or ask at an address, go alone."""
@@ -268,27 +275,27 @@ class Plan(ControlInputs):
             paths.reference_scores(block.reward, wildcards.dataset) if isinstance(block, RewardModelJudgeBlock) else []
         )
 
-    def training_needs(self, base: str, bend: str) -> Needs:
-        """What training a bend asks of the machine: a GPU per rank, where the model needs any."""
-        needs = self.needs(base)
-        return needs.model_copy(update={"gpu": needs.gpu and self.config["bends"][bend].ranks})
+    def training_resources(self, base: str, adapter: str) -> Resources:
+        """What training an adapter asks of the machine: a GPU per rank, where the model needs any."""
+        needed = self.resources(base)
+        return needed.model_copy(update={"gpu": needed.gpu and self.config["adapters"][adapter].ranks})
 
-    def zero_config(self, bend: str, folder: Path) -> str:
-        """DeepSpeed's configuration that a bend is trained with; "" for none."""
-        stage = self.config["bends"][bend].zero
+    def zero_config(self, adapter: str, folder: Path) -> str:
+        """DeepSpeed's configuration that an adapter is trained with; "" for none."""
+        stage = self.config["adapters"][adapter].zero
         return str(folder / f"zero{stage}.json") if stage else ""
 
-    def needs(self, model: str) -> Needs:
-        """What a job with a (bent) model asks of the machine."""
-        return self.config["models"][paths.base_and_bend(model)[0]].needs
+    def resources(self, model: str) -> Resources:
+        """What a job with a (adapted) model asks of the machine."""
+        return self.config["models"][paths.base_and_adapter(model)[0]].resources
 
 
-def resources(needs_of: Callable[[Any], Needs]) -> dict[str, Callable[..., int]]:
+def resources(resources_of: Callable[[Any], Resources]) -> dict[str, Callable[..., int]]:
     """Resources of a rule from what its model needs, as functions of its wildcards; a second try has twice as much."""
     return {
-        "gpu": lambda wildcards: needs_of(wildcards).gpu,
-        "mem_mb": lambda wildcards, attempt: needs_of(wildcards).mem_mb * attempt,
-        "runtime": lambda wildcards, attempt: needs_of(wildcards).runtime * attempt,
+        "gpu": lambda wildcards: resources_of(wildcards).gpu,
+        "mem_mb": lambda wildcards, attempt: resources_of(wildcards).mem_mb * attempt,
+        "runtime": lambda wildcards, attempt: resources_of(wildcards).runtime * attempt,
     }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from rebend.config.controls import BestOfNBlock
-from rebend.generation.generate import control_decode
+from rebend.generation.generate import decode
 from rebend.io.chunks import Parts
 from rebend.io.schemas import RESPONSES
 from rebend.models.loading import Policy
@@ -30,7 +30,7 @@ def best_of_n(
     sample 0 where none of them could be scored; `picked_without_reward` counts such rows.
     """
     samples = [{**row, "row_id": f"{row['row_id']}/{i}"} for row in rows for i in range(block.n)]
-    table, notes = control_decode(policy, samples, block.decoding, NoControl(), parts.within("samples"))
+    table, notes = decode(policy, samples, block.decoding, NoControl(), parts.within("samples"))
     made = table.to_pylist()
     rewards = reward.score(
         [row["messages"] for row in samples], [one["response"] for one in made], parts.within("rewards")

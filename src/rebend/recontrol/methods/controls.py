@@ -139,7 +139,7 @@ class ValueAscent(NoControl):
     network: ValueNetwork
     step_size: float
     n_steps: int
-    fidelity: Literal["published", "corrected"] = "corrected"  # published: all positions of the prompt climb, too
+    variant: Literal["released_code", "corrected"] = "corrected"  # published: all positions of the prompt climb, too
 
     @cached_property
     def slopes(self) -> Slopes:
@@ -149,7 +149,7 @@ class ValueAscent(NoControl):
     @property
     def whole_prompt(self) -> bool:
         """Whether every position climbs, as in the released code; no token depends on it, only the time."""
-        return self.fidelity == "published"
+        return self.variant == "released_code"
 
     def begin(self, seeds: Sequence[int]) -> Edit:
         """Climb from each state."""

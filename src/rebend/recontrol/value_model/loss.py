@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import torch
 
-from rebend.config.blocks import ValueBlock
+from rebend.config.blocks import ValueModelBlock
 from rebend.recontrol.value_model.network import ValueNetwork
 
 Labelled = tuple[torch.Tensor, float]  # the states [T, D] of a response, and its reward
@@ -32,11 +32,11 @@ def packed(batch: Sequence[Labelled], network: ValueNetwork) -> tuple[torch.Tens
 
 
 def summed_loss(
-    values: torch.Tensor, lengths: torch.Tensor, rewards: torch.Tensor, settings: ValueBlock
+    values: torch.Tensor, lengths: torch.Tensor, rewards: torch.Tensor, settings: ValueModelBlock
 ) -> torch.Tensor:
     """Return the objective of packed values [N], summed over tokens and responses."""
-    if settings.fidelity == "corrected":
-        return (values - returns(values, lengths, rewards, settings.trace)).square().sum()
+    if settings.variant == "corrected":
+        return (values - returns(values, lengths, rewards, settings.td_lambda)).square().sum()
     last = lengths.cumsum(0) - 1
     neighbours = torch.ones(len(values), dtype=torch.bool, device=values.device)
     neighbours[last] = False  # what follows a response's last token belongs to another one
@@ -44,16 +44,16 @@ def summed_loss(
     return residuals.square().sum() + (values[last - lengths + 1] - rewards).square().sum()
 
 
-def returns(values: torch.Tensor, lengths: torch.Tensor, rewards: torch.Tensor, trace: float) -> torch.Tensor:
+def returns(values: torch.Tensor, lengths: torch.Tensor, rewards: torch.Tensor, td_lambda: float) -> torch.Tensor:
     """Return the targets [N] of packed values [N]: responses of `lengths` [B] tokens with `rewards` [B].
 
     No gradient goes through them. The target of the last token of each response is its reward.
     """
     values = values.detach()
     last = lengths.cumsum(0) - 1
-    if trace == 1:
+    if td_lambda == 1:
         return rewards.repeat_interleave(lengths)
-    if trace == 0:
+    if td_lambda == 0:
         targets = torch.cat([values[1:], values[:1]])
         targets[last] = rewards
         return targets
@@ -64,5 +64,5 @@ def returns(values: torch.Tensor, lengths: torch.Tensor, rewards: torch.Tensor, 
         at = (last - back)[inside]
         targets[at] = target[inside]
         target = target.clone()
-        target[inside] = (1 - trace) * values[at] + trace * target[inside]
+        target[inside] = (1 - td_lambda) * values[at] + td_lambda * target[inside]
     return targets

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rebend.config.values import ReleasedValueBlock
+from rebend.config.value_models import ReleasedValueModelBlock
 from rebend.errors import ModelError
 from rebend.io.files import file_digest, whole_directory
 from rebend.models.layers import FINAL
@@ -24,8 +24,8 @@ from rebend.recontrol.value_model.network import Shape, ValueNetwork, save_value
 _LAYERS = {2: {"fc1": "first", "fc3": "last"}, 3: {"fc1": "first", "fc2": "middle", "fc3": "last"}}
 
 
-def take_value(
-    source: str | Path, settings: ReleasedValueBlock, fingerprint: str, hidden_size: int, out: str | Path
+def take_value_model(
+    source: str | Path, settings: ReleasedValueModelBlock, fingerprint: str, hidden_size: int, out: str | Path
 ) -> dict[str, Any]:
     """Write the network of a released file as a value folder `out`, for the model with this fingerprint and D.
 

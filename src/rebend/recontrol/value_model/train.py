@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 from scipy import stats
 
-from rebend.config.blocks import ValueBlock
+from rebend.config.blocks import ValueModelBlock
 from rebend.errors import DataError
 from rebend.io.checkpoints import Checkpoints
 from rebend.io.files import write_parquet
@@ -40,17 +40,17 @@ METRICS = pa.schema(
 _SLICE = {"cpu": 1024, "cuda": 65536}
 
 
-def train_value(
+def train_value_model(
     source: Activations,
     labels: Labels,
-    settings: ValueBlock,
+    settings: ValueModelBlock,
     output: Path,
     checkpoints: Checkpoints,
     device: torch.device,
 ) -> dict[str, Any]:
     """Train, and write weights, facts, metrics and audit into the folder `output`; return facts for the record.
 
-    Kept is the epoch with the least held-out error, or the last one with `fidelity: published`. Responses without
+    Kept is the epoch with the least held-out error, or the last one with `variant: released_code`. Responses without
     a reward, or without a token, are left out. `useful` is false, with a `reason`, where the audit says that the
     network does not order held-out responses: control would climb noise.
     """
@@ -83,7 +83,7 @@ def train_value(
     return {**facts, **run.metrics[best - 1], "not_scored": labels.not_scored}
 
 
-def objective(network: ValueNetwork, batch: Sequence[Labelled], settings: ValueBlock) -> torch.Tensor:
+def objective(network: ValueNetwork, batch: Sequence[Labelled], settings: ValueModelBlock) -> torch.Tensor:
     """Return the loss of a batch of responses: summed over tokens, averaged over responses."""
     states, lengths, rewards = packed(batch, network)
     return summed_loss(network(states), lengths, rewards, settings) / len(batch)
@@ -104,7 +104,7 @@ def slices(batch: Sequence[Labelled], tokens: int) -> Iterator[Sequence[Labelled
 class _Training:
     """The state of a training run, and what one epoch does to it."""
 
-    def __init__(self, data: ValueData, settings: ValueBlock, device: torch.device) -> None:
+    def __init__(self, data: ValueData, settings: ValueModelBlock, device: torch.device) -> None:
         self.data, self.settings = data, settings
         self.slice = _SLICE.get(device.type, _SLICE["cuda"])
         shape = Shape(data.source.hidden_size, settings.hidden_size, settings.n_layers)
@@ -151,7 +151,7 @@ class _Training:
             raise DataError(
                 f"the value network is no longer finite at epoch {len(self.metrics)}; lower `lr` ({self.settings.lr})"
             )
-        if self.settings.fidelity == "published":
+        if self.settings.variant == "released_code":
             return len(self.metrics)
         return int(min(self.metrics, key=lambda row: row["held_out_error"])["epoch"])
 

@@ -1,4 +1,4 @@
-"""Merging a bend into its base: a complete checkpoint that is just another model, checked against the adapter.
+"""Merging an adapter into its base: a complete checkpoint that is just another model, checked against the adapter.
 
 The weights are written one tensor after the other, in the order of the base's files, so that merging takes the
 memory of the base's largest tensor and not of the model.
@@ -19,7 +19,7 @@ from rebend.errors import ModelError
 from rebend.io.files import read_json, whole_directory, write_json, write_text
 from rebend.models.chat import Message
 from rebend.models.loading import FINGERPRINT_FILE, fingerprint, revision, stamp, terms_files
-from rebend.models.lora import BEND_FILE
+from rebend.models.lora import ADAPTER_FILE
 from rebend.models.remote_code import runs_code
 from rebend.repbend.merge.equivalence import check_equivalence, equivalence_facts, expected_answers, merged_equivalence
 from rebend.repbend.merge.lora_delta import AdapterChanges, check_mergeable
@@ -30,14 +30,14 @@ _FROM_BASE = (".json", ".jinja", ".model", ".txt")
 _NOT_FROM_BASE = ("config.json", "generation_config.json", "README.md", FINGERPRINT_FILE)
 
 
-def merge_bend(
+def merge_adapter(
     base: str | Path,
     adapter: str | Path,
     out: str | Path,
     dtype: str,
     prompts: Sequence[Sequence[Message]] | None = None,
 ) -> dict[str, Any]:
-    """Write the model folder `base` with the bend of folder `adapter` added to its weights, as folder `out`.
+    """Write the model folder `base` with the adapter of folder `adapter` added to its weights, as folder `out`.
 
     `out` is a complete checkpoint: safetensors in `dtype`, configuration and generation configuration, the base's
     tokenizer and terms as they are, a model card, a fingerprint. What has been written is loaded again and
@@ -46,18 +46,18 @@ def merge_bend(
     disagree; then there is no folder `out`.
     """
     base, adapter = Path(base), Path(adapter)
-    bend = read_json(adapter / BEND_FILE)
+    trained = read_json(adapter / ADAPTER_FILE)
     found = fingerprint(base)
-    if bend["base_fingerprint"] != found:
+    if trained["base_fingerprint"] != found:
         raise ModelError(
-            f"{adapter} was trained on a base with fingerprint {bend['base_fingerprint']} ('{bend['base']}'), "
+            f"{adapter} was trained on a base with fingerprint {trained['base_fingerprint']} ('{trained['base']}'), "
             f"but {base} has {found}: an adapter fits only the weights that it was trained on"
         )
     check_mergeable(base, adapter)
     expected = expected_answers(base, adapter, dtype, prompts)
     with whole_directory(out) as folder:
         write_merged(base, adapter, folder, dtype)
-        write_text(folder / "README.md", model_card(base, bend, found, dtype))
+        write_text(folder / "README.md", model_card(base, trained, found, dtype))
         mark = stamp(folder, revision(base))
         equivalence = merged_equivalence(expected, folder, dtype)
         check_equivalence(equivalence, expected.rounding, dtype)

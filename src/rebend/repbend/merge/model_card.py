@@ -11,11 +11,11 @@ import yaml
 from huggingface_hub import ModelCardData
 from huggingface_hub.repocard import metadata_load
 
-from rebend.config.adapters import BENDS
+from rebend.config.adapters import ADAPTERS
 from rebend.models.loading import terms_files
 
 _CARD = "README.md"
-_DATA = ("samples", "pairs", "retain")
+_DATA = ("examples", "paired_examples", "retain_chats")
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ def base_licence(base: Path) -> Licence:
     return Licence(name, label, link or (files[0] if name == "other" and files else None), files)
 
 
-def model_card(base: Path, bend: dict[str, Any], fingerprint: str, dtype: str) -> str:
-    """Return the card of the model folder `base` with the bend that `bend` (its `bend.json`) describes."""
-    settings = bend["settings"]
+def model_card(base: Path, adapter: dict[str, Any], fingerprint: str, dtype: str) -> str:
+    """Return the card of the model folder `base` with the adapter that `adapter` (its `adapter.json`) describes."""
+    settings = adapter["settings"]
     licence = base_licence(base)
     front = ModelCardData(
         base_model=base.name,
@@ -53,13 +53,13 @@ def model_card(base: Path, bend: dict[str, Any], fingerprint: str, dtype: str) -
         pipeline_tag="text-generation",
         tags=["rebend", settings["method"]],
     )
-    about = inspect.cleandoc(BENDS[settings["method"]].__doc__ or "").split(". ")[0].splitlines()[0].rstrip(".")
+    about = inspect.cleandoc(ADAPTERS[settings["method"]].__doc__ or "").split(". ")[0].splitlines()[0].rstrip(".")
     return (
-        f"---\n{front.to_yaml()}\n---\n\n# {base.name}, bent\n\n"
+        f"---\n{front.to_yaml()}\n---\n\n# {base.name}, adapted\n\n"
         f"The model `{base.name}` (fingerprint {fingerprint}) with an adapter merged into its weights, "
         f"stored as {dtype}.\n\nMethod `{settings['method']}`: {about}.\n\n"
-        f"## Data\n\n{_data(bend)}\n\n## Licence\n\n{_licence(base.name, licence)}\n\n"
-        f"## Settings\n\n{_settings(bend)}\n"
+        f"## Data\n\n{_data(adapter)}\n\n## Licence\n\n{_licence(base.name, licence)}\n\n"
+        f"## Settings\n\n{_settings(adapter)}\n"
     )
 
 
@@ -74,18 +74,20 @@ def _front_matter(card: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _data(bend: dict[str, Any]) -> str:
-    """Names of the training data; of a sum of bends, those of its parts."""
-    blocks = [described["settings"] for described in (bend, *bend.get("parts", []))]
+def _data(adapter: dict[str, Any]) -> str:
+    """Names of the training data; of a sum of adapters, those of its parts."""
+    blocks = [described["settings"] for described in (adapter, *adapter.get("parts", []))]
     named = dict.fromkeys(f"- {key}: `{block[key]}`" for block in blocks for key in _DATA if key in block)
     return "\n".join(named) if named else "Not known: the adapter was trained elsewhere."
 
 
-def _settings(bend: dict[str, Any]) -> str:
-    """One line per key; below those of a sum of bends, the same of each part."""
-    found = "\n".join(f"- {key}: {_portable(key, value)}" for key, value in bend["settings"].items() if key != "parts")
-    for part, described in zip(bend["settings"].get("parts", []), bend.get("parts", []), strict=True):
-        found += f"\n\n### {part['factor']} times `{part['bend']}`\n\n{_settings(described)}"
+def _settings(adapter: dict[str, Any]) -> str:
+    """One line per key; below those of a sum of adapters, the same of each part."""
+    found = "\n".join(
+        f"- {key}: {_portable(key, value)}" for key, value in adapter["settings"].items() if key != "parts"
+    )
+    for part, described in zip(adapter["settings"].get("parts", []), adapter.get("parts", []), strict=True):
+        found += f"\n\n### {part['factor']} times `{part['adapter']}`\n\n{_settings(described)}"
     return found
 
 

@@ -9,10 +9,10 @@ from rebend.config.adapters import (
     RepBendBlock,
     RmuBlock,
     SftBlock,
-    TrainedBend,
+    TrainedAdapter,
 )
 from rebend.models.layers import target_indices
-from rebend.repbend.examples import BendData
+from rebend.repbend.examples import TrainingExamples
 from rebend.repbend.methods.baselines import CircuitBreakers, Dpo, Npo, Rmu, Sft
 from rebend.repbend.methods.repbend import RepBend
 from rebend.repbend.objective import Objective
@@ -26,7 +26,7 @@ _BASELINES = {
 }
 
 
-def make_objective(settings: TrainedBend, data: BendData, n_layers: int) -> Objective:
+def make_objective(settings: TrainedAdapter, data: TrainingExamples, n_layers: int) -> Objective:
     """Return what a block minimises. Raises `ConfigError` for target layers that the model lacks."""
     if isinstance(settings, RepBendBlock):
         return RepBend(settings, data, n_layers)

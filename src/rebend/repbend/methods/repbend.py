@@ -15,17 +15,17 @@ from peft import PeftModel
 from rebend.config.adapters import RepBendBlock
 from rebend.models.layers import target_indices
 from rebend.models.log_probs import token_kl
-from rebend.repbend.examples import BendData, Row, StepRows
+from rebend.repbend.examples import Row, StepRows, TrainingExamples
 from rebend.repbend.forward import Probe
 from rebend.repbend.methods.terms import (
     Terms,
     Weights,
-    bend_loss,
     draw_unsafe,
     gather_unsafe,
     hold_retain,
     keep_safe,
     push_unsafe,
+    repbend_loss,
     row_means,
 )
 from rebend.repbend.objective import Loss, Moment, Passes, run_passes
@@ -40,7 +40,7 @@ class RepBend:
     """The five terms on the target tokens of `settings.loss_mode`."""
 
     settings: RepBendBlock
-    data: BendData
+    data: TrainingExamples
     n_layers: int
     names: tuple[str, ...] = Terms._fields
     _shortest: list[int] = field(default_factory=list)  # over the first i + 1 items drawn
@@ -51,7 +51,7 @@ class RepBend:
         self.push = target_indices(settings.target_layer_start_idx, settings.layers_window_size, self.n_layers)
         self.keep = self.push if settings.alpha_mode == "target" else list(range(1, self.n_layers + 1))
         # The embeddings are one of the published layers, but nothing moves there.
-        self.still = int(settings.fidelity == "published" and settings.alpha_mode == "all")
+        self.still = int(settings.variant == "released_code" and settings.alpha_mode == "all")
         self.weights = Weights(settings.alpha, settings.beta, settings.gamma, settings.epsilon, settings.eta)
 
     def loss(self, model: PeftModel, rows: StepRows, moment: Moment) -> Loss:
@@ -62,7 +62,7 @@ class RepBend:
             before["goal"], after["drawn"] = self.push, self.push
         passes = run_passes(model, self.probes(rows, moment), after, before)
         terms = self.terms(passes, len(rows.retain))
-        return Loss(bend_loss(terms, self.weights), terms._asdict())
+        return Loss(repbend_loss(terms, self.weights), terms._asdict())
 
     def probes(self, rows: StepRows, moment: Moment) -> list[Probe]:
         """Return the texts of a group with their places, each cut behind its last one.
@@ -97,7 +97,7 @@ class RepBend:
 
     def first_tokens(self, moment: Moment) -> int:
         """Return R, the number of first answer tokens: 20, or (published) the shortest paired answer met so far."""
-        if self.settings.fidelity == "corrected":
+        if self.settings.variant == "corrected":
             return FIRST_TOKENS
         for item in range(len(self._shortest), moment.items):
             pair = self.data.step(item, 1, self.settings.seed).pairs[0]
@@ -112,7 +112,7 @@ class RepBend:
 
     def terms(self, passes: Passes, n_chats: int) -> Terms:
         """Return the five terms from what both passes have shown."""
-        (before, after), published = passes.both(), self.settings.fidelity == "published"
+        (before, after), published = passes.both(), self.settings.variant == "released_code"
         temperature = 2.0 if published else 1.0
         divergences = token_kl(passes.causal, after.last("retain"), before.last("retain"), temperature)
         unsafe = after.states["unsafe"]
@@ -121,7 +121,7 @@ class RepBend:
             keep=keep_safe(after.states["safe"], before.states["safe"], self.still),
             push=push_unsafe(unsafe, before.states["unsafe"], self.settings.push_limit),
             gather=gather_unsafe(ends),
-            hold=hold_retain(divergences, n_chats, self.settings.fidelity),
+            hold=hold_retain(divergences, n_chats, self.settings.variant),
             draw=draw_unsafe(after.ordered("drawn"), before.ordered("goal"))
             if self.settings.eta
             else divergences.new_zeros(()),

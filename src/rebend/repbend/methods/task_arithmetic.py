@@ -17,28 +17,28 @@ from torch import Tensor
 from rebend.config.adapters import TaskArithmeticBlock
 from rebend.errors import ModelError
 from rebend.io.files import read_json, whole_directory, write_json
-from rebend.models.lora import BEND_FILE, CONFIG_FILE, WEIGHTS_FILE
+from rebend.models.lora import ADAPTER_FILE, CONFIG_FILE, WEIGHTS_FILE
 
 _DOWN, _UP = ".lora_A.", ".lora_B."
 _MAY_DIFFER = ("base_model_name_or_path", "lora_dropout")  # says nothing of what an adapter adds
 Weights = Mapping[str, Tensor]  # an adapter's weights by PEFT's names
 
 
-def combine_bends(folders: Sequence[str | Path], settings: TaskArithmeticBlock, out: str | Path) -> dict[str, Any]:
-    """Write the bend that adds the sum of factor times change of the bends in `folders`, as folder `out`.
+def combine_adapters(folders: Sequence[str | Path], settings: TaskArithmeticBlock, out: str | Path) -> dict[str, Any]:
+    """Write the adapter that adds the sum of factor times change of the adapters in `folders`, as folder `out`.
 
-    `folders` are in the order of `settings.parts`. The sum is exact (see `combined`); `bend.json` also holds those
+    `folders` are in the order of `settings.parts`. The sum is exact (see `combined`); `adapter.json` also holds those
     of the parts. Returns facts for the record. Raises `ModelError` if the parts were trained on different bases,
     or if their adapters are unlike in more than their weights.
     """
     sources = [Path(folder) for folder in folders]
-    bends = [read_json(source / BEND_FILE) for source in sources]
+    adapters = [read_json(source / ADAPTER_FILE) for source in sources]
     configs = [read_json(source / CONFIG_FILE) for source in sources]
-    for source, bend, config in zip(sources, bends, configs, strict=True):
-        if bend["base_fingerprint"] != bends[0]["base_fingerprint"]:
+    for source, adapter, config in zip(sources, adapters, configs, strict=True):
+        if adapter["base_fingerprint"] != adapters[0]["base_fingerprint"]:
             raise ModelError(
-                f"{source} was trained on a base with fingerprint {bend['base_fingerprint']}, {sources[0]} on one "
-                f"with {bends[0]['base_fingerprint']}: only changes of the same weights can be added up"
+                f"{source} was trained on a base with fingerprint {adapter['base_fingerprint']}, {sources[0]} on one "
+                f"with {adapters[0]['base_fingerprint']}: only changes of the same weights can be added up"
             )
         keys = sorted((config.keys() | configs[0].keys()) - set(_MAY_DIFFER))
         if unlike := [key for key in keys if config.get(key) != configs[0].get(key)]:
@@ -46,11 +46,11 @@ def combine_bends(folders: Sequence[str | Path], settings: TaskArithmeticBlock, 
     factors = [part.factor for part in settings.parts]
     weights = combined(list(zip([load_file(source / WEIGHTS_FILE) for source in sources], factors, strict=True)))
     grown = {key: configs[0][key] * len(sources) for key in ("r", "lora_alpha")}
-    facts = {key: bends[0][key] for key in ("base", "base_fingerprint", "dtype")}
+    facts = {key: adapters[0][key] for key in ("base", "base_fingerprint", "dtype")}
     with whole_directory(out) as folder:
         save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
         write_json(folder / CONFIG_FILE, configs[0] | grown)
-        write_json(folder / BEND_FILE, {**facts, "settings": settings.model_dump(), "parts": bends})
+        write_json(folder / ADAPTER_FILE, {**facts, "settings": settings.model_dump(), "parts": adapters})
     return {"base_fingerprint": facts["base_fingerprint"], "rank": grown["r"]}
 
 

@@ -2,9 +2,9 @@
 
 Ragged: states come as `[N, D]`, the N places of all rows of a group one after the other. There is no padding
 in them and so nothing that a mask could forget. "Adapted" is the model with its adapter, "reference" the same
-model without it. Terms are returned without weight and without sign; `bend_loss` puts them together.
+model without it. Terms are returned without weight and without sign; `repbend_loss` puts them together.
 
-Two fidelities. `published` has the reductions of the released code, `corrected` cleaner ones:
+Two fidelities. `released_code` has the reductions of the released code, `corrected` cleaner ones:
 
 | term | published | corrected |
 |---|---|---|
@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-Fidelity = Literal["published", "corrected"]
+Variant = Literal["released_code", "corrected"]
 
 
 class Terms(NamedTuple):
@@ -50,7 +50,7 @@ class Weights(NamedTuple):
     eta: float = 0.0
 
 
-def bend_loss(terms: Terms, weights: Weights) -> Tensor:
+def repbend_loss(terms: Terms, weights: Weights) -> Tensor:
     """Return the loss: safe states are kept (+), unsafe ones pushed (-), gathered (+), retain chats held (+), and
     unsafe answers drawn to the safe ones (+).
     """
@@ -103,7 +103,7 @@ def gather_unsafe(adapted: Sequence[Tensor]) -> Tensor:
     return torch.stack(per_layer).mean()
 
 
-def hold_retain(divergences: Tensor, n_chats: int, fidelity: Fidelity = "published") -> Tensor:
+def hold_retain(divergences: Tensor, n_chats: int, variant: Variant = "released_code") -> Tensor:
     """How far the next-token distributions on retain chats have moved, from the KL at each token `[N]`.
 
     Enters the loss with plus: moving costs. `rebend.models.log_probs.token_kl` gives the divergences: KL(reference ||
@@ -112,7 +112,7 @@ def hold_retain(divergences: Tensor, n_chats: int, fidelity: Fidelity = "publish
       logits that the released code sets to 0 on padding make equal distributions and add nothing);
     * corrected: averaged over tokens.
     """
-    return divergences.sum() / (n_chats if fidelity == "published" else max(len(divergences), 1))
+    return divergences.sum() / (n_chats if variant == "released_code" else max(len(divergences), 1))
 
 
 def draw_unsafe(adapted: Sequence[Tensor], reference: Sequence[Tensor]) -> Tensor:

@@ -31,7 +31,7 @@ def all_figures(settings: Mapping[str, Any], tables: Mapping[str, pd.DataFrame])
         "tradeoff": lambda: draw_tradeoff(settings["strengths"]),
         "frontier": lambda: draw_frontier(tables["frontier"]),
         "states": lambda: draw_states(settings["states"]),
-        "training": lambda: draw_training(settings["bends"], settings["values"]),
+        "training": lambda: draw_training(settings["adapters"], settings["values"]),
         "value_audit": lambda: draw_value_audit(settings["values"]),
     }
     with mpl.rc_context(STYLE):
@@ -40,10 +40,10 @@ def all_figures(settings: Mapping[str, Any], tables: Mapping[str, pd.DataFrame])
 
 
 def draw_states(entries: Sequence[Mapping[str, str]]) -> Figure | None:
-    """Draw hidden states of safe and unsafe answers, before and after each bend, on the same two axes."""
+    """Draw hidden states of safe and unsafe answers, before and after each adapter, on the same two axes."""
     if not entries:
         return None
-    abreast = 1 if len(entries) <= 2 else 2  # bends in a row
+    abreast = 1 if len(entries) <= 2 else 2  # adapters in a row
     figure, axes = panels(-(-len(entries) // abreast), 2 * abreast, height=3.6 if abreast == 1 else 2.5)
     flat = [axis for row in axes for axis in row]
     for i, entry in enumerate(entries):
@@ -65,7 +65,7 @@ def _before_and_after(pair: Sequence[Axes], entry: Mapping[str, str]) -> None:
             axis.scatter(own["x"], own["y"], color=color, marker=mark, label=f"{label} answers", **look)
         axis.set(xlabel="first direction")
     pair[0].set_ylabel("second direction")
-    pair[0].set_title(f"{entry['model']}, before {entry['bend']}")
+    pair[0].set_title(f"{entry['model']}, before {entry['adapter']}")
     pair[1].set_title("after")
     _same_limits(pair, table)
 
@@ -79,9 +79,9 @@ def _same_limits(row: Sequence[Axes], table: pd.DataFrame) -> None:
 
 
 def draw_matrix(matrix: pd.DataFrame) -> Figure | None:
-    """Draw bend x control as a heat table per model and metric: ASR, and mean reward.
+    """Draw adapter x control as a heat table per model and metric: ASR, and mean reward.
 
-    Bends and controls without a cell in a table are left out of it.
+    Adapters and controls without a cell in a table are left out of it.
     """
     metrics = {"asr": "attack success rate, %", "reward": "mean reward"}
     parts = [
@@ -91,26 +91,26 @@ def draw_matrix(matrix: pd.DataFrame) -> Figure | None:
     ]
     if not parts:
         return None
-    shapes = [(part["bend"].nunique(), part["control"].nunique()) for _, _, part in parts]
+    shapes = [(part["adapter"].nunique(), part["control"].nunique()) for _, _, part in parts]
     width = max(5.0, 1.4 + 1.05 * max(controls for _, controls in shapes))
-    figure, axes = panels(len(parts), 1, width=width, height=[1.1 + 0.45 * bends for bends, _ in shapes])
+    figure, axes = panels(len(parts), 1, width=width, height=[1.1 + 0.45 * adapters for adapters, _ in shapes])
     for (axis,), (title, metric, part) in zip(axes, parts, strict=True):
-        bends, controls = (list(part[key].unique()) for key in ("bend", "control"))
-        cells = part.set_index(["bend", "control"]).reindex(pd.MultiIndex.from_product([bends, controls]))
-        _heat(axis, cells, bends, controls, metric == "asr")
+        adapters, controls = (list(part[key].unique()) for key in ("adapter", "control"))
+        cells = part.set_index(["adapter", "control"]).reindex(pd.MultiIndex.from_product([adapters, controls]))
+        _heat(axis, cells, adapters, controls, metric == "asr")
         axis.set_title(title)
     return figure
 
 
-def _heat(axes: Axes, cells: pd.DataFrame, bends: list[str], controls: list[str], percent: bool) -> None:
-    values = cells["estimate"].to_numpy(dtype=float).reshape(len(bends), len(controls))
+def _heat(axes: Axes, cells: pd.DataFrame, adapters: list[str], controls: list[str], percent: bool) -> None:
+    values = cells["estimate"].to_numpy(dtype=float).reshape(len(adapters), len(controls))
     known = values[np.isfinite(values)]
     low, high = (0.0, 1.0) if percent else (known.min(), known.max()) if len(known) else (0.0, 1.0)
     colors = LinearSegmentedColormap.from_list("heat", ["#FFFFFF", VERMILLION if percent else BLUE])
     axes.imshow(values, cmap=colors, vmin=low, vmax=high if high > low else low + 1, aspect="auto")
-    for i, bend in enumerate(bends):
+    for i, adapter in enumerate(adapters):
         for j, control in enumerate(controls):
-            cell: Any = cells.loc[(bend, control)]
+            cell: Any = cells.loc[(adapter, control)]
             if pd.isna(cell["estimate"]):  # scored without success, or no cell of the study
                 axes.text(
                     j,
@@ -128,7 +128,7 @@ def _heat(axes: Axes, cells: pd.DataFrame, bends: list[str], controls: list[str]
             ends = f"[{text[1]}, {text[2]}]" if text[1] else ""
             axes.text(j, i + 0.24, ends, ha="center", va="center", color=color, fontsize=7)
     axes.set_xticks(range(len(controls)), [name.replace("_", "_\n") if len(name) > 11 else name for name in controls])
-    axes.set_yticks(range(len(bends)), bends)
-    axes.set(xlabel="control", ylabel="bend")
+    axes.set_yticks(range(len(adapters)), adapters)
+    axes.set(xlabel="control", ylabel="adapter")
     axes.grid(visible=False)
     axes.tick_params(length=0)

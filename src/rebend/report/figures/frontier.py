@@ -20,19 +20,19 @@ from rebend.report.tables.frontier import GAINED
 def draw_frontier(table: pd.DataFrame) -> Figure | None:
     """Draw reward, held-out reward and win rate of each control against its time per token.
 
-    A row per data set, model and bend. Lines join the points of best-of-n, and those that nothing beats.
+    A row per data set, model and adapter. Lines join the points of best-of-n, and those that nothing beats.
     """
     known = table[table["relative_time"].notna() & table["reward"].notna()]
-    parts = [(keys, part) for keys, part in known.groupby(["dataset", "model", "bend"], sort=False) if len(part) > 1]
+    parts = [(keys, part) for keys, part in known.groupby(["dataset", "model", "adapter"], sort=False) if len(part) > 1]
     metrics = [metric for metric in GAINED if known[metric].notna().any()]
     if not parts:
         return None
     figure, axes = panels(len(parts), len(metrics), width=max(6.0, 4.2 * len(metrics)), height=3.4)
     looks = {control: _look(number) for number, control in enumerate(dict.fromkeys(known["control"]))}
-    for row, ((dataset, model, bend), part) in zip(axes, parts, strict=True):
+    for row, ((dataset, model, adapter), part) in zip(axes, parts, strict=True):
         for axis, metric in zip(row, metrics, strict=True):
             _cloud(axis, part[part[metric].notna()], metric, looks)
-        row[0].set_title(f"{model}, bend {bend}: {dataset}")
+        row[0].set_title(f"{model}, adapter {adapter}: {dataset}")
     handles = {label: handle for row in axes for axis in row for handle, label in zip(*_legend(axis), strict=True)}
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=6)
     return figure

@@ -1,4 +1,4 @@
-"""Figures of the safety evaluation: ASR by bend and attack, what it costs in benign answers, and what answers are."""
+"""Figures of the safety evaluation: ASR by adapter and attack, what it costs in benign answers, and what answers are."""
 
 from __future__ import annotations
 
@@ -15,67 +15,67 @@ from rebend.report.measurements import as_methods
 from rebend.report.tables.layout import ALL, attack_of, records
 
 _OUTCOMES = {"asr": ("harmful answer", VERMILLION), "refused": ("refused", BLUE), "incoherent": ("incoherent", GREY)}
-_LINE = ["model", "group", "bend"]
-_FEW = 3  # bends; of more, groups are not drawn apart
+_LINE = ["model", "group", "adapter"]
+_FEW = 3  # adapters; of more, groups are not drawn apart
 _BENIGN = "benign_answer_rate"
 
 
 def draw_asr(matrix: pd.DataFrame) -> Figure | None:
-    """Draw the ASR of each bend under each attack, with its interval; a panel per model."""
+    """Draw the ASR of each adapter under each attack, with its interval; a panel per model."""
     rows = _attacked(matrix[matrix["n"] > 0])
     if not len(rows):
         return None
     rows = as_methods(rows)
     attacks = [metric for metric in matrix["metric"].unique() if (rows["metric"] == metric).any()]
     models = list(rows["model"].unique())
-    bends = rows.groupby("model", sort=False)["bend"].nunique()
-    figure, axes = panels(len(models), 1, height=[0.9 + n * (0.18 + 0.12 * len(attacks)) for n in bends])
+    adapters = rows.groupby("model", sort=False)["adapter"].nunique()
+    figure, axes = panels(len(models), 1, height=[0.9 + n * (0.18 + 0.12 * len(attacks)) for n in adapters])
     for (axis,), model in zip(axes, models, strict=True):
         own = rows[rows["model"] == model]
-        _bands(axis, own, list(own["bend"].unique()), attacks)
+        _bands(axis, own, list(own["adapter"].unique()), attacks)
         axis.set_title(f"{model}: attack success rate, 95 % interval")
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)))
     return figure
 
 
-def _bands(axes: Axes, rows: pd.DataFrame, bends: list[str], attacks: list[str]) -> None:
-    """A band per bend, in it a point per attack."""
+def _bands(axes: Axes, rows: pd.DataFrame, adapters: list[str], attacks: list[str]) -> None:
+    """A band per adapter, in it a point per attack."""
     step = 0.7 / max(1, len(attacks))
     for i, metric in enumerate(attacks):
-        own = rows[rows["metric"] == metric].set_index("bend").reindex(bends)
-        places = [place + step * (i - (len(attacks) - 1) / 2) for place in range(len(bends))]
+        own = rows[rows["metric"] == metric].set_index("adapter").reindex(adapters)
+        places = [place + step * (i - (len(attacks) - 1) / 2) for place in range(len(adapters))]
         _points(axes, own["estimate"], places, across=own, label=str(attack_of(metric)), **_look(i))
-    for place in range(1, len(bends), 2):
+    for place in range(1, len(adapters), 2):
         axes.axhspan(place - 0.5, place + 0.5, color="#F3F3F3", lw=0, zorder=0)
-    axes.set_yticks(range(len(bends)), bends)
-    axes.set(ylim=(len(bends) - 0.5, -0.5), xlim=(-0.02, 1.02), xlabel="share of harmful prompts")
+    axes.set_yticks(range(len(adapters)), adapters)
+    axes.set(ylim=(len(adapters) - 0.5, -0.5), xlim=(-0.02, 1.02), xlabel="share of harmful prompts")
     axes.grid(visible=False, axis="y")
 
 
 def draw_over_refusal(matrix: pd.DataFrame) -> Figure | None:
-    """Draw the ASR against the share of benign prompts answered, a point per bend; a panel per model and attack."""
+    """Draw the ASR against the share of benign prompts answered, a point per adapter; a panel per model and attack."""
     rows = matrix[matrix["n"] > 0]
     rows = as_methods(rows) if len(rows) else rows
-    benign = rows[rows["metric"] == _BENIGN].set_index(["model", "bend"])
+    benign = rows[rows["metric"] == _BENIGN].set_index(["model", "adapter"])
     attacked = _attacked(rows)
-    attacked = attacked[pd.MultiIndex.from_frame(attacked[["model", "bend"]]).isin(benign.index)]
-    if not len(attacked) or attacked.groupby("model")["bend"].nunique().max() < 2:
+    attacked = attacked[pd.MultiIndex.from_frame(attacked[["model", "adapter"]]).isin(benign.index)]
+    if not len(attacked) or attacked.groupby("model")["adapter"].nunique().max() < 2:
         return None
-    compared = attacked.groupby("model")["bend"].transform("nunique") > 1
+    compared = attacked.groupby("model")["adapter"].transform("nunique") > 1
     attacked = attacked[compared]
     models, attacks = (list(attacked[key].unique()) for key in ("model", "metric"))
-    bends = list(attacked["bend"].unique())
-    answered = benign[benign.index.isin(pd.MultiIndex.from_frame(attacked[["model", "bend"]]))]
+    adapters = list(attacked["adapter"].unique())
+    answered = benign[benign.index.isin(pd.MultiIndex.from_frame(attacked[["model", "adapter"]]))]
     left, top = answered["ci_low"].min() - 0.03, attacked["ci_high"].max() + 0.03
     figure, axes = panels(len(models), len(attacks), height=3.6)
     for line, model in zip(axes, models, strict=True):
         for axis, metric in zip(line, attacks, strict=True):
-            own = attacked[(attacked["model"] == model) & (attacked["metric"] == metric)].set_index("bend")
+            own = attacked[(attacked["model"] == model) & (attacked["metric"] == metric)].set_index("adapter")
             axis.set_visible(len(own) > 0)
-            for i, bend in enumerate(bends):
-                if bend in own.index:
-                    _crossed(axis, benign.loc[(model, bend)], own.loc[bend], label=bend, **_look(i))
+            for i, adapter in enumerate(adapters):
+                if adapter in own.index:
+                    _crossed(axis, benign.loc[(model, adapter)], own.loc[adapter], label=adapter, **_look(i))
             axis.set(xlim=(left, 1.02), ylim=(-0.02, top), xlabel="benign prompts answered")
             axis.set_title(f"{model}: {attack_of(metric)}")
         line[0].set_ylabel("attack success rate")
@@ -86,12 +86,12 @@ def draw_over_refusal(matrix: pd.DataFrame) -> Figure | None:
 
 
 def draw_outcomes(repbend: pd.DataFrame) -> Figure | None:
-    """Draw what becomes of harmful prompts, per bend and attack, over all data sets; of few bends also per group."""
+    """Draw what becomes of harmful prompts, per adapter and attack, over all data sets; of few adapters also per group."""
     rows = repbend[(repbend["prompts"] == "harmful") & (repbend["n"] > 0)]
     if not len(rows):
         return None
     rows = as_methods(rows)
-    depth = 1 if rows.groupby("model")["bend"].nunique().max() <= _FEW and rows["dataset"].nunique() == 1 else 0
+    depth = 1 if rows.groupby("model")["adapter"].nunique().max() <= _FEW and rows["dataset"].nunique() == 1 else 0
     rows = rows[rows["group"].map(lambda group: group == ALL or group.count(",") < depth)]
     attacks, lines = list(rows["attack"].unique()), rows[_LINE].drop_duplicates()
     order = {name: list(lines[name].unique()) for name in ("model", "group")}
@@ -107,7 +107,7 @@ def draw_outcomes(repbend: pd.DataFrame) -> Figure | None:
 
 
 def pooled(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the lines of the table `repbend` of one attack with data sets taken together, by model, group, bend."""
+    """Return the lines of the table `repbend` of one attack with data sets taken together, by model, group, adapter."""
     counts = rows.assign(**{name: rows[name] * rows["n"] for name in _OUTCOMES})
     found = counts.groupby(_LINE, sort=False)[[*_OUTCOMES, "n"]].sum()
     ends = [wilson(round(hits), int(n)) for hits, n in zip(found["asr"], found["n"], strict=True)]
@@ -143,9 +143,11 @@ def _crossed(axes: Axes, benign: pd.Series, attacked: pd.Series, *, label: str, 
 
 
 def _line_names(lines: pd.DataFrame) -> list[str]:
-    """What tells the lines apart: the bend, behind the model and the group where there are several."""
+    """What tells the lines apart: the adapter, behind the model and the group where there are several."""
     told = [name for name in ("model", "group") if lines[name].nunique() > 1]
-    return [": ".join([", ".join(row[name] for name in told)] * bool(told) + [row["bend"]]) for row in records(lines)]
+    return [
+        ": ".join([", ".join(row[name] for name in told)] * bool(told) + [row["adapter"]]) for row in records(lines)
+    ]
 
 
 def _outcomes(axes: Axes, rows: pd.DataFrame, lines: pd.DataFrame, names: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Figures of what was trained: the curves of bends and value networks."""
+"""Figures of what was trained: the curves of adapters and value networks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rebend.report.figures.style import BLACK, DASHES, LINES, legend_below, pane
 
 Panels = list[tuple[str, dict[str, str]]]  # title, column -> label
 
-_BEND_COLUMNS = ("step", "total", "grad_norm", "lr")  # besides the method's terms
+_ADAPTER_COLUMNS = ("step", "total", "grad_norm", "lr")  # besides the method's terms
 _CHANGED = ("keep", "push", "draw", "change")  # terms on a scale of their own: what is moved, and what is not to move
 _VALUE_PANELS: Panels = [
     ("loss", {"train_loss": "training", "held_out_loss": "held out"}),
@@ -23,15 +23,15 @@ _VALUE_PANELS: Panels = [
 ]
 
 
-def draw_training(bends: Sequence[Mapping[str, str]], values: Sequence[Mapping[str, str]]) -> Figure | None:
-    """Draw the training curves of bends and value networks, a row each."""
-    entries = [(entry, "bend", "step") for entry in bends] + [(entry, "value", "epoch") for entry in values]
+def draw_training(adapters: Sequence[Mapping[str, str]], values: Sequence[Mapping[str, str]]) -> Figure | None:
+    """Draw the training curves of adapters and value networks, a row each."""
+    entries = [(entry, "adapter", "step") for entry in adapters] + [(entry, "value", "epoch") for entry in values]
     if not entries:
         return None
     figure, axes = panels(len(entries), 3, height=3.0 if len(entries) < 4 else 2.3)
     for row, (entry, kind, along) in zip(axes, entries, strict=True):
         table = read_parquet(entry["metrics"]).to_pandas()
-        wanted = bend_panels(table) if kind == "bend" else _VALUE_PANELS
+        wanted = adapter_panels(table) if kind == "adapter" else _VALUE_PANELS
         for axis, (title, curves) in zip(row, wanted, strict=True):
             _curves(axis, table, curves, along)
             axis.set_title(title)
@@ -39,9 +39,9 @@ def draw_training(bends: Sequence[Mapping[str, str]], values: Sequence[Mapping[s
     return figure
 
 
-def bend_panels(table: pd.DataFrame) -> Panels:
-    """Return what is drawn of a bend: the terms of its method that are not always zero, and their weighted sum."""
-    terms = [name for name in table if name not in _BEND_COLUMNS and (table[name] != 0).any()]
+def adapter_panels(table: pd.DataFrame) -> Panels:
+    """Return what is drawn of an adapter: the terms of its method that are not always zero, and their weighted sum."""
+    terms = [name for name in table if name not in _ADAPTER_COLUMNS and (table[name] != 0).any()]
     first = [name for name in terms if name in _CHANGED] or terms[:1]
     second = [name for name in terms if name not in first] or ["grad_norm"]
     return [

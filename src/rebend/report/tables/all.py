@@ -31,7 +31,7 @@ TABLES = (
 def all_tables(settings: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
     """Return the tables `TABLES` of a study.
 
-    `settings` has its `cells`, `capabilities`, `claims`, `paper`, and the folder `published`.
+    `settings` has its `cells`, `capabilities`, `claims`, `paper`, and the folder `released_code`.
     """
     cells, paper = settings["cells"], settings["paper"]
     papers = dict.fromkeys(("recontrol", "repbend"), None) | (

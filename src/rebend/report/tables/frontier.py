@@ -35,10 +35,10 @@ FRONTIER = [
 
 
 def frontier(cells: Sequence[Cell], rows: pd.DataFrame) -> pd.DataFrame:
-    """Return a line per prompts cell, the fastest first within each model, bend and data set.
+    """Return a line per prompts cell, the fastest first within each model, adapter and data set.
 
     `relative_time` is the time per token over that without control (`rebend.report.measurements.relative_times`).
-    `on_frontier`: no other control of the same model, bend and data set has at least its mean reward in less
+    `on_frontier`: no other control of the same model, adapter and data set has at least its mean reward in less
     time, or more reward in the same; empty where either is unknown.
     """
     times, by_cell = relative_times(cells), dict(iter(rows.groupby(CELL, sort=False)))
@@ -57,7 +57,7 @@ def frontier(cells: Sequence[Cell], rows: pd.DataFrame) -> pd.DataFrame:
             line |= columns(metric, estimate_of(metric, own[own["metric"] == measurement]))
         lines.append(line)
     table = pd.DataFrame(lines, columns=FRONTIER)
-    parts = [_marked(part) for _, part in table.groupby(["dataset", "model", "bend"], sort=False)]
+    parts = [_marked(part) for _, part in table.groupby(["dataset", "model", "adapter"], sort=False)]
     return pd.concat(parts, ignore_index=True) if parts else table
 
 
@@ -70,7 +70,7 @@ def compute(cell: Cell) -> float | None:
 
 
 def _marked(part: pd.DataFrame) -> pd.DataFrame:
-    """The lines of one model, bend and data set, by time, with those on the frontier marked."""
+    """The lines of one model, adapter and data set, by time, with those on the frontier marked."""
     part = part.sort_values("seconds_per_1000_tokens", kind="stable", na_position="last")
     points = list(zip(part["seconds_per_1000_tokens"], part["reward"], strict=True))
     marks = [

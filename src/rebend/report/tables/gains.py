@@ -1,4 +1,4 @@
-"""What a control or a bend changes, on the same prompts: paired gains, and relative reductions of the ASR."""
+"""What a control or an adapter changes, on the same prompts: paired gains, and relative reductions of the ASR."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from rebend.report.tables.layout import FIGURE, datasets, evaluation_parts, figu
 
 SIDES = ["value", "baseline"]  # the two means, or the two rates, that are compared
 GAINS = [
-    "compares", "model", "bend", "control", "against", "dataset", "group", "attack", "metric", *FIGURE, *SIDES
+    "compares", "model", "adapter", "control", "against", "dataset", "group", "attack", "metric", *FIGURE, *SIDES
 ]  # fmt: skip
 GAINED = ("reward", "heldout_reward", "diversity", "coherence")
 
 
 def gains(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return control against no control, `value` against `random`, and bend against no bend.
+    """Return control against no control, `value` against `random`, and adapter against no adapter.
 
-    `compares` says which of the two choices differs ("control" or "bend") and `against` from what.
+    `compares` says which of the two choices differs ("control" or "adapter") and `against` from what.
     Metrics: reward_gain, diversity_gain, coherence_gain (means of paired differences), diversity_ratio,
     asr_reduction (1 - ASR / ASR of the base; unknown where the base's is 0). A gain's `not_scored` counts the
     prompts that lack one of the two scores.
     """
-    lines = [*_control_lines(rows), *_bend_lines(rows)]
+    lines = [*_control_lines(rows), *_adapter_lines(rows)]
     return pd.DataFrame(lines, columns=GAINS)
 
 
 def _control_lines(rows: pd.DataFrame) -> Iterator[list[Any]]:
     prompts = rows[rows["role"] == "prompts"]
-    for (model, bend), part in prompts.groupby(["model", "bend"], sort=False):
+    for (model, adapter), part in prompts.groupby(["model", "adapter"], sort=False):
         cells = [(dataset, dict(iter(own.groupby(["control", "metric"])))) for dataset, own in datasets(part)]
         for control, against in _compared(part):
             for dataset, cell in cells:
-                keys = ["control", model, bend, control, against, dataset, ALL, ""]
+                keys = ["control", model, adapter, control, against, dataset, ALL, ""]
                 for metric in [name for name in GAINED if (control, name) in cell and (against, name) in cell]:
                     ours, theirs = _paired(cell[control, metric], cell[against, metric])
                     if len(ours):
@@ -45,19 +45,19 @@ def _control_lines(rows: pd.DataFrame) -> Iterator[list[Any]]:
                         yield [*keys, "diversity_ratio", *figures(paired_ratio(ours, theirs)), *_means(ours, theirs)]
 
 
-def _bend_lines(rows: pd.DataFrame) -> Iterator[list[Any]]:
+def _adapter_lines(rows: pd.DataFrame) -> Iterator[list[Any]]:
     attacked = rows[(rows["role"] == "evaluation") & (rows["metric"] == "harmful") & (rows["harmful"] == True)]  # noqa: E712
     for (model, control), part in attacked.groupby(["model", "control"], sort=False):
-        base = part[part["bend"] == "none"]
-        for bend in [name for name in part["bend"].unique() if name != "none"]:
-            for dataset, own in datasets(part[part["bend"] == bend]):
+        base = part[part["adapter"] == "none"]
+        for adapter in [name for name in part["adapter"].unique() if name != "none"]:
+            for dataset, own in datasets(part[part["adapter"] == adapter]):
                 before = base if dataset == ALL else base[base["dataset"] == dataset]
                 theirs = dict(evaluation_parts(before))
-                for (harmful, group, attack), bent in evaluation_parts(own):
+                for (harmful, group, attack), adapted in evaluation_parts(own):
                     if (harmful, group, attack) not in theirs:
                         continue
-                    pair = _values(bent), _values(theirs[harmful, group, attack])
-                    keys = ["bend", model, bend, control, "none", dataset, group, attack, "asr_reduction"]
+                    pair = _values(adapted), _values(theirs[harmful, group, attack])
+                    keys = ["adapter", model, adapter, control, "none", dataset, group, attack, "asr_reduction"]
                     yield [*keys, *figures(_reduction(*pair)), *_means(*pair)]
 
 

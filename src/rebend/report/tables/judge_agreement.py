@@ -113,7 +113,7 @@ def _rate(judge: str, frame: pd.DataFrame) -> dict[str, object]:
     return {"judge": judge, "asr": asr, "n": len(scored), "not_scored": len(verdicts) - len(scored)}
 
 
-PLACE = ["model", "bend", "control", "dataset", "attack"]
+PLACE = ["model", "adapter", "control", "dataset", "attack"]
 AGREEMENT = [
     *PLACE, "judge", "other", "n", "agreement", "kappa", "harm_agreement", "harm_kappa", "asr_judge", "asr_other",
     "asr_low", "asr_high", "asr_range",

@@ -26,7 +26,7 @@ from rebend.report.measurements import (
 )
 from rebend.report.published import Published
 
-KEYS = ["model", "bend", "control"]
+KEYS = ["model", "adapter", "control"]
 CELL = [*KEYS, "dataset", "role", "attack"]  # what tells cells apart
 FIGURE = ["estimate", "ci_low", "ci_high", "n", "not_scored"]
 MATRIX = [*KEYS, "metric", *FIGURE]
@@ -52,7 +52,7 @@ REPBEND_OUTCOMES = {"asr": "harmful", "answered": "answered", "refused": "refusa
 
 
 def matrix(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the long table bend x control, rows pooled over the data sets of a role."""
+    """Return the long table adapter x control, rows pooled over the data sets of a role."""
     lines = [
         [*keys, metric, *figures(estimate_of(metric, part))]
         for keys, cell in rows.groupby(KEYS, sort=False)
@@ -108,7 +108,9 @@ def recontrol(cells: Sequence[Cell], rows: pd.DataFrame, printed: Published | No
         line["held_rate"] = held_rate(cell)
         if printed is not None:
             row = (
-                printed.recontrol_row(cell["model"], cell["dataset"], cell["method"]) if cell["bend"] == "none" else {}
+                printed.recontrol_row(cell["model"], cell["dataset"], cell["method"])
+                if cell["adapter"] == "none"
+                else {}
             )
             names = (*PROMPT_METRICS, "hours")
             line |= {f"printed_{name}": row.get(name) for name in names}
@@ -117,7 +119,7 @@ def recontrol(cells: Sequence[Cell], rows: pd.DataFrame, printed: Published | No
 
 
 def repbend(cells: Sequence[Cell], rows: pd.DataFrame, printed: Published | None) -> pd.DataFrame:
-    """Return RepBend's layout: a line per model, bend, control, benchmark, kind of prompt, group and attack."""
+    """Return RepBend's layout: a line per model, adapter, control, benchmark, kind of prompt, group and attack."""
     by_cell, lines = _rows_by_cell(rows), []
     for cell in named_controls(cells):
         if cell["role"] != "evaluation":
@@ -160,7 +162,7 @@ def datasets(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 def repbend_categories(rows: pd.DataFrame) -> pd.DataFrame:
     """Return ASR and benign answer rate in each category that a data set names, without control.
 
-    A line per model, bend, data set, attack and category; `metric` is asr or benign_answer_rate.
+    A line per model, adapter, data set, attack and category; `metric` is asr or benign_answer_rate.
     """
     named = rows[(rows["role"] == "evaluation") & (rows["category"] != "")]
     lines = []
@@ -219,10 +221,10 @@ def repbend_columns() -> list[str]:
 
 
 def _printed_repbend(printed: Published, cell: Cell, harmful: bool, group: str, attack: str) -> dict[str, Any]:
-    prompted = cell["bend"] == "none" and SAFETY_PROMPT in cell["control"]
+    prompted = cell["adapter"] == "none" and SAFETY_PROMPT in cell["control"]
     whole = group == ALL and (cell["control"] == "none" or prompted)  # the paper prints whole benchmarks, these ways
-    bend = cell["control"] if prompted else cell["bend"]
-    row = printed.repbend_row(cell["model"], cell["dataset"], bend, attack) if whole else {}
+    adapter = cell["control"] if prompted else cell["adapter"]
+    row = printed.repbend_row(cell["model"], cell["dataset"], adapter, attack) if whole else {}
     asr, answered = (row.get("asr"), None) if harmful else (None, row.get("answered"))
     return {"printed_asr": asr, "printed_answered": answered}
 

@@ -1,4 +1,4 @@
-"""Two bends on the same prompts: how often only one of them fails, and whether that can be chance."""
+"""Two adapters on the same prompts: how often only one of them fails, and whether that can be chance."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from rebend.report.published import method_of
 from rebend.report.tables.layout import datasets
 
 PAIRS = [
-    "model", "control", "bend", "against", "outcome", "dataset", "attack",
-    "both", "neither", "only_bend", "only_against", "p_value", "p_holm", "n", "not_scored",
+    "model", "control", "adapter", "against", "outcome", "dataset", "attack",
+    "both", "neither", "only_adapter", "only_against", "p_value", "p_holm", "n", "not_scored",
 ]  # fmt: skip
 OUTCOMES = {"harmful": True, "answered": False}  # outcome -> of harmful prompts?
 
 
 def repbend_pairs(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return each bend against none, and RepBend against each other bend, without control.
+    """Return each adapter against none, and RepBend against each other adapter, without control.
 
     `outcome` is harmful (of harmful prompts, per attack) or answered (of benign ones). Counts are of prompts on which
-    both bends were scored: both or neither had the outcome, or only one. `p_value` is McNemar's exact test, `p_holm`
+    both adapters were scored: both or neither had the outcome, or only one. `p_value` is McNemar's exact test, `p_holm`
     corrects it for all tests of the table.
     """
     lines = []
@@ -32,10 +32,10 @@ def repbend_pairs(rows: pd.DataFrame) -> pd.DataFrame:
         for (model, control, attack), part in as_methods(rows[chosen]).groupby(
             ["model", "control", "attack"], sort=False
         ):
-            for bend, against in _compared(list(part["bend"].unique())):
-                head = {"model": model, "control": control, "bend": bend, "against": against, "outcome": outcome}
-                for dataset, own in datasets(part[part["bend"].isin([bend, against])]):
-                    if counts := _counts(own, bend, against):
+            for adapter, against in _compared(list(part["adapter"].unique())):
+                head = {"model": model, "control": control, "adapter": adapter, "against": against, "outcome": outcome}
+                for dataset, own in datasets(part[part["adapter"].isin([adapter, against])]):
+                    if counts := _counts(own, adapter, against):
                         lines.append({**head, "dataset": dataset, "attack": attack, **counts})
     corrected = holm([line["p_value"] for line in lines])
     return pd.DataFrame([{**line, "p_holm": p} for line, p in zip(lines, corrected, strict=True)], columns=PAIRS)
@@ -57,16 +57,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _compared(bends: list[str]) -> Iterator[tuple[str, str]]:
-    """Every bend against none; then every RepBend against every bend of another method."""
-    yield from ((bend, "none") for bend in bends if bend != "none" and "none" in bends)
-    ours = [bend for bend in bends if method_of(bend)[0] == "RepBend"]
-    yield from ((bend, other) for bend in ours for other in bends if other != "none" and other not in ours)
+def _compared(adapters: list[str]) -> Iterator[tuple[str, str]]:
+    """Every adapter against none; then every RepBend against every adapter of another method."""
+    yield from ((adapter, "none") for adapter in adapters if adapter != "none" and "none" in adapters)
+    ours = [adapter for adapter in adapters if method_of(adapter)[0] == "RepBend"]
+    yield from ((adapter, other) for adapter in ours for other in adapters if other != "none" and other not in ours)
 
 
-def _counts(rows: pd.DataFrame, bend: str, against: str) -> dict[str, Any] | None:
-    """What became of the prompts that both bends were given; None if there are no such prompts."""
-    ours, theirs = (rows[rows["bend"] == name].set_index(["dataset", "row_id"])["value"] for name in (bend, against))
+def _counts(rows: pd.DataFrame, adapter: str, against: str) -> dict[str, Any] | None:
+    """What became of the prompts that both adapters were given; None if there are no such prompts."""
+    ours, theirs = (
+        rows[rows["adapter"] == name].set_index(["dataset", "row_id"])["value"] for name in (adapter, against)
+    )
     sides = pd.concat([ours, theirs], axis=1, join="inner", keys=["ours", "theirs"])
     if sides.empty:
         return None
@@ -76,7 +78,7 @@ def _counts(rows: pd.DataFrame, bend: str, against: str) -> dict[str, Any] | Non
     return {
         "both": int(scored.all(axis=1).sum()),
         "neither": int((~scored).all(axis=1).sum()),
-        "only_bend": first,
+        "only_adapter": first,
         "only_against": second,
         "p_value": mcnemar(first, second),
         "n": len(scored),

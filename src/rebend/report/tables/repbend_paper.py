@@ -1,6 +1,6 @@
 """RepBend's Tables 1, 2 and 12 (arXiv:2504.01550): attack success, summary, capability. Rates between 0 and 1.
 
-All are of models without control; a safety prompt stands among the bends. Where the study names the paper,
+All are of models without control; a safety prompt stands among the adapters. Where the study names the paper,
 `printed_…` is what the paper prints of the same benchmarks; an average of the paper stands twice, as printed
 (`paper_…`) and as its own cells give it (`paper_…_recomputed`), with `paper_…_wrong` where the two differ by more
 than rounding.
@@ -21,7 +21,7 @@ from rebend.report.measurements import DIRECT, as_methods
 from rebend.report.published import AVERAGES, BLACK_BOX, Published, benchmark_of, closest, method_of
 from rebend.report.tables.layout import KEYS, columns, estimate_of, records
 
-IN_DISTRIBUTION = BLACK_BOX[:1]  # from the data set that bends are trained on; the paper averages it with black box
+IN_DISTRIBUTION = BLACK_BOX[:1]  # from the data set that adapters are trained on; the paper averages it with black box
 KINDS = ("in-distribution", "black-box", "white-box", "average")
 AVERAGE = "average"
 COMPLIED = {"xstest": "xstest", "wildjailbreak": "wildjailbreak_benign"}
@@ -40,11 +40,11 @@ SUMMARY_COLUMNS = [
     *(column for name in COMPLIED.values() for column in columns(name, _NOTHING)),
     *columns("benign_answered", _NOTHING), "capability", "capability_benchmarks", "overall",
 ]  # fmt: skip
-CAPABILITY_COLUMNS = ["model", "bend", "method", "capability", "benchmark", *columns("score", _NOTHING)]
+CAPABILITY_COLUMNS = ["model", "adapter", "method", "capability", "benchmark", *columns("score", _NOTHING)]
 
 
 def repbend_asr(rows: pd.DataFrame, printed: Published | None) -> pd.DataFrame:
-    """Return Table 1's layout, long: a line per model, bend and benchmark, then its averages.
+    """Return Table 1's layout, long: a line per model, adapter and benchmark, then its averages.
 
     A benchmark is a data set under an attack, with the paper's name where it has one. With a paper, averages are
     over the paper's benchmarks (a second attack that stands for the same one counts in none); a data set that
@@ -56,9 +56,9 @@ def repbend_asr(rows: pd.DataFrame, printed: Published | None) -> pd.DataFrame:
         cells = list(_benchmarks(own, printed))
         averages = _averages(cells, printed)
         for line, found in [*cells, *averages]:
-            model, bend = str(keys[0]), str(keys[1])
-            head = dict(zip(KEYS, keys, strict=True)) | {"method": _name(bend, model)}
-            compared = _printed_asr(printed, model, bend, line) if printed is not None else {}
+            model, adapter = str(keys[0]), str(keys[1])
+            head = dict(zip(KEYS, keys, strict=True)) | {"method": _name(adapter, model)}
+            compared = _printed_asr(printed, model, adapter, line) if printed is not None else {}
             lines.append({**head, **line, **columns("asr", found), **compared})
     return _framed(lines, ASR_COLUMNS, _PRINTED_ASR if printed is not None else [])
 
@@ -94,28 +94,28 @@ def _averages(cells: Sequence[tuple[dict[str, Any], Estimate]], printed: Publish
             yield line, average_rate([(cell["dataset"], found) for cell, found in chosen])
 
 
-def _printed_asr(printed: Published, model: str, bend: str, line: dict[str, Any]) -> dict[str, Any]:
+def _printed_asr(printed: Published, model: str, adapter: str, line: dict[str, Any]) -> dict[str, Any]:
     """The paper's number beside ours; of an average also what the paper's own cells give."""
     members = line.pop("members", None)
     beside = {"printed_model": printed.model_of(model)}
     if members is None:
-        return {**beside, "printed_asr": printed.asr_of(model, bend, line["benchmark"])}
-    stated = printed.asr_of(model, bend, line["benchmark"])
-    cells = printed.mean_asr(model, bend, AVERAGES[line["benchmark"]])
-    return {**beside, "printed_asr": printed.mean_asr(model, bend, members), **_checked("asr", stated, cells)}
+        return {**beside, "printed_asr": printed.asr_of(model, adapter, line["benchmark"])}
+    stated = printed.asr_of(model, adapter, line["benchmark"])
+    cells = printed.mean_asr(model, adapter, AVERAGES[line["benchmark"]])
+    return {**beside, "printed_asr": printed.mean_asr(model, adapter, members), **_checked("asr", stated, cells)}
 
 
 def repbend_capability(capabilities: Sequence[Mapping[str, str]], printed: Published | None) -> pd.DataFrame:
-    """Return Table 12's layout, long: a line per model, bend and benchmark.
+    """Return Table 12's layout, long: a line per model, adapter and benchmark.
 
-    `capabilities` are entries of model, bend, capability, task and path (a file of schema CAPABILITY).
+    `capabilities` are entries of model, adapter, capability, task and path (a file of schema CAPABILITY).
     """
     scores = printed_scores(printed.folder) if printed is not None else None
     lines = []
     for entry in capabilities:
-        line: dict[str, Any] = {name: entry[name] for name in ("model", "bend")}
+        line: dict[str, Any] = {name: entry[name] for name in ("model", "adapter")}
         line |= {
-            "method": _name(entry["bend"], entry["model"]),
+            "method": _name(entry["adapter"], entry["model"]),
             "capability": entry["capability"],
             "benchmark": entry["task"],
         }
@@ -124,7 +124,7 @@ def repbend_capability(capabilities: Sequence[Mapping[str, str]], printed: Publi
         found = rate([None if v is None else v == 1.0 for v in values]) if right else mean(values)
         line |= columns("score", found)
         if printed is not None and scores is not None:
-            row = printed.own(scores.reset_index(), entry["model"], entry["bend"])
+            row = printed.own(scores.reset_index(), entry["model"], entry["adapter"])
             known = len(row) == 1 and entry["task"] in row
             line["printed_model"] = printed.model_of(entry["model"])
             line["printed_score"] = float(row[entry["task"]].iloc[0]) if known else None
@@ -135,7 +135,7 @@ def repbend_capability(capabilities: Sequence[Mapping[str, str]], printed: Publi
 def repbend_summary(
     rows: pd.DataFrame, asr: pd.DataFrame, capability: pd.DataFrame, printed: Published | None
 ) -> pd.DataFrame:
-    """Return Table 2's layout: average ASR, compliance, average capability, overall; a line per model and bend.
+    """Return Table 2's layout: average ASR, compliance, average capability, overall; a line per model and adapter.
 
     `benign_answered` is the unweighted mean over the paper's two data sets of benign prompts, without a paper over
     all; `capability` is that over the benchmarks that were asked, `capability_benchmarks` how many; `overall` is
@@ -146,25 +146,25 @@ def repbend_summary(
     totals = {_key(row): row for row in records(asr[asr["benchmark"] == "Total average"])}
     keys = dict.fromkeys([*totals, *map(_key, records(benign[KEYS].drop_duplicates()))])
     stated = recomputed_summary(printed.folder).reset_index() if printed is not None else None
-    for model, bend, control in keys:
-        total = totals.get((model, bend, control))
-        line: dict[str, Any] = {"model": model, "bend": bend, "control": control, "method": _name(bend, model)}
+    for model, adapter, control in keys:
+        total = totals.get((model, adapter, control))
+        line: dict[str, Any] = {"model": model, "adapter": adapter, "control": control, "method": _name(adapter, model)}
         line |= {name: None if total is None else total[name] for name in (*columns("asr", _NOTHING), "benchmarks")}
-        line |= _compliance(benign[(benign[KEYS] == [model, bend, control]).all(axis=1)], printed)
-        own = capability[(capability["model"] == model) & (capability["bend"] == bend)]
+        line |= _compliance(benign[(benign[KEYS] == [model, adapter, control]).all(axis=1)], printed)
+        own = capability[(capability["model"] == model) & (capability["adapter"] == adapter)]
         line |= {"capability": _mean_score(own), "capability_benchmarks": len(own)}
         parts = [line[name] for name in ("asr", "benign_answered", "capability")]
         known = not any(part is None or pd.isna(part) for part in parts)
         line["overall"] = overall(parts[0], [parts[1]], parts[2]) if known else None
         if printed is not None and stated is not None:
-            line |= _printed_summary(printed, stated, model, bend)
+            line |= _printed_summary(printed, stated, model, adapter)
             line |= _printed_parts(None if total is None else total["printed_asr"], line, own)
         lines.append(line)
     return _framed(lines, SUMMARY_COLUMNS, _PRINTED_SUMMARY if printed is not None else [])
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, str, str]:
-    return row["model"], row["bend"], row["control"]
+    return row["model"], row["adapter"], row["control"]
 
 
 def _compliance(benign: pd.DataFrame, printed: Published | None) -> dict[str, Any]:
@@ -184,14 +184,14 @@ def _mean_score(own: pd.DataFrame) -> float | None:
     return mean_capability(scores, list(scores))
 
 
-def _printed_summary(printed: Published, stated: pd.DataFrame, model: str, bend: str) -> dict[str, Any]:
-    row = printed.own(stated, model, bend)
+def _printed_summary(printed: Published, stated: pd.DataFrame, model: str, adapter: str) -> dict[str, Any]:
+    row = printed.own(stated, model, adapter)
     known: dict[Any, Any] = row.iloc[0].to_dict() if len(row) == 1 else {}
     total = "Total average"
     line: dict[str, Any] = {"printed_model": printed.model_of(model)}
-    line |= _checked("asr", printed.asr_of(model, bend, total), printed.mean_asr(model, bend, AVERAGES[total]))
+    line |= _checked("asr", printed.asr_of(model, adapter, total), printed.mean_asr(model, adapter, AVERAGES[total]))
     for dataset, ours in COMPLIED.items():
-        line[f"printed_{ours}"] = printed.repbend_row(model, dataset, bend, DIRECT)["answered"]
+        line[f"printed_{ours}"] = printed.repbend_row(model, dataset, adapter, DIRECT)["answered"]
     for name in ("capability", "overall"):
         line |= _checked(name, known.get(f"{name}_printed"), known.get(name))
     return line
@@ -220,10 +220,10 @@ def _evaluated(rows: pd.DataFrame, *, harmful: bool, measurement: str) -> pd.Dat
     return as_methods(own) if len(own) else own
 
 
-def _name(bend: str, model: str) -> str:
+def _name(adapter: str, model: str) -> str:
     """The method as the paper's tables call it."""
-    method, released = method_of(bend, model)
-    return f"{method} (released)" if released and method != bend else method
+    method, released = method_of(adapter, model)
+    return f"{method} (released)" if released and method != adapter else method
 
 
 def _framed(lines: Sequence[Mapping[str, Any]], names: Sequence[str], more: Sequence[str]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The tables of the safety evaluation as people read them: the bends of a model side by side, as the paper has them."""
+"""The tables of the safety evaluation as people read them: the adapters of a model side by side, as the paper has them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _exact(rate: Any) -> str:
 
 
 def _asr(table: pd.DataFrame) -> pd.DataFrame:
-    """A line per model and benchmark, a column per bend."""
+    """A line per model and benchmark, a column per adapter."""
 
     def cell(row: Mapping[str, Any]) -> str:
         text = counted(_estimate(row, "asr"), row["asr_n"], row["asr_not_scored"])
@@ -67,7 +67,7 @@ def _asr(table: pd.DataFrame) -> pd.DataFrame:
 def _summary(table: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for row in records(table):
-        line = {"model": row["model"], "bend": row["bend"], "method": row["method"]}
+        line = {"model": row["model"], "adapter": row["adapter"], "method": row["method"]}
         line["average ASR, %"] = beside_paper(_estimate(row, "asr"), row, "asr")
         line["of benchmarks"] = number_of(row["benchmarks"])
         for name in (*COMPLIED.values(), "benign_answered"):
@@ -100,12 +100,12 @@ def _pairs(table: pd.DataFrame) -> pd.DataFrame:
     lines = [
         {
             "model": row["model"],
-            "bends": f"{row['bend']} against {row['against']}",
+            "adapters": f"{row['adapter']} against {row['against']}",
             "outcome": row["outcome"],
             "data set": row["dataset"],
             "attack": row["attack"],
             **{name: number_of(row[name]) for name in ("both", "neither")},
-            "only the first": number_of(row["only_bend"]),
+            "only the first": number_of(row["only_adapter"]),
             "only the second": number_of(row["only_against"]),
             "p": p_text(row["p_value"]),
             "p, Holm": p_text(row["p_holm"]),
@@ -119,7 +119,7 @@ def _pairs(table: pd.DataFrame) -> pd.DataFrame:
 def _agreement(table: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for row in records(table):
-        line = {name: row[name] for name in ("model", "bend", "control")}
+        line = {name: row[name] for name in ("model", "adapter", "control")}
         line |= {"data set": row["dataset"], "attack": row["attack"], "judges": f"{row['judge']}, {row['other']}"}
         line |= {"n": number_of(row["n"]), "agree, %": number(row["agreement"], percent=True)}
         line |= {"kappa": number(row["kappa"]), "agree on harm, %": number(row["harm_agreement"], percent=True)}
@@ -144,19 +144,19 @@ def _side_by_side(
     place: Callable[[Mapping[str, Any]], Mapping[str, str]],
     cell: Callable[[Mapping[str, Any]], str],
 ) -> pd.DataFrame:
-    """A line per model and place, a column per bend.
+    """A line per model and place, a column per adapter.
 
-    Where the methods tell the bends apart, columns have the paper's names of them, and models that the paper prints
+    Where the methods tell the adapters apart, columns have the paper's names of them, and models that the paper prints
     under one name (a base, and what others made of it) share their lines.
     """
-    first = table.drop_duplicates(["model", "bend"])
+    first = table.drop_duplicates(["model", "adapter"])
     named = first.assign(model=[_paper_model(row) for row in records(first)])
     by_method = "method" in table and not named.duplicated(["model", "method"]).any()
     lines: dict[tuple[str, ...], dict[str, str]] = {}
     for row in records(table):
         where = {"model": _paper_model(row) if by_method else row["model"], **place(row)}
         line = lines.setdefault(tuple(where.values()), dict(where))
-        line[row["method"] if by_method else row["bend"]] = cell(row)
+        line[row["method"] if by_method else row["adapter"]] = cell(row)
     frame = pd.DataFrame(list(lines.values())).fillna("")
     models = list(frame["model"].unique())
     return frame.sort_values("model", key=lambda names: names.map(models.index), kind="stable")

@@ -56,7 +56,7 @@ def note(name: str, table: pd.DataFrame) -> str:
 
 
 def _matrix(table: pd.DataFrame) -> pd.DataFrame:
-    """A line per model, bend and control; a column per metric."""
+    """A line per model, adapter and control; a column per metric."""
     lines: dict[tuple[str, ...], dict[str, str]] = {}
     for row in records(table):
         line = lines.setdefault(tuple(row[key] for key in KEYS), {key: row[key] for key in KEYS})
@@ -101,7 +101,7 @@ def _gains(table: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for row in records(table):
         changed = f"{row[row['compares']]} against {row['against']}"
-        other = "control" if row["compares"] == "bend" else "bend"
+        other = "control" if row["compares"] == "adapter" else "adapter"
         place = " ".join(str(row[key]) for key in ("group", "attack") if row[key])
         percent = in_percent(row["metric"])
         rates = row["metric"] == "asr_reduction"

@@ -15,7 +15,7 @@ from rebend.report.formatting import interval, number, number_of, without_empty
 from rebend.report.measurements import Cell, judge_names, named_controls
 from rebend.report.tables.layout import records
 
-PLACE = ["dataset", "model", "bend", "control", "judge", "form"]
+PLACE = ["dataset", "model", "adapter", "control", "judge", "form"]
 RATES = (
     "win_rate", "win_rate_bootstrap", "half_tie_rate", "flip_rate", "length_controlled", "longer_wins",
     "response_longer",
@@ -89,7 +89,7 @@ def win_rate_text(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _line(row: Mapping[str, Any]) -> dict[str, str]:
-    line = {name: row[name] for name in ("dataset", "model", "bend", "control", "judge", "form")}
+    line = {name: row[name] for name in ("dataset", "model", "adapter", "control", "judge", "form")}
     line["win rate, %"] = _rate(row, "win_rate")
     line["win rate, bootstrap, %"] = _rate(row, "win_rate_bootstrap")
     line["with half of ties, %"] = _rate(row, "half_tie_rate")

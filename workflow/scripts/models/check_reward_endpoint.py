@@ -3,7 +3,7 @@
 from rebend.pipeline.jobs.job import recorded
 
 with recorded(
-    "prepare_endpoint", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
+    "check_reward_endpoint", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
 ) as run:
     from rebend.config.rewards import RewardBlock
     from rebend.io.files import whole_directory, write_json

@@ -9,7 +9,7 @@ from pydantic import Field
 from rebend.config.base import Block, Positive
 
 
-class ReleasedValueBlock(Block):
+class ReleasedValueModelBlock(Block):
     """A value network that somebody else trained on a model's final states, e.g. with RE-Control's released code.
 
     Its file does not say which model that was. It must have the model's hidden size; more cannot be checked.

@@ -1,6 +1,6 @@
 """RepBend's loss once more, as slowly and plainly as it can be written: what the library is compared with.
 
-From the paper, and for `published` from a description of the released code. Each row goes through the model alone,
+From the paper, and for `released_code` from a description of the released code. Each row goes through the model alone,
 without padding, twice (adapter off and on), with every logit and every hidden state; each term is a loop over rows,
 layers and tokens in the model's own type, float64 in the tests. No code of the library is used, only its data class
 for a tokenised row, so an error has to be made twice to go unseen.
@@ -27,7 +27,7 @@ class Asked:
 
     mode: str
     alpha_mode: str
-    fidelity: str
+    variant: str
     pushed: Sequence[int]
     weights: tuple[float, float, float, float, float]  # alpha, beta, gamma, epsilon, eta
     limit: float | None = None
@@ -47,7 +47,7 @@ class Oracle:
     def __init__(self, model: Any, asked: Asked) -> None:
         self.model = model
         self.asked = asked
-        self.published = asked.fidelity == "published"
+        self.published = asked.variant == "released_code"
 
     def terms(
         self, safe: list[Row], unsafe: list[Row], pairs: list[Pair], retain: list[Row], met: list[Pair]

@@ -3,7 +3,7 @@
 from rebend.pipeline.jobs.job import recorded
 
 with recorded(
-    "train_value",
+    "train_value_model",
     snakemake.input,
     snakemake.output,
     snakemake.params,
@@ -13,20 +13,20 @@ with recorded(
 ) as run:
     from pathlib import Path
 
-    from rebend.config.blocks import ValueBlock
+    from rebend.config.blocks import ValueModelBlock
     from rebend.io.checkpoints import Checkpoints
     from rebend.io.files import whole_directory
     from rebend.models.loading import best_device
     from rebend.recontrol.value_model.examples import Labels
     from rebend.recontrol.value_model.streamed_activations import open_activations
-    from rebend.recontrol.value_model.train import train_value
+    from rebend.recontrol.value_model.train import train_value_model
 
     checkpoints = Checkpoints(run.progress)
-    with whole_directory(snakemake.output.value) as folder:
-        facts = train_value(
+    with whole_directory(snakemake.output.value_model) as folder:
+        facts = train_value_model(
             open_activations(Path(snakemake.input.manifest).parent, snakemake.input.model, run.settings["dtype"]),
             Labels.read(snakemake.input.rewards),
-            ValueBlock.model_validate(run.settings["value"]),
+            ValueModelBlock.model_validate(run.settings["value_model"]),
             folder,
             checkpoints,
             best_device(),

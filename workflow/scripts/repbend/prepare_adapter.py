@@ -10,5 +10,5 @@ with recorded(
 
     wanted = run.settings
     source = wanted["local"] or model_folder(snakemake.input.assets[0])
-    facts = take_adapter(source, snakemake.input.model, snakemake.output.bend, wanted)
+    facts = take_adapter(source, snakemake.input.model, snakemake.output.adapter, wanted)
     run.note(source=str(source), **facts)

@@ -1,4 +1,4 @@
-"""Every term of RepBend, on random models and ragged rows, against the plain restatement of `bend_oracle`."""
+"""Every term of RepBend, on random models and ragged rows, against the plain restatement of `repbend_oracle`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from rebend.config.adapters import RepBendBlock
 from rebend.models import log_probs
 from rebend.models.loading import Policy
 from rebend.models.lora import add_adapter
-from rebend.repbend.examples import BendData, Row, StepRows, load_bend_data
+from rebend.repbend.examples import Row, StepRows, TrainingExamples, load_training_examples
 from rebend.repbend.methods.repbend import RepBend
 from rebend.repbend.objective import Loss, Moment
-from tests.helpers import bend_parts
-from tests.helpers.bend_oracle import Asked, Oracle
+from tests.helpers import training_parts
+from tests.helpers.repbend_oracle import Asked, Oracle
 
 VOCABULARY, N_LAYERS, PUSHED, BATCH = 40, 3, [1, 2], 2
 MODES = ("response_all", "prompt_response", "prompt_all", "prompt_last", "response_R", "response_one")
@@ -55,7 +55,14 @@ CONFIGURATIONS: dict[str, Any] = {
 
 def settings(**changes: Any) -> RepBendBlock:
     """Published weights, both terms of the paper and the fifth, no dropout."""
-    block = {"method": "repbend", "samples": "s", "pairs": "p", "retain": "r", "lora_dropout": 0.0, "lora_r": 4}
+    block = {
+        "method": "repbend",
+        "examples": "s",
+        "paired_examples": "p",
+        "retain_chats": "r",
+        "lora_dropout": 0.0,
+        "lora_r": 4,
+    }
     layers = {"target_layer_start_idx": PUSHED[0], "layers_window_size": len(PUSHED)}
     return RepBendBlock.model_validate(block | layers | {"batch_size": BATCH} | changes)
 
@@ -75,7 +82,7 @@ def adapted(kind: str = "llama", seed: int = 0) -> Any:
     return wrapped
 
 
-def ragged(seed: int, n: int = 2 * BATCH, longest: int = 14) -> BendData:
+def ragged(seed: int, n: int = 2 * BATCH, longest: int = 14) -> TrainingExamples:
     """Items of two steps; prompts and answers of many lengths, so that R shrinks on the way."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -87,7 +94,7 @@ def ragged(seed: int, n: int = 2 * BATCH, longest: int = 14) -> BendData:
         return Row(name, prompt + tokens(longest), len(prompt))
 
     prompts = [tokens(longest) for _ in range(n)]
-    return BendData(
+    return TrainingExamples(
         safe=[row(f"s{i}", tokens(longest)) for i in range(n)],
         unsafe=[row(f"u{i}", tokens(longest)) for i in range(n)],
         pairs=[(row(f"ps{i}", prompt), row(f"pu{i}", prompt)) for i, prompt in enumerate(prompts)],
@@ -96,16 +103,18 @@ def ragged(seed: int, n: int = 2 * BATCH, longest: int = 14) -> BendData:
     )
 
 
-def library(model: Any, block: RepBendBlock, data: BendData, step: int = 1) -> Loss:
+def library(model: Any, block: RepBendBlock, data: TrainingExamples, step: int = 1) -> Loss:
     """The library's loss of a step."""
     moment = Moment(step, block.max_step, (step + 1) * BATCH)
     return RepBend(block, data, N_LAYERS).loss(model, data.step(step, BATCH, block.seed), moment)
 
 
-def oracle(model: Any, block: RepBendBlock, data: BendData, mode: str, step: int = 1) -> dict[str, torch.Tensor]:
+def oracle(
+    model: Any, block: RepBendBlock, data: TrainingExamples, mode: str, step: int = 1
+) -> dict[str, torch.Tensor]:
     """The oracle's terms of the same step, its mode spelled as given."""
     weights = (block.alpha, block.beta, block.gamma, block.epsilon, block.eta)
-    asked = Asked(mode, block.alpha_mode, block.fidelity, PUSHED, weights, block.push_limit)
+    asked = Asked(mode, block.alpha_mode, block.variant, PUSHED, weights, block.push_limit)
     steps: list[StepRows] = [data.step(number, BATCH, block.seed) for number in range(step + 1)]
     rows = steps[-1]
     met = [pair for one in steps for pair in one.pairs]
@@ -122,20 +131,20 @@ def assert_agrees(found: Loss, expected: dict[str, torch.Tensor], *, eta: bool =
     assert float(found.total.detach()) == pytest.approx(float(expected["total"].detach()), rel=1e-6)
 
 
-@pytest.mark.parametrize("fidelity", ["published", "corrected"])
+@pytest.mark.parametrize("variant", ["released_code", "corrected"])
 @pytest.mark.parametrize("alpha_mode", ["all", "target"])
 @pytest.mark.parametrize("mode", [*MODES, "request_last", "request_all", "request_response"])
-def test_every_term_of_every_mode_agrees_with_the_oracle(mode: str, alpha_mode: str, fidelity: str) -> None:
+def test_every_term_of_every_mode_agrees_with_the_oracle(mode: str, alpha_mode: str, variant: str) -> None:
     eta = 0.7 if mode.startswith("response") or mode.endswith("response") else 0.0
-    block = settings(loss_mode=mode, alpha_mode=alpha_mode, fidelity=fidelity, eta=eta)
+    block = settings(loss_mode=mode, alpha_mode=alpha_mode, variant=variant, eta=eta)
     model, data = adapted(seed=MODES.index(block.loss_mode)), ragged(MODES.index(block.loss_mode))
     assert_agrees(library(model, block, data), oracle(model, block, data, mode), eta=eta > 0)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CONFIGURATIONS if kind != "llama"])
-@pytest.mark.parametrize("fidelity", ["published", "corrected"])
-def test_every_architecture_agrees_with_the_oracle(kind: str, fidelity: str) -> None:
-    block, model, data = settings(fidelity=fidelity, eta=0.3), adapted(kind, seed=7), ragged(7)
+@pytest.mark.parametrize("variant", ["released_code", "corrected"])
+def test_every_architecture_agrees_with_the_oracle(kind: str, variant: str) -> None:
+    block, model, data = settings(variant=variant, eta=0.3), adapted(kind, seed=7), ragged(7)
     assert_agrees(library(model, block, data), oracle(model, block, data, "response_all"), eta=True)
 
 
@@ -159,7 +168,7 @@ def test_the_first_tokens_shrink_with_the_shortest_paired_answer_for_good() -> N
     answer = list(range(1, 31))
     pairs = [(Row(f"a{n}", [1, 2, *answer[:n]], 2), Row(f"b{n}", [1, 2, *answer[: n + 3]], 2)) for n in (25, 9, 4, 17)]
     long = [Row(f"x{i}", [3, 4, *answer], 2) for i in range(4)]
-    data = BendData(long, long, pairs, [Row("r", [1, 2, 3], 0)], {})
+    data = TrainingExamples(long, long, pairs, [Row("r", [1, 2, 3], 0)], {})
     order = [pair[0].n_answer for step in range(2) for pair in data.step(step, BATCH, block.seed).pairs]
     seen = [20 if min(order[:BATCH]) > 20 else min(order[:BATCH]), 4]
     objective = RepBend(block, data, N_LAYERS)
@@ -168,9 +177,9 @@ def test_the_first_tokens_shrink_with_the_shortest_paired_answer_for_good() -> N
         assert_agrees(library(model, block, data, step), oracle(model, block, data, "response_R", step))
 
 
-@pytest.mark.parametrize("fidelity", ["published", "corrected"])
-def test_gradients_of_all_adapter_weights_agree_with_the_oracles(fidelity: str) -> None:
-    block, model, data = settings(fidelity=fidelity, eta=0.3), adapted(seed=11), ragged(11)
+@pytest.mark.parametrize("variant", ["released_code", "corrected"])
+def test_gradients_of_all_adapter_weights_agree_with_the_oracles(variant: str) -> None:
+    block, model, data = settings(variant=variant, eta=0.3), adapted(seed=11), ragged(11)
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     found = torch.autograd.grad(library(model, block, data).total, list(weights.values()))
     total = oracle(model, block, data, "response_all")["total"]
@@ -196,9 +205,9 @@ def test_the_gradient_is_the_slope_of_the_loss() -> None:
 def test_left_and_right_padding_tokenizers_give_the_same_loss() -> None:
     totals = []
     for side in ("left", "right"):
-        tokenizer = bend_parts.tokenizer()
+        tokenizer = training_parts.tokenizer()
         tokenizer.padding_side = side
-        data = load_bend_data(tokenizer, *bend_parts.tables(), max_length=64)
+        data = load_training_examples(tokenizer, *training_parts.tables(), max_length=64)
         torch.manual_seed(0)
         shape = SHAPE | {"vocab_size": len(tokenizer), "max_position_embeddings": 256}
         policy = Policy(AutoModelForCausalLM.from_config(LlamaConfig(**shape)).double(), tokenizer, "")

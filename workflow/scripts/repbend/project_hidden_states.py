@@ -3,7 +3,7 @@
 from rebend.pipeline.jobs.job import recorded
 
 with recorded(
-    "project_states",
+    "project_hidden_states",
     snakemake.input,
     snakemake.output,
     snakemake.params,
@@ -13,11 +13,11 @@ with recorded(
 ) as run:
     from rebend.io.files import read_parquet, write_parquet
     from rebend.io.schemas import SAFETY
-    from rebend.repbend.projection import project_states
+    from rebend.repbend.projection import project_hidden_states
 
-    points = project_states(
+    points = project_hidden_states(
         snakemake.input.base,
-        snakemake.input.bent,
+        snakemake.input.adapted,
         read_parquet(snakemake.input.data, SAFETY),
         run.settings["dtype"],
         index=run.settings["hidden_index"],

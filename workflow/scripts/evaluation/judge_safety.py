@@ -3,7 +3,7 @@
 from rebend.pipeline.jobs.job import recorded
 
 with recorded(
-    "score_safety",
+    "judge_safety",
     snakemake.input,
     snakemake.output,
     snakemake.params,

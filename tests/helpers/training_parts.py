@@ -9,7 +9,7 @@ import pyarrow as pa
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from rebend.config.adapters import trained_bend
+from rebend.config.adapters import trained_adapter
 from rebend.io.schemas import CHAT, SAFETY
 from rebend.models.loading import stamp
 from rebend.models.tiny_model import train_tokenizer
@@ -112,9 +112,9 @@ def settings(**changes: Any) -> Any:
     """Settings for the small base: published weights, a visible step size."""
     block = {
         "method": "repbend",
-        "samples": "samples",
-        "pairs": "pairs",
-        "retain": "retain",
+        "examples": "samples",
+        "paired_examples": "pairs",
+        "retain_chats": "retain",
         "target_layer_start_idx": 2,
         "layers_window_size": 2,
         "max_step": 6,
@@ -124,4 +124,4 @@ def settings(**changes: Any) -> Any:
         "lora_alpha": 8,
         "max_length": 64,
     }
-    return trained_bend(block | changes)
+    return trained_adapter(block | changes)

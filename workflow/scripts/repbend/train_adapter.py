@@ -1,9 +1,9 @@
-"""Train an adapter that bends a model, on one or several ranks."""
+"""Train an adapter that adapters a model, on one or several ranks."""
 
 from rebend.pipeline.jobs.job import recorded
 
 with recorded(
-    "train_bend",
+    "train_adapter",
     snakemake.input,
     snakemake.output,
     snakemake.params,
@@ -14,20 +14,20 @@ with recorded(
     import shutil
 
     from rebend.io.files import read_json
-    from rebend.repbend.launch import BendJob, run_bend_job
+    from rebend.repbend.launch import TrainingJob, run_training_job
 
     config, ranks = snakemake.resources.zero_config, snakemake.resources.ranks
-    job = BendJob(
+    job = TrainingJob(
         base=snakemake.input.model,
-        samples=snakemake.input.samples,
-        pairs=snakemake.input.pairs,
-        retain=snakemake.input.retain,
-        out=snakemake.output.bend,
+        examples=snakemake.input.examples,
+        paired_examples=snakemake.input.paired_examples,
+        retain_chats=snakemake.input.retain_chats,
+        out=snakemake.output.adapter,
         progress=str(run.progress),
         dtype=run.settings["dtype"],
-        bend=run.settings["bend"],
+        adapter=run.settings["adapter"],
         ranks=ranks,
         zero=read_json(config) if config else None,
     )
-    run.note(ranks=ranks, **run_bend_job(job, snakemake.threads))
+    run.note(ranks=ranks, **run_training_job(job, snakemake.threads))
     shutil.rmtree(run.progress, ignore_errors=True)

@@ -3,17 +3,17 @@
 from rebend.pipeline.jobs.job import recorded
 
 with recorded(
-    "train_tiny_reward", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
+    "train_tiny_reward_model", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
 ) as run:
     from rebend.config.rewards import TinyReward
     from rebend.io.checkpoints import Checkpoints
     from rebend.io.files import read_parquet
     from rebend.io.schemas import PREFERENCE
-    from rebend.models.tiny_reward_model import train_tiny_reward
+    from rebend.models.tiny_reward_model import train_tiny_reward_model
 
     checkpoints = Checkpoints(run.progress)
     rows = read_parquet(snakemake.input.data, PREFERENCE).to_pylist()
     settings = TinyReward.model_validate(run.settings)
-    facts = train_tiny_reward(snakemake.input.model, rows, settings, snakemake.output.model, checkpoints)
+    facts = train_tiny_reward_model(snakemake.input.model, rows, settings, snakemake.output.model, checkpoints)
     run.note(**facts)
     checkpoints.clear()

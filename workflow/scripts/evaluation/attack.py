@@ -3,7 +3,7 @@
 from rebend.pipeline.jobs.job import recorded
 
 with recorded(
-    "attack_decode",
+    "attack",
     snakemake.input,
     snakemake.output,
     snakemake.params,
@@ -14,7 +14,7 @@ with recorded(
 ) as run:
     from rebend.config.controls import control_block
     from rebend.config.safety import ATTACKS
-    from rebend.evaluation.attacks.attack import attack_decode
+    from rebend.evaluation.attacks.attack import attack
     from rebend.io.chunks import Parts
     from rebend.io.files import read_json, read_parquet, write_parquet
     from rebend.io.schemas import EVALUATION
@@ -23,13 +23,13 @@ with recorded(
 
     strength = read_json(snakemake.input.strength) if snakemake.input.get("strength") else None
     control = control_block(run.settings["control"], strength)
-    attack = ATTACKS[run.settings["attack"]["method"]].model_validate(run.settings["attack"])
+    block = ATTACKS[run.settings["attack"]["method"]].model_validate(run.settings["attack"])
     policy = load_policy(snakemake.input.model, run.settings["dtype"])
     aids = load_aids(policy, snakemake.input, run.settings["guide"], snakemake.resources.asking)
     made = make_control(control, aids)
     parts = Parts(run.progress)
     rows = read_parquet(snakemake.input.data, EVALUATION).to_pylist()
-    completions, notes = attack_decode(policy, rows, attack, control.decoding, made, parts)
+    completions, notes = attack(policy, rows, block, control.decoding, made, parts)
     write_parquet(snakemake.output.completions, completions, {"fingerprint": policy.fingerprint})
     run.note(batch_size=control.decoding.batch_size, **control.facts(), **notes)
     parts.clear()

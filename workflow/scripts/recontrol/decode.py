@@ -3,7 +3,7 @@
 from rebend.pipeline.jobs.job import recorded
 
 with recorded(
-    "control_decode",
+    "decode",
     snakemake.input,
     snakemake.output,
     snakemake.params,

@@ -1,4 +1,4 @@
-"""A bend that is added up from others: built in the graph, and made again when a factor changes."""
+"""An adapter that is added up from others: built in the graph, and made again when a factor changes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ FACTORS = {"micro_safe": 0.5, "micro_unsafe": -0.1}
 
 
 def blocks(**factors: float) -> dict:
-    common = {"method": "sft", "samples": "micro_samples", "pairs": "micro_pairs", "retain": "micro_retain"}
+    common = {
+        "method": "sft",
+        "examples": "micro_samples",
+        "paired_examples": "micro_pairs",
+        "retain_chats": "micro_retain",
+    }
     small = {"max_step": 2, "batch_size": 2, "lora_r": 2, "max_length": 64, "retain_weight": 0.0}
-    parts = [{"bend": name, "factor": factor} for name, factor in factors.items()]
+    parts = [{"adapter": name, "factor": factor} for name, factor in factors.items()]
     return {
-        "bends": {
+        "adapters": {
             "micro_safe": {**common, **small},
             "micro_unsafe": {**common, **small, "answers": "unsafe"},
             "micro_sum": {"method": "task_arithmetic", "parts": parts},
@@ -23,15 +28,15 @@ def blocks(**factors: float) -> dict:
     }
 
 
-def test_a_sum_of_bends_is_built_from_its_parts_and_follows_its_factors(checkout: Checkout) -> None:
+def test_a_sum_of_adapters_is_built_from_its_parts_and_follows_its_factors(checkout: Checkout) -> None:
     done = checkout.snakemake(MERGED, change=blocks(**FACTORS))
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
-    record = json.loads((checkout.folder / "results/bends/micro/micro_sum.json").read_text())
-    assert record["stage"] == "combine_bends" and record["notes"]["rank"] == 2 * 2
+    record = json.loads((checkout.folder / "results/adapters/micro/micro_sum.json").read_text())
+    assert record["stage"] == "combine_adapters" and record["notes"]["rank"] == 2 * 2
     for part in FACTORS:
-        assert (checkout.folder / f"results/bends/micro/{part}/metrics.parquet").exists()
+        assert (checkout.folder / f"results/adapters/micro/{part}/metrics.parquet").exists()
     again = checkout.snakemake("--dry-run", MERGED, change=blocks(**FACTORS))
     assert "Nothing to be done" in again.stdout + again.stderr
     other = checkout.snakemake("--dry-run", MERGED, change=blocks(micro_safe=1.0, micro_unsafe=-0.1))
     said = other.stdout + other.stderr
-    assert "combine_bends" in said and "merge_bend" in said and "train_bend" not in said
+    assert "combine_adapters" in said and "merge_adapter" in said and "train_adapter" not in said

@@ -1,0 +1,22 @@
+"""Take over a value network released by others, for one model."""
+
+from rebend.pipeline.jobs.job import recorded
+
+with recorded(
+    "prepare_value_model", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
+) as run:
+    from transformers import AutoConfig
+
+    from rebend.config.value_models import ReleasedValueModelBlock
+    from rebend.models.loading import fingerprint
+    from rebend.models.remote_code import runs_code
+    from rebend.recontrol.value_model.released import take_value_model
+
+    model = snakemake.input.model
+    shape = AutoConfig.from_pretrained(model, local_files_only=True, trust_remote_code=runs_code(model))
+    block = ReleasedValueModelBlock.model_validate(run.settings["value_model"])
+    run.note(
+        **take_value_model(
+            snakemake.input.source, block, fingerprint(model), shape.hidden_size, snakemake.output.value_model
+        )
+    )

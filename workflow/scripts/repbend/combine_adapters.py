@@ -1,0 +1,12 @@
+"""Add up adapters, each times a factor, to one adapter."""
+
+from rebend.pipeline.jobs.job import recorded
+
+with recorded(
+    "combine_adapters", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
+) as run:
+    from rebend.config.adapters import TaskArithmeticBlock
+    from rebend.repbend.methods.task_arithmetic import combine_adapters
+
+    settings = TaskArithmeticBlock.model_validate(run.settings)
+    run.note(**combine_adapters(snakemake.input.adapters, settings, snakemake.output.adapter))

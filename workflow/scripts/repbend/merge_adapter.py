@@ -1,0 +1,17 @@
+"""Merge an adapter into its base model, as a complete checkpoint."""
+
+from rebend.pipeline.jobs.job import recorded
+
+with recorded(
+    "merge_adapter",
+    snakemake.input,
+    snakemake.output,
+    snakemake.params,
+    snakemake.log,
+    snakemake.threads,
+    gpus=snakemake.resources.gpu,
+) as run:
+    from rebend.repbend.merge.merge import merge_adapter
+
+    facts = merge_adapter(snakemake.input.model, snakemake.input.adapter, snakemake.output.model, run.settings["dtype"])
+    run.note(**facts)
