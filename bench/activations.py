@@ -278,8 +278,8 @@ def extract_ours(asked: argparse.Namespace) -> dict[str, Any]:
 
 def extracted(policy: Any, folder: Path) -> dict[str, int]:
     """Extract from the folder's prompts into one shard, and write its manifest."""
-    from rebend.config.blocks import ActivationsBlock
     from rebend.config.decoding import Decoding
+    from rebend.config.value_models import ActivationsBlock
     from rebend.recontrol.value_model.extraction import Outputs, extract_activations, gather_activations
 
     decoding = Decoding(max_new_tokens=MAX_NEW, temperature=1.0, batch_size=32, seed=SEED)
@@ -337,7 +337,7 @@ def trained(folder: Path, width: int, epochs: int) -> dict[str, Any]:
     """Train with the released objective on the folder's states."""
     import torch
 
-    from rebend.config.blocks import ValueModelBlock
+    from rebend.config.value_models import ValueModelBlock
     from rebend.io.checkpoints import Checkpoints
     from rebend.recontrol.value_model.activation_store import Activations
     from rebend.recontrol.value_model.examples import Labels

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rebend.config.blocks import TinyModel
+from rebend.config.models import TinyModel
 from rebend.data.tiny_world import generate
 from rebend.io.checkpoints import Checkpoints
 from rebend.models.chat import Message

@@ -15,7 +15,7 @@ import pytest
 
 from rebend.config.adapters import ADAPTERS
 from rebend.config.base import Block
-from rebend.config.blocks import CATALOGUE, block_classes
+from rebend.config.catalogue import CATALOGUE, block_classes
 from rebend.config.judges import OpenAIJudgeBlock
 from rebend.config.safety import SAFETY_JUDGES, GcgBlock
 from rebend.pipeline.graph.plan import settings

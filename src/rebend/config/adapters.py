@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from rebend.config.base import Block, HubModel, Positive, Rate, exactly_one, refers
+from rebend.config.base import Block, Positive, Rate, exactly_one, refers
+from rebend.config.models import HubModel
 
 RELEASED_SPELLINGS = {
     "request_last": "prompt_last",

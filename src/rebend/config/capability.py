@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rebend.config.base import Block, DataSource, Positive
+from rebend.config.base import Block, Positive
+from rebend.config.datasets import DataSource
 
 # What the harness can score each task by; the first is the default.
 METRICS: dict[str, tuple[str, ...]] = {

@@ -12,8 +12,8 @@ import yaml
 from pydantic import ValidationError
 
 from rebend.config.base import Block
-from rebend.config.blocks import CATALOGUE
 from rebend.config.budget import Caps
+from rebend.config.catalogue import CATALOGUE
 from rebend.config.study import Study
 from rebend.config.sweeps import expand
 from rebend.errors import ConfigError, likely_typo

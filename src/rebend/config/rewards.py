@@ -8,7 +8,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rebend.config.base import ASKING, Address, Block, HubModel, Positive, Resources, exactly_one, refers
+from rebend.config.base import ASKING, Address, Block, Positive, Resources, exactly_one, refers
+from rebend.config.models import HubModel
 
 _OWN = ("head", "dtype", "max_length")  # of a model that is loaded here
 

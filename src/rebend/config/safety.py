@@ -6,8 +6,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from rebend.config.base import Block, HubModel, Positive, Resources, exactly_one
+from rebend.config.base import Block, Positive, Resources, exactly_one
 from rebend.config.judges import AskedBlock
+from rebend.config.models import HubModel
 
 
 class AttackBlock(Block):

@@ -1,12 +1,88 @@
-"""Blocks of the section `values` whose network is not trained here."""
+"""Blocks of the sections `activations`, `value_models` and `directions`: what RE-Control learns from hidden states."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from rebend.config.base import Block, Positive
+from rebend.config.base import Block, Positive, Rate, refers
+from rebend.config.decoding import Decoding
+
+
+class ActivationsBlock(Block):
+    """Responses sampled from a model, and a hidden state of every generated token."""
+
+    dataset: str = refers("datasets", "prompts data set", kind="prompts")
+    samples_per_prompt: Positive = Field(1, description="responses per prompt (M)")
+    decoding: Decoding = Field(Decoding(), description="how they are sampled")
+    layer: Literal["final"] | Annotated[int, Field(ge=0)] = Field(
+        "final",
+        description="whose state is kept: `final` is the one after the final norm, which control moves; a number is "
+        "a decoder block, whose output is kept",
+    )
+    states: Literal["stored", "streamed"] = Field(
+        "stored",
+        description="`streamed` writes token ids alone: states are computed again, in one pass per batch, when a "
+        "value network learns from them",
+    )
+    max_bytes: Positive | None = Field(
+        None,
+        description="bytes that the stored states may take: only those prompts are used whose SHA-256 of `row_id` is "
+        "lowest, as many as fit if every response has `max_new_tokens`; all prompts if absent",
+    )
+    shards: Positive = Field(1, description="jobs, and Parquet files, that share the prompts; no row depends on it")
+    prompts_per_chunk: Positive = Field(
+        1024, description="neighbouring prompts that are sorted by length and decoded together, and resumed after"
+    )
+    max_prompt_tokens: Positive = Field(512, description="longer prompts are left out and counted")
+
+    @model_validator(mode="after")
+    def samples_differ(self) -> ActivationsBlock:
+        """Several samples of one prompt must be sampled: greedy ones would be copies."""
+        if self.samples_per_prompt > 1 and self.decoding.temperature == 0:
+            raise ValueError("samples_per_prompt above 1 needs decoding.temperature above 0; greedy samples are copies")
+        return self
+
+    @model_validator(mode="after")
+    def budget_is_of_stored_states(self) -> ActivationsBlock:
+        """A budget of bytes makes no sense where no state is written."""
+        if self.max_bytes is not None and self.states == "streamed":
+            raise ValueError("max_bytes limits stored states; with `states: streamed` none are written")
+        return self
+
+
+class ValueModelBlock(Block):
+    """A value network on hidden states (arXiv:2406.05954, section 4)."""
+
+    method: Literal["trained"] = Field("trained", description="trained in the graph; the method if none is named")
+    activations: str = refers("activations", "activations block that it learns from")
+    reward: str = refers("rewards", "reward block that labels the responses")
+    variant: Literal["released_code", "corrected"] = Field(
+        "corrected",
+        description="`corrected` is the paper's objective: the reward at the last token, no gradient through the "
+        "target; `released_code` is the released code's: the reward at the first token, gradient through both "
+        "neighbours, the last epoch used",
+    )
+    n_layers: Literal[2, 3] = Field(2, description="linear layers, ReLU between")
+    hidden_size: Positive = Field(4096, description="width of the layers between")
+    lr: float = Field(1.0e-4, gt=0, description="learning rate of Adam")
+    batch_size: Positive = Field(512, description="responses per step")
+    epochs: Positive = Field(100, description="passes over the training responses")
+    td_lambda: Rate = Field(
+        0.0,
+        description="λ of the λ-return that V is fitted to: 0 is the paper's V(next), 1 the final reward itself "
+        "(plain Monte Carlo)",
+    )
+    validation_share: float = Field(0.1, gt=0, lt=1, description="share of the prompts held out to choose the epoch")
+    seed: int = Field(0, description="seed of weights, split and batches")
+
+    @model_validator(mode="after")
+    def released_code_has_no_td_lambda(self) -> ValueModelBlock:
+        """The released objective has no returns."""
+        if self.variant == "released_code" and self.td_lambda != 0:
+            raise ValueError("`variant: released_code` has no λ-returns; leave `td_lambda` at 0")
+        return self
 
 
 class ReleasedValueModelBlock(Block):
@@ -23,3 +99,19 @@ class ReleasedValueModelBlock(Block):
         3, description="linear layers in the file: three are `fc1`, `fc2`, `fc3`, two are `fc1`, `fc3`"
     )
     hidden_size: Positive = Field(4096, description="width of the layers between")
+
+
+class DirectionBlock(Block):
+    """A fixed direction on hidden states, for static representation editing; its length is 1."""
+
+    activations: str = refers("activations", "activations block that it is fitted to")
+    reward: str = refers("rewards", "reward block that labels the responses")
+    fit: Literal["difference", "regression"] = Field(
+        "difference",
+        description="`difference`: from the mean state of low-reward responses to that of high-reward ones; "
+        "`regression`: weights of a linear regression of the reward on the state after the prompt, as in RE-Control's "
+        "baseline",
+    )
+    share: float = Field(
+        0.5, gt=0, le=0.5, description="`difference` compares this share of the responses from either end"
+    )

@@ -16,7 +16,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from rebend.config.base import Block, DataSource, HubModel
+from rebend.config.base import Block
+from rebend.config.datasets import DataSource
+from rebend.config.models import HubModel
 from rebend.errors import DataError
 from rebend.io.files import read_json, whole_file
 

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from rebend.config.base import WorldPart
-from rebend.config.blocks import DatasetBlock
+from rebend.config.datasets import DatasetBlock, WorldPart
 from rebend.data.readers import READERS, convert
 from rebend.data.readers.formats import READER_INFO, columns_sentence, missing_columns, reader_mistakes
 from rebend.data.readers.raw import Placed, Row, read_rows

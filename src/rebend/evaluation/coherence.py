@@ -17,7 +17,7 @@ import torch
 from torch.nn.functional import cosine_similarity
 from transformers import AutoModel, AutoTokenizer
 
-from rebend.config.blocks import EncoderBlock
+from rebend.config.models import EncoderBlock
 from rebend.errors import DataError, ModelError
 from rebend.io.progress import progress
 from rebend.io.schemas import EMBEDDINGS

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from rebend.config.blocks import TinyModel
+from rebend.config.models import TinyModel
 from rebend.errors import DataError
 from rebend.io.checkpoints import Checkpoints
 from rebend.io.files import whole_directory

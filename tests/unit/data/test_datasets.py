@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rebend.config.blocks import DatasetBlock
+from rebend.config.datasets import DatasetBlock
 from rebend.data.datasets import _checked, prepare_dataset
 from rebend.data.readers.formats import WORLD_KINDS
 from rebend.data.readers.hh_rlhf import dialogue

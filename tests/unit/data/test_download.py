@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rebend.config.base import DataSource
+from rebend.config.datasets import DataSource
 from rebend.data.asset_lock import keep_in_lock, lock_mistakes, read_lock
 from rebend.data.assets import Asset, asset_files, model_folder, source_asset, source_file
 from rebend.data.download import fetch_asset

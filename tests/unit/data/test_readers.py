@@ -10,8 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rebend.config.base import WorldPart
-from rebend.config.blocks import DatasetBlock
+from rebend.config.datasets import DatasetBlock, WorldPart
 from rebend.data.readers import READERS, convert
 from rebend.data.readers.formats import READER_INFO, WORLD_KINDS, reader_mistakes
 from rebend.data.readers.hh_rlhf import dialogue

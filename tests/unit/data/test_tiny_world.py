@@ -6,7 +6,7 @@ import random
 import pyarrow as pa
 import pytest
 
-from rebend.config.base import WorldPart
+from rebend.config.datasets import WorldPart
 from rebend.data.readers.formats import WORLD_KINDS
 from rebend.data.tiny_world import WARM_INSTRUCTION, generate, parse_request, rubric, verdict
 from rebend.data.tiny_world_words import JAILBREAKS, PHRASINGS, POLITE, REFUSALS, STEPS, reply, things

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from rebend.config.blocks import EncoderBlock
+from rebend.config.models import EncoderBlock
 from rebend.errors import DataError, ModelError
 from rebend.evaluation.coherence import Coherence, Encoder, dialogue_text, embed_prompts, load_encoder, package_folder
 from rebend.io.files import read_parquet, write_parquet

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from rebend.config.base import Block
-from rebend.config.blocks import CATALOGUE, block_classes
+from rebend.config.catalogue import CATALOGUE, block_classes
 from rebend.config.study import Grid, Study
 
 ROOT = Path(__file__).parents[3]

@@ -22,9 +22,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from transformers import BertConfig, BertModel, LlamaForCausalLM, LlamaForSequenceClassification
 
-from rebend.config.base import HubModel
-from rebend.config.blocks import EncoderBlock
 from rebend.config.load import load_config
+from rebend.config.models import EncoderBlock, HubModel
 from rebend.config.rewards import RewardBlock
 from rebend.data.assets import model_asset
 from rebend.errors import ConfigError, DataError, ModelError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from rebend.config.blocks import DirectionBlock
+from rebend.config.value_models import DirectionBlock
 from rebend.errors import DataError
 from rebend.io.files import read_json, write_json
 from rebend.recontrol.value_model.activation_store import Activations

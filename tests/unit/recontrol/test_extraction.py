@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from rebend.config.blocks import ActivationsBlock
 from rebend.config.decoding import Decoding
+from rebend.config.value_models import ActivationsBlock
 from rebend.errors import ConfigError, DataError, ModelError
 from rebend.generation.continuous_batching import roll
 from rebend.generation.generate import Request, decode, generate_batch, make_requests

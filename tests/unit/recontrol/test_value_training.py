@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from rebend.config.blocks import ValueModelBlock
+from rebend.config.value_models import ValueModelBlock
 from rebend.errors import DataError
 from rebend.io.checkpoints import Checkpoints
 from rebend.io.files import read_json, read_parquet, write_parquet

@@ -12,7 +12,7 @@ with recorded(
 ) as run:
     import shutil
 
-    from rebend.config.blocks import DatasetBlock
+    from rebend.config.datasets import DatasetBlock
     from rebend.data.assets import source_file
     from rebend.data.datasets import prepare_dataset
     from rebend.io.files import file_digest, write_parquet

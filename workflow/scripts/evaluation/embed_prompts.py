@@ -11,7 +11,7 @@ with recorded(
     snakemake.threads,
     gpus=snakemake.resources.gpu,
 ) as run:
-    from rebend.config.blocks import EncoderBlock
+    from rebend.config.models import EncoderBlock
     from rebend.evaluation.coherence import embed_prompts, load_encoder
     from rebend.io.files import read_parquet, write_parquet
 

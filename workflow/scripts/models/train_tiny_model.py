@@ -5,7 +5,7 @@ from rebend.pipeline.jobs.job import recorded
 with recorded(
     "train_tiny_model", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
 ) as run:
-    from rebend.config.blocks import TinyModel
+    from rebend.config.models import TinyModel
     from rebend.io.checkpoints import Checkpoints
     from rebend.io.files import read_parquet
     from rebend.io.schemas import CHAT

@@ -11,8 +11,8 @@ with recorded(
     snakemake.threads,
     gpus=snakemake.resources.gpu,
 ) as run:
-    from rebend.config.blocks import EncoderBlock
     from rebend.config.controls import control_block
+    from rebend.config.models import EncoderBlock
     from rebend.config.rewards import RewardBlock
     from rebend.evaluation.coherence import Coherence, load_encoder
     from rebend.io.chunks import Parts

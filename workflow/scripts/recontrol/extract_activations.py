@@ -11,7 +11,7 @@ with recorded(
     snakemake.threads,
     gpus=snakemake.resources.gpu,
 ) as run:
-    from rebend.config.blocks import ActivationsBlock
+    from rebend.config.value_models import ActivationsBlock
     from rebend.io.chunks import Parts
     from rebend.models.loading import load_policy
     from rebend.recontrol.value_model.extraction import Outputs, extract_activations

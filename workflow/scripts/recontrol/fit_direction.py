@@ -13,7 +13,7 @@ with recorded(
 ) as run:
     from pathlib import Path
 
-    from rebend.config.blocks import DirectionBlock
+    from rebend.config.value_models import DirectionBlock
     from rebend.io.files import write_json
     from rebend.recontrol.value_model.direction import fit_direction
     from rebend.recontrol.value_model.examples import Labels

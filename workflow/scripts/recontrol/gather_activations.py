@@ -5,7 +5,7 @@ from rebend.pipeline.jobs.job import recorded
 with recorded(
     "gather_activations", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
 ) as run:
-    from rebend.config.blocks import ActivationsBlock
+    from rebend.config.value_models import ActivationsBlock
     from rebend.recontrol.value_model.extraction import Outputs, gather_activations
 
     counts = gather_activations(

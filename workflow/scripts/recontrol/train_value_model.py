@@ -13,7 +13,7 @@ with recorded(
 ) as run:
     from pathlib import Path
 
-    from rebend.config.blocks import ValueModelBlock
+    from rebend.config.value_models import ValueModelBlock
     from rebend.io.checkpoints import Checkpoints
     from rebend.io.files import whole_directory
     from rebend.models.loading import best_device

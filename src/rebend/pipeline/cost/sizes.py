@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rebend.config.base import DataSource
+from rebend.config.datasets import DataSource
 from rebend.data.asset_lock import read_lock
 from rebend.data.assets import model_asset, source_asset
 from rebend.io.files import read_json

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from rebend.config.adapters import TrainedAdapter
-from rebend.config.base import Block, DataSource, Resources, references, settings
-from rebend.config.blocks import ValueModelBlock
+from rebend.config.base import Block, Resources, references, settings
+from rebend.config.datasets import DataSource
 from rebend.config.judges import AskedBlock, RewardModelJudgeBlock
 from rebend.config.load import Config
 from rebend.config.safety import ModelJudgeBlock
+from rebend.config.value_models import ValueModelBlock
 from rebend.data.assets import Asset, block_assets
 from rebend.pipeline.graph import paths
 from rebend.pipeline.graph.cells import Cell, cells_of, labels

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rebend.config.blocks import DirectionBlock
+from rebend.config.value_models import DirectionBlock
 from rebend.errors import DataError, ModelError
 from rebend.io.files import read_json
 from rebend.models.layers import FINAL

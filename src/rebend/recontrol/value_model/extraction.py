@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from rebend.config.blocks import ActivationsBlock
 from rebend.config.decoding import Decoding
+from rebend.config.value_models import ActivationsBlock
 from rebend.errors import DataError
 from rebend.generation.continuous_batching import can_roll, roll
 from rebend.generation.generate import Request, Response, generate_batch, has_room, make_requests

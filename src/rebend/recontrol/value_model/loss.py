@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import torch
 
-from rebend.config.blocks import ValueModelBlock
+from rebend.config.value_models import ValueModelBlock
 from rebend.recontrol.value_model.network import ValueNetwork
 
 Labelled = tuple[torch.Tensor, float]  # the states [T, D] of a response, and its reward

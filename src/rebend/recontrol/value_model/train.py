@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 from scipy import stats
 
-from rebend.config.blocks import ValueModelBlock
+from rebend.config.value_models import ValueModelBlock
 from rebend.errors import DataError
 from rebend.io.checkpoints import Checkpoints
 from rebend.io.files import write_parquet

@@ -1,0 +1,37 @@
+"""Sections of the catalogue, and the class or classes of the blocks of each."""
+
+from __future__ import annotations
+
+from rebend.config.adapters import ADAPTERS
+from rebend.config.base import Block
+from rebend.config.capability import CapabilityBlock
+from rebend.config.controls import CONTROLS
+from rebend.config.datasets import DatasetBlock
+from rebend.config.judges import JUDGES
+from rebend.config.models import EncoderBlock, ModelBlock
+from rebend.config.rewards import RewardBlock
+from rebend.config.safety import ATTACKS, SAFETY_JUDGES
+from rebend.config.value_models import ActivationsBlock, DirectionBlock, ReleasedValueModelBlock, ValueModelBlock
+
+# section -> the class of its blocks, or one class per method
+CATALOGUE: dict[str, type[Block] | dict[str, type[Block]]] = {
+    "datasets": DatasetBlock,
+    "models": ModelBlock,
+    "rewards": RewardBlock,
+    "encoders": EncoderBlock,
+    "adapters": ADAPTERS,
+    "activations": ActivationsBlock,
+    "value_models": {"trained": ValueModelBlock, "released": ReleasedValueModelBlock},
+    "directions": DirectionBlock,
+    "controls": CONTROLS,
+    "judges": JUDGES,
+    "attacks": ATTACKS,
+    "safety_judges": SAFETY_JUDGES,
+    "capabilities": CapabilityBlock,
+}
+
+
+def block_classes(section: str) -> list[type[Block]]:
+    """Every class that a block of a section may be of."""
+    found = CATALOGUE[section]
+    return list(found.values()) if isinstance(found, dict) else [found]

