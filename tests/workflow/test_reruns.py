@@ -208,9 +208,9 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
 }
 # Classes of methods that the micro study does not run: their rules take all keys as settings, as those of the others.
 ELSEWHERE = [
-    *(kind for method, kind in ADAPTERS.items() if method != "repbend"),
+    *(kind.block for method, kind in ADAPTERS.items() if method != "repbend"),
     GcgBlock,
-    *(kind for method, kind in SAFETY_JUDGES.items() if method not in ("world_truth", "refusal_matcher")),
+    *(kind.block for method, kind in SAFETY_JUDGES.items() if method not in ("world_truth", "refusal_matcher")),
     OpenAIJudgeBlock,
 ]
 CHANGES = [

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from rebend.config.base import Block, Positive, Rate, exactly_one, refers
+from rebend.config.base import Block, Method, Positive, Rate, exactly_one, refers
 from rebend.config.models import HubModel
 
 RELEASED_SPELLINGS = {
@@ -271,20 +271,20 @@ class ReleasedBlock(AdapterBlock):
         return self
 
 
-ADAPTERS: dict[str, type[Block]] = {
-    "repbend": RepBendBlock,
-    "circuit_breakers": CircuitBreakersBlock,
-    "rmu": RmuBlock,
-    "npo": NpoBlock,
-    "dpo": DpoBlock,
-    "sft": SftBlock,
-    "task_arithmetic": TaskArithmeticBlock,
-    "released": ReleasedBlock,
+ADAPTERS: dict[str, Method] = {
+    "repbend": Method(RepBendBlock, "rebend.repbend.methods.repbend:RepBend"),
+    "circuit_breakers": Method(CircuitBreakersBlock, "rebend.repbend.methods.circuit_breakers:CircuitBreakers"),
+    "rmu": Method(RmuBlock, "rebend.repbend.methods.rmu:Rmu"),
+    "npo": Method(NpoBlock, "rebend.repbend.methods.npo:Npo"),
+    "dpo": Method(DpoBlock, "rebend.repbend.methods.dpo:Dpo"),
+    "sft": Method(SftBlock, "rebend.repbend.methods.sft:Sft"),
+    "task_arithmetic": Method(TaskArithmeticBlock, "rebend.repbend.methods.task_arithmetic:combine_adapters"),
+    "released": Method(ReleasedBlock, "rebend.models.lora:take_adapter"),
 }
 
 
 def trained_adapter(settings: Mapping[str, Any]) -> TrainedAdapter:
     """Return the block of an adapter that is trained in the graph, from its plain settings."""
-    block = ADAPTERS[settings["method"]].model_validate(settings)
+    block = ADAPTERS[settings["method"]].block.model_validate(settings)
     assert isinstance(block, TrainedAdapter)
     return block

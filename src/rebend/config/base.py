@@ -20,6 +20,17 @@ class Block(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+class Method(NamedTuple):
+    """One method of a section: the class of its settings, and its code as "module:attribute".
+
+    The code is named, not imported, so that nothing heavy loads while Snakemake parses, and so that a stage's digest
+    covers the chosen method alone (`rebend.io.registry.load_code` imports it).
+    """
+
+    block: type[Block]
+    code: str
+
+
 def refers(section: str, description: str, *, kind: str | None = None, **field: Any) -> Any:
     """Declare a key (or a list) that names blocks of `section`; data sets must be of `kind`."""
     return Field(description=description, json_schema_extra={"refers": section, "kind": kind}, **field)

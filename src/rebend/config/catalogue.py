@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rebend.config.adapters import ADAPTERS
-from rebend.config.base import Block
+from rebend.config.base import Block, Method
 from rebend.config.capability import CapabilityBlock
 from rebend.config.controls import CONTROLS
 from rebend.config.datasets import DatasetBlock
@@ -14,14 +14,17 @@ from rebend.config.safety import ATTACKS, SAFETY_JUDGES
 from rebend.config.value_models import ActivationsBlock, DirectionBlock, ReleasedValueModelBlock, ValueModelBlock
 
 # section -> the class of its blocks, or one class per method
-CATALOGUE: dict[str, type[Block] | dict[str, type[Block]]] = {
+CATALOGUE: dict[str, type[Block] | dict[str, Method]] = {
     "datasets": DatasetBlock,
     "models": ModelBlock,
     "rewards": RewardBlock,
     "encoders": EncoderBlock,
     "adapters": ADAPTERS,
     "activations": ActivationsBlock,
-    "value_models": {"trained": ValueModelBlock, "released": ReleasedValueModelBlock},
+    "value_models": {
+        "trained": Method(ValueModelBlock, "rebend.recontrol.value_model.train:train_value_model"),
+        "released": Method(ReleasedValueModelBlock, "rebend.recontrol.value_model.released:take_value_model"),
+    },
     "directions": DirectionBlock,
     "controls": CONTROLS,
     "judges": JUDGES,
@@ -34,4 +37,4 @@ CATALOGUE: dict[str, type[Block] | dict[str, type[Block]]] = {
 def block_classes(section: str) -> list[type[Block]]:
     """Every class that a block of a section may be of."""
     found = CATALOGUE[section]
-    return list(found.values()) if isinstance(found, dict) else [found]
+    return [method.block for method in found.values()] if isinstance(found, dict) else [found]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from rebend.config.base import Address, Block, Positive, refers
+from rebend.config.base import Address, Block, Method, Positive, refers
 
 # How a judge is asked and what that may cost: nothing here changes what it says
 MACHINE = ("concurrency", "retries")
@@ -89,10 +89,10 @@ class OpenAIJudgeBlock(AskedBlock, JudgeBlock):
     )
 
 
-JUDGES: dict[str, type[Block]] = {
-    "world_rubric": WorldRubricBlock,
-    "reward_model": RewardModelJudgeBlock,
-    "openai": OpenAIJudgeBlock,
+JUDGES: dict[str, Method] = {
+    "world_rubric": Method(WorldRubricBlock, "rebend.evaluation.judges.world_rubric:judge"),
+    "reward_model": Method(RewardModelJudgeBlock, "rebend.evaluation.judges.reward_model:judge"),
+    "openai": Method(OpenAIJudgeBlock, "rebend.evaluation.judges.openai:judge"),
 }
 
 
@@ -101,11 +101,9 @@ def limits_of(block: Block) -> str:
     return json.dumps({name: getattr(block, name) for name in LIMITS if hasattr(block, name)})
 
 
-def judge_of(
-    settings: Mapping[str, Any], resources: Mapping[str, Any], kinds: Mapping[str, type[Block]] = JUDGES
-) -> Any:
+def judge_of(settings: Mapping[str, Any], resources: Mapping[str, Any], kinds: Mapping[str, Method] = JUDGES) -> Any:
     """Return the block of a judge, of one of these kinds, from its settings and the resources of its job."""
-    kind = kinds[settings["method"]]
+    kind = kinds[settings["method"]].block
     given = {name: resources.get(name) for name in MACHINE if name in kind.model_fields}
     machine = {name: value for name, value in given.items() if value is not None}
     return kind.model_validate({**settings, **machine, **json.loads(resources.get("limits", "{}"))})

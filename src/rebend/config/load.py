@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from rebend.config.base import Block
+from rebend.config.base import Block, Method
 from rebend.config.budget import Caps
 from rebend.config.catalogue import CATALOGUE
 from rebend.config.study import Study
@@ -113,24 +113,22 @@ def _name_mistakes(section: str, name: str) -> list[str]:
     return []
 
 
-def _parse(
-    kind: type[Block] | Mapping[str, type[Block]], block: Mapping[str, Any], where: str
-) -> tuple[Any, list[str]]:
+def _parse(kind: type[Block] | Mapping[str, Method], block: Mapping[str, Any], where: str) -> tuple[Any, list[str]]:
     if isinstance(kind, Mapping):
         method = str(block.get("method", _usual(kind)))
         if method not in kind:
             allowed = f"Allowed: {', '.join(kind)}.{likely_typo(method, kind)}"
             return None, [f"{where}.method: {f'got {method!r}' if method else 'this key is needed'}. {allowed}"]
-        kind = kind[method]
+        kind = kind[method].block
     try:
         return kind.model_validate(block), []
     except ValidationError as error:
         return None, [_sentence(kind, problem, where) for problem in error.errors()]
 
 
-def _usual(kinds: Mapping[str, type[Block]]) -> str:
+def _usual(kinds: Mapping[str, Method]) -> str:
     """The method of blocks that name none, where a section has one."""
-    return next((name for name, kind in kinds.items() if not kind.model_fields["method"].is_required()), "")
+    return next((name for name, method in kinds.items() if not method.block.model_fields["method"].is_required()), "")
 
 
 def _sentence(kind: type[Block], problem: Any, where: str) -> str:

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from rebend.config.base import Block, Positive, Resources, exactly_one
+from rebend.config.base import Block, Method, Positive, Resources, exactly_one
 from rebend.config.judges import AskedBlock
 from rebend.config.models import HubModel
 
@@ -154,16 +154,16 @@ class RubricJudgeBlock(AskedBlock, SafetyJudgeBlock):
     max_tokens: Positive = Field(1024, description="longest reply, tokens")
 
 
-ATTACKS: dict[str, type[Block]] = {
-    "direct": DirectBlock,
-    "prefilling": PrefillingBlock,
-    "embedding": EmbeddingBlock,
-    "gcg": GcgBlock,
+ATTACKS: dict[str, Method] = {
+    "direct": Method(DirectBlock, "rebend.evaluation.attacks.direct:attack"),
+    "prefilling": Method(PrefillingBlock, "rebend.evaluation.attacks.prefilling:attack"),
+    "embedding": Method(EmbeddingBlock, "rebend.evaluation.attacks.embedding:attack"),
+    "gcg": Method(GcgBlock, "rebend.evaluation.attacks.gcg:attack"),
 }
-SAFETY_JUDGES: dict[str, type[Block]] = {
-    "world_truth": WorldTruthBlock,
-    "refusal_matcher": RefusalMatcherBlock,
-    "harmbench": HarmBenchJudgeBlock,
-    "wildguard": WildGuardJudgeBlock,
-    "rubric": RubricJudgeBlock,
+SAFETY_JUDGES: dict[str, Method] = {
+    "world_truth": Method(WorldTruthBlock, "rebend.evaluation.judges.world_truth:judge"),
+    "refusal_matcher": Method(RefusalMatcherBlock, "rebend.evaluation.judges.refusal_phrases:judge"),
+    "harmbench": Method(HarmBenchJudgeBlock, "rebend.evaluation.judges.harmbench:judge"),
+    "wildguard": Method(WildGuardJudgeBlock, "rebend.evaluation.judges.wildguard:judge"),
+    "rubric": Method(RubricJudgeBlock, "rebend.evaluation.judges.rubric:judge"),
 }

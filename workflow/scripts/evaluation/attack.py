@@ -23,7 +23,7 @@ with recorded(
 
     strength = read_json(snakemake.input.strength) if snakemake.input.get("strength") else None
     control = control_block(run.settings["control"], strength)
-    block = ATTACKS[run.settings["attack"]["method"]].model_validate(run.settings["attack"])
+    block = ATTACKS[run.settings["attack"]["method"]].block.model_validate(run.settings["attack"])
     policy = load_policy(snakemake.input.model, run.settings["dtype"])
     aids = load_aids(policy, snakemake.input, run.settings["guide"], snakemake.resources.asking)
     made = make_control(control, aids)

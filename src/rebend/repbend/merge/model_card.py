@@ -53,7 +53,9 @@ def model_card(base: Path, adapter: dict[str, Any], fingerprint: str, dtype: str
         pipeline_tag="text-generation",
         tags=["rebend", settings["method"]],
     )
-    about = inspect.cleandoc(ADAPTERS[settings["method"]].__doc__ or "").split(". ")[0].splitlines()[0].rstrip(".")
+    about = (
+        inspect.cleandoc(ADAPTERS[settings["method"]].block.__doc__ or "").split(". ")[0].splitlines()[0].rstrip(".")
+    )
     return (
         f"---\n{front.to_yaml()}\n---\n\n# {base.name}, adapted\n\n"
         f"The model `{base.name}` (fingerprint {fingerprint}) with an adapter merged into its weights, "

@@ -1,0 +1,15 @@
+"""Code that is named by its import path."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+
+def load_code(path: str) -> Any:
+    """Return the attribute that `path`, "module:attribute", names.
+
+    Raises ImportError if there is no such module, AttributeError if it has no such attribute.
+    """
+    module, _, attribute = path.partition(":")
+    return getattr(importlib.import_module(module), attribute)
