@@ -56,7 +56,7 @@ def manual() -> str:
         if isinstance(kind, dict):
             parts.append(f"One of the following, chosen by `method`: {', '.join(f'`{name}`' for name in kind)}.")
             for name, variant in kind.items():
-                parts += [f"\n### `method: {name}`\n", _first_paragraph(variant), "\n", *_table(variant)]
+                parts += [f"\n### `method: {name}`\n", _first_paragraph(variant.block), "\n", *_table(variant.block)]
         else:
             parts += [_first_paragraph(kind), "\n", *_table(kind)]
     parts += ["\n## `budget`\n", _first_paragraph(Caps), "\n", *_table(Caps)]
