@@ -52,13 +52,13 @@ if TYPE_CHECKING:
 def train(raw):
     """Train."""
     block = parsed(raw)
-    rate = getattr(block, "rate", 1)
+    speed = getattr(block, "rate", 1)
     if TYPE_CHECKING:
         block: Settings
     match block:
-        case Settings(scale=scale):
-            return loss.loss(block.last_target(), scale)
-    return loss.loss(layers.middle(block.n_groups), block.strength, block.floor, rate, Settings.point)
+        case Settings(scale=wide):
+            return loss.loss(block.last_target(), wide)
+    return loss.loss(layers.middle(block.n_groups), block.strength, block.floor, speed, Settings.point)
 ''',
     "repbend/loss.py": """\
 def loss(*x):
@@ -77,7 +77,7 @@ def loss(*x):
     "repbend/methods/npo.py": "if True:\n\n    def npo():\n        return 1\n",
     "repbend/methods/odds.py": "odds = 1\n",
     "config/__init__.py": '"""Settings."""\n',
-    "config/study.py": "def last_target():\n    return 1\n",
+    "config/study.py": "def last_target():\n    return 1\n\n\ndef cells():\n    return 2\n",
     "config/base.py": """\
 from rebend.config.deep import at_least
 
@@ -162,12 +162,12 @@ class Adapter(Block):
         return 6
 
     @model_validator(mode="after")
-    def groups_are_whole(self):
+    def middle(self):
         return self
 
     @field_validator("rate")
     @classmethod
-    def n_targets(cls, value):
+    def loss(cls, value):
         return value
 
     def __post_init__(self):
@@ -290,8 +290,12 @@ NOTHING = {
         "    scale: int",
         "    loss: int = 1\n    scale: int",
     ),
-    "config: a model validator": ("config/adapters.py", "return self\n", "return self.n_groups\n"),
-    "config: a field validator": ("config/adapters.py", "return value\n\n    def", "return 1\n\n    def"),
+    "config: a model validator of a name in use": ("config/adapters.py", "return self\n", "return self.n_groups\n"),
+    "config: a field validator of a name in use": (
+        "config/adapters.py",
+        "return value\n\n    def",
+        "return 1\n\n    def",
+    ),
     "config: a new class": ("config/adapters.py", "class Other", "class New(Block):\n    x: int\n\n\nclass Other"),
     "config: a method that nobody calls": ("config/adapters.py", "return 6", "return 60"),
     "config: a function that nobody calls": ("config/deep.py", "other_of(1)", "other_of(2)"),
@@ -359,9 +363,9 @@ def test_the_order_of_entries_does_not_matter_and_each_counts(package: Path) -> 
 
 
 def test_an_entry_among_settings_counts_as_a_definition(package: Path) -> None:
-    before = version(package, "rebend.config.study:last_target")
-    edit(package, "config/study.py", "return 1", "return 2")
-    assert version(package, "rebend.config.study:last_target") != before
+    before = version(package, "rebend.config.study:cells")
+    edit(package, "config/study.py", "return 2", "return 20")
+    assert version(package, "rebend.config.study:cells") != before
 
 
 @pytest.mark.parametrize(
@@ -410,7 +414,7 @@ def test_a_folder_left_behind_hides_no_module(package: Path) -> None:
 
 def test_modules_that_import_each_other_are_reached_once(package: Path) -> None:
     before = version(package)
-    edit(package, "repbend/loss.py", "2 *", "2 * rebend.repbend.train.rate *")
+    edit(package, "repbend/loss.py", "2 *", "2 * rebend.repbend.train.train *")
     (package / "repbend/loss.py").write_text(
         "import rebend.repbend.train\n" + (package / "repbend/loss.py").read_text()
     )
@@ -463,7 +467,8 @@ def test_the_store_keeps_the_files_used_last(package: Path, monkeypatch: pytest.
     for number in range(20):
         edit(package, "../script.py", f"train({number + 1})", f"train({number + 2})")
         version(package)
-    assert len(versions._library(package).parsed._values) == 30
+    store = versions._library(package).parsed.path
+    assert len(parsed_source.ParsedFiles(store)._values) == 30
     monkeypatch.setattr(ast, "parse", lambda text: pytest.fail("parsed again"))
     version(package)
 
@@ -501,9 +506,10 @@ def test_the_digest_of_texts_changes_with_any_text(package: Path, file: str, old
 
 
 def test_the_digest_of_sources_tells_files_apart_and_not_folders() -> None:
-    digest = versions.sources_digest({"/a/x.py": b"12", "/a/y.py": b"3"})
+    digest = versions.sources_digest({"/a/x.py": b"12", "/a/y.py": b"3"})  # not to be mistaken for one longer file
     assert digest == versions.sources_digest({"/b/x.py": b"12", "/b/y.py": b"3"})
     assert digest != versions.sources_digest({"/a/x.py": b"1", "/a/y.py": b"23"})
+    assert digest != versions.sources_digest({"/a/x.py": b"12y.py\n\n3"})
     assert digest != versions.sources_digest({"/a/x.py": b"12", "/a/z.py": b"3"})
 
 
