@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from rebend.config.aliases import renamed_catalogue, renamed_study, with_warnings
 from rebend.config.base import Block, Method
 from rebend.config.budget import Caps
 from rebend.config.catalogue import CATALOGUE
@@ -41,6 +42,7 @@ class Config:
 
 def load_config(raw: Mapping[str, Any], studies: str | Path) -> Config:
     """Check `raw` (what Snakemake read) and the study that it names; raise `ConfigError` with all mistakes."""
+    raw = with_warnings(renamed_catalogue(raw))
     mistakes = [
         f"{key}: unknown key. Allowed: {', '.join([*_TOP, *CATALOGUE])}.{likely_typo(key, [*_TOP, *CATALOGUE])}"
         for key in raw
@@ -83,7 +85,7 @@ def _load_study(name: str, folder: Path, families: Mapping[str, Any]) -> tuple[S
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         return None, [f"{path}: not readable as YAML: {error}"]
-    raw = _mapping(raw, str(path))
+    raw = with_warnings(renamed_study(_mapping(raw, str(path)), path.stem))
     for grid in raw.get("grids") or []:
         if isinstance(grid, dict):
             for key, section in (("models", "models"), ("adapters", "adapters"), ("controls", "controls")):

@@ -52,9 +52,13 @@ def test_every_study_of_the_repository_is_right(catalogue: dict, study: str) -> 
         ("adapters.repbend_llama3.lr", True, ["adapters.repbend_llama3.lr", "got True"]),
         ("adapters.repbend_llama3.max_step", 0, ["adapters.repbend_llama3.max_step", "got 0", "greater than 0"]),
         ("adapters.repbend_llama3.alpha_mode", "al", ["alpha_mode", "'all' or 'target'", "Did you mean 'all'?"]),
-        ("adapters.repbend_llama3.retain", "paper_ultrachta", ["no block 'paper_ultrachta'", "'paper_ultrachat'?"]),
         (
-            "adapters.repbend_llama3.retain",
+            "adapters.repbend_llama3.retain_chats",
+            "paper_ultrachta",
+            ["no block 'paper_ultrachta'", "'paper_ultrachat'?"],
+        ),
+        (
+            "adapters.repbend_llama3.retain_chats",
             "paper_xstest",
             ["'paper_xstest' is of kind 'evaluation'", "'chat' is needed"],
         ),
@@ -96,7 +100,7 @@ def test_every_study_of_the_repository_is_right(catalogue: dict, study: str) -> 
         ("judges.gpt4.price_in", None, ["judges.gpt4: `price_in` and `price_out` belong together"]),
         ("judges.gpt4.base_url", "https://me:word@here/v1", ["judges.gpt4.base_url", "written into records"]),
         ("judges.gpt4.reward", "small_reward", ["judges.gpt4.reward: unknown key"]),
-        ("values.small_value_net.n_layers", 4, ["values.small_value_net.n_layers", "got 4", "2 or 3"]),
+        ("value_models.small_value_net.n_layers", 4, ["value_models.small_value_net.n_layers", "got 4", "2 or 3"]),
     ],
 )
 def test_a_mistake_is_told_with_key_value_and_what_is_allowed(
@@ -108,7 +112,7 @@ def test_a_mistake_is_told_with_key_value_and_what_is_allowed(
 
 
 def test_all_mistakes_are_told_at_once(catalogue: dict) -> None:
-    raw = changed(changed(catalogue, "adapters.repbend_llama3.lr", "1e-5"), "values.hh_vicuna.epocs", 3)
+    raw = changed(changed(catalogue, "adapters.repbend_llama3.lr", "1e-5"), "value_models.hh_vicuna.epocs", 3)
     told = message(raw, "real_small")
     assert "adapters.repbend_llama3.lr" in told
     assert "Did you mean 'epochs'?" in told
