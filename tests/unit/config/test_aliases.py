@@ -25,7 +25,7 @@ OLD_CATALOGUE = {
     r"^value_models:": "values:",
     r"\bresources: \{": "needs: {",
     r"\bpaired_examples:": "pairs:",
-    r"\bretain_chats:": "retain:",
+    r"\bretain_chats: (?=[a-z])": "retain: ",  # not the data set of this name
     r"\bexamples: (?=[a-z])": "samples: ",  # not the key of a capability benchmark, which holds keys
     r"\bvariant: released_code\b": "fidelity: published",
     r"\bvariant: corrected\b": "fidelity: corrected",
