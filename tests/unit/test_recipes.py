@@ -199,7 +199,7 @@ def test_a_reader_is_added_by_its_recipe(copy: Copy) -> None:
     copy.write("questions.jsonl", '{"question": "Why?", "topic": "doubt"}\n{"question": "How?", "topic": "tools"}\n')
     rows = copy.run(USE_READER)
     assert [row["group"] for row in rows] == ["doubt", "tools"]
-    assert [row["prompt"][-1]["content"] for row in rows] == ["Why?", "How?"]
+    assert [row["messages"][-1]["content"] for row in rows] == ["Why?", "How?"]
     assert copy.run(VERSIONS) == before, "jobs of other readers would run again"
 
 
