@@ -33,14 +33,17 @@ CONTROL_CODE = '''"""Shouting: the user's last message in capital letters."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from rebend.config.controls import ShoutBlock
+from rebend.generation.intervention import NoControl
 
 
-class Shout:
+@dataclass(frozen=True)
+class Shout(NoControl):
     """Changes the prompt only."""
 
-    def __init__(self, mark):
-        self.mark = mark
+    mark: str
 
     def messages(self, messages):
         """Return the messages, the last one in capital letters."""
@@ -48,7 +51,7 @@ class Shout:
         return [*others, {**last, "content": last["content"].upper() + self.mark}]
 
 
-def make(block, resources):
+def make(block: ShoutBlock, resources) -> Shout:
     """Return the control."""
     return Shout(block.mark)
 '''
@@ -87,14 +90,20 @@ print(json.dumps(versions))
 """
 USE_CONTROL = """
 import json, yaml
-from rebend.config.controls import CONTROLS
 from rebend.config.load import load_config
-from rebend.io.registry import load_code
+from rebend.io.chunks import Parts
+from rebend.recontrol.decode import decode_under
+from rebend.recontrol.resources import ControlResources
+from tests.helpers.small_policy import make_policy, prompt_rows
 raw = yaml.safe_load(open("config/config.yaml"))
 config = load_config({**raw, "study": "shouting"}, "config/studies")
-block = config["controls"]["shout"]
-control = load_code(CONTROLS[block.method].code)(block, None)
-print(json.dumps([config.study.grids[0].controls, control.messages([{"role": "user", "content": "hi"}])]))
+policy, rows = make_policy(), prompt_rows()
+loud = [{**row, "messages": [{"role": "user", "content": row["messages"][0]["content"].upper() + "!"}]} for row in rows]
+def responses(control, rows):
+    block = config["controls"][control]
+    return decode_under(policy, rows, block, ControlResources(policy), Parts(None))[0]["response"].to_pylist()
+same = responses("shout", rows) == responses("none", loud) != responses("none", rows)
+print(json.dumps([config.study.grids[0].controls, same]))
 """
 USE_READER = """
 import json, yaml
@@ -129,7 +138,7 @@ class Copy:
 
     def run(self, code: str) -> Any:
         """Run Python code with the copy's library; return what it printed as JSON."""
-        env = {**os.environ, "PYTHONPATH": str(self.folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+        env = {**os.environ, "PYTHONPATH": f"{self.folder / 'src'}{os.pathsep}{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=self.folder, env=env, capture_output=True, text=True, check=False
         )
@@ -184,9 +193,9 @@ def test_a_control_is_added_by_its_recipe(copy: Copy) -> None:
     for file in add_control(copy):
         assert file in recipe("A control"), f"the recipe does not name {file}"
     copy.write("config/studies/shouting.yaml", STUDY)
-    controls, messages = copy.run(USE_CONTROL)
+    controls, is_used = copy.run(USE_CONTROL)
     assert controls == ["none", "shout"]
-    assert messages == [{"role": "user", "content": "HI!"}]
+    assert is_used, "the responses are those to the messages in capital letters"
     after = copy.run(VERSIONS)
     assert {name: after[name] for name in before} == before, "jobs of other methods would run again"
     assert set(after) - set(before) == {"rebend.recontrol.methods.shout:make"}
