@@ -107,6 +107,14 @@ def test_table_names_every_room() -> None:
     assert set(table()) == {room(name) for name in MODULES if room(name)}
 
 
+def test_map_names_every_room_and_files_that_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)/` \| .+ \| (.+) \|$", text, re.MULTILINE)
+    assert {name for name, _ in rows} | {"errors"} == set(table())
+    files = [LIBRARY / name / file for name, first in rows for file in re.findall(r"`([\w/.]+)`", first)]
+    assert not [str(file.relative_to(ROOT)) for file in files if not file.exists()]
+
+
 def test_table_has_no_circle() -> None:
     assert not circles(table())
 
