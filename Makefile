@@ -1,70 +1,90 @@
-# make demo · make test · make check · make bench: each sets itself up in .venv, then says what to open.
+# make demo · make test · make check · make bench: each target first installs what it needs into .venv.
 PYTHON ?= python3
 STUDY ?= tiny
 DATA ?= resources/data
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 
 BIN := .venv/bin
-READY := .venv/.ready
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
+
+# Each stamp adds an extra of pyproject.toml to the one before it.
+DEMO := .venv/.demo
+STUDIES := .venv/.studies
+DEV := .venv/.dev
+READY := $(if $(filter tiny,$(STUDY)),$(DEMO),$(STUDIES))
 
 .PHONY: demo fetch plan noise test test-slurm resume check bench format clean help
 
-help: ## show this
+help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
-demo: $(READY) ## build STUDY (tiny: embedded, no network, no GPU) and say where the report lies
-	@echo "rebend: building study '$(STUDY)' on $(CORES) cores (what is finished is not done again)"
+demo: $(READY) ## build STUDY (tiny: embedded, no network, no GPU) and print where the report is
+	@echo "rebend: building study '$(STUDY)' on $(CORES) cores (finished results are not made again)"
 	@$(SNAKEMAKE) --quiet host --config study=$(STUDY) data=$(DATA)
 	@echo "rebend: done. Open results/report.html; tables are in results/tables, figures in results/figures."
 
-fetch: $(READY) ## bring in what STUDY needs from the hub and from addresses; nothing else uses the network
+fetch: $(READY) ## download what STUDY needs from the hub and from addresses; no other target uses the network
 	@$(SNAKEMAKE) --quiet host --config study=$(STUDY) data=$(DATA) -- fetch
 
-plan: $(READY) ## tell what STUDY would take: jobs, GPU-hours, disk, judges' tokens and cost; nothing is started
+plan: $(READY) ## print what STUDY would take: jobs, GPU-hours, disk, judge tokens and cost; start nothing
 	@$(BIN)/snakemake --cores 1 --nolock --quiet host progress rules --config study=$(STUDY) data=$(DATA) -- plan
 
-noise: $(READY) ## decode and score STUDY, which must be built, once more: what differs, means nothing
+noise: $(READY) ## decode and score a finished STUDY once more, and print how much the numbers differ
 	@$(BIN)/python bench/noise.py --study $(STUDY) --cores $(CORES) --data $(DATA)
 
-test: $(READY) ## run every test that this machine can run
-	@echo "rebend: running the tests (those that need a GPU or the real data sets skip without them)"
+test: $(DEV) ## run every test that this machine can run
+	@echo "rebend: running the tests (tests that need a GPU or the real data sets are skipped without them)"
 	@$(BIN)/python -m pytest -n $(CORES) --dist loadfile
 
-test-slurm: $(READY) ## bring up a Slurm on this machine, run the workflow on it, disturb it, take it down
-	@echo "rebend: running the tests on a real Slurm (installed if that is possible), and the chaos test; about half an hour"
+test-slurm: $(DEV) ## start a Slurm on this machine, run the workflow on it, disturb it, stop it
+	@echo "rebend: running the tests on a real Slurm (installed if possible) and the chaos test; about half an hour"
 	@REBEND_INSTALL_SLURM=accounting $(BIN)/python -m pytest tests/slurm -m "slurm or chaos"
 
-resume: $(READY) ## after Snakemake was killed: cancel what it left in the queue of a cluster, unlock this folder
+resume: $(STUDIES) ## after Snakemake was killed: cancel the jobs that it left on a cluster, and unlock this folder
 	@$(BIN)/python -m rebend.pipeline.jobs.slurm_orphans
 	@$(SNAKEMAKE) --unlock --quiet all
 	@echo "rebend: now start the run again as before"
 
-check: $(READY) ## lint, format, types, workflow lint
-	@echo "rebend: checking style, types and the workflow"
+check: $(DEV) ## check style, formatting, types and the workflow; change nothing
+	@echo "rebend: ruff check (style)"
 	@$(BIN)/ruff check .
+	@echo "rebend: ruff format (formatting of Python)"
 	@$(BIN)/ruff format --check .
+	@echo "rebend: snakefmt (formatting of the rules)"
 	@$(BIN)/snakefmt --check Snakefile workflow
+	@echo "rebend: mypy (types)"
 	@$(BIN)/mypy
+	@echo "rebend: snakemake --lint (the workflow)"
 	@$(BIN)/snakemake --lint
+	@echo "rebend: all checks passed"
 
-bench: $(READY) ## measure the workflow itself; figures go to bench/latest.json
-	@echo "rebend: measuring (build the demo first to see its shares)"
+bench: $(DEV) ## measure the workflow itself; numbers go to bench/latest.json
+	@echo "rebend: measuring (build the demo first to include it)"
 	@$(BIN)/python bench/run.py
 
-format: $(READY) ## format everything
+format: $(DEV) ## format all files
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 	@$(BIN)/snakefmt Snakefile workflow
 
-clean: ## forget results and environment
+clean: ## delete results and environment
 	rm -rf results .snakemake .venv
 
-# torch is installed first and pinned exactly, so that no other package picks a build of its own.
-$(READY): pyproject.toml constraints.txt
-	@echo "rebend: installing into .venv (once)"
+# torch is installed first and pinned exactly, so that no other package chooses another build of it.
+$(DEMO): pyproject.toml constraints.txt
+	@echo "rebend: installing the library into .venv (once)"
 	@test -d .venv || $(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --upgrade pip
 	@$(BIN)/pip install --quiet "$$(grep -x 'torch==.*' constraints.txt)"
+	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[demo]'
+	@touch $@
+
+$(STUDIES): $(DEMO)
+	@echo "rebend: adding what larger studies need: benchmarks, judges, Slurm, DeepSpeed (once)"
+	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[studies]'
+	@touch $@
+
+$(DEV): $(DEMO)
+	@echo "rebend: adding the tools for tests and checks (once)"
 	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	@touch $(READY)
+	@touch $(STUDIES) $@

@@ -1,4 +1,4 @@
-"""What all tests share: where the real data lie, and which tests this machine can run."""
+"""Settings of all tests: the folder of real data, and skips on machines without data or a device."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-# Before torch is imported: small tensors on many threads wait for each other more than they work.
+# Set before torch is imported. On small tensors many threads mostly wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
 
 
 def shared_data() -> Path:
-    """The folder of small real data sets; it lies beside the repository where there is one."""
+    """Return the folder of small real data sets: REBEND_SHARED, or `shared/data` beside the repository."""
     return Path(os.environ.get("REBEND_SHARED", ROOT.parent / "shared" / "data"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, with the reason, what needs data or a device that is not here."""
+    """Skip tests whose data or device this machine does not have, with the reason."""
     data = shared_data()
     for item in items:
         if item.get_closest_marker("shared") and not data.is_dir():

@@ -1,4 +1,4 @@
-"""Errors that a user can act on: one message with what is wrong, where, and what is allowed."""
+"""Errors that a user can act on. Each message names the mistake, its place and the allowed values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class RebendError(Exception):
-    """Base of every error that rebend raises on purpose."""
+    """Base of all errors of rebend."""
 
 
 class ConfigError(RebendError):
@@ -15,23 +15,23 @@ class ConfigError(RebendError):
 
 
 class DataError(RebendError):
-    """A data file is missing, empty, damaged, or lacks something that its reader needs."""
+    """A data file is missing, empty, damaged, or lacks a column that its reader needs."""
 
 
 class ModelError(RebendError):
-    """A checkpoint is incomplete or does not fit what it is used for."""
+    """A checkpoint is incomplete, or does not fit its use."""
 
 
 class JudgeError(RebendError):
-    """A judge could not be asked at all (a single unreadable verdict is a state, not an error)."""
+    """A judge gives no replies at all. (A single unreadable reply is no error: its row is not scored.)"""
 
 
 class DiskError(RebendError):
-    """There is no room to write; nothing half-written is left, and a run goes on after room is made."""
+    """The disk is full. No half-written file is left; after making room, run again."""
 
 
 class ChangedError(RebendError):
-    """Code or configuration was edited while a run was going, so a job would mix two versions."""
+    """Code or configuration was edited during a run, so a job would mix two versions."""
 
 
 def likely_typo(value: object, allowed: Iterable[str]) -> str:

@@ -41,7 +41,7 @@ class HubFile(Block):
 
 
 class WorldPart(Block):
-    """A part of the embedded tiny world (`rebend.data.tiny_world`); training, validation and test never share a thing."""
+    """A part of the embedded tiny world (`rebend.data.tiny_world`). Training, validation and test share no item."""
 
     part: Literal[
         "dialogues",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,11 +12,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from rebend.config.aliases import renamed_catalogue, renamed_study, with_warnings
 from rebend.config.base import Block, Method
-from rebend.config.budget import Caps
 from rebend.config.catalogue import CATALOGUE
-from rebend.config.study import Study
-from rebend.config.sweeps import expand
+from rebend.config.study import Caps, Study
 from rebend.errors import ConfigError, likely_typo
 from rebend.pipeline.checks.study import check_references
 
@@ -41,6 +41,7 @@ class Config:
 
 def load_config(raw: Mapping[str, Any], studies: str | Path) -> Config:
     """Check `raw` (what Snakemake read) and the study that it names; raise `ConfigError` with all mistakes."""
+    raw = with_warnings(renamed_catalogue(raw))
     mistakes = [
         f"{key}: unknown key. Allowed: {', '.join([*_TOP, *CATALOGUE])}.{likely_typo(key, [*_TOP, *CATALOGUE])}"
         for key in raw
@@ -83,7 +84,7 @@ def _load_study(name: str, folder: Path, families: Mapping[str, Any]) -> tuple[S
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         return None, [f"{path}: not readable as YAML: {error}"]
-    raw = _mapping(raw, str(path))
+    raw = with_warnings(renamed_study(_mapping(raw, str(path)), path.stem))
     for grid in raw.get("grids") or []:
         if isinstance(grid, dict):
             for key, section in (("models", "models"), ("adapters", "adapters"), ("controls", "controls")):
@@ -163,3 +164,58 @@ def _block_in(annotation: Any) -> type[Block] | None:
     if isinstance(annotation, type) and issubclass(annotation, Block):
         return annotation
     return next((found for arg in getattr(annotation, "__args__", ()) if (found := _block_in(arg))), None)
+
+
+def expand(section: str, blocks: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, list[str]]]:
+    """Return a section without short forms, and the names that each swept block became.
+
+    `like: other` copies another block of the section and changes the keys given beside it.
+    `key: {sweep: [a, b]}` makes one block per value (per combination, with several such keys), named
+    `<block>_<key>_<value>`; a grid that names the block itself gets all of them.
+    """
+    plain: dict[str, dict[str, Any]] = {}
+    families: dict[str, list[str]] = {}
+    for name in blocks:
+        block = _with_base(section, name, blocks, ())
+        swept = {key: value["sweep"] for key, value in block.items() if _is_sweep(value)}
+        if not swept:
+            plain[name] = block
+            continue
+        families[name] = []
+        for values in itertools.product(*(_values(section, name, key, swept[key]) for key in swept)):
+            choice = dict(zip(swept, values, strict=True))
+            variant = "_".join([name, *(f"{key}_{_word(value)}" for key, value in choice.items())])
+            plain[variant] = {**block, **choice}
+            families[name].append(variant)
+    return plain, families
+
+
+def _with_base(section: str, name: str, blocks: Mapping[str, Any], seen: tuple[str, ...]) -> dict[str, Any]:
+    block = blocks[name]
+    if not isinstance(block, Mapping):
+        raise ConfigError(f"{section}.{name}: a block of keys is expected, got {block!r}")
+    if "like" not in block:
+        return dict(block)
+    base = block["like"]
+    if base not in blocks:
+        raise ConfigError(f"{section}.{name}.like: no block '{base}' in {section}.{likely_typo(base, blocks)}")
+    if base in seen:
+        raise ConfigError(f"{section}.{name}.like: goes round in a circle ({' → '.join([*seen, base])})")
+    return {**_with_base(section, base, blocks, (*seen, name)), **{k: v for k, v in block.items() if k != "like"}}
+
+
+def _is_sweep(value: Any) -> bool:
+    return isinstance(value, Mapping) and set(value) == {"sweep"}
+
+
+def _values(section: str, name: str, key: str, values: Any) -> list[Any]:
+    if not isinstance(values, list) or not values:
+        raise ConfigError(f"{section}.{name}.{key}.sweep: a list of values is expected, got {values!r}")
+    return values
+
+
+def _word(value: Any) -> str:
+    """A value as part of a name: 0.5 → 0p5, -1 → m1, [20, 21] → 20_21."""
+    if isinstance(value, list):
+        return "_".join(_word(item) for item in value)
+    return str(value).lower().replace(".", "p").replace("-", "m").replace("+", "")

@@ -1,4 +1,4 @@
-"""Blocks of the sections `models` and `encoders`: a checkpoint from the hub or a folder, or a model trained in the graph."""
+"""Blocks of the sections `models` and `encoders`: a checkpoint (hub, folder), or a model trained in the graph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blocks of the section `rewards`: reward models, and addresses that answer as one."""
+"""Blocks of the section `rewards`: reward models that are loaded, trained, or behind an HTTP address."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from rebend.config.base import ASKING, Address, Block, Positive, Resources, exactly_one, refers
 from rebend.config.models import HubModel
 
-_OWN = ("head", "dtype", "max_length")  # of a model that is loaded here
+_OWN = ("head", "dtype", "max_length")  # keys of a model that is loaded by the job
 
 
 class TinyReward(Block):
@@ -26,39 +26,41 @@ class TinyReward(Block):
 
 
 class RewardEndpoint(Block):
-    """A reward model behind an HTTP address that speaks as OpenRLHF's remote reward models do (docs/rewards.md)."""
+    """A reward model behind an HTTP address with OpenRLHF's protocol for remote reward models (docs/rewards.md)."""
 
-    model: str = Field(min_length=1, description="name and version of what answers there; another one scores anew")
+    model: str = Field(
+        min_length=1, description="name and version of the reward model; with another one, everything is scored again"
+    )
     url: Address | None = Field(
         None,
-        description="whole address, e.g. http://localhost:5000/get_reward; REWARD_URL if absent. One from the "
-        "environment is no setting: the same model at another address scores nothing anew",
+        description="complete address, e.g. http://localhost:5000/get_reward; REWARD_URL if absent. An address "
+        "from the environment is no setting: with the same model at another one, nothing is scored again",
     )
-    key: bool = Field(False, description="send REWARD_API_KEY with each request; it is read from the environment alone")
-    timeout: Positive = Field(120, description="longest silence of the address in one request, seconds")
+    key: bool = Field(False, description="send REWARD_API_KEY, a variable of the environment, with each request")
+    timeout: Positive = Field(120, description="longest wait for a reply, seconds")
     concurrency: Positive = Field(4, description="requests at a time")
     retries: int = Field(5, ge=0, description="retries of one request, with growing pauses")
 
 
 class RewardBlock(Block):
-    """A reward model: exactly one of hub, local, tiny, http. A reward is its raw logit, or what the address says."""
+    """A reward model: exactly one of hub, local, tiny, http. A reward is its raw logit, or the number in the reply."""
 
     hub: HubModel | None = Field(None, description="a hub repository at a pinned revision")
     local: str | None = Field(None, description="folder in hub layout")
     tiny: TinyReward | None = Field(None, description="trained in the graph")
-    http: RewardEndpoint | None = Field(None, description="asked of an HTTP address")
+    http: RewardEndpoint | None = Field(None, description="requested from an HTTP address")
     head: Literal["sequence_classification", "regression_head"] = Field(
         "sequence_classification",
         description="`regression_head` is UltraRM's: a Llama body and a linear head without bias",
     )
     template: str | None = Field(
         None,
-        description="text that is scored, with {prompt} and {response}; the chat template if absent (`http` needs one)",
+        description="the scored text, with {prompt} and {response}; the chat template if absent (`http` needs one)",
     )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type it is run in")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type of weights and activations")
     batch_size: Positive = Field(64, description="texts per forward pass, or per request")
-    max_length: Positive = Field(2048, description="longer texts lose their beginning, tokens")
-    resources: Resources = Field(Resources(), description="what a job with it asks of the machine")
+    max_length: Positive = Field(2048, description="tokens; longer texts are cut at their beginning")
+    resources: Resources = Field(Resources(), description="resources of a job with it")
 
     @model_validator(mode="after")
     def one_source(self) -> RewardBlock:
@@ -68,7 +70,7 @@ class RewardBlock(Block):
 
     @model_validator(mode="after")
     def endpoint_reads_by_itself(self) -> RewardBlock:
-        """An address has no tokenizer here, and is not told how to read."""
+        """Refuse keys of a loaded model for an address, and an address without a template."""
         if self.http is None:
             return self
         told = [name for name in _OWN if getattr(self, name) != type(self).model_fields[name].default]
@@ -80,7 +82,7 @@ class RewardBlock(Block):
 
 
 def asking(blocks: Iterable[RewardBlock]) -> str:
-    """Return how the addresses among some blocks are asked, as text: a resource, which no result depends on."""
+    """Return the endpoint options of the blocks as JSON, for a resource of the job: no result depends on them."""
     found = [block.http for block in blocks if block.http is not None]
     return json.dumps({_place(endpoint): endpoint.model_dump(include=ASKING) for endpoint in found})
 

@@ -1,4 +1,4 @@
-"""A study: which blocks of the catalogue are combined, and what it claims to show."""
+"""Studies (the blocks that they combine, and their claims), and the caps on what a run may take."""
 
 from __future__ import annotations
 
@@ -89,3 +89,15 @@ class Study(Block):
     paper: Literal["recontrol", "repbend"] | None = Field(None, description="whose printed numbers are put beside ours")
     grids: list[Grid] = Field(min_length=1, description="grids of models × adapters × controls")
     claims: list[Claim] = Field([], description="what the study sets out to show")
+
+
+class Caps(Block):
+    """What a run may be expected to take at most; where an estimate is above a cap, no job starts. No cap if absent."""
+
+    gpu_hours: float | None = Field(None, gt=0, description="GPU-hours, all GPUs of all jobs together")
+    disk_gb: float | None = Field(None, gt=0, description="GB (10^9 bytes) written below results/ and downloaded")
+    dollars: float | None = Field(None, gt=0, description="cost of judges, in the currency of their prices")
+
+    def given(self) -> dict[str, float]:
+        """The caps that are set, by name."""
+        return {name: cap for name, cap in self.model_dump().items() if cap is not None}

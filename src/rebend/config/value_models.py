@@ -1,4 +1,4 @@
-"""Blocks of the sections `activations`, `value_models` and `directions`: what RE-Control learns from hidden states."""
+"""Blocks of the sections `activations`, `value_models` and `directions`: hidden states, and RE-Control's networks."""
 
 from __future__ import annotations
 
@@ -18,35 +18,38 @@ class ActivationsBlock(Block):
     decoding: Decoding = Field(Decoding(), description="how they are sampled")
     layer: Literal["final"] | Annotated[int, Field(ge=0)] = Field(
         "final",
-        description="whose state is kept: `final` is the one after the final norm, which control moves; a number is "
-        "a decoder block, whose output is kept",
+        description="the hidden state that is kept: `final` is the state after the final norm, which control edits; "
+        "a number is a decoder block, and its output is kept",
     )
     states: Literal["stored", "streamed"] = Field(
         "stored",
-        description="`streamed` writes token ids alone: states are computed again, in one pass per batch, when a "
-        "value network learns from them",
+        description="`streamed` writes only token ids: the training of a value network computes the states again, in "
+        "one pass per batch",
     )
     max_bytes: Positive | None = Field(
         None,
-        description="bytes that the stored states may take: only those prompts are used whose SHA-256 of `row_id` is "
-        "lowest, as many as fit if every response has `max_new_tokens`; all prompts if absent",
+        description="limit of the stored states in bytes: as many prompts are used as fit if every response has "
+        "`max_new_tokens`, those with the lowest SHA-256 of `row_id`; all prompts if absent",
     )
-    shards: Positive = Field(1, description="jobs, and Parquet files, that share the prompts; no row depends on it")
+    shards: Positive = Field(
+        1, description="number of jobs, and of Parquet files, among which the prompts are divided; no row depends on it"
+    )
     prompts_per_chunk: Positive = Field(
-        1024, description="neighbouring prompts that are sorted by length and decoded together, and resumed after"
+        1024,
+        description="prompts that are sorted by length and decoded together; a killed job resumes after the last chunk",
     )
     max_prompt_tokens: Positive = Field(512, description="longer prompts are left out and counted")
 
     @model_validator(mode="after")
     def samples_differ(self) -> ActivationsBlock:
-        """Several samples of one prompt must be sampled: greedy ones would be copies."""
+        """Refuse several greedy responses to one prompt: they would be copies."""
         if self.samples_per_prompt > 1 and self.decoding.temperature == 0:
             raise ValueError("samples_per_prompt above 1 needs decoding.temperature above 0; greedy samples are copies")
         return self
 
     @model_validator(mode="after")
     def budget_is_of_stored_states(self) -> ActivationsBlock:
-        """A budget of bytes makes no sense where no state is written."""
+        """Refuse a limit of bytes if no state is written."""
         if self.max_bytes is not None and self.states == "streamed":
             raise ValueError("max_bytes limits stored states; with `states: streamed` none are written")
         return self
@@ -55,8 +58,8 @@ class ActivationsBlock(Block):
 class ValueModelBlock(Block):
     """A value network on hidden states (arXiv:2406.05954, section 4)."""
 
-    method: Literal["trained"] = Field("trained", description="trained in the graph; the method if none is named")
-    activations: str = refers("activations", "activations block that it learns from")
+    method: Literal["trained"] = Field("trained", description="trained in the graph; the default")
+    activations: str = refers("activations", "activations block for its training")
     reward: str = refers("rewards", "reward block that labels the responses")
     variant: Literal["released_code", "corrected"] = Field(
         "corrected",
@@ -64,14 +67,14 @@ class ValueModelBlock(Block):
         "target; `released_code` is the released code's: the reward at the first token, gradient through both "
         "neighbours, the last epoch used",
     )
-    n_layers: Literal[2, 3] = Field(2, description="linear layers, ReLU between")
+    n_layers: Literal[2, 3] = Field(2, description="linear layers, with ReLU between them")
     hidden_size: Positive = Field(4096, description="width of the layers between")
     lr: float = Field(1.0e-4, gt=0, description="learning rate of Adam")
     batch_size: Positive = Field(512, description="responses per step")
     epochs: Positive = Field(100, description="passes over the training responses")
     td_lambda: Rate = Field(
         0.0,
-        description="λ of the λ-return that V is fitted to: 0 is the paper's V(next), 1 the final reward itself "
+        description="λ of the λ-return, the target of V: 0 is the paper's V(next), 1 the final reward itself "
         "(plain Monte Carlo)",
     )
     validation_share: float = Field(0.1, gt=0, lt=1, description="share of the prompts held out to choose the epoch")
@@ -79,16 +82,16 @@ class ValueModelBlock(Block):
 
     @model_validator(mode="after")
     def released_code_has_no_td_lambda(self) -> ValueModelBlock:
-        """The released objective has no returns."""
+        """Refuse a λ with the released objective, which has no λ-returns."""
         if self.variant == "released_code" and self.td_lambda != 0:
             raise ValueError("`variant: released_code` has no λ-returns; leave `td_lambda` at 0")
         return self
 
 
 class ReleasedValueModelBlock(Block):
-    """A value network that somebody else trained on a model's final states, e.g. with RE-Control's released code.
+    """A value network trained by others on a model's final states, e.g. with RE-Control's released code.
 
-    Its file does not say which model that was. It must have the model's hidden size; more cannot be checked.
+    Its file does not name the model. Only the hidden size can be checked.
     """
 
     method: Literal["released"] = Field(description="a value network trained by others")
@@ -104,7 +107,7 @@ class ReleasedValueModelBlock(Block):
 class DirectionBlock(Block):
     """A fixed direction on hidden states, for static representation editing; its length is 1."""
 
-    activations: str = refers("activations", "activations block that it is fitted to")
+    activations: str = refers("activations", "activations block for the fit")
     reward: str = refers("rewards", "reward block that labels the responses")
     fit: Literal["difference", "regression"] = Field(
         "difference",
@@ -113,5 +116,8 @@ class DirectionBlock(Block):
         "baseline",
     )
     share: float = Field(
-        0.5, gt=0, le=0.5, description="`difference` compares this share of the responses from either end"
+        0.5,
+        gt=0,
+        le=0.5,
+        description="`difference` compares this share of responses with the lowest and with the highest rewards",
     )

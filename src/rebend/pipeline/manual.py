@@ -19,9 +19,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from rebend.config.base import Block
-from rebend.config.budget import Caps
 from rebend.config.catalogue import CATALOGUE, block_classes
-from rebend.config.study import Claim, Grid, Study
+from rebend.config.study import Caps, Claim, Grid, Study
 from rebend.data.readers.formats import READER_INFO
 
 MANUAL = Path("config/README.md")

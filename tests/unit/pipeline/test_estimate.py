@@ -14,8 +14,8 @@ import yaml
 from safetensors.torch import save_file
 
 from rebend.config.base import settings
-from rebend.config.budget import Caps
 from rebend.config.load import load_config
+from rebend.config.study import Caps
 from rebend.data.assets import model_asset, source_asset
 from rebend.errors import ConfigError
 from rebend.io.files import write_json

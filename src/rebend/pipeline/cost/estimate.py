@@ -15,7 +15,7 @@ from statistics import median
 
 from tabulate import tabulate
 
-from rebend.config.budget import Caps
+from rebend.config.study import Caps
 from rebend.errors import ConfigError
 from rebend.evaluation.judges.costs import money
 from rebend.pipeline.checks.before_run import check_before_jobs

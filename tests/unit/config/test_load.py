@@ -1,4 +1,4 @@
-"""Wrong settings are named before any job starts: key, value, what is allowed, likely typo."""
+"""Mistakes in settings are named before any job starts: key, value, allowed values, likely typo."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def message(raw: dict, study: str | None = None, studies: Path = STUDIES) -> str
 def changed(catalogue: dict, path: str, value: object) -> dict:
     raw = copy.deepcopy(catalogue)
     *parents, last = path.split(".")
-    place = raw
+    mapping = raw
     for part in parents:
-        place = place[part]
-    place[last] = value
+        mapping = mapping[part]
+    mapping[last] = value
     return raw
 
 
 @pytest.mark.parametrize("study", ["tiny", "real_small", "paper_recontrol", "paper_repbend"])
-def test_every_study_of_the_repository_is_right(catalogue: dict, study: str) -> None:
+def test_every_study_of_the_repository_loads(catalogue: dict, study: str) -> None:
     assert load_config({**catalogue, "study": study}, STUDIES).study.grids
 
 
@@ -52,9 +52,13 @@ def test_every_study_of_the_repository_is_right(catalogue: dict, study: str) -> 
         ("adapters.repbend_llama3.lr", True, ["adapters.repbend_llama3.lr", "got True"]),
         ("adapters.repbend_llama3.max_step", 0, ["adapters.repbend_llama3.max_step", "got 0", "greater than 0"]),
         ("adapters.repbend_llama3.alpha_mode", "al", ["alpha_mode", "'all' or 'target'", "Did you mean 'all'?"]),
-        ("adapters.repbend_llama3.retain", "paper_ultrachta", ["no block 'paper_ultrachta'", "'paper_ultrachat'?"]),
         (
-            "adapters.repbend_llama3.retain",
+            "adapters.repbend_llama3.retain_chats",
+            "paper_ultrachta",
+            ["no block 'paper_ultrachta'", "'paper_ultrachat'?"],
+        ),
+        (
+            "adapters.repbend_llama3.retain_chats",
             "paper_xstest",
             ["'paper_xstest' is of kind 'evaluation'", "'chat' is needed"],
         ),
@@ -96,25 +100,25 @@ def test_every_study_of_the_repository_is_right(catalogue: dict, study: str) -> 
         ("judges.gpt4.price_in", None, ["judges.gpt4: `price_in` and `price_out` belong together"]),
         ("judges.gpt4.base_url", "https://me:word@here/v1", ["judges.gpt4.base_url", "written into records"]),
         ("judges.gpt4.reward", "small_reward", ["judges.gpt4.reward: unknown key"]),
-        ("values.small_value_net.n_layers", 4, ["values.small_value_net.n_layers", "got 4", "2 or 3"]),
+        ("value_models.small_value_net.n_layers", 4, ["value_models.small_value_net.n_layers", "got 4", "2 or 3"]),
     ],
 )
-def test_a_mistake_is_told_with_key_value_and_what_is_allowed(
+def test_a_mistake_is_named_with_key_value_and_allowed_values(
     catalogue: dict, path: str, value: object, expected: list[str]
 ) -> None:
-    told = message(changed(catalogue, path, value), "real_small")
+    text = message(changed(catalogue, path, value), "real_small")
     for part in expected:
-        assert part in told
+        assert part in text
 
 
-def test_all_mistakes_are_told_at_once(catalogue: dict) -> None:
-    raw = changed(changed(catalogue, "adapters.repbend_llama3.lr", "1e-5"), "values.hh_vicuna.epocs", 3)
-    told = message(raw, "real_small")
-    assert "adapters.repbend_llama3.lr" in told
-    assert "Did you mean 'epochs'?" in told
+def test_all_mistakes_are_named_at_once(catalogue: dict) -> None:
+    raw = changed(changed(catalogue, "adapters.repbend_llama3.lr", "1e-5"), "value_models.hh_vicuna.epocs", 3)
+    text = message(raw, "real_small")
+    assert "adapters.repbend_llama3.lr" in text
+    assert "Did you mean 'epochs'?" in text
 
 
-def test_a_study_that_does_not_exist_is_named_with_the_likely_typo(catalogue: dict) -> None:
+def test_an_unknown_study_is_named_with_the_likely_typo(catalogue: dict) -> None:
     assert "Did you mean 'paper_repbend'?" in message(catalogue, "papr_repbend")
 
 
@@ -169,9 +173,7 @@ def test_a_study_that_does_not_exist_is_named_with_the_likely_typo(catalogue: di
         ),
     ],
 )
-def test_a_study_that_builds_nothing_honest_is_refused(
-    catalogue: dict, tmp_path: Path, body: str, expected: str
-) -> None:
+def test_a_study_with_a_mistake_is_refused(catalogue: dict, tmp_path: Path, body: str, expected: str) -> None:
     (tmp_path / "mine.yaml").write_text(body)
     assert expected in message(catalogue, "mine", tmp_path)
 
@@ -183,7 +185,7 @@ def test_a_study_that_builds_nothing_honest_is_refused(
         ({"transform_layers": [4]}, "transform_layers: 4 is beyond the 4 blocks"),
     ],
 )
-def test_a_layer_beyond_the_model_is_refused(catalogue: dict, keys: dict, expected: str) -> None:
+def test_a_layer_beyond_the_last_one_is_refused(catalogue: dict, keys: dict, expected: str) -> None:
     raw = copy.deepcopy(catalogue)
     raw["adapters"]["small_repbend"] |= keys
     assert expected in message(raw, "real_small")
@@ -209,5 +211,5 @@ def test_like_copies_and_sweep_makes_one_block_per_value(catalogue: dict, tmp_pa
         ({"like": "small_repbend", "beta": {"sweep": 3}}, "a list of values is expected"),
     ],
 )
-def test_short_forms_that_cannot_be_expanded_are_refused(catalogue: dict, block: dict, expected: str) -> None:
+def test_wrong_short_forms_are_refused(catalogue: dict, block: dict, expected: str) -> None:
     assert expected in message(changed(catalogue, "adapters.mine", block), "real_small")

@@ -1,0 +1,225 @@
+"""The recipes of CONTRIBUTING.md for a control and for a data reader, followed in a copy of the repository.
+
+Each recipe must be complete: nothing else is edited, the new method works, and no job of another method runs again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+COPIED = ("src", "config", "workflow", "resources")
+GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+CONTROL_SETTINGS = '''
+class ShoutBlock(ControlBlock):
+    """The user's last message in capital letters."""
+
+    method: Literal["shout"] = Field(description="capital letters")
+    mark: str = Field("!", description="put after the message")
+
+
+'''
+CONTROL_CODE = '''"""Shouting: the user's last message in capital letters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rebend.config.controls import ShoutBlock
+from rebend.generation.intervention import NoControl
+
+
+@dataclass(frozen=True)
+class Shout(NoControl):
+    """Changes the prompt only."""
+
+    mark: str
+
+    def messages(self, messages):
+        """Return the messages, the last one in capital letters."""
+        *others, last = messages
+        return [*others, {**last, "content": last["content"].upper() + self.mark}]
+
+
+def make(block: ShoutBlock, resources) -> Shout:
+    """Return the control."""
+    return Shout(block.mark)
+'''
+READER_CODE = '''"""Questions with their topic."""
+
+from __future__ import annotations
+
+from rebend.data.readers.rows import asked, prompt_row, text
+
+
+def prompts(row):
+    """A question, in the group of its topic."""
+    return [prompt_row(asked(text(row, "question")), None, text(row, "topic"))]
+'''
+STUDY = """title: Shouting
+grids:
+  - { models: [tiny], controls: [none, shout], prompts: [tiny_test], reward: tiny_reward }
+"""
+
+# Digest of the code behind each stage, without a method and with each method of a registry
+VERSIONS = """
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from rebend.config.catalogue import CATALOGUE
+try:
+    from rebend.pipeline.jobs.code_version import code_version
+except ImportError:
+    from rebend.pipeline.jobs.code_digest import code_digest
+    code_version = lambda script, *entries: code_digest(script)
+scripts = sorted(Path("workflow/scripts").rglob("*.py"))
+methods = [method.code for kind in CATALOGUE.values() if isinstance(kind, Mapping) for method in kind.values()]
+versions = {script.stem: code_version(script) for script in scripts}
+versions |= {code: code_version("workflow/scripts/recontrol/decode.py", code) for code in methods}
+print(json.dumps(versions))
+"""
+USE_CONTROL = """
+import json, yaml
+from rebend.config.load import load_config
+from rebend.io.chunks import Parts
+from rebend.recontrol.decode import decode_under
+from rebend.recontrol.resources import ControlResources
+from tests.helpers.small_policy import make_policy, prompt_rows
+raw = yaml.safe_load(open("config/config.yaml"))
+config = load_config({**raw, "study": "shouting"}, "config/studies")
+policy, rows = make_policy(), prompt_rows()
+loud = [{**row, "messages": [{"role": "user", "content": row["messages"][0]["content"].upper() + "!"}]} for row in rows]
+def responses(control, rows):
+    block = config["controls"][control]
+    return decode_under(policy, rows, block, ControlResources(policy), Parts(None))[0]["response"].to_pylist()
+same = responses("shout", rows) == responses("none", loud) != responses("none", rows)
+print(json.dumps([config.study.grids[0].controls, same]))
+"""
+USE_READER = """
+import json, yaml
+from pathlib import Path
+from rebend.config.load import load_config
+from rebend.data.datasets import prepare_dataset
+raw = yaml.safe_load(open("config/config.yaml"))
+block = load_config({**raw, "study": "tiny"}, "config/studies")["datasets"]["my_questions"]
+print(json.dumps(prepare_dataset(block, Path(block.source.local), None).table.to_pylist()))
+"""
+
+
+class Copy:
+    """A copy of the repository, whose library is used instead of the installed one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for part in COPIED:
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+
+    def write(self, file: str, text: str) -> None:
+        """Add a new file."""
+        assert not (self.folder / file).exists(), file
+        (self.folder / file).write_text(text, encoding="utf-8")
+
+    def insert(self, file: str, before: str, text: str) -> None:
+        """Insert a text before the first line that begins with `before`."""
+        old = (self.folder / file).read_text(encoding="utf-8")
+        place = re.search(rf"^{re.escape(before)}", old, re.MULTILINE)
+        assert place is not None, f"{file} has no line {before!r}"
+        (self.folder / file).write_text(old[: place.start()] + text + old[place.start() :], encoding="utf-8")
+
+    def run(self, code: str) -> Any:
+        """Run Python code with the copy's library; return what it printed as JSON."""
+        env = {**os.environ, "PYTHONPATH": f"{self.folder / 'src'}{os.pathsep}{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=self.folder, env=env, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Copy:
+    return Copy(tmp_path / "copy")
+
+
+def recipe(title: str) -> str:
+    return GUIDE.split(f"### {title}\n")[1].split("\n### ")[0].split("\n## ")[0]
+
+
+def add_control(copy: Copy) -> list[str]:
+    """Follow the recipe; return the files that were touched."""
+    copy.insert("src/rebend/config/controls.py", "CONTROLS: dict", CONTROL_SETTINGS)
+    copy.insert(
+        "src/rebend/config/controls.py",
+        '    "none": Method(',
+        '    "shout": Method(ShoutBlock, "rebend.recontrol.methods.shout:make"),\n',
+    )
+    copy.write("src/rebend/recontrol/methods/shout.py", CONTROL_CODE)
+    copy.insert("config/config.yaml", "  prompting:", "  shout: { like: none, method: shout }\n")
+    return ["src/rebend/config/controls.py", "src/rebend/recontrol/methods/<name>.py", "config/config.yaml"]
+
+
+def add_reader(copy: Copy) -> list[str]:
+    """Follow the recipe; return the files that were touched."""
+    copy.write("src/rebend/data/readers/questions.py", READER_CODE)
+    copy.insert("src/rebend/data/readers/__init__.py", "from rebend.data.readers import", _IMPORT)
+    copy.insert(
+        "src/rebend/data/readers/__init__.py", '    "shp": ', '    "questions": {"prompts": questions.prompts},\n'
+    )
+    copy.insert(
+        "src/rebend/data/readers/formats.py",
+        '    "shp": ',
+        '    "questions": ReaderInfo("questions", {"prompts": ("question", "topic")}),\n',
+    )
+    copy.insert("config/config.yaml", "  tiny_test:", "  my_questions: " + _QUESTIONS)
+    return ["src/rebend/data/readers/<name>.py", "src/rebend/data/readers/formats.py", "config/config.yaml"]
+
+
+_IMPORT = "from rebend.data.readers import questions\n"
+_QUESTIONS = "{ kind: prompts, reader: questions, source: { local: questions.jsonl } }\n"
+
+
+def test_a_control_is_added_by_its_recipe(copy: Copy) -> None:
+    before = copy.run(VERSIONS)
+    for file in add_control(copy):
+        assert file in recipe("A control"), f"the recipe does not name {file}"
+    copy.write("config/studies/shouting.yaml", STUDY)
+    controls, is_used = copy.run(USE_CONTROL)
+    assert controls == ["none", "shout"]
+    assert is_used, "the responses are those to the messages in capital letters"
+    after = copy.run(VERSIONS)
+    assert {name: after[name] for name in before} == before, "jobs of other methods would run again"
+    assert set(after) - set(before) == {"rebend.recontrol.methods.shout:make"}
+
+
+def test_a_reader_is_added_by_its_recipe(copy: Copy) -> None:
+    before = copy.run(VERSIONS)
+    for file in add_reader(copy):
+        assert file in recipe("A data reader"), f"the recipe does not name {file}"
+    copy.write("questions.jsonl", '{"question": "Why?", "topic": "doubt"}\n{"question": "How?", "topic": "tools"}\n')
+    rows = copy.run(USE_READER)
+    assert [row["group"] for row in rows] == ["doubt", "tools"]
+    assert [row["messages"][-1]["content"] for row in rows] == ["Why?", "How?"]
+    assert copy.run(VERSIONS) == before, "jobs of other readers would run again"
+
+
+@pytest.mark.parametrize(
+    "title", re.findall(r"^### (.+)$", GUIDE.split("## Recipes")[1].split("\n## ")[0], re.MULTILINE)
+)
+def test_files_of_a_recipe_exist(title: str) -> None:
+    files = re.findall(r"`((?:src|config|tests|workflow|docs)/[\w./]+\.\w+)`", recipe(title))
+    assert files
+    assert not [file for file in files if not (ROOT / file).exists()]
+
+
+def test_there_are_six_recipes() -> None:
+    assert len(re.findall(r"^### ", GUIDE.split("## Recipes")[1].split("\n## ")[0], re.MULTILINE)) == 6
