@@ -1,23 +1,58 @@
-# Data sets from anywhere, brought into one schema per kind.
+# Assets from the hub and from addresses, and data sets in one schema per kind.
+
+
+# Only these jobs use the network, and they run where Snakemake does.
+localrules:
+    fetch,
+    fetch_asset,
+
+
+rule fetch:
+    input:
+        [paths.asset(name) for name in PLAN.assets],
+
+
+rule fetch_asset:
+    output:
+        **with_record(manifest=paths.asset("{asset}")),
+    log:
+        log_of("fetch_asset", "{asset}"),
+    benchmark:
+        benchmark_of("fetch_asset", "{asset}")
+    wildcard_constraints:
+        asset=one_of(PLAN.all_assets),
+    conda:
+        ENVIRONMENT
+    params:
+        **stage(
+            "fetch_asset",
+            settings=lambda wildcards: PLAN.all_assets[wildcards.asset].settings(),
+            network=True,
+            files=paths.ASSETS,
+            lock=paths.ASSET_LOCK,
+        ),
+    script:
+        "../scripts/data/fetch_asset.py"
 
 
 rule prepare_dataset:
     input:
-        source=lambda wildcards: PLAN.dataset_file(wildcards.dataset, "source"),
-        reference=lambda wildcards: PLAN.dataset_file(wildcards.dataset, "reference"),
-        assets=lambda wildcards: PLAN.manifests(CONFIG["datasets"][wildcards.dataset]),
+        source=partial(data.dataset_source, CONFIG),
+        reference=partial(data.dataset_reference, CONFIG),
+        assets=partial(data.dataset_assets, CONFIG),
     output:
-        data=paths.data("{dataset}"),
-        record=paths.record(paths.data("{dataset}")),
+        **with_record(data=paths.data("{dataset}")),
     log:
-        "results/logs/prepare_dataset/{dataset}.log",
+        log_of("prepare_dataset", "{dataset}"),
     benchmark:
-        "results/benchmarks/prepare_dataset/{dataset}.tsv"
+        benchmark_of("prepare_dataset", "{dataset}")
     conda:
-        "../envs/rebend.yaml"
+        ENVIRONMENT
     params:
-        settings=lambda wildcards: PLAN.dataset_settings(wildcards.dataset),
-        code=code_digest(SCRIPTS / "data/prepare_dataset.py"),
-        progress=paths.PROGRESS,
+        **stage(
+            "prepare_dataset",
+            settings=partial(data.dataset_settings, CONFIG),
+            entries=partial(data.dataset_code, CONFIG),
+        ),
     script:
         "../scripts/data/prepare_dataset.py"

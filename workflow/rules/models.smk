@@ -1,119 +1,88 @@
-# Models, reward models and encoders: taken over after a check, or trained small in the graph.
-SHELVES = {
-    "models": "models",
-    "reward_models": "rewards",
-    "encoders": "encoders",
-    "judge_models": "safety_judges",
-}
-TAKEN_OVER = {
-    f"{shelf}/{name}": block
-    for shelf, section in SHELVES.items()
-    for name, block in CONFIG[section].items()
-    if getattr(block, "hub", None) or getattr(block, "local", None)
-}
-TINY_MODELS = [name for name, block in CONFIG["models"].items() if block.tiny]
-ENDPOINTS = [name for name, block in CONFIG["rewards"].items() if block.http]
-TINY_REWARDS = [name for name, block in CONFIG["rewards"].items() if block.tiny]
+# Models, reward models and encoders: taken over after a check, or small ones trained here.
 
 
 rule prepare_model:
     input:
-        source=lambda wildcards: PLAN.checkpoint_files(TAKEN_OVER[wildcards.place]),
-        assets=lambda wildcards: PLAN.manifests(TAKEN_OVER[wildcards.place]),
+        source=partial(models.checkpoint_files, CONFIG),
+        assets=partial(models.checkpoint_assets, CONFIG),
     output:
-        model=directory("results/{place}"),
-        record="results/{place}.json",
+        **with_record(model=directory(f"{paths.ROOT}/{{place}}")),
     log:
-        "results/logs/prepare_model/{place}.log",
+        log_of("prepare_model", "{place}"),
     benchmark:
-        "results/benchmarks/prepare_model/{place}.tsv"
+        benchmark_of("prepare_model", "{place}")
     wildcard_constraints:
-        place=one_of(TAKEN_OVER),
+        place=one_of(models.prepared_checkpoints(CONFIG)),
     conda:
-        "../envs/rebend.yaml"
+        ENVIRONMENT
     params:
-        settings=lambda wildcards: PLAN.checkpoint_settings(
-            wildcards.place, TAKEN_OVER[wildcards.place]
-        ),
-        code=code_digest(SCRIPTS / "models/prepare_model.py"),
-        progress=paths.PROGRESS,
+        **stage("prepare_model", settings=partial(models.checkpoint_settings, CONFIG)),
     script:
         "../scripts/models/prepare_model.py"
 
 
 rule train_tiny_model:
     input:
-        data=lambda wildcards: [
-            paths.data(name)
-            for name in CONFIG["models"][wildcards.model].tiny.datasets
-        ],
+        data=partial(models.tiny_model_data, CONFIG),
     output:
-        model=directory(paths.model("{model}")),
-        record=paths.record(paths.model("{model}")),
+        **with_record(model=directory(paths.model("{model}"))),
     log:
-        "results/logs/train_tiny_model/{model}.log",
+        log_of("train_tiny_model", "{model}"),
     benchmark:
-        "results/benchmarks/train_tiny_model/{model}.tsv"
+        benchmark_of("train_tiny_model", "{model}")
     wildcard_constraints:
-        model=one_of(TINY_MODELS),
+        model=one_of(models.names_with(CONFIG, "models", "tiny")),
     conda:
-        "../envs/rebend.yaml"
+        ENVIRONMENT
     threads: 2
     params:
-        settings=lambda wildcards: settings(CONFIG["models"][wildcards.model].tiny),
-        code=code_digest(SCRIPTS / "models/train_tiny_model.py"),
-        progress=paths.PROGRESS,
+        **stage(
+            "train_tiny_model", settings=partial(models.tiny_model_settings, CONFIG)
+        ),
     script:
         "../scripts/models/train_tiny_model.py"
 
 
 rule train_tiny_reward_model:
     input:
-        model=lambda wildcards: paths.model(
-            CONFIG["rewards"][wildcards.reward].tiny.model
-        ),
-        data=lambda wildcards: paths.data(
-            CONFIG["rewards"][wildcards.reward].tiny.dataset
-        ),
+        model=partial(models.tiny_reward_base, CONFIG),
+        data=partial(models.tiny_reward_data, CONFIG),
     output:
-        model=directory(paths.reward_model("{reward}")),
-        record=paths.record(paths.reward_model("{reward}")),
+        **with_record(model=directory(paths.reward_model("{reward}"))),
     log:
-        "results/logs/train_tiny_reward_model/{reward}.log",
+        log_of("train_tiny_reward_model", "{reward}"),
     benchmark:
-        "results/benchmarks/train_tiny_reward_model/{reward}.tsv"
+        benchmark_of("train_tiny_reward_model", "{reward}")
     wildcard_constraints:
-        reward=one_of(TINY_REWARDS),
+        reward=one_of(models.names_with(CONFIG, "rewards", "tiny")),
     conda:
-        "../envs/rebend.yaml"
+        ENVIRONMENT
     params:
-        settings=lambda wildcards: settings(CONFIG["rewards"][wildcards.reward].tiny),
-        code=code_digest(SCRIPTS / "models/train_tiny_reward_model.py"),
-        progress=paths.PROGRESS,
+        **stage(
+            "train_tiny_reward_model",
+            settings=partial(models.tiny_reward_settings, CONFIG),
+        ),
     script:
         "../scripts/models/train_tiny_reward_model.py"
 
 
 rule check_reward_endpoint:
     output:
-        model=directory(paths.reward_model("{reward}")),
-        record=paths.record(paths.reward_model("{reward}")),
+        **with_record(model=directory(paths.reward_model("{reward}"))),
     log:
-        "results/logs/check_reward_endpoint/{reward}.log",
+        log_of("check_reward_endpoint", "{reward}"),
     benchmark:
-        "results/benchmarks/check_reward_endpoint/{reward}.tsv"
+        benchmark_of("check_reward_endpoint", "{reward}")
     wildcard_constraints:
-        reward=one_of(ENDPOINTS),
-    priority: 1  # before all jobs that do not need it: nobody waits hours to hear that nobody answers
+        reward=one_of(models.names_with(CONFIG, "rewards", "http")),
+    priority: 1  # first, so that an unreachable endpoint fails early
     conda:
-        "../envs/rebend.yaml"
+        ENVIRONMENT
     resources:
-        asking=lambda wildcards: asking([CONFIG["rewards"][wildcards.reward]]),
+        asking=partial(models.reward_asking, CONFIG),
     params:
-        settings=lambda wildcards: {
-            "reward": settings(CONFIG["rewards"][wildcards.reward])
-        },
-        code=code_digest(SCRIPTS / "models/check_reward_endpoint.py"),
-        progress=paths.PROGRESS,
+        **stage(
+            "check_reward_endpoint", settings=partial(models.reward_settings, CONFIG)
+        ),
     script:
         "../scripts/models/check_reward_endpoint.py"

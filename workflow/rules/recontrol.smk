@@ -1,72 +1,60 @@
-# RE-Control (arXiv:2406.05954): hidden states, rewards, a value network, and decoding that climbs it.
-CONTROLS = CONFIG["controls"]
-RELEASED_VALUE_MODELS = [
-    name for name, block in CONFIG["value_models"].items() if block.method == "released"
-]
+# RE-Control (arXiv:2406.05954): hidden states, rewards, a value network, and decoding under a control.
 
 
-# One job per shard; they can run at once.
+# One job per shard; shards can run in parallel.
 rule extract_activations:
     input:
         model=paths.model("{model}"),
-        data=lambda wildcards: paths.data(
-            CONFIG["activations"][wildcards.activations].dataset
-        ),
+        data=partial(recontrol.prompts_of_activations, CONFIG),
     output:
-        states=paths.shard("{model}", "{activations}", "states", "{shard}", "{shards}"),
-        responses=paths.shard(
-            "{model}", "{activations}", "responses", "{shard}", "{shards}"
-        ),
-        record=paths.record(
-            paths.shard("{model}", "{activations}", "states", "{shard}", "{shards}")
+        **with_record(
+            states=paths.shard(
+                "{model}", "{activations}", "states", "{shard}", "{shards}"
+            ),
+            responses=paths.shard(
+                "{model}", "{activations}", "responses", "{shard}", "{shards}"
+            ),
         ),
     log:
-        "results/logs/extract_activations/{model}/{activations}/{shard}-of-{shards}.log",
+        log_of("extract_activations", "{model}", "{activations}", "{shard}-of-{shards}"),
     benchmark:
-        "results/benchmarks/extract_activations/{model}/{activations}/{shard}-of-{shards}.tsv"
+        benchmark_of(
+            "extract_activations", "{model}", "{activations}", "{shard}-of-{shards}"
+        )
     wildcard_constraints:
         shard=r"\d{5}",
         shards=r"\d{5}",
     conda:
-        "../envs/rebend.yaml"
+        ENVIRONMENT
     resources:
-        **resources(lambda wildcards: PLAN.resources(wildcards.model)),
+        **resources(partial(common.model_resources, CONFIG)),
     params:
-        settings=lambda wildcards: {
-            "activations": settings(CONFIG["activations"][wildcards.activations]),
-            "shard": int(wildcards.shard),
-            "dtype": PLAN.dtype(wildcards.model),
-        },
-        code=code_digest(SCRIPTS / "recontrol/extract_activations.py"),
-        progress=paths.PROGRESS,
+        **stage(
+            "extract_activations", settings=partial(recontrol.shard_settings, CONFIG)
+        ),
     script:
         "../scripts/recontrol/extract_activations.py"
 
 
 rule gather_activations:
     input:
-        states=lambda wildcards: PLAN.shards(
-            wildcards.model, wildcards.activations, "states"
-        ),
-        responses=lambda wildcards: PLAN.shards(
-            wildcards.model, wildcards.activations, "responses"
-        ),
+        states=partial(recontrol.shards, CONFIG, "states"),
+        responses=partial(recontrol.shards, CONFIG, "responses"),
     output:
         manifest=paths.manifest("{model}", "{activations}"),
         responses=paths.sampled("{model}", "{activations}"),
         record=paths.record(paths.activations("{model}", "{activations}")),
     log:
-        "results/logs/gather_activations/{model}/{activations}.log",
+        log_of("gather_activations", "{model}", "{activations}"),
     benchmark:
-        "results/benchmarks/gather_activations/{model}/{activations}.tsv"
+        benchmark_of("gather_activations", "{model}", "{activations}")
     conda:
-        "../envs/rebend.yaml"
+        ENVIRONMENT
     params:
-        settings=lambda wildcards: settings(
-            CONFIG["activations"][wildcards.activations]
+        **stage(
+            "gather_activations",
+            settings=partial(recontrol.activations_settings, CONFIG),
         ),
-        code=code_digest(SCRIPTS / "recontrol/gather_activations.py"),
-        progress=paths.PROGRESS,
     script:
         "../scripts/recontrol/gather_activations.py"
 
@@ -74,71 +62,48 @@ rule gather_activations:
 rule label_rewards:
     input:
         responses=paths.sampled("{model}", "{activations}"),
-        data=lambda wildcards: paths.data(
-            CONFIG["activations"][wildcards.activations].dataset
-        ),
+        data=partial(recontrol.prompts_of_activations, CONFIG),
         reward=paths.reward_model("{reward}"),
     output:
-        rewards=paths.rewards("{model}", "{activations}", "{reward}"),
-        record=paths.record(paths.rewards("{model}", "{activations}", "{reward}")),
+        **with_record(rewards=paths.rewards("{model}", "{activations}", "{reward}")),
     log:
-        "results/logs/label_rewards/{model}/{activations}/{reward}.log",
+        log_of("label_rewards", "{model}", "{activations}", "{reward}"),
     benchmark:
-        "results/benchmarks/label_rewards/{model}/{activations}/{reward}.tsv"
+        benchmark_of("label_rewards", "{model}", "{activations}", "{reward}")
     conda:
-        "../envs/rebend.yaml"
+        ENVIRONMENT
     resources:
-        **resources(lambda wildcards: CONFIG["rewards"][wildcards.reward].resources),
-        asking=lambda wildcards: asking([CONFIG["rewards"][wildcards.reward]]),
+        **resources(partial(models.reward_resources, CONFIG)),
+        asking=partial(models.reward_asking, CONFIG),
     params:
-        settings=lambda wildcards: {
-            "reward": settings(CONFIG["rewards"][wildcards.reward])
-        },
-        code=code_digest(SCRIPTS / "recontrol/label_rewards.py"),
-        progress=paths.PROGRESS,
+        **stage("label_rewards", settings=partial(models.reward_settings, CONFIG)),
     script:
         "../scripts/recontrol/label_rewards.py"
 
 
 rule train_value_model:
     input:
-        manifest=lambda wildcards: paths.manifest(
-            wildcards.model, CONFIG["value_models"][wildcards.value_model].activations
-        ),
-        responses=lambda wildcards: paths.sampled(
-            wildcards.model, CONFIG["value_models"][wildcards.value_model].activations
-        ),
-        states=lambda wildcards: PLAN.shards(
-            wildcards.model, CONFIG["value_models"][wildcards.value_model].activations, "states"
-        ),
-        model=lambda wildcards: PLAN.streaming_model(
-            wildcards.model, CONFIG["value_models"][wildcards.value_model].activations
-        ),
-        rewards=lambda wildcards: paths.rewards(
-            wildcards.model,
-            CONFIG["value_models"][wildcards.value_model].activations,
-            CONFIG["value_models"][wildcards.value_model].reward,
-        ),
+        unpack(partial(recontrol.learning_inputs, CONFIG, "value_model")),
     output:
-        value_model=directory(paths.value_model("{model}", "{value_model}")),
-        record=paths.record(paths.value_model("{model}", "{value_model}")),
+        **with_record(
+            value_model=directory(paths.value_model("{model}", "{value_model}"))
+        ),
     log:
-        "results/logs/train_value_model/{model}/{value_model}.log",
+        log_of("train_value_model", "{model}", "{value_model}"),
     benchmark:
-        "results/benchmarks/train_value_model/{model}/{value_model}.tsv"
+        benchmark_of("train_value_model", "{model}", "{value_model}")
     wildcard_constraints:
-        value_model=one_of(set(CONFIG["value_models"]) - set(RELEASED_VALUE_MODELS)),
+        value_model=one_of(common.names_of_method(CONFIG, "value_models", "trained")),
     conda:
-        "../envs/rebend.yaml"
+        ENVIRONMENT
     resources:
-        **resources(lambda wildcards: PLAN.resources(wildcards.model)),
+        **resources(partial(common.model_resources, CONFIG)),
     params:
-        settings=lambda wildcards: {
-            "value_model": settings(CONFIG["value_models"][wildcards.value_model]),
-            "dtype": PLAN.dtype(wildcards.model),
-        },
-        code=code_digest(SCRIPTS / "recontrol/train_value_model.py"),
-        progress=paths.PROGRESS,
+        **stage(
+            "train_value_model",
+            settings=partial(recontrol.value_model_settings, CONFIG),
+            entries=partial(recontrol.value_model_code, CONFIG),
+        ),
     script:
         "../scripts/recontrol/train_value_model.py"
 
@@ -146,114 +111,72 @@ rule train_value_model:
 rule prepare_value_model:
     input:
         model=paths.model("{model}"),
-        source=lambda wildcards: PLAN.value_model_file(wildcards.value_model),
+        source=partial(recontrol.released_value_model_file, CONFIG),
     output:
-        value_model=directory(paths.value_model("{model}", "{value_model}")),
-        record=paths.record(paths.value_model("{model}", "{value_model}")),
+        **with_record(
+            value_model=directory(paths.value_model("{model}", "{value_model}"))
+        ),
     log:
-        "results/logs/prepare_value_model/{model}/{value_model}.log",
+        log_of("prepare_value_model", "{model}", "{value_model}"),
     benchmark:
-        "results/benchmarks/prepare_value_model/{model}/{value_model}.tsv"
+        benchmark_of("prepare_value_model", "{model}", "{value_model}")
     wildcard_constraints:
-        value_model=one_of(RELEASED_VALUE_MODELS),
+        value_model=one_of(common.names_of_method(CONFIG, "value_models", "released")),
     conda:
-        "../envs/rebend.yaml"
+        ENVIRONMENT
     params:
-        settings=lambda wildcards: {
-            "value_model": settings(CONFIG["value_models"][wildcards.value_model]),
-        },
-        code=code_digest(SCRIPTS / "recontrol/prepare_value_model.py"),
-        progress=paths.PROGRESS,
+        **stage(
+            "prepare_value_model",
+            settings=partial(recontrol.released_value_model_settings, CONFIG),
+            entries=partial(recontrol.value_model_code, CONFIG),
+        ),
     script:
         "../scripts/recontrol/prepare_value_model.py"
 
 
 rule fit_direction:
     input:
-        manifest=lambda wildcards: paths.manifest(
-            wildcards.model, CONFIG["directions"][wildcards.direction].activations
-        ),
-        responses=lambda wildcards: paths.sampled(
-            wildcards.model, CONFIG["directions"][wildcards.direction].activations
-        ),
-        states=lambda wildcards: PLAN.shards(
-            wildcards.model,
-            CONFIG["directions"][wildcards.direction].activations,
-            "states",
-        ),
-        model=lambda wildcards: PLAN.streaming_model(
-            wildcards.model, CONFIG["directions"][wildcards.direction].activations
-        ),
-        rewards=lambda wildcards: paths.rewards(
-            wildcards.model,
-            CONFIG["directions"][wildcards.direction].activations,
-            CONFIG["directions"][wildcards.direction].reward,
-        ),
+        unpack(partial(recontrol.learning_inputs, CONFIG, "direction")),
     output:
-        direction=paths.direction("{model}", "{direction}"),
-        record=paths.record(paths.direction("{model}", "{direction}")),
+        **with_record(direction=paths.direction("{model}", "{direction}")),
     log:
-        "results/logs/fit_direction/{model}/{direction}.log",
+        log_of("fit_direction", "{model}", "{direction}"),
     benchmark:
-        "results/benchmarks/fit_direction/{model}/{direction}.tsv"
+        benchmark_of("fit_direction", "{model}", "{direction}")
     conda:
-        "../envs/rebend.yaml"
+        ENVIRONMENT
     resources:
-        **resources(lambda wildcards: PLAN.resources(wildcards.model)),
+        **resources(partial(common.model_resources, CONFIG)),
     params:
-        settings=lambda wildcards: {
-            "direction": settings(CONFIG["directions"][wildcards.direction]),
-            "dtype": PLAN.dtype(wildcards.model),
-        },
-        code=code_digest(SCRIPTS / "recontrol/fit_direction.py"),
-        progress=paths.PROGRESS,
+        **stage("fit_direction", settings=partial(recontrol.direction_settings, CONFIG)),
     script:
         "../scripts/recontrol/fit_direction.py"
 
 
 rule choose_strength:
     input:
+        unpack(partial(recontrol.choice_inputs, CONFIG)),
         model=paths.model("{model}"),
-        value_model=lambda wildcards: PLAN.value_model_input(wildcards.model, wildcards.control),
-        direction=lambda wildcards: PLAN.direction_input(
-            wildcards.model, wildcards.control
-        ),
-        guide=lambda wildcards: PLAN.guide_input(wildcards.control),
-        data=lambda wildcards: paths.data(CONTROLS[wildcards.control].choice.dataset),
-        reward=lambda wildcards: paths.reward_model(
-            CONTROLS[wildcards.control].choice.reward
-        ),
-        encoder=lambda wildcards: PLAN.encoder_input(
-            CONTROLS[wildcards.control].choice.encoder
-        ),
-        prompts=lambda wildcards: paths.embeddings(
-            CONTROLS[wildcards.control].choice.encoder,
-            CONTROLS[wildcards.control].choice.dataset,
-        ),
+        value_model=partial(recontrol.control_value_model, CONFIG),
+        direction=partial(recontrol.control_direction, CONFIG),
+        guide=partial(recontrol.control_reward_model, CONFIG),
     output:
-        strength=paths.strength("{model}", "{control}"),
-        record=paths.record(paths.strength("{model}", "{control}")),
+        **with_record(strength=paths.strength("{model}", "{control}")),
     log:
-        "results/logs/choose_strength/{model}/{control}.log",
+        log_of("choose_strength", "{model}", "{control}"),
     benchmark:
-        "results/benchmarks/choose_strength/{model}/{control}.tsv"
+        benchmark_of("choose_strength", "{model}", "{control}")
     conda:
-        "../envs/rebend.yaml"
+        ENVIRONMENT
     resources:
-        **resources(lambda wildcards: PLAN.resources(wildcards.model)),
-        asking=lambda wildcards: PLAN.asking(wildcards.control),
+        **resources(partial(common.model_resources, CONFIG)),
+        asking=partial(recontrol.control_asking, CONFIG),
     params:
-        settings=lambda wildcards: {
-            **PLAN.control_settings(wildcards.model, wildcards.control),
-            "reward": settings(
-                CONFIG["rewards"][CONTROLS[wildcards.control].choice.reward]
-            ),
-            "encoder": settings(
-                CONFIG["encoders"][CONTROLS[wildcards.control].choice.encoder]
-            ),
-        },
-        code=code_digest(SCRIPTS / "recontrol/choose_strength.py"),
-        progress=paths.PROGRESS,
+        **stage(
+            "choose_strength",
+            settings=partial(recontrol.choice_settings, CONFIG),
+            entries=partial(recontrol.control_code, CONFIG),
+        ),
     script:
         "../scripts/recontrol/choose_strength.py"
 
@@ -262,31 +185,26 @@ rule decode:
     input:
         model=paths.model("{model}"),
         data=paths.data("{dataset}"),
-        value_model=lambda wildcards: PLAN.value_model_input(wildcards.model, wildcards.control),
-        direction=lambda wildcards: PLAN.direction_input(
-            wildcards.model, wildcards.control
-        ),
-        guide=lambda wildcards: PLAN.guide_input(wildcards.control),
-        strength=lambda wildcards: PLAN.strength_input(
-            wildcards.model, wildcards.control
-        ),
+        value_model=partial(recontrol.control_value_model, CONFIG),
+        direction=partial(recontrol.control_direction, CONFIG),
+        guide=partial(recontrol.control_reward_model, CONFIG),
+        strength=partial(recontrol.control_strength, CONFIG),
     output:
-        responses=paths.responses("{model}", "{dataset}", "{control}"),
-        record=paths.record(paths.responses("{model}", "{dataset}", "{control}")),
+        **with_record(responses=paths.responses("{model}", "{dataset}", "{control}")),
     log:
-        "results/logs/decode/{model}/{dataset}/{control}.log",
+        log_of("decode", "{model}", "{dataset}", "{control}"),
     benchmark:
-        "results/benchmarks/decode/{model}/{dataset}/{control}.tsv"
+        benchmark_of("decode", "{model}", "{dataset}", "{control}")
     conda:
-        "../envs/rebend.yaml"
+        ENVIRONMENT
     resources:
-        **resources(lambda wildcards: PLAN.resources(wildcards.model)),
-        asking=lambda wildcards: PLAN.asking(wildcards.control),
+        **resources(partial(common.model_resources, CONFIG)),
+        asking=partial(recontrol.control_asking, CONFIG),
     params:
-        settings=lambda wildcards: PLAN.control_settings(
-            wildcards.model, wildcards.control, without=["choice"]
+        **stage(
+            "decode",
+            settings=partial(recontrol.decoding_settings, CONFIG),
+            entries=partial(recontrol.control_code, CONFIG),
         ),
-        code=code_digest(SCRIPTS / "recontrol/decode.py"),
-        progress=paths.PROGRESS,
     script:
         "../scripts/recontrol/decode.py"

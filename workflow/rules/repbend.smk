@@ -1,45 +1,33 @@
-# RepBend (arXiv:2504.01550) and its baselines: train an adapter, merge it, look at the hidden states.
-RELEASED = [
-    name for name, block in CONFIG["adapters"].items() if block.method == "released"
-]
-COMBINED = [
-    name for name, block in CONFIG["adapters"].items() if block.method == "task_arithmetic"
-]
+# RepBend (arXiv:2504.01550) and its baselines: train adapters, merge them, project hidden states.
 
 
 rule train_adapter:
     input:
         model=paths.model("{base}"),
-        examples=lambda wildcards: paths.data(CONFIG["adapters"][wildcards.adapter].examples),
-        paired_examples=lambda wildcards: paths.data(CONFIG["adapters"][wildcards.adapter].paired_examples),
-        retain_chats=lambda wildcards: paths.data(CONFIG["adapters"][wildcards.adapter].retain_chats),
+        examples=partial(repbend.training_data, CONFIG, "examples"),
+        paired_examples=partial(repbend.training_data, CONFIG, "paired_examples"),
+        retain_chats=partial(repbend.training_data, CONFIG, "retain_chats"),
     output:
-        adapter=directory(paths.adapter("{base}", "{adapter}")),
-        record=paths.record(paths.adapter("{base}", "{adapter}")),
+        **with_record(adapter=directory(paths.adapter("{base}", "{adapter}"))),
     log:
-        "results/logs/train_adapter/{base}/{adapter}.log",
+        log_of("train_adapter", "{base}", "{adapter}"),
     benchmark:
-        "results/benchmarks/train_adapter/{base}/{adapter}.tsv"
+        benchmark_of("train_adapter", "{base}", "{adapter}")
     wildcard_constraints:
-        adapter=one_of(set(CONFIG["adapters"]) - {*RELEASED, *COMBINED}),
+        adapter=one_of(repbend.trained_names(CONFIG)),
     conda:
-        "../envs/rebend.yaml"
+        ENVIRONMENT
     resources:
-        **resources(
-            lambda wildcards: PLAN.training_resources(wildcards.base, wildcards.adapter)
-        ),
-        # and what changes how fast an adapter is trained, never what is learnt: no settings
-        ranks=lambda wildcards: CONFIG["adapters"][wildcards.adapter].ranks,
-        zero_config=lambda wildcards: PLAN.zero_config(
-            wildcards.adapter, HOME / "config/deepspeed"
-        ),
+        **resources(partial(repbend.training_resources, CONFIG)),
+        # ranks and DeepSpeed change the speed of the training, not its result: they are no settings
+        ranks=partial(repbend.ranks, CONFIG),
+        zero_config=partial(repbend.zero_config, CONFIG, HOME / "config/deepspeed"),
     params:
-        settings=lambda wildcards: {
-            "adapter": settings(CONFIG["adapters"][wildcards.adapter]),
-            "dtype": PLAN.dtype(wildcards.base),
-        },
-        code=code_digest(SCRIPTS / "repbend/train_adapter.py"),
-        progress=paths.PROGRESS,
+        **stage(
+            "train_adapter",
+            settings=partial(repbend.training_settings, CONFIG),
+            entries=partial(repbend.adapter_code, CONFIG),
+        ),
     script:
         "../scripts/repbend/train_adapter.py"
 
@@ -47,48 +35,47 @@ rule train_adapter:
 rule prepare_adapter:
     input:
         model=paths.model("{base}"),
-        source=lambda wildcards: PLAN.checkpoint_files(CONFIG["adapters"][wildcards.adapter]),
-        assets=lambda wildcards: PLAN.manifests(CONFIG["adapters"][wildcards.adapter]),
+        source=partial(repbend.adapter_files, CONFIG),
+        assets=partial(repbend.adapter_assets, CONFIG),
     output:
-        adapter=directory(paths.adapter("{base}", "{adapter}")),
-        record=paths.record(paths.adapter("{base}", "{adapter}")),
+        **with_record(adapter=directory(paths.adapter("{base}", "{adapter}"))),
     log:
-        "results/logs/prepare_adapter/{base}/{adapter}.log",
+        log_of("prepare_adapter", "{base}", "{adapter}"),
     benchmark:
-        "results/benchmarks/prepare_adapter/{base}/{adapter}.tsv"
+        benchmark_of("prepare_adapter", "{base}", "{adapter}")
     wildcard_constraints:
-        adapter=one_of(RELEASED),
+        adapter=one_of(common.names_of_method(CONFIG, "adapters", "released")),
     conda:
-        "../envs/rebend.yaml"
+        ENVIRONMENT
     params:
-        settings=lambda wildcards: PLAN.adapter_settings(wildcards.adapter),
-        code=code_digest(SCRIPTS / "repbend/prepare_adapter.py"),
-        progress=paths.PROGRESS,
+        **stage(
+            "prepare_adapter",
+            settings=partial(repbend.released_adapter_settings, CONFIG),
+            entries=partial(repbend.adapter_code, CONFIG),
+        ),
     script:
         "../scripts/repbend/prepare_adapter.py"
 
 
 rule combine_adapters:
     input:
-        adapters=lambda wildcards: [
-            paths.adapter(wildcards.base, part.adapter)
-            for part in CONFIG["adapters"][wildcards.adapter].parts
-        ],
+        adapters=partial(repbend.combined_adapters, CONFIG),
     output:
-        adapter=directory(paths.adapter("{base}", "{adapter}")),
-        record=paths.record(paths.adapter("{base}", "{adapter}")),
+        **with_record(adapter=directory(paths.adapter("{base}", "{adapter}"))),
     log:
-        "results/logs/combine_adapters/{base}/{adapter}.log",
+        log_of("combine_adapters", "{base}", "{adapter}"),
     benchmark:
-        "results/benchmarks/combine_adapters/{base}/{adapter}.tsv"
+        benchmark_of("combine_adapters", "{base}", "{adapter}")
     wildcard_constraints:
-        adapter=one_of(COMBINED),
+        adapter=one_of(common.names_of_method(CONFIG, "adapters", "task_arithmetic")),
     conda:
-        "../envs/rebend.yaml"
+        ENVIRONMENT
     params:
-        settings=lambda wildcards: settings(CONFIG["adapters"][wildcards.adapter]),
-        code=code_digest(SCRIPTS / "repbend/combine_adapters.py"),
-        progress=paths.PROGRESS,
+        **stage(
+            "combine_adapters",
+            settings=partial(repbend.combination_settings, CONFIG),
+            entries=partial(repbend.adapter_code, CONFIG),
+        ),
     script:
         "../scripts/repbend/combine_adapters.py"
 
@@ -98,24 +85,17 @@ rule merge_adapter:
         model=paths.model("{base}"),
         adapter=paths.adapter("{base}", "{adapter}"),
     output:
-        model=directory(paths.model("{base}+{adapter}")),
-        record=paths.record(paths.model("{base}+{adapter}")),
+        **with_record(model=directory(paths.model("{base}+{adapter}"))),
     log:
-        "results/logs/merge_adapter/{base}/{adapter}.log",
+        log_of("merge_adapter", "{base}", "{adapter}"),
     benchmark:
-        "results/benchmarks/merge_adapter/{base}/{adapter}.tsv"
+        benchmark_of("merge_adapter", "{base}", "{adapter}")
     conda:
-        "../envs/rebend.yaml"
+        ENVIRONMENT
     resources:
-        **resources(lambda wildcards: PLAN.resources(wildcards.base)),
+        **resources(partial(common.model_resources, CONFIG)),
     params:
-        settings=lambda wildcards: {
-            "base": wildcards.base,
-            "adapter": wildcards.adapter,
-            "dtype": PLAN.dtype(wildcards.base),
-        },
-        code=code_digest(SCRIPTS / "repbend/merge_adapter.py"),
-        progress=paths.PROGRESS,
+        **stage("merge_adapter", settings=partial(repbend.merge_settings, CONFIG)),
     script:
         "../scripts/repbend/merge_adapter.py"
 
@@ -126,19 +106,19 @@ rule project_hidden_states:
         adapted=paths.model("{base}+{adapter}"),
         data=paths.data("{dataset}"),
     output:
-        states=paths.states("{base}", "{adapter}", "{dataset}"),
-        record=paths.record(paths.states("{base}", "{adapter}", "{dataset}")),
+        **with_record(states=paths.states("{base}", "{adapter}", "{dataset}")),
     log:
-        "results/logs/project_hidden_states/{base}/{adapter}/{dataset}.log",
+        log_of("project_hidden_states", "{base}", "{adapter}", "{dataset}"),
     benchmark:
-        "results/benchmarks/project_hidden_states/{base}/{adapter}/{dataset}.tsv"
+        benchmark_of("project_hidden_states", "{base}", "{adapter}", "{dataset}")
     conda:
-        "../envs/rebend.yaml"
+        ENVIRONMENT
     resources:
-        **resources(lambda wildcards: PLAN.resources(wildcards.base)),
+        **resources(partial(common.model_resources, CONFIG)),
     params:
-        settings=lambda wildcards: PLAN.state_settings(wildcards.base, wildcards.adapter),
-        code=code_digest(SCRIPTS / "repbend/project_hidden_states.py"),
-        progress=paths.PROGRESS,
+        **stage(
+            "project_hidden_states",
+            settings=partial(repbend.projection_settings, CONFIG),
+        ),
     script:
         "../scripts/repbend/project_hidden_states.py"

@@ -1,22 +1,33 @@
-# Tables, figures and the report of a study; the study built last is also shown at the top of results/.
+# Tables, figures and the report of a study; those of the last study are copied to the top of results/.
+
+
+rule all:
+    default_target: True
+    input:
+        "results/report.html",
+        "results/tables",
+        "results/figures",
+
+
+# `snakemake plan` prints what `all` would take, and starts no job (see pipeline.smk).
+rule plan:
+    input:
+        rules.all.input,
 
 
 rule make_tables:
     input:
         results=PLAN.inputs(),
     output:
-        tables=directory(paths.study("{study}", "tables")),
-        record=paths.record(paths.study("{study}", "tables")),
+        **with_record(tables=directory(paths.study("{study}", "tables"))),
     log:
-        "results/logs/make_tables/{study}.log",
+        log_of("make_tables", "{study}"),
     benchmark:
-        "results/benchmarks/make_tables/{study}.tsv"
+        benchmark_of("make_tables", "{study}")
     conda:
-        "../envs/rebend.yaml"
+        ENVIRONMENT
     params:
-        settings=PLAN.summary(published="resources/published"),
-        code=code_digest(SCRIPTS / "report/make_tables.py"),
-        progress=paths.PROGRESS,
+        **stage("make_tables", settings=PLAN.summary(published="resources/published")),
     script:
         "../scripts/report/make_tables.py"
 
@@ -34,15 +45,13 @@ rule make_figures:
         ),
         record=paths.record(paths.study("{study}", "figures")),
     log:
-        "results/logs/make_figures/{study}.log",
+        log_of("make_figures", "{study}"),
     benchmark:
-        "results/benchmarks/make_figures/{study}.tsv"
+        benchmark_of("make_figures", "{study}")
     conda:
-        "../envs/rebend.yaml"
+        ENVIRONMENT
     params:
-        settings=PLAN.summary(published="resources/published"),
-        code=code_digest(SCRIPTS / "report/make_figures.py"),
-        progress=paths.PROGRESS,
+        **stage("make_figures", settings=PLAN.summary(published="resources/published")),
     script:
         "../scripts/report/make_figures.py"
 
@@ -60,20 +69,18 @@ rule make_report:
         ),
         record=paths.record(paths.study("{study}", "report.html")),
     log:
-        "results/logs/make_report/{study}.log",
+        log_of("make_report", "{study}"),
     benchmark:
-        "results/benchmarks/make_report/{study}.tsv"
+        benchmark_of("make_report", "{study}")
     conda:
-        "../envs/rebend.yaml"
+        ENVIRONMENT
     params:
-        settings=PLAN.summary(published="resources/published"),
-        code=code_digest(SCRIPTS / "report/make_report.py"),
-        progress=paths.PROGRESS,
+        **stage("make_report", settings=PLAN.summary(published="resources/published")),
     script:
         "../scripts/report/make_report.py"
 
 
-# The last step is one of this process, so that a run whose end was done by jobs of a killed one still looks at them.
+# The last step runs in this process. So a run checks its inputs even if the jobs of a killed run made all the others.
 localrules:
     publish,
 
@@ -88,9 +95,9 @@ rule publish:
         figures=directory("results/figures"),
         report="results/report.html",
     log:
-        "results/logs/publish.log",
+        log_of("publish"),
     conda:
-        "../envs/rebend.yaml"
+        ENVIRONMENT
     shell:
         "( cp -r {input.tables}/. {output.tables} && cp -r {input.figures}/. {output.figures}"
         " && cp {input.report} {output.report} ) > {log} 2>&1"

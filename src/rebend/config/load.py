@@ -17,7 +17,6 @@ from rebend.config.base import Block, Method
 from rebend.config.catalogue import CATALOGUE
 from rebend.config.study import Caps, Study
 from rebend.errors import ConfigError, likely_typo
-from rebend.pipeline.checks.study import check_references
 
 _TOP = ("study", "data", "budget")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -66,8 +65,6 @@ def load_config(raw: Mapping[str, Any], studies: str | Path) -> Config:
     mistakes += found
     if study is not None and not _STUDY.fullmatch(study_name):
         mistakes.append(f"study: '{study_name}' is no name; the file's has small letters, digits and '_'")
-    if study is not None and not mistakes:
-        mistakes += check_references(catalogue, study_name, study)
     if mistakes or study is None:
         raise ConfigError("\n  " + "\n  ".join(mistakes))
     return Config(study_name, study, Path(str(raw.get("data", "resources/data"))), catalogue, budget)

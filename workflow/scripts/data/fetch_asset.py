@@ -1,16 +1,8 @@
 """Fetch what lies on the hub or behind an address, and compare it with the lock file."""
 
-from rebend.pipeline.jobs.job import recorded
+from rebend.pipeline.jobs.job import job
 
-with recorded(
-    "fetch_asset",
-    snakemake.input,
-    snakemake.output,
-    snakemake.params,
-    snakemake.log,
-    snakemake.threads,
-    network=True,
-) as run:
+with job(snakemake) as run:
     from pathlib import Path
 
     from rebend.data.asset_lock import keep_in_lock, read_lock

@@ -1,15 +1,8 @@
 """Bring a data set from its source into the one Parquet schema of its kind."""
 
-from rebend.pipeline.jobs.job import recorded
+from rebend.pipeline.jobs.job import job
 
-with recorded(
-    "prepare_dataset",
-    snakemake.input,
-    snakemake.output,
-    snakemake.params,
-    snakemake.log,
-    snakemake.threads,
-) as run:
+with job(snakemake) as run:
     import shutil
 
     from rebend.config.datasets import DatasetBlock

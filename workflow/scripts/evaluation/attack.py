@@ -1,17 +1,8 @@
 """Attack a model with the prompts of an evaluation data set and decode what it answers."""
 
-from rebend.pipeline.jobs.job import recorded
+from rebend.pipeline.jobs.job import job
 
-with recorded(
-    "attack",
-    snakemake.input,
-    snakemake.output,
-    snakemake.params,
-    snakemake.log,
-    snakemake.threads,
-    gpus=snakemake.resources.gpu,
-    private=True,
-) as run:
+with job(snakemake) as run:
     from rebend.config.controls import control_block
     from rebend.config.safety import ATTACKS
     from rebend.evaluation.attacks.attack import attack

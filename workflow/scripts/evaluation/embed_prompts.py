@@ -1,16 +1,8 @@
 """Embed the prompts of a data set, for all coherences with them."""
 
-from rebend.pipeline.jobs.job import recorded
+from rebend.pipeline.jobs.job import job
 
-with recorded(
-    "embed_prompts",
-    snakemake.input,
-    snakemake.output,
-    snakemake.params,
-    snakemake.log,
-    snakemake.threads,
-    gpus=snakemake.resources.gpu,
-) as run:
+with job(snakemake) as run:
     from rebend.config.models import EncoderBlock
     from rebend.evaluation.coherence import embed_prompts, load_encoder
     from rebend.io.files import read_parquet, write_parquet

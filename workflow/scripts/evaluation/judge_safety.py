@@ -1,17 +1,8 @@
 """Judge each completion: harmful, harmless, a refusal, or incoherent."""
 
-from rebend.pipeline.jobs.job import recorded
+from rebend.pipeline.jobs.job import job
 
-with recorded(
-    "judge_safety",
-    snakemake.input,
-    snakemake.output,
-    snakemake.params,
-    snakemake.log,
-    snakemake.threads,
-    gpus=snakemake.resources.gpu,
-    private=True,
-) as run:
+with job(snakemake) as run:
     import shutil
 
     from rebend.config.judges import judge_of

@@ -1,10 +1,8 @@
 """Judge whether each response beats the data set's preferred answer."""
 
-from rebend.pipeline.jobs.job import recorded
+from rebend.pipeline.jobs.job import job
 
-with recorded(
-    "judge_win_rate", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
-) as run:
+with job(snakemake) as run:
     from rebend.config.judges import judge_of
     from rebend.evaluation.judges.win_rate import described, judge_wins
     from rebend.evaluation.judges.win_rate_statistics import win_rates

@@ -1,16 +1,8 @@
 """Ask a model the questions of a capability benchmark and score its answers."""
 
-from rebend.pipeline.jobs.job import recorded
+from rebend.pipeline.jobs.job import job
 
-with recorded(
-    "score_capability",
-    snakemake.input,
-    snakemake.output,
-    snakemake.params,
-    snakemake.log,
-    snakemake.threads,
-    gpus=snakemake.resources.gpu,
-) as run:
+with job(snakemake) as run:
     from rebend.config.capability import CapabilityBlock
     from rebend.data.assets import source_file
     from rebend.evaluation.capability import score_capability

@@ -1,16 +1,8 @@
 """Score how close each response stays to its prompt."""
 
-from rebend.pipeline.jobs.job import recorded
+from rebend.pipeline.jobs.job import job
 
-with recorded(
-    "score_coherence",
-    snakemake.input,
-    snakemake.output,
-    snakemake.params,
-    snakemake.log,
-    snakemake.threads,
-    gpus=snakemake.resources.gpu,
-) as run:
+with job(snakemake) as run:
     from rebend.config.models import EncoderBlock
     from rebend.evaluation.coherence import Coherence, load_encoder
     from rebend.io.files import read_parquet, write_parquet

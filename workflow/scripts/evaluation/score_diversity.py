@@ -1,10 +1,8 @@
 """Score how little each response repeats itself."""
 
-from rebend.pipeline.jobs.job import recorded
+from rebend.pipeline.jobs.job import job
 
-with recorded(
-    "score_diversity", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
-) as run:
+with job(snakemake) as run:
     from rebend.evaluation.diversity import diversity
     from rebend.io.files import read_parquet, write_parquet
     from rebend.io.schemas import RESPONSES

@@ -1,16 +1,8 @@
 """Score the preferred answers of a data set with a reward model."""
 
-from rebend.pipeline.jobs.job import recorded
+from rebend.pipeline.jobs.job import job
 
-with recorded(
-    "score_references",
-    snakemake.input,
-    snakemake.output,
-    snakemake.params,
-    snakemake.log,
-    snakemake.threads,
-    gpus=snakemake.resources.gpu,
-) as run:
+with job(snakemake) as run:
     from rebend.config.rewards import RewardBlock
     from rebend.io.chunks import Parts
     from rebend.io.files import read_parquet, write_parquet

@@ -1,10 +1,8 @@
 """Make sure that a reward model behind an address answers, before anything that needs its rewards is made."""
 
-from rebend.pipeline.jobs.job import recorded
+from rebend.pipeline.jobs.job import job
 
-with recorded(
-    "check_reward_endpoint", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
-) as run:
+with job(snakemake) as run:
     from rebend.config.rewards import RewardBlock
     from rebend.io.files import whole_directory, write_json
     from rebend.models.reward_endpoint import probe

@@ -1,10 +1,8 @@
 """Take over a checkpoint from the hub or a local folder, after checking that it is whole."""
 
-from rebend.pipeline.jobs.job import recorded
+from rebend.pipeline.jobs.job import job
 
-with recorded(
-    "prepare_model", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
-) as run:
+with job(snakemake) as run:
     from pathlib import Path
 
     from rebend.data.assets import model_folder

@@ -1,10 +1,8 @@
 """Train a small reward model on preference pairs, from a model's weights."""
 
-from rebend.pipeline.jobs.job import recorded
+from rebend.pipeline.jobs.job import job
 
-with recorded(
-    "train_tiny_reward_model", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
-) as run:
+with job(snakemake) as run:
     from rebend.config.rewards import TinyReward
     from rebend.io.checkpoints import Checkpoints
     from rebend.io.files import read_parquet

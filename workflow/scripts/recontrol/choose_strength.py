@@ -1,16 +1,8 @@
 """Choose the strength of a control on validation prompts."""
 
-from rebend.pipeline.jobs.job import recorded
+from rebend.pipeline.jobs.job import job
 
-with recorded(
-    "choose_strength",
-    snakemake.input,
-    snakemake.output,
-    snakemake.params,
-    snakemake.log,
-    snakemake.threads,
-    gpus=snakemake.resources.gpu,
-) as run:
+with job(snakemake) as run:
     from rebend.config.controls import control_block
     from rebend.config.models import EncoderBlock
     from rebend.config.rewards import RewardBlock

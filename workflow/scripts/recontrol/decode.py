@@ -1,16 +1,8 @@
 """Decode responses under a control."""
 
-from rebend.pipeline.jobs.job import recorded
+from rebend.pipeline.jobs.job import job
 
-with recorded(
-    "decode",
-    snakemake.input,
-    snakemake.output,
-    snakemake.params,
-    snakemake.log,
-    snakemake.threads,
-    gpus=snakemake.resources.gpu,
-) as run:
+with job(snakemake) as run:
     from rebend.config.controls import control_block
     from rebend.io.chunks import Parts
     from rebend.io.files import read_json, read_parquet, write_parquet

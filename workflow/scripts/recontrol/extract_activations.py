@@ -1,16 +1,8 @@
 """Sample responses to one shard of the prompts and keep a hidden state of every generated token."""
 
-from rebend.pipeline.jobs.job import recorded
+from rebend.pipeline.jobs.job import job
 
-with recorded(
-    "extract_activations",
-    snakemake.input,
-    snakemake.output,
-    snakemake.params,
-    snakemake.log,
-    snakemake.threads,
-    gpus=snakemake.resources.gpu,
-) as run:
+with job(snakemake) as run:
     from rebend.config.value_models import ActivationsBlock
     from rebend.io.chunks import Parts
     from rebend.models.loading import load_policy

@@ -1,16 +1,8 @@
 """Fit a fixed direction to rewarded responses."""
 
-from rebend.pipeline.jobs.job import recorded
+from rebend.pipeline.jobs.job import job
 
-with recorded(
-    "fit_direction",
-    snakemake.input,
-    snakemake.output,
-    snakemake.params,
-    snakemake.log,
-    snakemake.threads,
-    gpus=snakemake.resources.gpu,
-) as run:
+with job(snakemake) as run:
     from pathlib import Path
 
     from rebend.config.value_models import DirectionBlock

@@ -1,10 +1,8 @@
 """Write the manifest of all shards of an activations folder, and their responses in one file."""
 
-from rebend.pipeline.jobs.job import recorded
+from rebend.pipeline.jobs.job import job
 
-with recorded(
-    "gather_activations", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
-) as run:
+with job(snakemake) as run:
     from rebend.config.value_models import ActivationsBlock
     from rebend.recontrol.value_model.extraction import Outputs, gather_activations
 

@@ -1,16 +1,8 @@
 """Give every sampled response its reward."""
 
-from rebend.pipeline.jobs.job import recorded
+from rebend.pipeline.jobs.job import job
 
-with recorded(
-    "label_rewards",
-    snakemake.input,
-    snakemake.output,
-    snakemake.params,
-    snakemake.log,
-    snakemake.threads,
-    gpus=snakemake.resources.gpu,
-) as run:
+with job(snakemake) as run:
     from rebend.config.rewards import RewardBlock
     from rebend.io.chunks import Parts
     from rebend.models.reward_model import load_reward

@@ -1,10 +1,8 @@
 """Take over a value network released by others, for one model."""
 
-from rebend.pipeline.jobs.job import recorded
+from rebend.pipeline.jobs.job import job
 
-with recorded(
-    "prepare_value_model", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
-) as run:
+with job(snakemake) as run:
     from transformers import AutoConfig
 
     from rebend.config.value_models import ReleasedValueModelBlock

@@ -1,16 +1,8 @@
 """Train a value network on hidden states and rewards."""
 
-from rebend.pipeline.jobs.job import recorded
+from rebend.pipeline.jobs.job import job
 
-with recorded(
-    "train_value_model",
-    snakemake.input,
-    snakemake.output,
-    snakemake.params,
-    snakemake.log,
-    snakemake.threads,
-    gpus=snakemake.resources.gpu,
-) as run:
+with job(snakemake) as run:
     from pathlib import Path
 
     from rebend.config.value_models import ValueModelBlock

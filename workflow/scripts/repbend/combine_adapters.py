@@ -1,10 +1,8 @@
 """Add up adapters, each times a factor, to one adapter."""
 
-from rebend.pipeline.jobs.job import recorded
+from rebend.pipeline.jobs.job import job
 
-with recorded(
-    "combine_adapters", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
-) as run:
+with job(snakemake) as run:
     from rebend.config.adapters import TaskArithmeticBlock
     from rebend.repbend.methods.task_arithmetic import combine_adapters
 

@@ -1,16 +1,8 @@
 """Merge an adapter into its base model, as a complete checkpoint."""
 
-from rebend.pipeline.jobs.job import recorded
+from rebend.pipeline.jobs.job import job
 
-with recorded(
-    "merge_adapter",
-    snakemake.input,
-    snakemake.output,
-    snakemake.params,
-    snakemake.log,
-    snakemake.threads,
-    gpus=snakemake.resources.gpu,
-) as run:
+with job(snakemake) as run:
     from rebend.repbend.merge.merge import merge_adapter
 
     facts = merge_adapter(snakemake.input.model, snakemake.input.adapter, snakemake.output.model, run.settings["dtype"])

@@ -1,10 +1,8 @@
 """Take over an adapter released by others, from the hub or a local folder, for one base model."""
 
-from rebend.pipeline.jobs.job import recorded
+from rebend.pipeline.jobs.job import job
 
-with recorded(
-    "prepare_adapter", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
-) as run:
+with job(snakemake) as run:
     from rebend.data.assets import model_folder
     from rebend.models.lora import take_adapter
 

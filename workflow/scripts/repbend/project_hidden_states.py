@@ -1,16 +1,8 @@
 """Project hidden states of safe and unsafe answers, before and after bending, into a plane."""
 
-from rebend.pipeline.jobs.job import recorded
+from rebend.pipeline.jobs.job import job
 
-with recorded(
-    "project_hidden_states",
-    snakemake.input,
-    snakemake.output,
-    snakemake.params,
-    snakemake.log,
-    snakemake.threads,
-    gpus=snakemake.resources.gpu,
-) as run:
+with job(snakemake) as run:
     from rebend.io.files import read_parquet, write_parquet
     from rebend.io.schemas import SAFETY
     from rebend.repbend.projection import project_hidden_states

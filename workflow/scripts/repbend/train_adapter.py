@@ -1,16 +1,8 @@
 """Train an adapter that adapters a model, on one or several ranks."""
 
-from rebend.pipeline.jobs.job import recorded
+from rebend.pipeline.jobs.job import job
 
-with recorded(
-    "train_adapter",
-    snakemake.input,
-    snakemake.output,
-    snakemake.params,
-    snakemake.log,
-    snakemake.threads,
-    gpus=snakemake.resources.gpu,
-) as run:
+with job(snakemake) as run:
     import shutil
 
     from rebend.io.files import read_json

@@ -1,10 +1,8 @@
 """Draw the figures of a study."""
 
-from rebend.pipeline.jobs.job import recorded
+from rebend.pipeline.jobs.job import job
 
-with recorded(
-    "make_figures", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
-) as run:
+with job(snakemake) as run:
     from rebend.report.figures.all import all_figures
     from rebend.report.figures.style import write_figures
     from rebend.report.tables.all import read_tables

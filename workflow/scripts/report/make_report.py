@@ -1,10 +1,8 @@
 """Write the report of a study: one page that needs no other file."""
 
-from rebend.pipeline.jobs.job import recorded
+from rebend.pipeline.jobs.job import job
 
-with recorded(
-    "make_report", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
-) as run:
+with job(snakemake) as run:
     from pathlib import Path
 
     from rebend.io.files import write_text

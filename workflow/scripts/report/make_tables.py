@@ -1,10 +1,8 @@
 """Make the tables of a study from all of its scores."""
 
-from rebend.pipeline.jobs.job import recorded
+from rebend.pipeline.jobs.job import job
 
-with recorded(
-    "make_tables", snakemake.input, snakemake.output, snakemake.params, snakemake.log, snakemake.threads
-) as run:
+with job(snakemake) as run:
     from rebend.report.tables.all import all_tables, write_tables
 
     tables = all_tables(run.settings)

@@ -20,6 +20,7 @@ from rebend.errors import ConfigError, likely_typo
 from rebend.pipeline.checks.files import check_source, file_mistakes, token_mistake
 from rebend.pipeline.graph import paths
 from rebend.pipeline.graph.plan import Plan
+from rebend.pipeline.stages.common import local_path
 
 
 def check_before_fetch(plan: Plan) -> None:
@@ -64,7 +65,11 @@ def check_before_jobs(plan: Plan) -> None:
 
 def check_gpus(plan: Plan, gpus: int) -> None:
     """Raise `ConfigError` if a job wants more GPUs than this machine has; without any, jobs run on CPUs."""
-    wanted = {f"adapters.{adapter}.ranks": plan.training_resources(base, adapter).gpu for base, adapter in plan.trained}
+    wanted = {
+        f"adapters.{adapter}.ranks": plan.config["adapters"][adapter].ranks
+        for base, adapter in plan.trained
+        if plan.config["models"][base].resources.gpu
+    }
     for section in ("models", "rewards", "encoders", "safety_judges"):
         blocks = {name: plan.config[section][name] for name in plan.used[section]}
         wanted |= {
@@ -84,8 +89,8 @@ def _datasets(plan: Plan) -> Iterator[str]:
         block = plan.config["datasets"][name]
         if block.source.local is not None:
             second = block.reference and block.reference.local
-            reference = Path(plan.local(second)) if second else None
-            source = Path(plan.local(block.source.local))
+            reference = Path(local_path(plan.config, second)) if second else None
+            source = Path(local_path(plan.config, block.source.local))
             yield from check_source(f"datasets.{name}", block.reader, block.kind, source, reference, block.only)
 
 
@@ -94,7 +99,9 @@ def _capabilities(plan: Plan) -> Iterator[str]:
         block = plan.config["capabilities"][name]
         for source in (*block.sources, *([block.examples] if block.examples else [])):
             if source.local is not None:
-                yield from (f"capabilities.{name}: {m}" for m in file_mistakes(Path(plan.local(source.local))))
+                yield from (
+                    f"capabilities.{name}: {m}" for m in file_mistakes(Path(local_path(plan.config, source.local)))
+                )
 
 
 def _checkpoints(plan: Plan) -> Iterator[str]:
@@ -104,7 +111,7 @@ def _checkpoints(plan: Plan) -> Iterator[str]:
             if getattr(block, "local", None):
                 template = getattr(block, "chat_template", None)
                 chat = section == "models" and template is None
-                for problem in _folder(Path(plan.local(block.local)), chat):
+                for problem in _folder(Path(local_path(plan.config, block.local)), chat):
                     yield f"{section}.{name}.local: {problem}"
                 if template and not Path(template).is_file():
                     yield f"{section}.{name}.chat_template: there is no file {template}"
@@ -115,8 +122,8 @@ def _values(plan: Plan) -> Iterator[str]:
     """Value networks that others trained."""
     for name in plan.used["value_models"]:
         path = getattr(plan.config["value_models"][name], "local", None)
-        if path is not None and not Path(plan.local(path)).is_file():
-            yield f"values.{name}.local: there is no file {plan.local(path)}"
+        if path is not None and not Path(local_path(plan.config, path)).is_file():
+            yield f"values.{name}.local: there is no file {local_path(plan.config, path)}"
 
 
 def _folder(folder: Path, chat: bool) -> Iterator[str]:
@@ -159,7 +166,9 @@ def _layers(plan: Plan) -> Iterator[str]:
     """Target layers against the depth that a local folder states."""
     for base, adapter_name in plan.adapted:
         local = plan.config["models"][base].local
-        depth = _described(Path(plan.local(local)) / "config.json").get("num_hidden_layers") if local else None
+        depth = (
+            _described(Path(local_path(plan.config, local)) / "config.json").get("num_hidden_layers") if local else None
+        )
         adapter = plan.config["adapters"][adapter_name]
         last = adapter.last_target() if isinstance(adapter, TrainedAdapter) else None
         if depth is not None and last is not None and last > depth:

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from rebend.config.adapters import TaskArithmeticBlock, TrainedAdapter
 from rebend.config.base import Block, references
 from rebend.config.controls import PROMPTS_ONLY, TunedBlock
+from rebend.config.load import load_config
 from rebend.config.study import Grid, Study
 from rebend.data.readers.formats import reader_mistakes
-from rebend.errors import likely_typo
+from rebend.errors import ConfigError, likely_typo
+from rebend.pipeline.graph.plan import Plan
 
 Catalogue = Mapping[str, Mapping[str, Any]]
 _SHAPE = ("lora_r", "lora_alpha", "transform_layers")  # of an adapter
 
 
-def check_references(catalogue: Catalogue, study_name: str, study: Study) -> list[str]:
+def load_plan(raw: Mapping[str, Any], studies: str | Path) -> Plan:
+    """Return the plan of the study that `raw` names, after all checks of the configuration.
+
+    Raises `ConfigError` with every mistake.
+    """
+    config = load_config(raw, studies)
+    if mistakes := reference_mistakes(config.catalogue, config.study_name, config.study):
+        raise ConfigError("\n  " + "\n  ".join(mistakes))
+    return Plan(config)
+
+
+def reference_mistakes(catalogue: Catalogue, study_name: str, study: Study) -> list[str]:
     """Return one sentence per name that points nowhere or to something that does not fit."""
     mistakes: list[str] = []
     for name, block in catalogue["datasets"].items():

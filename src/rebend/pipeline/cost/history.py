@@ -48,7 +48,7 @@ def _records(root: Path) -> Iterator[Path]:
     for place, folders, files in os.walk(root):
         skipped = _NO_RESULTS if Path(place) == root else set()
         folders[:] = sorted(set(folders) - skipped) if Path(place).name not in _CHECKPOINTS else []
-        yield from (Path(place, name) for name in sorted(files) if name.endswith(".json"))
+        yield from (Path(place, name) for name in sorted(files) if name.endswith(".run.json"))
 
 
 def _measured(record: Mapping[str, Any]) -> Measured:

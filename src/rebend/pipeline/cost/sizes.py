@@ -22,8 +22,8 @@ from rebend.data.assets import model_asset, source_asset
 from rebend.io.files import read_json
 from rebend.pipeline.graph import paths
 from rebend.pipeline.graph.plan import Plan
+from rebend.pipeline.stages.common import local_path
 
-SHELVES = {"models": "models", "reward_models": "rewards", "encoders": "encoders", "judge_models": "safety_judges"}
 _PARAMETERS = 7e9  # of a model of which nothing is known
 _ENCODER = 1.1e8
 _ROWS = 10_000
@@ -85,11 +85,13 @@ class Facts:
             return counted
         shelf, name = place.split("/")
         base = paths.base_and_adapter(name)[0]
-        block: Any = self.plan.config.catalogue.get(SHELVES.get(shelf, ""), {}).get(base)
+        block: Any = self.plan.config.catalogue.get(paths.SHELVES.get(shelf, ""), {}).get(base)
         if block is None:
             return self._guess(f"{paths.ROOT}/{place}", _PARAMETERS)
         if getattr(block, "local", None):
-            return _counted(Path(self.plan.local(block.local))) or self._guess(f"{paths.ROOT}/{place}", _PARAMETERS)
+            return _counted(Path(local_path(self.plan.config, block.local))) or self._guess(
+                f"{paths.ROOT}/{place}", _PARAMETERS
+            )
         if getattr(block, "tiny", None):
             return self._tiny(shelf, block)
         if getattr(block, "hub", None):
@@ -139,7 +141,7 @@ class Facts:
     def _source_bytes(self, source: DataSource) -> tuple[int, str] | None:
         """Size of the file behind a source, and its ending."""
         if source.local is not None:
-            path = Path(self.plan.local(source.local))
+            path = Path(local_path(self.plan.config, source.local))
             return (path.stat().st_size, path.suffix) if path.is_file() else None
         asset = source_asset(source)
         entry = self.lock.get(asset.name) if asset else None

@@ -11,6 +11,9 @@ ASSETS = f"{ROOT}/assets/files"  # what lies behind addresses; a manifest tells 
 ASSET_LOCK = "config/assets.lock.json"  # to be committed with the configuration
 JUDGE_STORE = f"{ROOT}/judge_store"  # of replies, which all studies share; no stage's output
 
+# Folder of checkpoints → section of the catalogue
+SHELVES = {"models": "models", "reward_models": "rewards", "encoders": "encoders", "judge_models": "safety_judges"}
+
 
 def model_name(base: str, adapter: str) -> str:
     """Return the name of a base model after an adapter (`none`: the base itself)."""
@@ -164,7 +167,7 @@ def study(name: str, what: str) -> str:
 
 
 def record(result: str) -> str:
-    """The record beside a result: `x.parquet` and the folder `x` have `x.json`, `x.json` has `x.run.json`."""
-    if result.endswith(".json"):
-        return result.removesuffix(".json") + ".run.json"
-    return result.removesuffix(".parquet").removesuffix(".html") + ".json"
+    """The record beside a result: `x.parquet`, `x.json`, `x.html` and the folder `x` have `x.run.json`."""
+    for suffix in (".parquet", ".json", ".html"):
+        result = result.removesuffix(suffix)
+    return f"{result}.run.json"

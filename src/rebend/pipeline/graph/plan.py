@@ -1,31 +1,25 @@
-"""From a checked configuration to what the rules ask for: cells, needs, settings of a stage."""
+"""The plan of a study: its cells, the parts that they need, and its assets."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from functools import cached_property
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from rebend.config.adapters import TrainedAdapter
-from rebend.config.base import Block, Resources, references, settings
-from rebend.config.datasets import DataSource
-from rebend.config.judges import AskedBlock, RewardModelJudgeBlock
+from rebend.config.base import Block, references
 from rebend.config.load import Config
-from rebend.config.safety import ModelJudgeBlock
 from rebend.config.value_models import ValueModelBlock
 from rebend.data.assets import Asset, block_assets
 from rebend.pipeline.graph import paths
 from rebend.pipeline.graph.cells import Cell, cells_of, labels
-from rebend.pipeline.graph.control_inputs import ControlInputs
 
 
-class Plan(ControlInputs):
-    """What a study needs, in the words of the rules."""
+class Plan:
+    """The results that a study needs: cells, trained parts, assets, and the settings of its tables and figures."""
 
     def __init__(self, config: Config) -> None:
-        super().__init__(config)
+        self.config = config
         self.study = config.study
         self.name = config.study_name
 
@@ -58,7 +52,9 @@ class Plan(ControlInputs):
     @cached_property
     def tuned(self) -> list[tuple[str, str]]:
         """(model, control) of every strength that the study chooses."""
-        found = ((c.model, c.control) for c in self.cells if self.chooses(c.control))
+        found = (
+            (c.model, c.control) for c in self.cells if getattr(self.config["controls"][c.control], "choice", None)
+        )
         return list(dict.fromkeys(found))
 
     @cached_property
@@ -112,10 +108,6 @@ class Plan(ControlInputs):
         blocks = [block for section in self.config.catalogue.values() for block in section.values()]
         return {asset.name: asset for block in blocks for asset in block_assets(block)}
 
-    def manifests(self, block: Block) -> list[str]:
-        """The manifests of the assets that a block names."""
-        return [paths.asset(asset.name) for asset in block_assets(block)]
-
     def summary(self, published: str) -> dict[str, Any]:
         """Return the settings of the stages that make tables, figures and report."""
         adapters, controls, attacks = (
@@ -162,144 +154,3 @@ class Plan(ControlInputs):
                 for m, b, name in self.asked
             ],
         }
-
-    def local(self, path: str) -> str:
-        """Resolve a path of the catalogue: relative ones are looked up in the `data` folder."""
-        return str(Path(path) if Path(path).is_absolute() else self.config.data / path)
-
-    def dataset_settings(self, name: str) -> dict[str, Any]:
-        """Settings of `prepare_dataset`, with local paths resolved."""
-        block = settings(self.config["datasets"][name])
-        for key in ("source", "reference"):
-            if block[key] and block[key]["local"]:
-                block[key]["local"] = self.local(block[key]["local"])
-        return {"name": name, "block": block}
-
-    def checkpoint_files(self, block: Any) -> list[str]:
-        """The files of a local model folder: a change of one makes the model again."""
-        if not block.local:
-            return []
-        folder = Path(self.local(block.local))
-        return sorted(str(file) for file in folder.iterdir() if file.is_file()) if folder.is_dir() else [str(folder)]
-
-    def checkpoint_settings(self, place: str, block: Any) -> dict[str, Any]:
-        """Settings of `prepare_model`: where the checkpoint comes from, and what it must have."""
-        template = getattr(block, "chat_template", None)  # a file of the workflow, not of the data
-        return {
-            "chat": place.startswith("models/"),
-            "hub": block.hub and block.hub.model_dump(),
-            "local": block.local and self.local(block.local),
-            "chat_template": template and Path(template).read_text(encoding="utf-8"),
-            "n_layers": getattr(block, "n_layers", None),
-        }
-
-    def adapter_settings(self, adapter: str) -> dict[str, Any]:
-        """Settings of `prepare_adapter`: where the adapter comes from."""
-        block = self.config["adapters"][adapter]
-        return {**settings(block), "local": block.local and self.local(block.local)}
-
-    def dataset_file(self, name: str, key: str) -> str | list[str]:
-        """The local file behind `source` or `reference` of a data set; `[]` if it comes from elsewhere.
-
-        A file that is not there is no input either, so that a dry run resolves; `rebend.pipeline.checks.before_run` names it
-        before any job starts.
-        """
-        source = getattr(self.config["datasets"][name], key)
-        return self._local_file(source) or []
-
-    def value_model_file(self, name: str) -> str | list[str]:
-        """The file of a released value network; `[]` if it is not there, which `rebend.pipeline.checks.before_run` says."""
-        path = self.local(self.config["value_models"][name].local)
-        return path if Path(path).is_file() else []
-
-    def capability_files(self, name: str) -> list[str]:
-        """The local files behind a capability block that are there; those from elsewhere are no inputs."""
-        block = self.config["capabilities"][name]
-        return [path for source in (*block.sources, block.examples) if (path := self._local_file(source))]
-
-    def capability_settings(self, model: str, name: str) -> dict[str, Any]:
-        """Settings of `score_capability`, with local paths resolved."""
-        block = settings(self.config["capabilities"][name])
-        sources = block["source"] if isinstance(block["source"], list) else [block["source"]]
-        for source in (*sources, block["examples"]):
-            if source and source["local"]:
-                source["local"] = self.local(source["local"])
-        return {"block": block, "dtype": self.dtype(model)}
-
-    def _local_file(self, source: DataSource | None) -> str | None:
-        """The path of a local source whose file is there."""
-        path = self.local(source.local) if source and source.local else None
-        return path if path and Path(path).is_file() else None
-
-    def state_settings(self, base: str, adapter: str) -> dict[str, Any]:
-        """Settings of `project_hidden_states`: which layer is shown, and how long an answer may be."""
-        block = self.config["adapters"][adapter]
-        longest = getattr(block, "max_length", 512)
-        return {"hidden_index": block.middle_target(), "max_length": longest, "dtype": self.dtype(base)}
-
-    def encoder_input(self, name: str) -> str | list[str]:
-        """The folder of an encoder; one that a package carries is no file of ours."""
-        return [] if self.config["encoders"][name].package else paths.encoder(name)
-
-    def shards(self, model: str, activations: str, what: str) -> list[str]:
-        """The `states` or `responses` of all shards of an activations block."""
-        return paths.shards(model, activations, what, self.config["activations"][activations].shards)
-
-    def streaming_model(self, model: str, activations: str) -> str | list[str]:
-        """The model that computes states while something learns from them, where none are stored."""
-        return paths.model(model) if self.config["activations"][activations].states == "streamed" else []
-
-    def judge_input(self, name: str) -> str | list[str]:
-        """The folder of a safety judge that is a model."""
-        return paths.judge_model(name) if isinstance(self.config["safety_judges"][name], ModelJudgeBlock) else []
-
-    def judge_resources(self, name: str) -> Resources:
-        """What a job of a safety judge asks of the machine."""
-        block = self.config["safety_judges"][name]
-        return block.resources if isinstance(block, ModelJudgeBlock) else Resources()
-
-    def judging_group(self, name: str) -> str | None:
-        """The group of a safety judge's jobs; those that use a model, or ask at an address, go alone."""
-        return None if isinstance(self.config["safety_judges"][name], ModelJudgeBlock | AskedBlock) else "safety"
-
-    def judged_rewards(self, wildcards: Any) -> str | list[str]:
-        """Rewards of the responses, for a judge that compares rewards."""
-        block = self.config["judges"][wildcards.judge]
-        if not isinstance(block, RewardModelJudgeBlock):
-            return []
-        return paths.reward_scores(block.reward, wildcards.model, wildcards.dataset, wildcards.control)
-
-    def reference_rewards(self, wildcards: Any) -> str | list[str]:
-        """Rewards of the preferred answers, for a judge that compares rewards."""
-        block = self.config["judges"][wildcards.judge]
-        return (
-            paths.reference_scores(block.reward, wildcards.dataset) if isinstance(block, RewardModelJudgeBlock) else []
-        )
-
-    def training_resources(self, base: str, adapter: str) -> Resources:
-        """What training an adapter asks of the machine: a GPU per rank, where the model needs any."""
-        needed = self.resources(base)
-        return needed.model_copy(update={"gpu": needed.gpu and self.config["adapters"][adapter].ranks})
-
-    def zero_config(self, adapter: str, folder: Path) -> str:
-        """DeepSpeed's configuration that an adapter is trained with; "" for none."""
-        stage = self.config["adapters"][adapter].zero
-        return str(folder / f"zero{stage}.json") if stage else ""
-
-    def resources(self, model: str) -> Resources:
-        """What a job with a (adapted) model asks of the machine."""
-        return self.config["models"][paths.base_and_adapter(model)[0]].resources
-
-
-def resources(resources_of: Callable[[Any], Resources]) -> dict[str, Callable[..., int]]:
-    """Resources of a rule from what its model needs, as functions of its wildcards; a second try has twice as much."""
-    return {
-        "gpu": lambda wildcards: resources_of(wildcards).gpu,
-        "mem_mb": lambda wildcards, attempt: resources_of(wildcards).mem_mb * attempt,
-        "runtime": lambda wildcards, attempt: resources_of(wildcards).runtime * attempt,
-    }
-
-
-def one_of(names: Iterable[str]) -> str:
-    """A wildcard constraint that matches exactly these names (nothing at all if there are none)."""
-    return "|".join(sorted(name.replace("+", r"\+") for name in names)) or "(?!)"

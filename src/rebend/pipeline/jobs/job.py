@@ -1,7 +1,8 @@
-"""What every result says about how it came to be, and the log that its job leaves.
+"""Run records and job logs.
 
-A script does its work inside `with recorded(...)`: everything printed goes to the job's log, tracebacks
-included, and a record (settings, versions, commit, wall time, notes) is written beside the result.
+A script does its work inside `with job(snakemake) as run:`. Everything printed goes to the job's log, tracebacks
+included. A record (settings, versions, commit, wall time, notes) is written beside the result. Scripts import heavy
+packages inside the block: after the log, the threads and the offline mode are set, and in the warm process.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from typing import Any, TextIO
 from rebend import __version__
 from rebend.errors import RebendError
 from rebend.io.files import disk_advice, file_digest, read_json, sweep, sweep_inside, write_json
-from rebend.io.locks import owned
+from rebend.io.locks import owned, owned_locks
 from rebend.io.secrets import clear_of_keys, show_without_keys, without_keys
-from rebend.pipeline.jobs.gpus import take_gpus
+from rebend.pipeline.jobs.gpus import held_locks, take_gpus
 from rebend.pipeline.jobs.integrity import check, digests_of, recorded_digests
 from rebend.pipeline.jobs.planned_version import check_planned
 from rebend.pipeline.jobs.warm_start import hand_over
@@ -35,7 +36,7 @@ _PACKAGES = ("torch", "transformers", "peft", "pandas", "pyarrow", "snakemake")
 
 
 class Run:
-    """One run of one stage: where its progress is kept, and what it wants written down."""
+    """One run of one stage: its settings, its progress folder and the notes for its record."""
 
     def __init__(self, stage: str, settings: Mapping[str, Any], progress: Path) -> None:
         self.stage = stage
@@ -47,86 +48,96 @@ class Run:
         """Add facts (counts, not scored, fingerprints, losses) to the record."""
         self.notes.update(facts)
 
+    @property
+    def inherited_fds(self) -> list[int]:
+        """Descriptors of the job's locks; processes that continue the work must inherit them (`pass_fds`)."""
+        return [*held_locks(), *owned_locks()]
+
 
 @contextmanager
-def recorded(
-    stage: str,
-    inputs: Sequence[str],
-    outputs: Any,
-    params: Any,
-    log: Sequence[str],
-    threads: int,
-    *,
-    gpus: int = 0,
-    network: bool = False,
-    private: bool = False,
-) -> Iterator[Run]:
-    """Run a stage's work with its output in the log, and write its record when it is done.
+def job(snakemake: Any) -> Iterator[Run]:
+    """Run a stage's work with its output in the log, and write its record after it succeeded.
 
-    `outputs` are the paths of the results; the one named `record` is the record's. `params` has `settings` (a dict),
-    `code` (digest of the stage's code) and `progress` (a folder). Of the GPUs that a local run lends, the stage gets
-    `gpus`. Without `network` the hub's libraries may not use any, whatever they are asked for. What a `private` stage
-    writes (results, progress, log) can be read by its owner only. Two jobs for the same results wait for each other;
-    the second ends its process at once if the first has made them. Raises `ChangedError` before the work if code or
-    settings are not those that the run was planned with, and `DataError` if a result among the inputs is damaged.
+    Of Snakemake's object it uses `rule` (the stage), `input`, `output` (the path named `record` is the record's),
+    `params` (see `rebend.pipeline.graph.rules.Stages`), `log`, `threads` and the resource `gpu`. Two jobs for the same
+    results wait for each other; the second exits with status 0 if the first has made them.
+
+    Raises `ChangedError` before the work if code or settings differ from the planned ones, and `DataError` if a result
+    among the inputs is damaged.
     """
-    if not network:
-        hand_over()
-        os.environ["HF_HUB_OFFLINE"] = "1"
-    sys.excepthook = show_without_keys
-    if private:
-        os.umask(0o077)
-        _close([*outputs, *log])
-    _use_threads(threads)
-    settings = dict(params.settings)
-    known = recorded_digests(inputs)
-    record, results = outputs.record, [path for path in outputs if path != outputs.record]
-    key = _key([record, params.code, settings], inputs, known)
+    params, outputs, log, stage = snakemake.params, snakemake.output, Path(snakemake.log[0]), snakemake.rule
+    gpus = snakemake.resources.get("gpu", 0)
+    _prepare_process(snakemake)
+    settings, known = dict(params.settings), recorded_digests(snakemake.input)
+    key = _key([outputs.record, params.code, settings], snakemake.input, known)
     run = Run(stage, settings, Path(params.progress) / stage / key)
-    # Whoever makes the same results, perhaps with other code or settings, has the same lock.
-    lock = run.progress.with_name(f"{hashlib.sha256(record.encode()).hexdigest()[:16]}.lock")
-    with disk_advice(Path(record)), owned(lock) as waited:
-        if waited and _is_made(record, key):
-            print(f"{stage}: another process has made it meanwhile", file=sys.stderr, flush=True)
+    with disk_advice(Path(outputs.record)), owned(_lock(run, outputs.record)) as waited:
+        if waited and _is_made(outputs.record, key):
+            print(f"{stage}: another process made these results in the meantime", file=sys.stderr, flush=True)
             sys.exit(0)
         for path in outputs:
             sweep(path)
         sweep_inside(run.progress)
-        taken = take_gpus(gpus)
+        devices = take_gpus(gpus)
         start = time.time()
-        with _output_in(Path(log[0])):
+        with _output_in(log):
             print(f"{stage}: started {time.strftime('%Y-%m-%d %H:%M:%S')}", flush=True)
-            if taken:
-                print(f"{stage}: on GPU {', '.join(taken)}", flush=True)
-            check_planned(stage, record, params.code, settings)
-            check(inputs, known)
+            if devices:
+                print(f"{stage}: on GPU {', '.join(devices)}", flush=True)
+            check_planned(stage, outputs.record, params.code, settings, params.get("entries", ()))
+            check(snakemake.input, known)
             yield run
             seconds = time.time() - start
-            digests = digests_of(results)
+            digests = digests_of([path for path in outputs if path != outputs.record])
             print(f"{stage}: done in {seconds:.1f} s", flush=True)
-        write_json(
-            record,
-            {
-                "stage": stage,
-                "settings": settings,
-                "code": params.code,
-                "key": key,
-                "inputs": list(inputs),
-                "log": log[0],
-                "digests": digests,
-                "notes": run.notes,
-                "seconds": round(seconds, 2),
-                **_usage(),
-                "threads": threads,
-                "device": _device(gpus),
-                "gpus": gpus,
-                "rebend": __version__,
-                "commit": _commit(),
-                "python": platform.python_version(),
-                "machine": platform.machine(),
-                "versions": _versions(),
-            },
-        )
+        facts = {"key": key, "digests": digests, "notes": run.notes, "seconds": round(seconds, 2)}
+        write_json(outputs.record, {**_job_facts(snakemake, settings), **facts, **_usage(), **_environment(gpus)})
+
+
+def _prepare_process(snakemake: Any) -> None:
+    """Hand the script to the warm server if it may; set network, file permissions and threads of this process.
+
+    Without the param `network` the hub's libraries stay offline. Of a `private` stage, only the owner can read
+    results, progress and log.
+    """
+    if not snakemake.params.get("network", False):
+        hand_over()
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    sys.excepthook = show_without_keys
+    if snakemake.params.get("private", False):
+        os.umask(0o077)
+        _close([*snakemake.output, *snakemake.log])
+    _use_threads(snakemake.threads)
+
+
+def _lock(run: Run, record: str) -> Path:
+    """Lock file of a record: the same for other code or settings that make the same results."""
+    return run.progress.with_name(f"{hashlib.sha256(record.encode()).hexdigest()[:16]}.lock")
+
+
+def _job_facts(snakemake: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What Snakemake planned, for the record."""
+    return {
+        "stage": snakemake.rule,
+        "settings": settings,
+        "code": snakemake.params.code,
+        "inputs": list(snakemake.input),
+        "log": snakemake.log[0],
+        "threads": snakemake.threads,
+    }
+
+
+def _environment(gpus: int) -> dict[str, Any]:
+    """Device and versions, for the record."""
+    return {
+        "device": _device(gpus),
+        "gpus": gpus,
+        "rebend": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "versions": _versions(),
+    }
 
 
 @contextmanager
@@ -150,13 +161,13 @@ def _output_in(log: Path) -> Iterator[None]:
         for number, descriptor in zip((1, 2), kept, strict=True):
             os.dup2(descriptor, number)
             os.close(descriptor)
-        with suppress(OSError):  # what the disk had no room for was said above
+        with suppress(OSError):  # a full disk was reported above
             stream.close()
             clear_of_keys(log)
 
 
 def _tell(error: BaseException, log: TextIO, terminal: int) -> None:
-    """Say in the log what went wrong; a log without room for it is no reason not to say it on the terminal."""
+    """Write an error to the log, or to the terminal if the log's disk is full."""
     known = isinstance(error, RebendError)
     text = f"{type(error).__name__}: {error}\n" if known else "".join(traceback.format_exception(error))
     text = without_keys(text)
@@ -168,24 +179,24 @@ def _tell(error: BaseException, log: TextIO, terminal: int) -> None:
 
 
 def _close(files: Sequence[str]) -> None:
-    """Make the folders of private files readable by their owner only; Snakemake may have made them for all."""
+    """Make the folders of private files readable by their owner only; Snakemake makes them readable by all."""
     for folder in {Path(file).parent for file in files}:
         folder.mkdir(parents=True, exist_ok=True)
-        with suppress(PermissionError):  # somebody else's folder; the files are private all the same
+        with suppress(PermissionError):  # another user's folder; the files are private anyway
             folder.chmod(0o700)
 
 
 def _is_made(record: str, key: str) -> bool:
-    """Whether the results of a job with this key are there, whole."""
+    """Return whether the results of a job with this key exist and match their checksums."""
     if not Path(record).is_file():
         return False
-    made = read_json(record)
-    digests = made.get("digests", {})
-    return made.get("key") == key and all(Path(p).exists() and file_digest(p) == d for p, d in digests.items())
+    facts = read_json(record)
+    digests = facts.get("digests", {})
+    return facts.get("key") == key and all(Path(p).exists() and file_digest(p) == d for p, d in digests.items())
 
 
 def _use_threads(threads: int) -> None:
-    """Set the number of threads, whether torch is still to be imported or, in a warm process, already is."""
+    """Set the number of threads for torch, which a warm process has imported already."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if torch := sys.modules.get("torch"):
@@ -193,14 +204,14 @@ def _use_threads(threads: int) -> None:
 
 
 def _usage() -> dict[str, float]:
-    """CPU time and peak memory of this process; Snakemake's benchmark files do not see a warm one."""
+    """CPU time and peak memory of this process; Snakemake's benchmark files do not measure a warm one."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     peak_kib = usage.ru_maxrss / (1024 if sys.platform == "darwin" else 1)
     return {"cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2), "peak_mib": round(peak_kib / 1024, 1)}
 
 
 def _device(gpus: int) -> str:
-    """The kind of GPU that was used, here or by ranks that this process started, or "cpu"."""
+    """Return the kind of GPU that this process or its ranks used, or "cpu"."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available() or not (gpus or torch.cuda.is_initialized()):
         return "cpu"
@@ -208,7 +219,7 @@ def _device(gpus: int) -> str:
 
 
 def _key(plain: Sequence[Any], inputs: Sequence[str], known: Mapping[str, str]) -> str:
-    """Digest of all that a job depends on: inputs by their `known` digest, others by size and time of change."""
+    """Return a digest of a job's settings, code and inputs: `known` digests, else size and modification time."""
     digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
     for name in inputs:
         root = Path(name)
@@ -221,7 +232,7 @@ def _key(plain: Sequence[Any], inputs: Sequence[str], known: Mapping[str, str]) 
 
 
 def _commit() -> str | None:
-    """Commit of the checkout that the code runs from, with a mark if it has changes; None outside git."""
+    """Return the commit of the checkout, with "-dirty" if it has changes; None outside git."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
@@ -230,10 +241,8 @@ def _commit() -> str | None:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions

@@ -1,46 +1,39 @@
-"""Jobs run what their run was planned with: an edit of code or configuration while it is going mixes no versions.
+"""Refuse to start a job whose code or settings changed after the run was planned.
 
-Snakemake decides what to run when it starts, and every job reads the code again, perhaps hours later (on a cluster the
-configuration, too). So the run writes down, for each job, a digest of its settings and its code, and says in the
-environment where. A job whose own differ refuses before it begins; one that has begun imports what it began with.
+Snakemake plans once, when it starts. Each job reads the code again, perhaps hours later (on a cluster the
+configuration, too). So the run writes a digest of the settings and the code of each job to a plan file, and exports
+the path of that file. A job whose digest differs refuses to start. A job that starts imports all modules that it
+reaches at once, so that later edits do not reach it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.abc
-import importlib.util
+import importlib
 import json
 import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from rebend.errors import ChangedError
 from rebend.io.files import read_json, write_json
-from rebend.pipeline.jobs.code_digest import code_digest
+from rebend.pipeline.jobs.code_version import code_version, reached_modules, sources, sources_digest, texts_digest
 
 VARIABLE = "REBEND_PLANNED"
 SOURCES = "REBEND_SOURCES"
-_PACKAGE = Path(__file__).parents[2]
 _KEPT_DAYS = 30  # for jobs that outlive their Snakemake
 
 
-def texts_digest(scripts: Path) -> str:
-    """Return a digest of the library's text and of the stages' scripts, in the folder `scripts`."""
-    return _digest({**_sources(), **{str(path): path.read_bytes() for path in sorted(scripts.glob("*.py"))}})
+def write_plan(jobs: Mapping[str, tuple[str, Any]], texts: str, folder: str | Path) -> None:
+    """Write code and settings of each job to a file in `folder`, and export its path to later processes.
 
-
-def remember(jobs: Mapping[str, tuple[str, Any]], texts: str, folder: str | Path) -> None:
-    """Write down the code and the settings of each job, by the path of its record; later processes are told where.
-
-    `texts` is the digest from before the code of the jobs was looked at: where it is the same in a job, nothing was
-    edited. `folder` is that of the plans.
+    `jobs` is record path → (code version, settings). `texts` is the digest of all source files, taken before the code
+    versions: a job that computes the same digest needs no code version of its own. Plans older than 30 days are
+    deleted.
     """
     plan = {"jobs": {record: digest_of(code, settings) for record, (code, settings) in jobs.items()}, "texts": texts}
     name = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
@@ -53,30 +46,33 @@ def remember(jobs: Mapping[str, tuple[str, Any]], texts: str, folder: str | Path
                 old.unlink()
 
 
-def check_planned(stage: str, record: str, code: str, settings: Any) -> None:
-    """Refuse a job that is not the one that was planned; then pin the library's modules to what they are now.
+def check_planned(stage: str, record: str, code: str, settings: Any, entries: Sequence[str] = ()) -> None:
+    """Import all modules that the job reaches; refuse a job that differs from the planned one.
 
-    Outside a run, or where the environment does not reach the job, there is nothing to compare with. Raises
-    `ChangedError`.
+    `entries` are the import paths of the methods that the stage uses ("module:attribute"). Does nothing outside a run
+    or where the job does not inherit the environment. Raises `ChangedError`.
     """
     plan = os.environ.get(VARIABLE)
     if not plan or not Path(plan).is_file():
         return
-    sources, known = _sources(), read_json(plan)
+    before, known = sources(), read_json(plan)
     planned = known["jobs"].get(record)
     if planned is not None and planned != digest_of(code, settings):
         raise _changed(stage, "the code or the configuration")
     script = Path(getattr(sys.modules["__main__"], "__file__", ""))
-    # Where a text was edited: is it this stage's, and more than a comment?
-    if script.is_file() and known["texts"] != texts_digest(script.parent) and code_digest(script) != code:
+    if script.is_file():
+        # An edited text matters only if it changes this stage's code version: comments and other stages do not.
+        if known["texts"] != texts_digest(script.parents[1]) and _version(script, entries) != code:
+            raise _changed(stage, "the code")
+        _import_all(reached_modules(script, *entries))
+    if sources() != before:  # edited during these imports
         raise _changed(stage, "the code")
-    sys.meta_path.insert(0, _Pinned(sources))
-    os.environ[SOURCES] = _digest(sources)
+    os.environ[SOURCES] = sources_digest(before)
 
 
 def check_same_sources(stage: str) -> None:
-    """Refuse to be a part of a job (one of its ranks) that has begun with other modules. Raises `ChangedError`."""
-    if os.environ.get(SOURCES, digest := _digest(_sources())) != digest:
+    """Refuse to be one rank of a job that started with other modules. Raises `ChangedError`."""
+    if os.environ.get(SOURCES, digest := sources_digest(sources())) != digest:
         raise _changed(stage, "the code")
 
 
@@ -85,50 +81,22 @@ def digest_of(code: str, settings: Any) -> str:
     return hashlib.sha256(json.dumps([code, settings], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _sources() -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in sorted(_PACKAGE.rglob("*.py"))}
+def _version(script: Path, entries: Sequence[str]) -> str | None:
+    """Return the code version of a script as it is now; None if the code that it names is gone."""
+    try:
+        return code_version(script, *entries)
+    except ValueError:
+        return None
 
 
-def _digest(sources: Mapping[str, bytes]) -> str:
-    return hashlib.sha256(b"".join(sources.values())).hexdigest()[:16]
+def _import_all(modules: set[str]) -> None:
+    for name in sorted(modules):
+        with suppress(ImportError):  # some methods need packages that are not installed everywhere
+            importlib.import_module(name)
 
 
 def _changed(stage: str, what: str) -> ChangedError:
     return ChangedError(
-        f"{stage}: {what} was edited while the run was going, and this job would mix two versions. It was not begun, "
-        "and nothing is lost: let the run end or stop it, and start it again; it plans with what is there then"
+        f"{stage}: {what} was edited while the run was going, and this job would mix two versions. It was not started, "
+        "and nothing is lost: let the run end or stop it, and start it again; the new run plans with the edited files"
     )
-
-
-class _Pinned(importlib.abc.MetaPathFinder):
-    """Finds modules of the library with the text that they had, if their file has another by now."""
-
-    def __init__(self, sources: Mapping[str, bytes]) -> None:
-        self.sources = sources
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if not fullname.startswith("rebend."):
-            return None
-        spec = PathFinder.find_spec(fullname, path, target)
-        file = str(spec.origin) if spec else ""
-        source = self.sources.get(file)
-        if spec is None or source is None or Path(file).read_bytes() == source:
-            return spec
-        inside = spec.submodule_search_locations
-        loader = _Text(file, source)
-        return importlib.util.spec_from_file_location(fullname, file, loader=loader, submodule_search_locations=inside)
-
-
-class _Text(importlib.abc.SourceLoader):
-    """Loads a module from text."""
-
-    def __init__(self, path: str, source: bytes) -> None:
-        self.path, self.source = path, source
-
-    def get_filename(self, fullname: str) -> str:
-        return self.path
-
-    def get_data(self, path: str | bytes | os.PathLike[str]) -> bytes:
-        return self.source

@@ -72,7 +72,7 @@ def refuse_unlike(jobs: Mapping[str, tuple[str, Any]]) -> None:
     """
     unlike = [path for path, (code, settings) in jobs.items() if not _made_with(path, code, settings)]
     if unlike:
-        listed = "\n  ".join(path.removesuffix(".json") for path in unlike)
+        listed = "\n  ".join(path.removesuffix(".run.json") for path in unlike)
         raise OrphanError(
             "Snakemake has no notes of these results (a killed run left their jobs behind, or they were copied here), "
             f"and their records tell of other code or settings than there are now:\n  {listed}\n"

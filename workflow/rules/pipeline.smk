@@ -1,18 +1,20 @@
-# Before the first job: what a run would take is told or refused, mistakes are named, and the plan is written down.
+# Before the first job: refuse mistakes and runs over budget, print the estimate, write the plan.
+from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
+from rebend.errors import RebendError
 from rebend.pipeline.cost.work import PlannedJob
 from rebend.pipeline.jobs.gpus import lend, visible_gpus
 from rebend.pipeline.jobs.slurm_orphans import refuse_orphans, refuse_unlike
-from rebend.pipeline.jobs.planned_version import remember
+from rebend.pipeline.jobs.planned_version import write_plan
+from rebend.pipeline.checks.before_run import check_accounts, check_before_fetch
 from rebend.pipeline.checks.before_run import check_before_jobs, check_gpus
-from rebend.pipeline.checks.before_run import check_accounts
-from rebend.pipeline.checks.before_run import check_before_fetch
+from rebend.pipeline.checks.old_results import old_results_notice
 from rebend.pipeline.cost.estimate import check_budget, tell_budget
 from rebend.pipeline.cost.judges import judge_outlook
 from rebend.pipeline.jobs.warm_start import start_server
 
-FETCHING = {"fetch", "fetch_asset"}  # they need neither judges' keys nor local files
+FETCHING = {"fetch", "fetch_asset"}  # these need neither judges' keys nor local files
 TARGETS = {"all", "fetch", "plan"}  # no work of their own
 
 # A local run has as many jobs on GPUs at a time as there are GPUs; `nodes` are those of a cluster.
@@ -23,14 +25,14 @@ if workflow.is_main_process and workflow.resource_settings.nodes is None and GPU
 
 
 def planned_job(job):
-    """What the budget looks at."""
+    """Return a job in the form that the estimate reads."""
     settings = job.params.get("settings", {})
     gpus = job.resources.get("gpu", 0)
     return PlannedJob(job.rule.name, settings, list(job.input), list(job.output), gpus)
 
 
-def makings(jobs):
-    """Record -> code and settings that its job is planned with."""
+def planned_versions(jobs):
+    """Return record → (code version, settings) of the jobs that write a record."""
     return {
         job.output.record: (job.params.code, job.params.settings)
         for job in jobs
@@ -39,7 +41,7 @@ def makings(jobs):
 
 
 def unsigned_jobs(dag):
-    """Jobs finished under a Snakemake that was killed, so that nobody noted what they were made with."""
+    """Return jobs that finished after their Snakemake was killed: Snakemake has no metadata of them."""
     return [
         job
         for job in dag.jobs
@@ -50,9 +52,9 @@ def unsigned_jobs(dag):
 
 
 def refuse_mistakes(jobs, planned, unsigned):
-    """Raise `RebendError` for whatever would make the run fail, or cost more than it may."""
+    """Raise `RebendError` for mistakes that would make the run fail, and for a run over budget."""
     refuse_orphans(Path.cwd())
-    refuse_unlike(makings(unsigned))
+    refuse_unlike(planned_versions(unsigned))
     fetching = {job.rule.name for job in jobs} <= FETCHING
     (check_before_fetch if fetching else check_before_jobs)(PLAN)
     check_budget(PLAN, planned)
@@ -77,10 +79,11 @@ onstart:
         raise WorkflowError(str(error))
     for job in unsigned:
         workflow.async_run(workflow.persistence.finished(job))
-    for line in judge_outlook(PLAN):
-        logger.info(line)
-    remember(makings(jobs), TEXTS, f"{paths.PROGRESS}/plans")
-    # Worth its start only where many short jobs follow; kept in a name, because it ends with its last owner.
+    for line in [*judge_outlook(PLAN), old_results_notice(paths.ROOT)]:
+        if line:
+            logger.info(line)
+    write_plan(planned_versions(jobs), stage.texts, f"{paths.PROGRESS}/plans")
+    # Its start pays off only for many jobs. The global name keeps the server alive until Snakemake ends.
     global WARM
     if workflow.local_exec and len(jobs) > 8:
         WARM = start_server()

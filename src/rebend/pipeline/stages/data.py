@@ -1,0 +1,44 @@
+"""Inputs and settings of the rules in `data.smk`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rebend.config.base import settings
+from rebend.config.load import Config
+from rebend.data.readers import READERS
+from rebend.pipeline.stages.common import Paths, local_file, local_path, manifests
+
+
+def dataset_source(config: Config, wildcards: Any) -> Paths:
+    """Return the local file of a data set's source; `[]` if it comes from elsewhere or is missing.
+
+    A missing file is no input, so that a dry run resolves; `rebend.pipeline.checks.before_run` reports it before the
+    first job.
+    """
+    return local_file(config, config["datasets"][wildcards.dataset].source) or []
+
+
+def dataset_reference(config: Config, wildcards: Any) -> Paths:
+    """Return the local file of a data set's second source; `[]` as for `dataset_source`."""
+    return local_file(config, config["datasets"][wildcards.dataset].reference) or []
+
+
+def dataset_assets(config: Config, wildcards: Any) -> list[str]:
+    """Return the manifests of a data set's assets."""
+    return manifests(config["datasets"][wildcards.dataset])
+
+
+def dataset_settings(config: Config, wildcards: Any) -> dict[str, Any]:
+    """Return the settings of `prepare_dataset`, with resolved local paths."""
+    block = settings(config["datasets"][wildcards.dataset])
+    for source in (block["source"], block["reference"]):
+        if source and source["local"]:
+            source["local"] = local_path(config, source["local"])
+    return {"name": wildcards.dataset, "block": block}
+
+
+def dataset_code(config: Config, wildcards: Any) -> list[str]:
+    """Return the import path of a data set's reader, or of the generator of the tiny world."""
+    block = config["datasets"][wildcards.dataset]
+    return ["rebend.data.tiny_world:generate"] if block.source.world else [READERS[block.reader]]

@@ -1,0 +1,90 @@
+"""Inputs, settings and resources of the rules in `models.smk`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rebend.config.base import Resources, settings
+from rebend.config.load import Config
+from rebend.config.rewards import asking
+from rebend.pipeline.graph import paths
+from rebend.pipeline.stages.common import local_files, local_path, manifests
+
+
+def names_with(config: Config, section: str, key: str) -> list[str]:
+    """Return the names of a section's blocks that have a value under `key`."""
+    return [name for name, block in config[section].items() if getattr(block, key)]
+
+
+def prepared_checkpoints(config: Config) -> dict[str, Any]:
+    """Return folder below `results/` → block, for every checkpoint from the hub or a local folder."""
+    return {
+        f"{shelf}/{name}": block
+        for shelf, section in paths.SHELVES.items()
+        for name, block in config[section].items()
+        if getattr(block, "hub", None) or getattr(block, "local", None)
+    }
+
+
+def checkpoint_files(config: Config, wildcards: Any) -> list[str]:
+    """Return the files of a local model folder: a changed file makes the model again."""
+    return local_files(config, prepared_checkpoints(config)[wildcards.place])
+
+
+def checkpoint_assets(config: Config, wildcards: Any) -> list[str]:
+    """Return the manifests of a checkpoint's assets."""
+    return manifests(prepared_checkpoints(config)[wildcards.place])
+
+
+def checkpoint_settings(config: Config, wildcards: Any) -> dict[str, Any]:
+    """Return the settings of `prepare_model`: the source of the checkpoint, and what it must have."""
+    block = prepared_checkpoints(config)[wildcards.place]
+    template = getattr(block, "chat_template", None)  # a file of the workflow, not of the data
+    return {
+        "chat": wildcards.place.startswith("models/"),
+        "hub": block.hub and block.hub.model_dump(),
+        "local": block.local and local_path(config, block.local),
+        "chat_template": template and Path(template).read_text(encoding="utf-8"),
+        "n_layers": getattr(block, "n_layers", None),
+    }
+
+
+def tiny_model_data(config: Config, wildcards: Any) -> list[str]:
+    """Return the data sets that a tiny model is trained on."""
+    return [paths.data(name) for name in config["models"][wildcards.model].tiny.datasets]
+
+
+def tiny_model_settings(config: Config, wildcards: Any) -> dict[str, Any]:
+    """Return the settings of `train_tiny_model`."""
+    return settings(config["models"][wildcards.model].tiny)
+
+
+def tiny_reward_base(config: Config, wildcards: Any) -> str:
+    """Return the model that a tiny reward model starts from."""
+    return paths.model(config["rewards"][wildcards.reward].tiny.model)
+
+
+def tiny_reward_data(config: Config, wildcards: Any) -> str:
+    """Return the data set that a tiny reward model is trained on."""
+    return paths.data(config["rewards"][wildcards.reward].tiny.dataset)
+
+
+def tiny_reward_settings(config: Config, wildcards: Any) -> dict[str, Any]:
+    """Return the settings of `train_tiny_reward_model`."""
+    return settings(config["rewards"][wildcards.reward].tiny)
+
+
+def reward_settings(config: Config, wildcards: Any) -> dict[str, Any]:
+    """Return the settings of a stage that uses a reward model."""
+    return {"reward": settings(config["rewards"][wildcards.reward])}
+
+
+def reward_resources(config: Config, wildcards: Any) -> Resources:
+    """Return what a job with a reward model needs."""
+    return config["rewards"][wildcards.reward].resources
+
+
+def reward_asking(config: Config, wildcards: Any) -> str:
+    """Return timeout, concurrency and retries of a reward model's endpoint."""
+    return asking([config["rewards"][wildcards.reward]])

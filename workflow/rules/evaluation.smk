@@ -1,0 +1,251 @@
+# What responses are worth: rewards, diversity, coherence, win rates, safety under attacks, capability.
+
+
+rule score_reward:
+    input:
+        responses=paths.responses("{model}", "{dataset}", "{control}"),
+        data=paths.data("{dataset}"),
+        reward=paths.reward_model("{reward}"),
+    output:
+        **with_record(
+            scores=paths.reward_scores("{reward}", "{model}", "{dataset}", "{control}")
+        ),
+    log:
+        log_of("score_reward", "{reward}", "{model}", "{dataset}", "{control}"),
+    benchmark:
+        benchmark_of("score_reward", "{reward}", "{model}", "{dataset}", "{control}")
+    conda:
+        ENVIRONMENT
+    resources:
+        **resources(partial(models.reward_resources, CONFIG)),
+        asking=partial(models.reward_asking, CONFIG),
+    params:
+        **stage("score_reward", settings=partial(models.reward_settings, CONFIG)),
+    script:
+        "../scripts/evaluation/score_reward.py"
+
+
+rule score_references:
+    input:
+        data=paths.data("{dataset}"),
+        reward=paths.reward_model("{reward}"),
+    output:
+        **with_record(scores=paths.reference_scores("{reward}", "{dataset}")),
+    log:
+        log_of("score_references", "{reward}", "{dataset}"),
+    benchmark:
+        benchmark_of("score_references", "{reward}", "{dataset}")
+    conda:
+        ENVIRONMENT
+    resources:
+        **resources(partial(models.reward_resources, CONFIG)),
+        asking=partial(models.reward_asking, CONFIG),
+    params:
+        **stage("score_references", settings=partial(models.reward_settings, CONFIG)),
+    script:
+        "../scripts/evaluation/score_references.py"
+
+
+rule score_diversity:
+    input:
+        responses=paths.responses("{model}", "{dataset}", "{control}"),
+    output:
+        **with_record(
+            scores=paths.diversity_scores("{model}", "{dataset}", "{control}")
+        ),
+    log:
+        log_of("score_diversity", "{model}", "{dataset}", "{control}"),
+    benchmark:
+        benchmark_of("score_diversity", "{model}", "{dataset}", "{control}")
+    conda:
+        ENVIRONMENT
+    params:
+        **stage("score_diversity", settings={}),
+    script:
+        "../scripts/evaluation/score_diversity.py"
+
+
+rule embed_prompts:
+    input:
+        data=paths.data("{dataset}"),
+        encoder=partial(evaluation.encoder_input, CONFIG),
+    output:
+        **with_record(embeddings=paths.embeddings("{encoder}", "{dataset}")),
+    log:
+        log_of("embed_prompts", "{encoder}", "{dataset}"),
+    benchmark:
+        benchmark_of("embed_prompts", "{encoder}", "{dataset}")
+    conda:
+        ENVIRONMENT
+    resources:
+        **resources(partial(evaluation.encoder_resources, CONFIG)),
+    params:
+        **stage("embed_prompts", settings=partial(evaluation.encoder_settings, CONFIG)),
+    script:
+        "../scripts/evaluation/embed_prompts.py"
+
+
+rule score_coherence:
+    input:
+        responses=paths.responses("{model}", "{dataset}", "{control}"),
+        prompts=paths.embeddings("{encoder}", "{dataset}"),
+        encoder=partial(evaluation.encoder_input, CONFIG),
+    output:
+        **with_record(
+            scores=paths.coherence_scores(
+                "{encoder}", "{model}", "{dataset}", "{control}"
+            )
+        ),
+    log:
+        log_of("score_coherence", "{encoder}", "{model}", "{dataset}", "{control}"),
+    benchmark:
+        benchmark_of(
+            "score_coherence", "{encoder}", "{model}", "{dataset}", "{control}"
+        )
+    conda:
+        ENVIRONMENT
+    resources:
+        **resources(partial(evaluation.encoder_resources, CONFIG)),
+    params:
+        **stage(
+            "score_coherence", settings=partial(evaluation.encoder_settings, CONFIG)
+        ),
+    script:
+        "../scripts/evaluation/score_coherence.py"
+
+
+rule judge_win_rate:
+    input:
+        responses=paths.responses("{model}", "{dataset}", "{control}"),
+        data=paths.data("{dataset}"),
+        rewards=partial(evaluation.judged_rewards, CONFIG),
+        reference_rewards=partial(evaluation.reference_rewards, CONFIG),
+    output:
+        **with_record(
+            verdicts=paths.verdicts("{judge}", "{model}", "{dataset}", "{control}")
+        ),
+    log:
+        log_of("judge_win_rate", "{judge}", "{model}", "{dataset}", "{control}"),
+    benchmark:
+        benchmark_of("judge_win_rate", "{judge}", "{model}", "{dataset}", "{control}")
+    conda:
+        ENVIRONMENT
+    resources:
+        **evaluation.request_resources(CONFIG, "judges"),
+    params:
+        **stage(
+            "judge_win_rate",
+            settings=partial(evaluation.judge_settings, CONFIG),
+            entries=partial(evaluation.judge_code, CONFIG),
+            store=paths.JUDGE_STORE,
+        ),
+    script:
+        "../scripts/evaluation/judge_win_rate.py"
+
+
+rule attack:
+    input:
+        model=paths.model("{model}"),
+        data=paths.data("{dataset}"),
+        value_model=partial(recontrol.control_value_model, CONFIG),
+        direction=partial(recontrol.control_direction, CONFIG),
+        guide=partial(recontrol.control_reward_model, CONFIG),
+        strength=partial(recontrol.control_strength, CONFIG),
+    output:
+        **with_record(
+            completions=paths.completions(
+                "{model}", "{dataset}", "{attack}", "{control}"
+            )
+        ),
+    log:
+        log_of("attack", "{model}", "{dataset}", "{attack}", "{control}"),
+    benchmark:
+        benchmark_of("attack", "{model}", "{dataset}", "{attack}", "{control}")
+    conda:
+        ENVIRONMENT
+    resources:
+        **resources(partial(common.model_resources, CONFIG)),
+        asking=partial(recontrol.control_asking, CONFIG),
+    params:
+        **stage(
+            "attack",
+            settings=partial(evaluation.attack_settings, CONFIG),
+            entries=partial(evaluation.attack_code, CONFIG),
+            private=True,
+        ),
+    script:
+        "../scripts/evaluation/attack.py"
+
+
+rule judge_safety:
+    input:
+        completions=paths.completions("{model}", "{dataset}", "{attack}", "{control}"),
+        data=paths.data("{dataset}"),
+        judge=partial(evaluation.safety_judge_input, CONFIG),
+    output:
+        **with_record(
+            verdicts=paths.safety(
+                "{safety_judge}", "{model}", "{dataset}", "{attack}", "{control}"
+            )
+        ),
+    log:
+        log_of(
+            "judge_safety",
+            "{safety_judge}",
+            "{model}",
+            "{dataset}",
+            "{attack}",
+            "{control}",
+        ),
+    benchmark:
+        benchmark_of(
+            "judge_safety",
+            "{safety_judge}",
+            "{model}",
+            "{dataset}",
+            "{attack}",
+            "{control}",
+        )
+    # on a cluster, where each submitted job costs time
+    group:
+        partial(evaluation.safety_judge_group, CONFIG)
+    conda:
+        ENVIRONMENT
+    resources:
+        **resources(partial(evaluation.safety_judge_resources, CONFIG)),
+        **evaluation.request_resources(CONFIG, "safety_judges"),
+    params:
+        **stage(
+            "judge_safety",
+            settings=partial(evaluation.safety_judge_settings, CONFIG),
+            entries=partial(evaluation.safety_judge_code, CONFIG),
+            private=True,
+            store=paths.JUDGE_STORE,
+        ),
+    script:
+        "../scripts/evaluation/judge_safety.py"
+
+
+# Capability benchmarks through lm-evaluation-harness
+rule score_capability:
+    input:
+        model=paths.model("{model}"),
+        files=partial(evaluation.capability_files, CONFIG),
+        assets=partial(evaluation.capability_assets, CONFIG),
+    output:
+        **with_record(scores=paths.capability("{model}", "{capability}")),
+    log:
+        log_of("score_capability", "{model}", "{capability}"),
+    benchmark:
+        benchmark_of("score_capability", "{model}", "{capability}")
+    conda:
+        ENVIRONMENT
+    resources:
+        **resources(partial(common.model_resources, CONFIG)),
+    params:
+        **stage(
+            "score_capability",
+            settings=partial(evaluation.capability_settings, CONFIG),
+        ),
+    script:
+        "../scripts/evaluation/score_capability.py"
