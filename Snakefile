@@ -23,17 +23,21 @@ PLAN = planned_study(config, HOME / "config/studies")
 CONFIG = PLAN.config
 
 
-report: "workflow/report/workflow.rst"
-
-
 wildcard_constraints:
     **wildcard_patterns(CONFIG),
 
 
-include: "workflow/rules/report.smk"
+rule all:
+    input:
+        "results/report.html",
+        "results/tables",
+        "results/figures",
+
+
 include: "workflow/rules/data.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/repbend.smk"
 include: "workflow/rules/recontrol.smk"
 include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/report.smk"
 include: "workflow/rules/pipeline.smk"
