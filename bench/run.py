@@ -99,7 +99,7 @@ def shares(results: Path, wall: float | None) -> dict[str, Any]:
         jobs.setdefault(stage, []).append(float(file.read_text().splitlines()[1].split("\t")[0]))
     if not jobs:
         return {}
-    records = [json.loads(file.read_text()) for file in results.rglob("*.json") if file.stat().st_size]
+    records = [json.loads(file.read_text()) for file in results.rglob("*.run.json") if file.stat().st_size]
     records = [record for record in records if isinstance(record, dict) and "stage" in record]
     total, work = sum(sum(times) for times in jobs.values()), sum(record["seconds"] for record in records)
     importing = sum(warm_imports(record["stage"]) for record in records)

@@ -65,7 +65,7 @@ def on_slurm(lab: Lab, folder: Path, members: int) -> dict[str, Any]:
 
 def _work(folder: Path) -> list[float]:
     """Seconds of each job inside its script, imports of heavy packages included."""
-    return [json.loads(record.read_text())["seconds"] for record in (folder / "results/data").glob("*.json")]
+    return [json.loads(record.read_text())["seconds"] for record in (folder / "results/data").glob("*.run.json")]
 
 
 def _median(values: list[float]) -> float:

@@ -31,7 +31,7 @@ def blocks(**factors: float) -> dict:
 def test_a_sum_of_adapters_is_built_from_its_parts_and_follows_its_factors(checkout: Checkout) -> None:
     done = checkout.snakemake(MERGED, change=blocks(**FACTORS))
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
-    record = json.loads((checkout.folder / "results/adapters/micro/micro_sum.json").read_text())
+    record = json.loads((checkout.folder / "results/adapters/micro/micro_sum.run.json").read_text())
     assert record["stage"] == "combine_adapters" and record["notes"]["rank"] == 2 * 2
     for part in FACTORS:
         assert (checkout.folder / f"results/adapters/micro/{part}/metrics.parquet").exists()

@@ -15,41 +15,41 @@ from tests.workflow.jobs import Job, copy_of
 ADAPTED = "micro+micro_adapter"
 # (damaged file, record of a job that reads it, rule that makes it)
 READ = [
-    ("results/data/micro_pairs.parquet", "results/adapters/micro/micro_adapter.json", "prepare_dataset"),
-    ("results/models/micro/model.safetensors", f"results/models/{ADAPTED}.json", "train_tiny_model"),
+    ("results/data/micro_pairs.parquet", "results/adapters/micro/micro_adapter.run.json", "prepare_dataset"),
+    ("results/models/micro/model.safetensors", f"results/models/{ADAPTED}.run.json", "train_tiny_model"),
     (
         "results/adapters/micro/micro_adapter/adapter_model.safetensors",
-        f"results/models/{ADAPTED}.json",
+        f"results/models/{ADAPTED}.run.json",
         "train_adapter",
     ),
     (
         f"results/activations/{ADAPTED}/micro_rollouts/responses-00001-of-00002.parquet",
-        f"results/activations/{ADAPTED}/micro_rollouts.json",
+        f"results/activations/{ADAPTED}/micro_rollouts.run.json",
         "extract_activations",
     ),
     (
         f"results/rewards/{ADAPTED}/micro_rollouts/micro_reward.parquet",
-        f"results/value_models/{ADAPTED}/micro_value.json",
+        f"results/value_models/{ADAPTED}/micro_value.run.json",
         "label_rewards",
     ),
     (
         f"results/value_models/{ADAPTED}/micro_value/value.safetensors",
-        f"results/responses/{ADAPTED}/micro_test/micro_climb.json",
+        f"results/responses/{ADAPTED}/micro_test/micro_climb.run.json",
         "train_value_model",
     ),
     (
         f"results/strengths/{ADAPTED}/micro_climb.json",
-        f"results/responses/{ADAPTED}/micro_test/micro_climb.json",
+        f"results/responses/{ADAPTED}/micro_test/micro_climb.run.json",
         "choose_strength",
     ),
     (
         f"results/responses/{ADAPTED}/micro_test/micro_none.parquet",
-        f"results/scores/reward/micro_reward/{ADAPTED}/micro_test/micro_none.json",
+        f"results/scores/reward/micro_reward/{ADAPTED}/micro_test/micro_none.run.json",
         "decode",
     ),
     (
         f"results/completions/{ADAPTED}/micro_safety/direct/micro_none.parquet",
-        f"results/safety_verdicts/micro_truth/{ADAPTED}/micro_safety/direct/micro_none.json",
+        f"results/safety_verdicts/micro_truth/{ADAPTED}/micro_safety/direct/micro_none.run.json",
         "attack",
     ),
 ]

@@ -18,7 +18,7 @@ OTHERS = re.compile(r"/(frontier|recontrol)\.\w+$|report\.html$|manifest\.json$|
 def digests(checkout: Checkout) -> dict[str, str]:
     """The digest of every result, from the records."""
     found: dict[str, str] = {}
-    for file in (checkout.folder / "results").rglob("*.json"):
+    for file in (checkout.folder / "results").rglob("*.run.json"):
         if isinstance(record := json.loads(file.read_text()), dict):
             found |= record.get("digests", {})
     return {path: digest for path, digest in found.items() if not OTHERS.search(path)}

@@ -31,7 +31,7 @@ def test_jobs_that_start_after_an_edit_refuse_and_a_new_run_goes_on(checkout: Ch
     while not log.exists():
         time.sleep(0.05)
         assert process.poll() is None
-    edit(checkout, "decoding.py")
+    edit(checkout, "recontrol/decode.py")
     said, _ = process.communicate(timeout=300)
     assert process.returncode != 0
     assert "ChangedError: decode: the code was edited while the run was going" in said

@@ -14,12 +14,12 @@ from tests.workflow.jobs import Job, copy_of
 
 SAID = ": cannot be written, the disk is full or a quota used up"
 JOBS = [
-    "results/models/micro.json",
-    "results/adapters/micro/micro_adapter.json",
-    "results/models/micro+micro_adapter.json",
-    "results/activations/micro+micro_adapter/micro_rollouts/states-00000-of-00002.json",
-    "results/value_models/micro+micro_adapter/micro_value.json",
-    "results/responses/micro+micro_adapter/micro_test/micro_climb.json",
+    "results/models/micro.run.json",
+    "results/adapters/micro/micro_adapter.run.json",
+    "results/models/micro+micro_adapter.run.json",
+    "results/activations/micro+micro_adapter/micro_rollouts/states-00000-of-00002.run.json",
+    "results/value_models/micro+micro_adapter/micro_value.run.json",
+    "results/responses/micro+micro_adapter/micro_test/micro_climb.run.json",
 ]
 
 

@@ -61,10 +61,10 @@ def test_a_judged_study_pays_once_and_writes_the_key_nowhere(
     assert all(float(line["win_rate"]) == 0 and line["tie"] == line["ties_of_orders"] for line in lines)
     (log, *_) = checkout.folder.glob("results/logs/judge_win_rate/**/*.log")
     assert "answered before" in log.read_text()
-    record = read_json(next(checkout.folder.glob("results/win_rate_verdicts/**/micro_none.json")))
+    record = read_json(next(checkout.folder.glob("results/win_rate_verdicts/**/micro_none.run.json")))
     assert record["notes"]["spent_now"]["asked"] > 0 and record["notes"]["states"]["error"] == 0
 
-    (safety,) = checkout.folder.glob("results/safety_verdicts/micro_rubric/**/micro_none.json")
+    (safety,) = checkout.folder.glob("results/safety_verdicts/micro_rubric/**/micro_none.run.json")
     assert read_json(safety)["notes"]["spent_now"]["asked"] > 0
 
     prices = {"price_in": 1.0, "price_out": 2.0}
@@ -72,7 +72,7 @@ def test_a_judged_study_pays_once_and_writes_the_key_nowhere(
     again = checkout.snakemake(study=STUDY, change=priced)
     assert again.returncode == 0, again.stderr[-3000:]
     assert sum(server.asked.values()) == paid  # what is shown depends on the prices; what was said does not
-    record = read_json(next(checkout.folder.glob("results/win_rate_verdicts/**/micro_none.json")))
+    record = read_json(next(checkout.folder.glob("results/win_rate_verdicts/**/micro_none.run.json")))
     assert record["notes"]["spent_now"]["asked"] == 0 and record["notes"]["spent_now"]["cost"] == 0
     spent = read_json(safety)["notes"]["spent_now"]
     assert spent["asked"] == 0 and spent["kept_before"] > 0

@@ -16,22 +16,22 @@ from tests.workflow.jobs import Job, copy_of
 
 # One job of each stage that takes long with real models, by its record.
 JOBS = [
-    "results/models/micro.json",
-    "results/reward_models/micro_reward.json",
-    "results/adapters/micro/micro_adapter.json",
-    "results/models/micro+micro_adapter.json",
-    "results/activations/micro+micro_adapter/micro_rollouts/states-00000-of-00002.json",
-    "results/activations/micro+micro_adapter/micro_rollouts.json",
-    "results/rewards/micro+micro_adapter/micro_rollouts/micro_reward.json",
-    "results/value_models/micro+micro_adapter/micro_value.json",
+    "results/models/micro.run.json",
+    "results/reward_models/micro_reward.run.json",
+    "results/adapters/micro/micro_adapter.run.json",
+    "results/models/micro+micro_adapter.run.json",
+    "results/activations/micro+micro_adapter/micro_rollouts/states-00000-of-00002.run.json",
+    "results/activations/micro+micro_adapter/micro_rollouts.run.json",
+    "results/rewards/micro+micro_adapter/micro_rollouts/micro_reward.run.json",
+    "results/value_models/micro+micro_adapter/micro_value.run.json",
     "results/strengths/micro+micro_adapter/micro_climb.run.json",
-    "results/responses/micro+micro_adapter/micro_test/micro_climb.json",
-    "results/responses/micro+micro_adapter/micro_test/micro_best.json",
-    "results/completions/micro+micro_adapter/micro_safety/micro_embedding/micro_none.json",
-    "results/completions/micro+micro_adapter/micro_safety/micro_prefilling/micro_none.json",
-    "results/scores/reward/micro_reward/micro+micro_adapter/micro_test/micro_none.json",
-    "results/capability/micro+micro_adapter/micro_questions.json",
-    "results/safety_verdicts/micro_truth/micro+micro_adapter/micro_safety/direct/micro_none.json",
+    "results/responses/micro+micro_adapter/micro_test/micro_climb.run.json",
+    "results/responses/micro+micro_adapter/micro_test/micro_best.run.json",
+    "results/completions/micro+micro_adapter/micro_safety/micro_embedding/micro_none.run.json",
+    "results/completions/micro+micro_adapter/micro_safety/micro_prefilling/micro_none.run.json",
+    "results/scores/reward/micro_reward/micro+micro_adapter/micro_test/micro_none.run.json",
+    "results/capability/micro+micro_adapter/micro_questions.run.json",
+    "results/safety_verdicts/micro_truth/micro+micro_adapter/micro_safety/direct/micro_none.run.json",
 ]
 
 

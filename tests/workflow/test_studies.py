@@ -130,7 +130,7 @@ def test_the_papers_code_runs_on_folders_in_hub_layout(
     wins = [row for row in rows_of(checkout, "matrix") if row["metric"] == "win_rate"]
     assert {row["n"] for row in wins} == {"4"}
     assert {float(row["estimate"]) for row in wins} == {0.0}  # it prefers the first place, so each pair is a tie
-    record = json.loads((checkout.folder / "results/models/llama3_8b_user.json").read_text())
+    record = json.loads((checkout.folder / "results/models/llama3_8b_user.run.json").read_text())
     assert record["notes"]["source"] == llama
 
 

@@ -10,6 +10,7 @@ import yaml
 
 from rebend.config.load import load_config
 from rebend.errors import ConfigError
+from rebend.pipeline.checks.study import load_plan
 
 ROOT = Path(__file__).parents[3]
 STUDIES = ROOT / "config/studies"
@@ -24,7 +25,7 @@ def message(raw: dict, study: str | None = None, studies: Path = STUDIES) -> str
     if study is not None:
         raw = {**raw, "study": study}
     with pytest.raises(ConfigError) as caught:
-        load_config(raw, studies)
+        load_plan(raw, studies)
     return str(caught.value)
 
 
@@ -40,7 +41,7 @@ def changed(catalogue: dict, path: str, value: object) -> dict:
 
 @pytest.mark.parametrize("study", ["tiny", "real_small", "paper_recontrol", "paper_repbend"])
 def test_every_study_of_the_repository_loads(catalogue: dict, study: str) -> None:
-    assert load_config({**catalogue, "study": study}, STUDIES).study.grids
+    assert load_plan({**catalogue, "study": study}, STUDIES).study.grids
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,7 @@ class Named(list):
 os.umask(0o022)
 job = json.load(open(sys.argv[1]))
 snakemake = SimpleNamespace(**{k: Named(job[k]) for k in ("input", "output", "params")}, log=[job["log"]], threads=1)
+snakemake.rule = "attack"
 snakemake.resources = Named({"gpu": 0, "asking": "{}"})
 runpy.run_path(job["script"], init_globals={"snakemake": snakemake})
 """
@@ -141,7 +142,7 @@ def test_what_the_stage_writes_can_be_read_by_its_owner_only(policy: Policy, tmp
     job = {
         "input": {"model": str(tmp_path / "model"), "data": str(tmp_path / "data.parquet")},
         "output": {"completions": str(made / "c.parquet"), "record": str(made / "c.json")},
-        "params": {"settings": settings, "code": "x", "progress": str(made / "progress")},
+        "params": {"settings": settings, "code": "x", "progress": str(made / "progress"), "private": True},
         "log": str(made / "log"),
         "script": str(Path(__file__).parents[3] / "workflow/scripts/evaluation/attack.py"),
     }

@@ -12,18 +12,17 @@ import pytest
 
 from rebend.pipeline.jobs.warm_start import VARIABLE
 from tests.helpers.hub_server import COMMIT, Hub, serving
+from tests.helpers.snakemake_job import ROOT
 from tests.helpers.warm_server import warm_server
 
-# A script as Snakemake would start it, with the little of Snakemake that `recorded` looks at.
+# A script as Snakemake would start it, with the part of Snakemake's object that `job` uses.
 SCRIPT = """
-from types import SimpleNamespace
-from rebend.pipeline.jobs.job import recorded
+import sys
+sys.path.insert(0, {root!r})
+from rebend.pipeline.jobs.job import job
+from tests.helpers.snakemake_job import snakemake_job
 
-class Outputs(list):
-    record = "record.json"
-
-params = SimpleNamespace(settings={{}}, code="0", progress="progress")
-with recorded("stage", [], Outputs(["record.json"]), params, ["stage.log"], 1, network={network}) as run:
+with job(snakemake_job("", record="record.json", network={network})) as run:
     import os
     from huggingface_hub import hf_hub_download
     try:
@@ -51,7 +50,7 @@ def hub() -> Iterator[Hub]:
 def found(folder: Path, hub: Hub, server: str, network: bool) -> str:
     """Run the script with a hub that answers, and return its record."""
     script = folder / "script.py"
-    script.write_text(SCRIPT.format(network=network, commit=COMMIT))
+    script.write_text(SCRIPT.format(root=str(ROOT), network=network, commit=COMMIT))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(folder), "HF_HUB_DISABLE_XET": "1", VARIABLE: server}
     done = subprocess.run([sys.executable, script], cwd=folder, env=environment, capture_output=True, text=True)

@@ -9,29 +9,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from rebend.errors import DataError, DiskError
-from rebend.pipeline.jobs.job import recorded
+from rebend.pipeline.jobs.job import job
+from tests.helpers.snakemake_job import python_path, snakemake_job
 
 
-class Outputs(list[str]):
-    """Paths of results, one of them named, as Snakemake gives them."""
-
-    def __init__(self, record: Path, *results: Path) -> None:
-        super().__init__([str(path) for path in (*results, record)])
-        self.record = str(record)
-
-
-def params(tmp_path: Path, **settings: object) -> SimpleNamespace:
-    return SimpleNamespace(settings=settings, code="abc", progress=str(tmp_path / "progress"))
-
-
-def test_what_is_printed_is_in_the_log_also_by_other_programs(tmp_path: Path) -> None:
-    outputs = Outputs(tmp_path / "r.json", tmp_path / "result")
-    with recorded("s", [], outputs, params(tmp_path, lr=1), [str(tmp_path / "l.log")], 1) as run:
+def test_output_of_python_and_other_programs_is_in_the_log(tmp_path: Path) -> None:
+    with job(snakemake_job(tmp_path, outputs=["result"], settings={"lr": 1})) as run:
         print("from python")
         subprocess.run(["echo", "from a program"], check=True)
         (tmp_path / "result").write_bytes(b"abc")
@@ -54,20 +41,19 @@ def test_a_failure_is_in_the_log_and_leaves_no_record(tmp_path: Path, error: Exc
     log = tmp_path / "l.log"
     with (
         pytest.raises(type(error)),
-        recorded("s", [], Outputs(tmp_path / "r.json"), params(tmp_path), [str(log)], 1),
+        job(snakemake_job(tmp_path)),
     ):
         raise error
     assert in_log in log.read_text()
     assert not (tmp_path / "r.json").exists()
 
 
-def test_progress_has_another_place_for_other_settings_or_inputs(tmp_path: Path) -> None:
+def test_progress_folder_depends_on_settings_and_inputs(tmp_path: Path) -> None:
     file = tmp_path / "input"
     file.write_text("a")
 
     def place(settings: dict, inputs: list[str]) -> Path:
-        arguments = [Outputs(tmp_path / "r.json"), params(tmp_path, **settings), [str(tmp_path / "l.log")], 1]
-        with recorded("s", inputs, *arguments) as run:
+        with job(snakemake_job(tmp_path, inputs=inputs, settings=settings)) as run:
             return run.progress
 
     first = place({"lr": 1}, [str(file)])
@@ -79,23 +65,22 @@ def test_progress_has_another_place_for_other_settings_or_inputs(tmp_path: Path)
 
 def make(tmp_path: Path, inputs: list[str]) -> Path:
     """Run a stage that makes nothing; its progress folder."""
-    arguments = (Outputs(tmp_path / "r.json"), params(tmp_path), [str(tmp_path / "l.log")], 1)
-    with recorded("s", inputs, *arguments) as run:
+    with job(snakemake_job(tmp_path, inputs=inputs)) as run:
         return run.progress
 
 
-def test_progress_is_found_again_when_an_input_was_made_again_to_the_same_bytes(tmp_path: Path) -> None:
+def test_an_input_rebuilt_with_the_same_bytes_keeps_the_progress_folder(tmp_path: Path) -> None:
     file = tmp_path / "x.parquet"
     places = set()
     for _ in range(2):
-        with recorded("first", [], Outputs(tmp_path / "x.json", file), params(tmp_path), [str(tmp_path / "l")], 1):
+        with job(snakemake_job(tmp_path, rule="first", outputs=["x.parquet"], record="x.run.json")):
             file.write_text("same")
             os.utime(file, (time.time(), time.time() + len(places)))
         places.add(make(tmp_path, [str(file)]))
     assert len(places) == 1
 
 
-def test_what_killed_jobs_left_of_the_results_goes(tmp_path: Path) -> None:
+def test_temporary_files_of_killed_jobs_are_deleted(tmp_path: Path) -> None:
     place = make(tmp_path, [])
     ours, others = tmp_path / ".r.json.01234567.part", tmp_path / ".other.json.01234567.part"
     inside = place / "deeper" / ".a.json.01234567.part"
@@ -106,10 +91,10 @@ def test_what_killed_jobs_left_of_the_results_goes(tmp_path: Path) -> None:
     assert (ours.exists(), others.exists(), inside.exists()) == (False, True, False)
 
 
-def test_a_log_without_room_leaves_the_error_on_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+def test_an_error_is_on_the_terminal_if_the_disk_is_full(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     with (
         pytest.raises(DiskError),
-        recorded("s", [], Outputs(tmp_path / "r.json"), params(tmp_path), ["/dev/full"], 1),
+        job(snakemake_job(tmp_path, log="/dev/full")),
     ):
         pass
     assert "DiskError: /dev/full: cannot be written, the disk is full" in capfd.readouterr().err
@@ -118,23 +103,18 @@ def test_a_log_without_room_leaves_the_error_on_the_terminal(tmp_path: Path, cap
 JOB = """
 import sys, time
 from pathlib import Path
-from types import SimpleNamespace
-from rebend.pipeline.jobs.job import recorded
+from rebend.pipeline.jobs.job import job
+from tests.helpers.snakemake_job import snakemake_job
 
-class Outputs(list):
-    record = "r.json"
-
-params = SimpleNamespace(settings={"lr": sys.argv[1]}, code="abc", progress="progress")
-with recorded("s", [], Outputs(["x", "r.json"]), params, ["l.log"], 1):
+with job(snakemake_job("", outputs=["x"], settings={"lr": sys.argv[1]})):
     Path("begun").touch()
     time.sleep(float(sys.argv[2]))
     Path("x").write_text(sys.argv[1])
 """
 
 
-def test_who_makes_the_same_results_with_other_settings_has_the_last_word_if_it_came_last(tmp_path: Path) -> None:
-    """An orphan of an older run must not write over what a newer run has made."""
-    environment = {**os.environ, "REBEND_WARM": "off"}
+def test_a_job_of_an_older_run_does_not_overwrite_results_of_a_newer_run(tmp_path: Path) -> None:
+    environment = {**os.environ, "REBEND_WARM": "off", "PYTHONPATH": python_path()}
     orphan = subprocess.Popen([sys.executable, "-c", JOB, "old", "2"], cwd=tmp_path, env=environment)
     while not (tmp_path / "begun").exists():
         time.sleep(0.01)

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from rebend.config.load import load_config
-from rebend.pipeline.graph.plan import Cell, Plan
+from rebend.pipeline.checks.study import load_plan
+from rebend.pipeline.graph.plan import Cell
 from rebend.report.published import Published
 
 ROOT = Path(__file__).parents[3]
@@ -20,7 +21,7 @@ PUBLISHED = Published(ROOT / "resources" / "published")
 @pytest.fixture(scope="module")
 def cells() -> list[Cell]:
     raw = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
-    return Plan(load_config({**raw, "study": "paper_repbend"}, ROOT / "config" / "studies")).cells
+    return load_plan({**raw, "study": "paper_repbend"}, ROOT / "config/studies").cells
 
 
 MODELS = {"mistral_7b": "Mistral-7B-Instruct-v0.2", "llama3_8b": "Llama-3-8B-Instruct"}
@@ -98,7 +99,7 @@ def test_what_adapters_are_trained_on_is_not_what_is_reported(cells: list[Cell])
 
 def test_every_row_of_recontrols_table_stands_beside_one_cell_of_ours() -> None:
     raw = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
-    plan = Plan(load_config({**raw, "study": "paper_recontrol"}, ROOT / "config" / "studies"))
+    plan = load_plan({**raw, "study": "paper_recontrol"}, ROOT / "config/studies")
     found: Counter[tuple[float | None, ...]] = Counter()
     for cell in plan.cells:
         if cell.adapter == "none":
@@ -121,7 +122,7 @@ def test_every_row_of_recontrols_table_stands_beside_one_cell_of_ours() -> None:
 
 def test_recontrols_settings_are_those_that_it_prints() -> None:
     raw = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
-    plan = Plan(load_config({**raw, "study": "paper_recontrol"}, ROOT / "config" / "studies"))
+    plan = load_plan({**raw, "study": "paper_recontrol"}, ROOT / "config/studies")
     with (ROOT / "resources" / "published" / "recontrol_hyperparameters.csv").open(
         encoding="utf-8", newline=""
     ) as file:

@@ -8,16 +8,25 @@ import pytest
 import yaml
 
 from rebend.config.base import Resources, settings
-from rebend.config.load import load_config
+from rebend.pipeline.checks.study import load_plan
 from rebend.pipeline.graph import paths
-from rebend.pipeline.graph.plan import Plan, one_of, resources
+from rebend.pipeline.graph.plan import Plan
+from rebend.pipeline.graph.rules import one_of, resources
+from rebend.pipeline.stages import evaluation, recontrol
 
 ROOT = Path(__file__).parents[3]
 
 
+class Wildcards(dict[str, str]):
+    """Values of wildcards by key and by attribute, as in Snakemake."""
+
+    def __getattr__(self, key: str) -> str:
+        return self[key]
+
+
 def plan_of(study: str, **changes: str) -> Plan:
     raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-    return Plan(load_config({**raw, "study": study, **changes}, ROOT / "config/studies"))
+    return load_plan({**raw, "study": study, **changes}, ROOT / "config/studies")
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +55,14 @@ def test_the_tiny_study_crosses_control_with_an_adapter_and_adapters_with_attack
 def test_a_control_gets_the_files_that_it_needs_and_no_others(tiny: Plan) -> None:
     def inputs(control: str) -> list[str]:
         model = "tiny+repbend"
-        found = [
-            tiny.value_model_input(model, control),
-            tiny.direction_input(model, control),
-            tiny.guide_input(control),
-        ]
-        found.append(tiny.strength_input(model, control))
-        return [path for path in found if isinstance(path, str)]
+        names = Wildcards(model=model, control=control)
+        asked = (
+            recontrol.control_value_model,
+            recontrol.control_direction,
+            recontrol.control_reward_model,
+            recontrol.control_strength,
+        )
+        return [path for function in asked if isinstance(path := function(tiny.config, names), str)]
 
     value, reward = paths.value_model("tiny+repbend", "tiny_value"), paths.reward_model("tiny_reward")
     assert inputs("none") == inputs("prompting") == []
@@ -66,8 +76,14 @@ def test_a_control_gets_the_files_that_it_needs_and_no_others(tiny: Plan) -> Non
     assert inputs("cd_prefix") == [value, paths.strength("tiny+repbend", "cd_prefix")]
     assert inputs("controlled_decoding") == [reward, paths.strength("tiny+repbend", "controlled_decoding")]
     assert inputs("best_of_8") == [reward]
-    assert tiny.control_settings("tiny", "best_of_8")["guide"]["max_length"] == 128
-    assert tiny.control_settings("tiny", "value")["guide"] is None
+
+
+def test_settings_of_decoding_hold_the_guidance_reward_model_and_no_choice(tiny: Plan) -> None:
+    best = recontrol.decoding_settings(tiny.config, Wildcards(model="tiny", control="best_of_8"))
+    assert best["guide"]["max_length"] == 128
+    value = recontrol.decoding_settings(tiny.config, Wildcards(model="tiny", control="value"))
+    assert value["guide"] is None
+    assert "choice" not in value["control"]
 
 
 def test_pictures_of_states_are_those_that_a_grid_asks_for(tiny: Plan) -> None:
@@ -126,13 +142,17 @@ def test_a_benchmark_is_asked_once_of_each_model_after_each_adapter() -> None:
 
 
 def test_files_of_a_benchmark_are_inputs_where_they_are_there(tmp_path: Path) -> None:
-    small = plan_of("real_small", data=str(tmp_path))
-    assert small.capability_files("small_mmlu") == []
+    config = plan_of("real_small", data=str(tmp_path)).config
+
+    def capability_files(name: str) -> list[str]:
+        return evaluation.capability_files(config, Wildcards(capability=name))
+
+    assert capability_files("small_mmlu") == []
     (tmp_path / "mmlu").mkdir()
     (tmp_path / "mmlu/sample_150.csv").touch()
-    assert small.capability_files("small_mmlu") == [str(tmp_path / "mmlu/sample_150.csv")]
-    assert small.capability_files("paper_mmlu") == []
-    block = small.capability_settings("small", "small_mmlu")["block"]
+    assert capability_files("small_mmlu") == [str(tmp_path / "mmlu/sample_150.csv")]
+    assert capability_files("paper_mmlu") == []
+    block = evaluation.capability_settings(config, Wildcards(model="small", capability="small_mmlu"))["block"]
     assert block["source"]["local"] == str(tmp_path / "mmlu/sample_150.csv")
 
 
@@ -150,7 +170,10 @@ def test_a_constraint_matches_the_names_and_nothing_else() -> None:
 
 
 def test_only_judges_that_take_a_moment_go_together_on_a_cluster(tiny: Plan) -> None:
-    groups = {name: tiny.judging_group(name) for name in tiny.config["safety_judges"]}
+    groups = {
+        name: evaluation.safety_judge_group(tiny.config, Wildcards(safety_judge=name))
+        for name in tiny.config["safety_judges"]
+    }
     assert groups["truth"] == groups["refusal_matcher"] == "safety"
     assert groups["harmbench_13b"] is None
     assert {

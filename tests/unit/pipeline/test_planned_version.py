@@ -1,4 +1,4 @@
-"""A job whose code or settings are not those of its run refuses; one that has begun keeps the code it began with."""
+"""A job refuses to start after an edit of its code or settings; a started job keeps the code that it started with."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from rebend.pipeline.jobs import planned_version
-from rebend.pipeline.jobs.planned_version import VARIABLE, digest_of, remember
+from rebend.pipeline.jobs.planned_version import VARIABLE, digest_of, write_plan
 
-SOURCE = Path(planned_version.__file__).parent
+SOURCE = Path(planned_version.__file__).parents[2]
+SCRIPT = "scripts/room/job.py"  # as deep as a stage's script
 JOB = """
 import sys, time
 from pathlib import Path
-from rebend.pipeline.jobs.code_digest import code_digest
 from rebend.pipeline.jobs.planned_version import check_planned
 check_planned("stage", "results/x.json", sys.argv[1], {"lr": float(sys.argv[2])})
 print("checked", flush=True)
@@ -34,7 +34,8 @@ def package(tmp_path: Path) -> Path:
     """A copy of the library, and a script that reaches one module of it."""
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(SOURCE, tmp_path / "src/rebend", ignore=ignored)
-    (tmp_path / "job.py").write_text(JOB)
+    (tmp_path / SCRIPT).parent.mkdir(parents=True)
+    (tmp_path / SCRIPT).write_text(JOB)
     return tmp_path
 
 
@@ -48,7 +49,9 @@ def python(package: Path, *arguments: str, plan: str | None = None) -> subproces
 
 def code_of(package: Path) -> str:
     out, err = python(
-        package, "-c", "from rebend.pipeline.jobs.code_digest import code_digest; print(code_digest('job.py'))"
+        package,
+        "-c",
+        "from rebend.pipeline.jobs.code_version import code_version; print(code_version('scripts/room/job.py'))",
     ).communicate()
     assert out, err
     return out.strip()
@@ -58,55 +61,55 @@ def code_of(package: Path) -> str:
 def plan(package: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A run that was planned with the library as it is, and a learning rate of 1."""
     monkeypatch.setenv(VARIABLE, "")  # so that it is put back afterwards
-    remember({"results/x.json": (code_of(package), {"lr": 1.0})}, "", package / "plans")
+    write_plan({"results/x.json": (code_of(package), {"lr": 1.0})}, "", package / "plans")
     return os.environ[VARIABLE]
 
 
-def edit(package: Path, module: str = "diversity") -> None:
+def edit(package: Path, module: str = "evaluation/diversity") -> None:
     file = package / f"src/rebend/{module}.py"
     file.write_text(file.read_text() + '\n\ndef diversity(text):\n    return "of another version"\n')
 
 
-def test_a_job_as_it_was_planned_runs(package: Path, plan: str) -> None:
-    out, err = python(package, "job.py", code_of(package), "1.0", plan=plan).communicate("\n")
+def test_a_job_runs_as_planned(package: Path, plan: str) -> None:
+    out, err = python(package, SCRIPT, code_of(package), "1.0", plan=plan).communicate("\n")
     assert out == "checked\n0.625\n", err
 
 
 def test_an_edit_between_planning_and_start_is_refused(package: Path, plan: str) -> None:
     code = code_of(package)
     edit(package)
-    out, err = python(package, "job.py", code, "1.0", plan=plan).communicate("\n")  # as a local run starts it
+    out, err = python(package, SCRIPT, code, "1.0", plan=plan).communicate("\n")  # as a local run starts it
     assert out == ""
     assert "stage: the code was edited while the run was going" in err
-    out, err = python(package, "job.py", code_of(package), "1.0", plan=plan).communicate("\n")  # as a cluster does
+    out, err = python(package, SCRIPT, code_of(package), "1.0", plan=plan).communicate("\n")  # as a cluster does
     assert out == ""
     assert "stage: the code or the configuration was edited while the run was going" in err
 
 
-def test_an_edit_of_what_the_job_does_not_reach_is_none(package: Path, plan: str) -> None:
-    edit(package, "gains")
-    out, err = python(package, "job.py", code_of(package), "1.0", plan=plan).communicate("\n")
+def test_an_edit_of_a_module_that_the_job_does_not_reach_is_ignored(package: Path, plan: str) -> None:
+    edit(package, "report/formatting")
+    out, err = python(package, SCRIPT, code_of(package), "1.0", plan=plan).communicate("\n")
     assert out == "checked\n0.625\n", err
 
 
 def test_other_settings_are_refused(package: Path, plan: str) -> None:
-    out, err = python(package, "job.py", code_of(package), "2.0", plan=plan).communicate("\n")
+    out, err = python(package, SCRIPT, code_of(package), "2.0", plan=plan).communicate("\n")
     assert out == ""
     assert "let the run end or stop it, and start it again" in err
 
 
 def test_an_edit_after_the_start_does_not_reach_the_job(package: Path, plan: str) -> None:
-    process = python(package, "job.py", code_of(package), "1.0", plan=plan)
+    process = python(package, SCRIPT, code_of(package), "1.0", plan=plan)
     assert process.stdout is not None
     assert process.stdout.readline() == "checked\n"
     edit(package)
-    edit(package, "config/sources")
+    edit(package, "config/base")
     out, err = process.communicate("\n")
     assert out == "0.625\n", err
 
 
-def test_outside_a_run_nothing_is_compared(package: Path) -> None:
-    out, err = python(package, "job.py", "other", "1.0").communicate("\n")
+def test_without_a_plan_nothing_is_compared(package: Path) -> None:
+    out, err = python(package, SCRIPT, "other", "1.0").communicate("\n")
     assert out == "checked\n0.625\n", err
 
 
@@ -120,27 +123,27 @@ print(subprocess.run([sys.executable, "-c", code], capture_output=True, text=Tru
 
 @pytest.mark.parametrize(("edited", "said"), [(False, "same"), (True, "train_adapter: the code was edited")])
 def test_a_rank_that_starts_after_an_edit_refuses(package: Path, plan: str, edited: bool, said: str) -> None:
-    (package / "job.py").write_text(JOB.split("sys.stdin")[0] + RANK)
-    remember({"results/x.json": (code_of(package), {"lr": 1.0})}, "", package / "plans")
-    process = python(package, "job.py", code_of(package), "1.0", plan=os.environ[VARIABLE])
+    (package / SCRIPT).write_text(JOB.split("sys.stdin")[0] + RANK)
+    write_plan({"results/x.json": (code_of(package), {"lr": 1.0})}, "", package / "plans")
+    process = python(package, SCRIPT, code_of(package), "1.0", plan=os.environ[VARIABLE])
     assert process.stdout is not None
     assert process.stdout.readline() == "checked\n"
     if edited:
-        edit(package, "gains")
+        edit(package, "report/formatting")
     out, err = process.communicate("\n")
     assert said in out, err
 
 
-def test_plans_of_long_ago_go_and_those_of_other_runs_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_plans_are_deleted_and_recent_ones_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "")  # so that it is put back afterwards
     for name, days in (("recent", 29), ("old", 31)):
         (tmp_path / f"{name}.json").write_text("{}")
         when = time.time() - days * 86400
         os.utime(tmp_path / f"{name}.json", (when, when))
-    remember({}, "", tmp_path)
+    write_plan({}, "", tmp_path)
     assert {path.stem for path in tmp_path.iterdir()} == {"recent", Path(os.environ[VARIABLE]).stem}
 
 
-def test_the_digest_knows_code_and_settings_apart() -> None:
+def test_the_digest_covers_code_and_settings() -> None:
     assert len({digest_of("a", {}), digest_of("b", {}), digest_of("a", {"x": 1})}) == 3
     assert digest_of("a", {"x": 1, "y": 2}) == digest_of("a", {"y": 2, "x": 1})

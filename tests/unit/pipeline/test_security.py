@@ -36,6 +36,7 @@ from rebend.models.remote_code import CODE_FILE
 from rebend.models.reward_model import load_reward
 from rebend.repbend.merge.weight_files import stored_tensors
 from tests.helpers.small_policy import config, tokenizer
+from tests.helpers.snakemake_job import python_path
 
 ROOT = Path(__file__).parents[3]
 CODE = sorted([*ROOT.glob("src/rebend/**/*.py"), *ROOT.glob("workflow/scripts/*.py"), *ROOT.glob("bench/**/*.py")])
@@ -369,15 +370,14 @@ def test_every_form_of_a_key_is_taken_out_of_text(planted: list[str], tmp_path: 
 
 STAGE = """
 import sys
-from types import SimpleNamespace
-from rebend.pipeline.jobs.job import recorded
+from rebend.pipeline.jobs.job import job
+from tests.helpers.snakemake_job import snakemake_job
 
-class Outputs(list):
-    record = sys.argv[1] + "/out/deep/r.json"
-
-params = SimpleNamespace(settings={}, code="abc", progress=sys.argv[1] + "/progress")
-outputs = Outputs([sys.argv[1] + "/out/deep/r.parquet", Outputs.record])
-with recorded("s", [], outputs, params, [sys.argv[1] + "/logs/s.log"], 1, private=sys.argv[2] == "private") as run:
+snakemake = snakemake_job(
+    sys.argv[1], outputs=["out/deep/r.parquet"], record="out/deep/r.json", log=sys.argv[1] + "/logs/s.log",
+    private=sys.argv[2] == "private"
+)
+with job(snakemake) as run:
     import os
     from pathlib import Path
     from rebend.io.chunks import Parts
@@ -385,7 +385,7 @@ with recorded("s", [], outputs, params, [sys.argv[1] + "/logs/s.log"], 1, privat
     print("sent", *os.environ.values())
     os.system("echo $OPENAI_API_KEY; echo $HF_TOKEN >&2")
     Parts(run.progress).once("a", lambda: "text")
-    with whole_file(outputs[0]) as temporary:
+    with whole_file(snakemake.output[0]) as temporary:
         temporary.write_text("text")
         print("mode of the unfinished file", oct(temporary.stat().st_mode & 0o777))
     if sys.argv[2] == "fails":
@@ -396,7 +396,7 @@ with recorded("s", [], outputs, params, [sys.argv[1] + "/logs/s.log"], 1, privat
 def stage(folder: Path, how: str) -> subprocess.CompletedProcess[str]:
     folder.mkdir()
     (folder / "out/deep").mkdir(parents=True)  # as Snakemake makes it, for everybody to read
-    environment = {**os.environ, "REBEND_WARM": "off"}
+    environment = {**os.environ, "REBEND_WARM": "off", "PYTHONPATH": python_path()}
     command = [sys.executable, "-c", "import os\nos.umask(0o022)\n" + STAGE, str(folder), how]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
