@@ -1,4 +1,4 @@
-"""Finished parts of a long stage: made once, found again after a kill."""
+"""Finished chunks of a long stage: made once, found again after a kill."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from rebend.io.files import write_text
 
 
-class Parts:
+class ChunkStore:
     """A folder with one JSON file per finished part; without a folder nothing is kept.
 
     The folder must belong to one set of inputs only, as `run.progress` does. Numbers come back exactly:
@@ -38,9 +38,9 @@ class Parts:
         write_text(path, f"{zlib.crc32(body.encode()):08x}\n{body}\n")
         return made
 
-    def within(self, name: str) -> Parts:
+    def within(self, name: str) -> ChunkStore:
         """Return the parts kept in a folder below this one."""
-        return Parts(None if self.directory is None else self.directory / name)
+        return ChunkStore(None if self.directory is None else self.directory / name)
 
     def clear(self) -> None:
         """Forget all parts; call when the stage's outputs are in place."""

@@ -12,7 +12,7 @@ with recorded(
     gpus=snakemake.resources.gpu,
 ) as run:
     from rebend.config.value_models import ActivationsBlock
-    from rebend.io.chunks import Parts
+    from rebend.io.chunks import ChunkStore
     from rebend.models.loading import load_policy
     from rebend.recontrol.value_model.extraction import Outputs, extract_activations
 
@@ -25,4 +25,4 @@ with recorded(
         run.progress,
     )
     run.note(**counts)
-    Parts(run.progress).clear()
+    ChunkStore(run.progress).clear()
