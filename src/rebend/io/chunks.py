@@ -14,17 +14,17 @@ from rebend.io.files import write_text
 
 
 class ChunkStore:
-    """A folder with one JSON file per finished part; without a folder nothing is kept.
+    """A folder with one JSON file per finished chunk; without a folder nothing is kept.
 
     The folder must belong to one set of inputs only, as `run.progress` does. Numbers come back exactly:
-    JSON keeps every digit of a float, and Python's also keeps NaN. A part that is damaged is made again.
+    JSON keeps every digit of a float, and Python's also keeps NaN. A damaged chunk is made again.
     """
 
     def __init__(self, directory: str | Path | None) -> None:
         self.directory = Path(directory) if directory is not None else None
 
-    def once(self, name: str, make: Callable[[], Any]) -> Any:
-        """Return part `name`: the kept one, or what `make` returns, kept before it is returned."""
+    def get_or_make(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return chunk `name`: the stored one, or the result of `make`, which is stored first."""
         if self.directory is None:
             return make()
         path = self.directory / f"{name}.json"
@@ -39,17 +39,17 @@ class ChunkStore:
         return made
 
     def within(self, name: str) -> ChunkStore:
-        """Return the parts kept in a folder below this one."""
+        """Return the store in the folder `name` below this one."""
         return ChunkStore(None if self.directory is None else self.directory / name)
 
     def clear(self) -> None:
-        """Forget all parts; call when the stage's outputs are in place."""
+        """Delete all chunks; call this when the stage's outputs are in place."""
         if self.directory is not None:
             shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def _checked(raw: bytes) -> Any:
-    """Return the part in a file of its checksum and itself; raises `ValueError` where they do not belong together."""
+    """Return the value in a file of checksum and JSON; raise `ValueError` if the checksum does not match."""
     checksum, _, body = raw.rstrip(b"\n").partition(b"\n")
     if f"{zlib.crc32(body):08x}".encode() != checksum:
         raise ValueError("its checksum is another")

@@ -24,7 +24,7 @@ from typing import Any, TextIO
 from rebend import __version__
 from rebend.errors import RebendError
 from rebend.io.files import disk_advice, file_digest, read_json, sweep, sweep_inside, write_json
-from rebend.io.locks import owned
+from rebend.io.locks import locked
 from rebend.io.secrets import clear_of_keys, show_without_keys, without_keys
 from rebend.pipeline.jobs.gpus import take_gpus
 from rebend.pipeline.jobs.integrity import check, digests_of, recorded_digests
@@ -85,7 +85,7 @@ def recorded(
     run = Run(stage, settings, Path(params.progress) / stage / key)
     # Whoever makes the same results, perhaps with other code or settings, has the same lock.
     lock = run.progress.with_name(f"{hashlib.sha256(record.encode()).hexdigest()[:16]}.lock")
-    with disk_advice(Path(record)), owned(lock) as waited:
+    with disk_advice(Path(record)), locked(lock) as waited:
         if waited and _is_made(record, key):
             print(f"{stage}: another process has made it meanwhile", file=sys.stderr, flush=True)
             sys.exit(0)
