@@ -22,6 +22,7 @@ from rebend.config.controls import BestOfNBlock
 from rebend.config.decoding import Decoding
 from rebend.config.rewards import RewardBlock, asking
 from rebend.errors import ModelError
+from rebend.evaluation.reward_scores import score_rows
 from rebend.generation.generate import end_tokens, generate, make_requests
 from rebend.io.chunks import ChunkStore
 from rebend.io.files import read_parquet, write_parquet
@@ -32,7 +33,7 @@ from rebend.models.reward_prompt import fill
 from rebend.recontrol.methods.best_of_n import best_of_n
 from rebend.recontrol.methods.token_search import RewardSearch
 from rebend.recontrol.value_model.activation_store import ACTIVATION_RESPONSES
-from rebend.recontrol.value_model.reward_labels import label_rewards, score_rows
+from rebend.recontrol.value_model.reward_labels import label_rewards
 from tests.helpers.reward_models import make_reward
 from tests.helpers.reward_server import TEMPLATE, RewardServer, Sent, block, busy, endpoints_on_call, sent
 from tests.helpers.small_policy import PROMPTS as MESSAGES

@@ -12,11 +12,11 @@ with recorded(
     gpus=snakemake.resources.gpu,
 ) as run:
     from rebend.config.rewards import RewardBlock
+    from rebend.evaluation.reward_scores import score_rows
     from rebend.io.chunks import ChunkStore
     from rebend.io.files import read_parquet, write_parquet
     from rebend.io.schemas import PROMPTS
     from rebend.models.reward_model import load_reward
-    from rebend.recontrol.value_model.reward_labels import score_rows
 
     reward = RewardBlock.model_validate(run.settings["reward"])
     model = load_reward(snakemake.input.reward, reward, asking=snakemake.resources.asking)

@@ -17,7 +17,7 @@ from transformers import AutoConfig
 
 from rebend.config.decoding import Decoding
 from rebend.config.safety import HarmBenchJudgeBlock, ModelJudgeBlock, WildGuardJudgeBlock
-from rebend.data.readers.benchmarks import CONTEXT_END
+from rebend.data.readers.rows import CONTEXT_END
 from rebend.errors import ModelError
 from rebend.evaluation.judges.refusal_phrases import is_incoherent, refusal_matcher, without_harm
 from rebend.evaluation.judges.verdict import (

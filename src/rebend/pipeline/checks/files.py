@@ -9,9 +9,9 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from rebend.data.readers import convert
-from rebend.data.readers.formats import READER_INFO, columns_sentence, missing_columns
 from rebend.data.readers.raw import file_format, header, read_rows
+from rebend.data.readers.reader import columns_sentence, missing_columns
+from rebend.data.readers.registry import load_reader
 from rebend.data.readers.rows import UnselectedRowError, UnusableRowError
 from rebend.errors import DataError, likely_typo
 
@@ -24,9 +24,9 @@ def check_source(
     """Return one message per mistake in the local files of a data set block; none if they look right.
 
     `where` names the block in the configuration, e.g. "datasets.hh_test"; `reader` gives `kind`
-    (`rebend.data.readers.formats.reader_mistakes` sees to that first). `only` names columns that rows are chosen by.
+    (`rebend.data.readers.registry.reader_mistakes` sees to that first). `only` names columns that rows are chosen by.
     """
-    info = READER_INFO[reader]
+    info = load_reader(reader)
     needed = [*info.columns[kind], *only, *([info.key] if info.key and reference else [])]
     mistakes = file_mistakes(source) or _row_mistakes(reader, kind, source, needed)
     if reference is not None:
@@ -57,7 +57,7 @@ def file_mistakes(path: Path) -> list[str]:
 
 def _row_mistakes(reader: str, kind: str, path: Path, needed: Sequence[str]) -> list[str]:
     """Are the columns there, do the first rows parse, and is at least one of them of use?"""
-    entries = READER_INFO[reader].entries
+    entries = load_reader(reader).entries
     mistakes = _column_mistakes(reader, kind, path, needed, entries)
     if mistakes or file_format(path) == ".parquet":
         return mistakes
@@ -66,7 +66,7 @@ def _row_mistakes(reader: str, kind: str, path: Path, needed: Sequence[str]) -> 
     try:
         for placed in read_rows(path, _FIRST, entries):
             try:
-                convert(reader, kind, placed)
+                load_reader(reader).convert(kind, placed)
                 usable = True
             except UnselectedRowError:
                 usable = True

@@ -9,7 +9,7 @@ from rebend.config.adapters import TaskArithmeticBlock, TrainedAdapter
 from rebend.config.base import Block, references
 from rebend.config.controls import PROMPTS_ONLY, TunedBlock
 from rebend.config.study import Grid, Study
-from rebend.data.readers.formats import reader_mistakes
+from rebend.data.readers.registry import reader_mistakes
 from rebend.errors import likely_typo
 
 Catalogue = Mapping[str, Mapping[str, Any]]

@@ -1,4 +1,4 @@
-"""Rewards of texts: of a table of rows, or of all responses of an activations folder, a block at a time."""
+"""Rewards of all responses of an activations folder, a block at a time."""
 
 from __future__ import annotations
 
@@ -24,14 +24,6 @@ from rebend.recontrol.value_model.activation_store import ACTIVATION_RESPONSES
 
 _BLOCK = 512  # responses that are sorted by length and scored together, and resumed after
 _READ_BYTES = 2**16
-
-
-def score_rows(model: Reward, rows: Sequence[dict[str, Any]], column: str, parts: ChunkStore) -> pa.Table:
-    """Return a table of schema SCORES with the reward of the text in `column` of each row, as an answer to it."""
-    names = [row["row_id"] for row in rows]
-    with naming(names):
-        found = model.score([row["messages"] for row in rows], [row[column] for row in rows], parts)
-    return score_table(names, found)
 
 
 def label_rewards(
