@@ -5,7 +5,6 @@ Runs while Snakemake starts, so it uses the standard library only and reads no m
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -116,27 +115,3 @@ def _parquet_mistakes(reader: str, kind: str, path: Path, needed: Sequence[str])
         if not any(bytes([len(name)]) + name.encode() in footer for name in column.split("|")):
             return [f"{path}: column '{column}' is missing; reader '{reader}' needs it for kind '{kind}'"]
     return []
-
-
-def token_mistake(where: str, repo: str, revision: str, file: str | None = None) -> str | None:
-    """Say that a gated hub repository needs a token, if there is none and the file is not in the cache yet.
-
-    With `file` it is a data set's file; without, the whole of a model repository.
-    """
-    home = Path(os.environ.get("HF_HOME") or Path(_cache_home(), "huggingface")).expanduser()
-    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
-    kind = "models" if file is None else "datasets"
-    if Path(cache, f"{kind}--{repo.replace('/', '--')}", "snapshots", revision, file or "").exists():
-        return None
-    stored = Path(os.environ.get("HF_TOKEN_PATH") or home / "token").expanduser()
-    if os.environ.get("HF_TOKEN", "").strip() or stored.is_file():
-        return None
-    page = repo if file is None else f"datasets/{repo}"
-    return (
-        f"{where}: {repo} is gated and no hub token was found (HF_TOKEN is not set, {stored} does not exist). "
-        f"Accept its licence at https://huggingface.co/{page} and set HF_TOKEN, or log in with `hf auth login`"
-    )
-
-
-def _cache_home() -> str:
-    return os.environ.get("XDG_CACHE_HOME") or "~/.cache"
