@@ -425,7 +425,7 @@ def memory_extract(asked: argparse.Namespace) -> dict[str, Any]:
 def memory_label(asked: argparse.Namespace) -> dict[str, Any]:
     """Peak memory of labelling what `memory_extract` extracted, above that of the imports and the model."""
     from rebend.config.rewards import RewardBlock
-    from rebend.io.chunks import Parts
+    from rebend.io.chunks import ChunkStore
     from rebend.models.reward_model import load_reward
     from rebend.recontrol.value_model.reward_labels import label_rewards
 
@@ -435,7 +435,7 @@ def memory_label(asked: argparse.Namespace) -> dict[str, Any]:
         asked.folder / "shard" / "responses.parquet",
         asked.folder / "labels.parquet",
     )
-    return peak(lambda: label_rewards(model, *given, Parts(None)))
+    return peak(lambda: label_rewards(model, *given, ChunkStore(None)))
 
 
 def memory_train(asked: argparse.Namespace) -> dict[str, Any]:

@@ -10,6 +10,24 @@ from pydantic import Field, model_validator
 
 from rebend.config.base import Block, Positive, exactly_one
 
+READERS = {  # import paths of `rebend.data.readers.reader.Reader` objects
+    "hh_rlhf": "rebend.data.readers.hh_rlhf:HH_RLHF",
+    "shp": "rebend.data.readers.shp:SHP",
+    "recontrol": "rebend.data.readers.recontrol:RECONTROL",
+    "wildjailbreak": "rebend.data.readers.safety.wildjailbreak:WILDJAILBREAK",
+    "wildguardmix": "rebend.data.readers.safety.wildguardmix:WILDGUARDMIX",
+    "ultrachat": "rebend.data.readers.ultrachat:ULTRACHAT",
+    "harmbench": "rebend.data.readers.safety.harmbench:HARMBENCH",
+    "harmbench_cases": "rebend.data.readers.safety.harmbench_cases:HARMBENCH_CASES",
+    "do_anything_now": "rebend.data.readers.safety.do_anything_now:DO_ANYTHING_NOW",
+    "trustllm_jailbreak": "rebend.data.readers.safety.trustllm_jailbreak:TRUSTLLM_JAILBREAK",
+    "pap": "rebend.data.readers.safety.pap:PAP",
+    "xstest": "rebend.data.readers.safety.xstest:XSTEST",
+    "strongreject": "rebend.data.readers.safety.strongreject:STRONGREJECT",
+    "table": "rebend.data.readers.table:TABLE",
+    "world": "rebend.data.readers.world:WORLD",
+}
+
 
 class HubFile(Block):
     """A file of a data set repository on the Hugging Face hub, at a pinned revision; or several, joined."""
@@ -41,7 +59,10 @@ class HubFile(Block):
 
 
 class WorldPart(Block):
-    """A part of the embedded tiny world (`rebend.data.tiny_world`). Training, validation and test share no item."""
+    """A part of the embedded tiny world (`rebend.data.tiny_world`).
+
+    Training, validation and test parts share no item.
+    """
 
     part: Literal[
         "dialogues",
@@ -83,7 +104,7 @@ class DatasetBlock(Block):
     kind: Literal["preference", "prompts", "chat", "safety", "evaluation"] = Field(
         description="the Parquet schema that it is brought into (`rebend.io.schemas`)"
     )
-    reader: str = Field(description="how the source is read (`rebend.data.datasets.READERS`)")
+    reader: str = Field(description="how the source is read (`rebend.config.datasets.READERS`)")
     source: DataSource = Field(description="where it comes from")
     reference: DataSource | None = Field(
         None,

@@ -7,15 +7,15 @@ a machine, so that the same bytes give the same file.
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from rebend.errors import DataError
 from rebend.io.files import read_json, write_json
+from rebend.io.locks import locked
 
-_UNLOCKED = ("folder", "asset")  # what a manifest says beyond its entry
+_ONLY_IN_MANIFEST = ("folder", "asset")
 
 
 def read_lock(path: str | Path) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def read_lock(path: str | Path) -> dict[str, Any]:
 
 def entry_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a manifest that is the same on every machine."""
-    return {key: value for key, value in manifest.items() if key not in _UNLOCKED}
+    return {key: value for key, value in manifest.items() if key not in _ONLY_IN_MANIFEST}
 
 
 def keep_in_lock(path: str | Path, manifest: Mapping[str, Any]) -> None:
@@ -34,9 +34,7 @@ def keep_in_lock(path: str | Path, manifest: Mapping[str, Any]) -> None:
     Several processes may do this at a time.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.parent.joinpath(f".{path.name}.guard").open("a") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)
+    with locked(path.parent / f".{path.name}.guard", announce=False):
         entries = read_lock(path)
         name, entry = manifest["asset"], entry_of(manifest)
         if name in entries:

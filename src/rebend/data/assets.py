@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
@@ -136,3 +137,27 @@ def _joined(parts: list[Path], folder: Path) -> Path:
             with part.open("rb") as stream:
                 shutil.copyfileobj(stream, joined)
     return folder / parts[0].name
+
+
+def token_mistake(where: str, repo: str, revision: str, file: str | None = None) -> str | None:
+    """Say that a gated hub repository needs a token, if there is none and the file is not in the cache yet.
+
+    With `file` it is a data set's file; without, the whole of a model repository.
+    """
+    home = Path(os.environ.get("HF_HOME") or Path(_cache_home(), "huggingface")).expanduser()
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+    kind = "models" if file is None else "datasets"
+    if Path(cache, f"{kind}--{repo.replace('/', '--')}", "snapshots", revision, file or "").exists():
+        return None
+    stored = Path(os.environ.get("HF_TOKEN_PATH") or home / "token").expanduser()
+    if os.environ.get("HF_TOKEN", "").strip() or stored.is_file():
+        return None
+    page = repo if file is None else f"datasets/{repo}"
+    return (
+        f"{where}: {repo} is gated and no hub token was found (HF_TOKEN is not set, {stored} does not exist). "
+        f"Accept its licence at https://huggingface.co/{page} and set HF_TOKEN, or log in with `hf auth login`"
+    )
+
+
+def _cache_home() -> str:
+    return os.environ.get("XDG_CACHE_HOME") or "~/.cache"

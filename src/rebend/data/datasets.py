@@ -11,14 +11,12 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from rebend.config.datasets import DatasetBlock, WorldPart
-from rebend.data.readers import READERS, convert
-from rebend.data.readers.formats import READER_INFO, columns_sentence, missing_columns, reader_mistakes
 from rebend.data.readers.raw import Placed, Row, read_rows
+from rebend.data.readers.reader import columns_sentence, missing_columns
+from rebend.data.readers.registry import load_reader, reader_mistakes
 from rebend.data.readers.rows import Source, UnselectedRowError, UnusableRowError, checked_dialogue, content_id
 from rebend.errors import ConfigError, DataError, likely_typo
 from rebend.io.schemas import KINDS
-
-__all__ = ["READERS", "Prepared", "prepare_dataset"]
 
 _MAY_BE_NULL = ("reference", "pair", "request")
 
@@ -49,7 +47,7 @@ def prepare_dataset(
         raise ConfigError("; ".join(mistakes))
     dropped: Counter[str] = Counter()
     if part is not None:
-        where, (read, rows) = f"part '{part.part}' of the world", _from_world(block.kind, part)
+        where, (read, rows) = f"part '{part.part}' of the world", _from_world(block, part)
     else:
         where, (read, rows) = str(source_path), _from_file(block, source_path, reference_path, dropped)
     if not rows:
@@ -63,10 +61,10 @@ def prepare_dataset(
     return Prepared(table, read, dict(dropped.most_common()), repeated)
 
 
-def _from_world(kind: str, part: WorldPart) -> tuple[int, list[dict[str, Any]]]:
-    from rebend.data.tiny_world import generate
-
-    rows = [_checked(kind, row) for row in generate(part.part, part.rows, part.seed)]
+def _from_world(block: DatasetBlock, part: WorldPart) -> tuple[int, list[dict[str, Any]]]:
+    generate = load_reader(block.reader).generate
+    assert generate is not None  # `reader_mistakes` found no other reader for a part of the world
+    rows = [_checked(block.kind, row) for row in generate(part.part, part.rows, part.seed)]
     return len(rows), rows
 
 
@@ -76,13 +74,14 @@ def _from_file(
     """Read, convert and check every row; count in `dropped` those that are left out."""
     if source is None or (block.reference is not None and reference is None):
         raise DataError(f"reader '{block.reader}' was given no file to read")
+    reader = load_reader(block.reader)
     read = 0
     rows = []
     for placed in _joined(source, reference, block):
         read += 1
         try:
             _select(placed, block.only)
-            rows += [_checked(block.kind, row) for row in convert(block.reader, block.kind, placed)]
+            rows += [_checked(block.kind, row) for row in reader.convert(block.kind, placed)]
         except UnusableRowError as reason:
             dropped[str(reason)] += 1
     return read, rows
@@ -100,21 +99,21 @@ def _select(placed: Placed, only: Mapping[str, str | list[str]]) -> None:
 
 def _joined(source: Path, reference: Path | None, block: DatasetBlock) -> Iterator[Placed]:
     """Rows of `source`, each with the columns that `reference`, if there is one, has for it."""
-    info = READER_INFO[block.reader]
-    rows = read_rows(source, mapping=info.entries)
+    reader = load_reader(block.reader)
+    rows = read_rows(source, mapping=reader.entries)
     if reference is None:
         return rows
-    answers = _with_columns(read_rows(reference, mapping=info.reference_entries), block)
-    return _by_key(rows, answers, block) if info.key else _by_line(rows, answers, source, reference)
+    answers = _with_columns(read_rows(reference, mapping=reader.reference_entries), block)
+    return _by_key(rows, answers, block) if reader.key else _by_line(rows, answers, source, reference)
 
 
 def _with_columns(rows: Iterator[Placed], block: DatasetBlock) -> Iterator[Placed]:
     """Rows of the second file, cut down to the columns that the reader takes from it."""
-    info = READER_INFO[block.reader]
+    reader = load_reader(block.reader)
     for placed in rows:
-        if gone := missing_columns(info.second_columns, placed.row):
+        if gone := missing_columns(reader.second_columns, placed.row):
             raise DataError(f"{placed.place}: {columns_sentence(block.reader, block.kind, gone, placed.row)}")
-        yield placed._replace(row={name: placed.row[name] for name in info.second_columns})
+        yield placed._replace(row={name: placed.row[name] for name in reader.second_columns})
 
 
 def _by_line(rows: Iterator[Placed], answers: Iterator[Placed], source: Path, reference: Path) -> Iterator[Placed]:
@@ -131,18 +130,18 @@ def _by_line(rows: Iterator[Placed], answers: Iterator[Placed], source: Path, re
 
 def _by_key(rows: Iterator[Placed], answers: Iterator[Placed], block: DatasetBlock) -> Iterator[Placed]:
     """The row of the second file with the same key; its columns are None where it has no such row."""
-    info = READER_INFO[block.reader]
+    reader = load_reader(block.reader)
     found: dict[str, Row] = {}
     for answer in answers:
-        name = str(answer.row[info.key])
+        name = str(answer.row[reader.key])
         if name in found:
-            raise DataError(f"{answer.place}: {info.key} '{name}' comes twice")
+            raise DataError(f"{answer.place}: {reader.key} '{name}' comes twice")
         found[name] = answer.row
-    nothing = dict.fromkeys(info.reference)
+    nothing = dict.fromkeys(reader.reference)
     for placed in rows:
-        if info.key not in placed.row:
-            raise DataError(f"{placed.place}: {columns_sentence(block.reader, block.kind, [info.key], placed.row)}")
-        yield placed._replace(row={**placed.row, **nothing, **found.get(str(placed.row[info.key]), {})})
+        if reader.key not in placed.row:
+            raise DataError(f"{placed.place}: {columns_sentence(block.reader, block.kind, [reader.key], placed.row)}")
+        yield placed._replace(row={**placed.row, **nothing, **found.get(str(placed.row[reader.key]), {})})
 
 
 def _checked(kind: str, row: Source) -> dict[str, Any]:

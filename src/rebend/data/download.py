@@ -28,10 +28,9 @@ from huggingface_hub.errors import (
 from huggingface_hub.repocard import metadata_load
 from huggingface_hub.utils import filter_repo_objects
 
-from rebend.data.assets import Asset
+from rebend.data.assets import Asset, token_mistake
 from rebend.errors import DataError
 from rebend.io.files import file_digest, write_text
-from rebend.pipeline.checks.files import token_mistake
 
 # Weights in other formats would double the download.
 _WANTED = ["*.json", "*.jinja", "*.model", "*.txt", "*.safetensors", "README.md", "LICENSE*", "NOTICE*", "USE_POLICY*"]

@@ -23,7 +23,7 @@ from lm_eval.tasks import TaskManager
 from rebend.config.capability import BUILT_IN_SHOTS, CapabilityBlock
 from rebend.errors import DataError, ModelError, likely_typo
 from rebend.evaluation.capability_questions import Question, apart, drawn
-from rebend.io.chunks import Parts
+from rebend.io.chunks import ChunkStore
 from rebend.io.schemas import CAPABILITY
 from rebend.models.loading import Policy
 
@@ -70,7 +70,7 @@ def score_capability(
     block: CapabilityBlock,
     questions: Sequence[Question],
     examples: Sequence[Question] = (),
-    parts: Parts | None = None,
+    parts: ChunkStore | None = None,
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Ask the questions that `block` draws; return a table of schema CAPABILITY and what to note.
 
@@ -80,7 +80,7 @@ def score_capability(
     left out. Raises `ModelError` if the context has no room, `DataError` for a category that the harness does not
     know or too few examples.
     """
-    parts = parts or Parts(None)
+    parts = parts or ChunkStore(None)
     asked = drawn(questions, block.limit, block.seed)
     # Log-probabilities in float32 whatever the model's type: bfloat16 keeps two or three digits, and choices tie.
     lm = HFLM(pretrained=policy.model, tokenizer=policy.tokenizer, batch_size=block.batch_size, softmax_dtype="float32")
@@ -89,7 +89,7 @@ def score_capability(
     pieces = [(piece, harness_task(block, name, piece, usable)) for name, piece in _pieces(block, asked)]
     found: dict[str, tuple[float | None, str | None]] = {}
     for number, (piece, task) in enumerate(pieces):
-        scores = parts.once(f"piece_{number}", partial(_ask, lm, task, block))
+        scores = parts.get_or_make(f"piece_{number}", partial(_ask, lm, task, block))
         found.update({question.row_id: tuple(score) for question, score in zip(piece, scores, strict=True)})
     reasons = [found[question.row_id][1] for question in asked]
     columns = {

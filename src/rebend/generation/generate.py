@@ -22,7 +22,7 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 from rebend.config.decoding import Decoding
 from rebend.generation.intervention import Newest
 from rebend.generation.sampling import Watch, row_seed, samplers, turn_tokens
-from rebend.io.chunks import Parts
+from rebend.io.chunks import ChunkStore
 from rebend.io.memory import memory_advice
 from rebend.io.progress import progress
 from rebend.io.schemas import RESPONSES
@@ -68,14 +68,14 @@ def generate(
     prefills: Sequence[str] | None = None,
     keys: Sequence[str] | None = None,
     control: Control | None = None,
-    parts: Parts | None = None,
+    parts: ChunkStore | None = None,
 ) -> list[Response | None]:
     """Return one response per prompt, in the order of the prompts.
 
     None stands for a prompt that leaves no room for `max_new_tokens` in the model's context. `keys` (the
     positions, if absent) seed the sampling. Finished batches are kept in `parts`.
     """
-    control, parts = control or NoControl(), parts or Parts(None)
+    control, parts = control or NoControl(), parts or ChunkStore(None)
     requests = make_requests(policy, messages, prefills=prefills, keys=keys, control=control)
     fitting = [i for i, request in enumerate(requests) if has_room(policy, request, decoding)]
     responses: list[Response | None] = [None] * len(requests)
@@ -87,13 +87,13 @@ def generate(
             def make(rows: list[int] = rows) -> list[dict[str, Any]]:
                 return [vars(r) for r in generate_batch(policy, [requests[i] for i in rows], decoding, control=control)]
 
-            for row, found in zip(rows, parts.once(f"batch-{number:05d}", make), strict=True):
+            for row, found in zip(rows, parts.get_or_make(f"batch-{number:05d}", make), strict=True):
                 responses[row] = Response(**found)
     return responses
 
 
 def decode(
-    policy: Policy, rows: Sequence[dict[str, Any]], decoding: Decoding, control: Control, parts: Parts
+    policy: Policy, rows: Sequence[dict[str, Any]], decoding: Decoding, control: Control, parts: ChunkStore
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Return responses (schema RESPONSES) to rows of a prompts data set, and counts for the record.
 

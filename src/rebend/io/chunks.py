@@ -1,4 +1,4 @@
-"""Finished parts of a long stage: made once, found again after a kill."""
+"""Finished chunks of a long stage: made once, found again after a kill."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typing import Any
 from rebend.io.files import write_text
 
 
-class Parts:
-    """A folder with one JSON file per finished part; without a folder nothing is kept.
+class ChunkStore:
+    """A folder with one JSON file per finished chunk; without a folder nothing is kept.
 
     The folder must belong to one set of inputs only, as `run.progress` does. Numbers come back exactly:
-    JSON keeps every digit of a float, and Python's also keeps NaN. A part that is damaged is made again.
+    JSON keeps every digit of a float, and Python's also keeps NaN. A damaged chunk is made again.
     """
 
     def __init__(self, directory: str | Path | None) -> None:
         self.directory = Path(directory) if directory is not None else None
 
-    def once(self, name: str, make: Callable[[], Any]) -> Any:
-        """Return part `name`: the kept one, or what `make` returns, kept before it is returned."""
+    def get_or_make(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return chunk `name`: the stored one, or the result of `make`, which is stored first."""
         if self.directory is None:
             return make()
         path = self.directory / f"{name}.json"
@@ -38,18 +38,18 @@ class Parts:
         write_text(path, f"{zlib.crc32(body.encode()):08x}\n{body}\n")
         return made
 
-    def within(self, name: str) -> Parts:
-        """Return the parts kept in a folder below this one."""
-        return Parts(None if self.directory is None else self.directory / name)
+    def within(self, name: str) -> ChunkStore:
+        """Return the store in the folder `name` below this one."""
+        return ChunkStore(None if self.directory is None else self.directory / name)
 
     def clear(self) -> None:
-        """Forget all parts; call when the stage's outputs are in place."""
+        """Delete all chunks; call this when the stage's outputs are in place."""
         if self.directory is not None:
             shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def _checked(raw: bytes) -> Any:
-    """Return the part in a file of its checksum and itself; raises `ValueError` where they do not belong together."""
+    """Return the value in a file of checksum and JSON; raise `ValueError` if the checksum does not match."""
     checksum, _, body = raw.rstrip(b"\n").partition(b"\n")
     if f"{zlib.crc32(body):08x}".encode() != checksum:
         raise ValueError("its checksum is another")

@@ -49,11 +49,6 @@ def matched(data: pa.Table, responses: pa.Table) -> list[dict[str, Any]]:
     return [{**rows[key[:1]], **answer} for key, answer in answers.items()]
 
 
-def by_row_id(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Return the rows keyed by `row_id`; a repeated one is a `DataError`."""
-    return {row_id: row for (row_id,), row in _keyed(rows, "row_id").items()}
-
-
 def _keyed(rows: Sequence[Mapping[str, Any]], *keys: str) -> dict[tuple[Any, ...], Mapping[str, Any]]:
     """Return the rows by the values of `keys`; a repeated one is a `DataError`."""
     keyed: dict[tuple[Any, ...], Mapping[str, Any]] = {}

@@ -23,7 +23,7 @@ from urllib3.util import Retry, Timeout, make_headers, parse_url
 from rebend.config.base import plain_address
 from rebend.config.rewards import RewardBlock, RewardEndpoint, endpoint_of
 from rebend.errors import ModelError
-from rebend.io.chunks import Parts
+from rebend.io.chunks import ChunkStore
 from rebend.io.progress import progress
 from rebend.io.secrets import without_keys
 from rebend.models.chat import Message
@@ -64,7 +64,7 @@ class EndpointReward:
         self._pool = _pool(self.url, endpoint, headers)
 
     def score(
-        self, messages: Sequence[Sequence[Message]], responses: Sequence[str | None], parts: Parts | None = None
+        self, messages: Sequence[Sequence[Message]], responses: Sequence[str | None], parts: ChunkStore | None = None
     ) -> list[float | None]:
         """Return a reward for each prompt with its response, in their order.
 
@@ -73,7 +73,7 @@ class EndpointReward:
         Raises `ModelError` if the address does not answer, or not with one reward per text: `BadRewardError` if it
         sends something else in place of a reward.
         """
-        parts = parts or Parts(None)
+        parts = parts or ChunkStore(None)
         there = [i for i, response in enumerate(responses) if response is not None]
         size = self.settings.batch_size
         batches = [there[start : start + size] for start in range(0, len(there), size)]
@@ -94,7 +94,7 @@ class EndpointReward:
 
     def _once(
         self,
-        parts: Parts,
+        parts: ChunkStore,
         number: int,
         batch: Sequence[int],
         messages: Sequence[Sequence[Message]],
@@ -104,7 +104,7 @@ class EndpointReward:
             body = self.body([messages[i] for i in batch], [responses[i] or "" for i in batch])
             return self._read(self._post(body), batch)
 
-        return parts.once(f"rewards-{number:05d}", make)
+        return parts.get_or_make(f"rewards-{number:05d}", make)
 
     def body(self, messages: Sequence[Sequence[Message]], responses: Sequence[str]) -> dict[str, list[str]]:
         """Return the request for some responses."""

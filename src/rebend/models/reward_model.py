@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, LlamaCo
 
 from rebend.config.rewards import RewardBlock, endpoint_of
 from rebend.errors import ModelError
-from rebend.io.chunks import Parts
+from rebend.io.chunks import ChunkStore
 from rebend.io.progress import progress
 from rebend.models.batching import batches_by_length
 from rebend.models.chat import Message, conversation_text
@@ -49,14 +49,14 @@ class RewardModel:
         self.head = getattr(model, "regression_head", None) or getattr(model, "score", None)
 
     def score(
-        self, messages: Sequence[Sequence[Message]], responses: Sequence[str | None], parts: Parts | None = None
+        self, messages: Sequence[Sequence[Message]], responses: Sequence[str | None], parts: ChunkStore | None = None
     ) -> list[float | None]:
         """Return a reward for each prompt with its response, in their order.
 
         None where there is no response; NaN where the model gave no number: both are "not scored", never a
         reward. Texts of like length share a batch; finished groups of batches are kept in `parts`.
         """
-        parts = parts or Parts(None)
+        parts = parts or ChunkStore(None)
         there = [i for i, response in enumerate(responses) if response is not None]
         encoded = {i: self.encode(messages[i], responses[i] or "") for i in there}
         batches = batches_by_length([len(encoded[i]) for i in there], self.settings.batch_size)
@@ -67,7 +67,7 @@ class RewardModel:
             def make(group: list[list[int]] = group) -> list[list[float]]:
                 return [self.forward([encoded[there[i]] for i in batch]) for batch in group]
 
-            for batch, found in zip(group, parts.once(f"rewards-{number:05d}", make), strict=True):
+            for batch, found in zip(group, parts.get_or_make(f"rewards-{number:05d}", make), strict=True):
                 for i, reward in zip(batch, found, strict=True):
                     rewards[there[i]] = reward
         return rewards

@@ -21,7 +21,7 @@ from pydantic_core import PydanticUndefined
 from rebend.config.base import Block
 from rebend.config.catalogue import CATALOGUE, block_classes
 from rebend.config.study import Caps, Claim, Grid, Study
-from rebend.data.readers.formats import READER_INFO
+from rebend.data.readers.registry import load_readers
 
 MANUAL = Path("config/README.md")
 SCHEMA = Path("workflow/schemas/config.schema.json")
@@ -60,7 +60,7 @@ def manual() -> str:
             parts += [_first_paragraph(kind), "\n", *_table(kind)]
     parts += ["\n## `budget`\n", _first_paragraph(Caps), "\n", *_table(Caps)]
     parts += ["\n## Readers of data sets\n", "| reader | reads | gives |", "|---|---|---|"]
-    parts += [f"| `{name}` | {info.about} | {', '.join(info.kinds)} |" for name, info in READER_INFO.items()]
+    parts += [f"| `{name}` | {info.about} | {', '.join(info.kinds)} |" for name, info in load_readers().items()]
     parts += ["\n## A study\n", _first_paragraph(Study), "\n", *_table(Study)]
     parts += ["\n### One of its `grids`\n", _first_paragraph(Grid), "\n", *_table(Grid)]
     parts += ["\n### One of its `claims`\n", _first_paragraph(Claim), "\n", *_table(Claim)]

@@ -18,7 +18,7 @@ from rebend.config.controls import Choice, TunedBlock, control_block
 from rebend.errors import ConfigError, DataError
 from rebend.evaluation import intervals
 from rebend.evaluation.diversity import diversity
-from rebend.io.chunks import Parts
+from rebend.io.chunks import ChunkStore
 from rebend.models.loading import Policy
 from rebend.recontrol.decode import Aids, decode_under
 
@@ -40,7 +40,7 @@ def choose_strength(
     aids: Aids,
     reward: Scorer,
     coherence: Coherence,
-    parts: Parts,
+    parts: ChunkStore,
 ) -> dict[str, Any]:
     """Return `step_size`, `n_steps`, `reason` and `table`: a line per strength, the uncontrolled one (0) first.
 
@@ -60,10 +60,10 @@ def choose_strength(
         responses, notes = decode_under(policy, rows, at_this, aids, parts.within(name))
         found.append(responses.to_pylist())
         facts = {"step_size": alpha, "n_steps": n_steps}
-        return parts.once(name, lambda: {**facts, **measure(rows, found[-1], reward), **notes})
+        return parts.get_or_make(name, lambda: {**facts, **measure(rows, found[-1], reward), **notes})
 
     lines = [line(alpha, n_steps) for alpha, n_steps in strengths_of(block, choice)]
-    cosines = parts.once("coherence", lambda: mean_coherence(rows, found, coherence))
+    cosines = parts.get_or_make("coherence", lambda: mean_coherence(rows, found, coherence))
     table = [{**line, "coherence": cosine} for line, cosine in zip(lines, cosines, strict=True)]
     chosen, reason = pick(table, choice)
     return {

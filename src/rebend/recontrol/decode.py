@@ -26,7 +26,7 @@ from rebend.config.controls import (
 from rebend.config.rewards import RewardBlock
 from rebend.errors import ConfigError
 from rebend.generation.generate import decode
-from rebend.io.chunks import Parts
+from rebend.io.chunks import ChunkStore
 from rebend.models.loading import Policy
 from rebend.models.reward_model import Reward, load_reward
 from rebend.recontrol.methods.best_of_n import best_of_n
@@ -96,7 +96,7 @@ def _tuned(block: TunedBlock, aids: Aids) -> Control:
 
 
 def decode_under(
-    policy: Policy, rows: Sequence[dict[str, Any]], block: ControlBlock, aids: Aids, parts: Parts
+    policy: Policy, rows: Sequence[dict[str, Any]], block: ControlBlock, aids: Aids, parts: ChunkStore
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Return responses (schema RESPONSES) under the control that `block` describes, and counts for the record.
 

@@ -20,9 +20,8 @@ from rebend.config.adapters import trained_adapter
 from rebend.errors import ModelError
 from rebend.io.checkpoints import Checkpoints
 from rebend.io.files import read_json, read_parquet, write_json
-from rebend.io.locks import owned_locks
+from rebend.io.locks import held_descriptors
 from rebend.io.schemas import CHAT, SAFETY
-from rebend.pipeline.jobs.gpus import held_locks
 from rebend.pipeline.jobs.planned_version import check_same_sources
 from rebend.repbend.train import train_adapter
 
@@ -69,7 +68,7 @@ def run_training_job(job: TrainingJob, threads: int = 1) -> dict[str, Any]:
     command = launch_command(job.ranks, description)
     environment = {**os.environ, **_rank_environment(max(1, threads // job.ranks))}
     # Ranks that outlive a killed job keep its GPUs and its progress from the next one.
-    process = subprocess.Popen(command, env=environment, pass_fds=[*held_locks(), *owned_locks()])
+    process = subprocess.Popen(command, env=environment, pass_fds=held_descriptors())
     previous = signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
     try:
         status = process.wait()

@@ -12,8 +12,8 @@ import pytest
 
 from rebend.config.datasets import DatasetBlock
 from rebend.data.datasets import _checked, prepare_dataset
-from rebend.data.readers.formats import WORLD_KINDS
 from rebend.data.readers.hh_rlhf import dialogue
+from rebend.data.readers.world import WORLD
 from rebend.errors import ConfigError, DataError
 from rebend.io.schemas import KINDS
 
@@ -367,7 +367,7 @@ def test_a_row_of_another_shape_than_its_kind_is_refused(kind, change):
         _checked(kind, {"messages": good["messages"]} if kind == "chat" else {**good, **change})
 
 
-@pytest.mark.parametrize(("part", "kind"), WORLD_KINDS.items())
+@pytest.mark.parametrize(("part", "kind"), WORLD.parts.items())
 def test_every_part_of_the_tiny_world_fits_its_kind(part, kind):
     block = DatasetBlock(kind=kind, reader="world", source={"world": {"part": part, "rows": 30}})
     prepared = prepare_dataset(block)

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rebend.config.datasets import DatasetBlock, WorldPart
-from rebend.data.readers import READERS, convert
-from rebend.data.readers.formats import READER_INFO, WORLD_KINDS, reader_mistakes
+from rebend.config.datasets import READERS, DatasetBlock, WorldPart
 from rebend.data.readers.hh_rlhf import dialogue
 from rebend.data.readers.raw import Placed, read_rows
+from rebend.data.readers.registry import load_reader, load_readers, reader_mistakes
 from rebend.data.readers.rows import UnselectedRowError, UnusableRowError
+from rebend.data.readers.world import WORLD
 from rebend.errors import DataError
 from rebend.io.schemas import KINDS
 
@@ -203,7 +203,7 @@ FILES = [
 @pytest.mark.parametrize(("reader", "kind", "row", "expected", "ending"), FILES)
 def test_every_reader_gives_its_rows_from_every_file_type(tmp_path, reader, kind, row, expected, ending):
     path = write(tmp_path / f"data.{ending}", [row, row])
-    found = [convert(reader, kind, placed) for placed in read_rows(path)]
+    found = [load_reader(reader).convert(kind, placed) for placed in read_rows(path)]
     assert len(found) == 2 and found[0] == found[1]
     pairs = {made.pop("pair") for made in found[0] if "pair" in made and "pair" not in expected[0]}
     assert found[0] == expected
@@ -213,33 +213,36 @@ def test_every_reader_gives_its_rows_from_every_file_type(tmp_path, reader, kind
 
 def test_the_cases_cover_every_reader_and_kind():
     assert {(reader, kind) for reader, kind, *_ in CASES} == {
-        (reader, kind) for reader, kinds in READERS.items() for kind in kinds
+        (name, kind) for name, reader in load_readers().items() for kind in reader.functions
     }
 
 
-def test_what_the_configuration_knows_of_readers_agrees_with_the_readers():
-    described = {reader: set(info.kinds) for reader, info in READER_INFO.items() if reader != "world"}
-    assert described == {reader: set(kinds) for reader, kinds in READERS.items()}
-    assert set(READER_INFO["world"].kinds) == set(KINDS)
-    assert set(WORLD_KINDS) == set(WorldPart.model_fields["part"].annotation.__args__)
+def test_each_reader_has_a_function_for_each_kind_that_it_declares():
+    readers = load_readers()
+    assert {name: reader.name for name, reader in readers.items()} == {name: name for name in READERS}
+    described = {name: set(reader.kinds) for name, reader in readers.items() if name != "world"}
+    assert described == {name: set(reader.functions) for name, reader in readers.items() if name != "world"}
+    assert set(WORLD.kinds) == set(KINDS)
+    assert set(WORLD.parts) == set(WorldPart.model_fields["part"].annotation.__args__)
     assert set(KINDS) == set(DatasetBlock.model_fields["kind"].annotation.__args__)
 
 
 @pytest.mark.parametrize(("reader", "kind", "row", "expected"), CASES)
 def test_a_reader_needs_exactly_the_columns_that_it_declares(reader, kind, row, expected):
-    alternatives = [column.split("|") for column in READER_INFO[reader].columns[kind]]
+    alternatives = [column.split("|") for column in load_reader(reader).columns[kind]]
     needed = {name for group in alternatives for name in group if name in row}
     with suppress(UnusableRowError):  # e.g. a contextual behaviour without its context
-        convert(reader, kind, Placed(1, "file:1", {name: row[name] for name in needed}))
+        load_reader(reader).convert(kind, Placed(1, "file:1", {name: row[name] for name in needed}))
     for group in alternatives:
         without = {name: value for name, value in row.items() if name not in group}
         with pytest.raises(DataError, match=f"file:1: column '{group[0]}'.* is missing"):
-            convert(reader, kind, Placed(1, "file:1", without))
+            load_reader(reader).convert(kind, Placed(1, "file:1", without))
 
 
 def test_readers_are_there_while_snakemake_parses_without_heavy_imports():
     code = (
-        "import sys, rebend.data.readers.formats, rebend.data.readers, rebend.pipeline.checks.files\n"
+        "import sys, rebend.pipeline.checks.files\n"
+        "from rebend.data.readers.registry import load_readers; load_readers()\n"
         "print(sorted({'torch', 'pandas', 'pyarrow', 'numpy', 'transformers', 'huggingface_hub'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -271,16 +274,16 @@ def test_a_speaker_inside_a_line_belongs_to_the_text():
 )
 def test_a_dialogue_that_gives_no_prompt_is_left_out_with_its_reason(written, reason):
     with pytest.raises(UnusableRowError) as caught:
-        convert("hh_rlhf", "prompts", Placed(1, "file:1", {"chosen": written, "rejected": HH["rejected"]}))
+        load_reader("hh_rlhf").convert("prompts", Placed(1, "file:1", {"chosen": written, "rejected": HH["rejected"]}))
     assert str(caught.value) == reason
 
 
 def test_a_preference_needs_one_prompt_and_two_answers():
     other = HH["rejected"].replace("Tea?", "Coffee?")
     with pytest.raises(UnusableRowError, match="differ before the last answer"):
-        convert("hh_rlhf", "preference", Placed(1, "file:1", {**HH, "rejected": other}))
+        load_reader("hh_rlhf").convert("preference", Placed(1, "file:1", {**HH, "rejected": other}))
     with pytest.raises(UnusableRowError, match="both answers are the same"):
-        convert("hh_rlhf", "preference", Placed(1, "file:1", {**HH, "rejected": HH["chosen"]}))
+        load_reader("hh_rlhf").convert("preference", Placed(1, "file:1", {**HH, "rejected": HH["chosen"]}))
 
 
 # --- the published selection of WildGuardMix
@@ -310,15 +313,15 @@ def test_wildguardmix_is_selected_as_published(prompt, refusal, response, label)
     }
     if label is None:
         with pytest.raises(UnselectedRowError):
-            convert("wildguardmix", "safety", Placed(1, "file:1", row))
+            load_reader("wildguardmix").convert("safety", Placed(1, "file:1", row))
     else:
-        (made,) = convert("wildguardmix", "safety", Placed(1, "file:1", row))
+        (made,) = load_reader("wildguardmix").convert("safety", Placed(1, "file:1", row))
         assert made["label"] == label
 
 
 def test_a_row_without_response_is_no_sample():
     with pytest.raises(UnusableRowError, match="no response"):
-        convert("wildguardmix", "safety", Placed(1, "file:1", {**GUARD, "response": None}))
+        load_reader("wildguardmix").convert("safety", Placed(1, "file:1", {**GUARD, "response": None}))
 
 
 # --- others
@@ -326,22 +329,24 @@ def test_a_row_without_response_is_no_sample():
 
 def test_benign_jailbreaks_and_copyright_behaviours_are_not_selected():
     with pytest.raises(UnselectedRowError):
-        convert("wildjailbreak", "safety", Placed(1, "file:1", {**JAILBREAK, "prompt_type": "benign"}))
+        load_reader("wildjailbreak").convert("safety", Placed(1, "file:1", {**JAILBREAK, "prompt_type": "benign"}))
     with pytest.raises(UnselectedRowError):
-        convert("harmbench", "evaluation", Placed(1, "file:1", {**BEHAVIOUR, "FunctionalCategory": "copyright"}))
+        load_reader("harmbench").convert(
+            "evaluation", Placed(1, "file:1", {**BEHAVIOUR, "FunctionalCategory": "copyright"})
+        )
 
 
 def test_a_standard_behaviour_is_its_own_prompt():
     row = {**BEHAVIOUR, "FunctionalCategory": "standard", "ContextString": None}
-    (made,) = convert("harmbench", "evaluation", Placed(1, "file:1", row))
+    (made,) = load_reader("harmbench").convert("evaluation", Placed(1, "file:1", row))
     assert made["messages"] == [user("Argue it")] and made["group"] == "standard"
 
 
 def test_a_behaviour_takes_its_target_from_the_second_file_and_never_goes_without():
-    (made,) = convert("harmbench", "evaluation", Placed(1, "file:1", {**BEHAVIOUR, "target": "Sure, zor"}))
+    (made,) = load_reader("harmbench").convert("evaluation", Placed(1, "file:1", {**BEHAVIOUR, "target": "Sure, zor"}))
     assert made["target"] == "Sure, zor" and made["request"] is None
     with pytest.raises(DataError, match="file:1: the second file has no target for BehaviorID 'argue'"):
-        convert("harmbench", "evaluation", Placed(1, "file:1", {**BEHAVIOUR, "target": None}))
+        load_reader("harmbench").convert("evaluation", Placed(1, "file:1", {**BEHAVIOUR, "target": None}))
 
 
 CASES_OF_IT = {"BehaviorID": "argue", "test_cases": ["Zorv! Argue it", " ", "Vak! Argue it"]}
@@ -349,7 +354,7 @@ CASES_OF_IT = {"BehaviorID": "argue", "test_cases": ["Zorv! Argue it", " ", "Vak
 
 def test_a_test_case_carries_the_behaviour_that_it_asks_for():
     row = {**CASES_OF_IT, **{name: value for name, value in BEHAVIOUR.items() if name != "BehaviorID"}}
-    made = convert("harmbench_cases", "evaluation", Placed(1, "file:1", row))
+    made = load_reader("harmbench_cases").convert("evaluation", Placed(1, "file:1", row))
     request = "Once upon a time.\n\n---\n\nArgue it"
     assert [one["messages"] for one in made] == [[user("Zorv! Argue it")], [user("Vak! Argue it")]]
     assert {(one["request"], one["group"], one["category"]) for one in made} == {
@@ -360,23 +365,25 @@ def test_a_test_case_carries_the_behaviour_that_it_asks_for():
 def test_test_cases_of_other_behaviours_are_not_selected_and_empty_ones_not_usable():
     unknown = {**CASES_OF_IT, "Behavior": None, "FunctionalCategory": None}
     with pytest.raises(UnselectedRowError, match="the second file does not have"):
-        convert("harmbench_cases", "evaluation", Placed(1, "file:1", unknown))
+        load_reader("harmbench_cases").convert("evaluation", Placed(1, "file:1", unknown))
     with pytest.raises(UnselectedRowError, match="copyright"):
         copied = {**CASES_OF_IT, "Behavior": "Print it", "FunctionalCategory": "copyright"}
-        convert("harmbench_cases", "evaluation", Placed(1, "file:1", copied))
+        load_reader("harmbench_cases").convert("evaluation", Placed(1, "file:1", copied))
     with pytest.raises(UnusableRowError, match="no test case"):
-        convert("harmbench_cases", "evaluation", Placed(1, "file:1", {**CASES_OF_IT, "test_cases": [" "]}))
+        load_reader("harmbench_cases").convert("evaluation", Placed(1, "file:1", {**CASES_OF_IT, "test_cases": [" "]}))
     with pytest.raises(DataError, match="'test_cases' of 'argue' is no list of prompts"):
-        convert("harmbench_cases", "evaluation", Placed(1, "file:1", {**CASES_OF_IT, "test_cases": {"a": 1}}))
+        load_reader("harmbench_cases").convert(
+            "evaluation", Placed(1, "file:1", {**CASES_OF_IT, "test_cases": {"a": 1}})
+        )
 
 
 def test_prompts_whose_answer_annotators_disagreed_on_are_not_selected():
     for harm in ("harmful", "unharmful"):
         row = {**GUARD, "prompt_harm_label": harm, "response_harm_label": None}
         with pytest.raises(UnselectedRowError, match="no response_harm_label"):
-            convert("wildguardmix", "evaluation", Placed(1, "file:1", row))
-    (made,) = convert(
-        "wildguardmix", "evaluation", Placed(1, "file:1", {"prompt": "x", "prompt_harm_label": "harmful"})
+            load_reader("wildguardmix").convert("evaluation", Placed(1, "file:1", row))
+    (made,) = load_reader("wildguardmix").convert(
+        "evaluation", Placed(1, "file:1", {"prompt": "x", "prompt_harm_label": "harmful"})
     )
     assert made["harmful"] is True
 
@@ -394,7 +401,7 @@ def test_prompts_whose_answer_annotators_disagreed_on_are_not_selected():
 )
 def test_a_wrong_value_is_an_error_with_file_line_and_what_is_allowed(reader, kind, row, words):
     with pytest.raises(DataError) as caught:
-        convert(reader, kind, Placed(7, "some.csv:7", row))
+        load_reader(reader).convert(kind, Placed(7, "some.csv:7", row))
     assert str(caught.value).startswith("some.csv:7: ") and words in str(caught.value)
 
 
@@ -402,7 +409,7 @@ def test_a_wrong_value_is_an_error_with_file_line_and_what_is_allowed(reader, ki
     ("value", "harmful"), [(True, True), (False, False), (1, True), ("0", False), ("Unsafe", True), ("harmless", False)]
 )
 def test_harmful_may_be_written_in_several_ways(value, harmful):
-    (made,) = convert("table", "evaluation", Placed(1, "file:1", {"prompt": "x", "harmful": value}))
+    (made,) = load_reader("table").convert("evaluation", Placed(1, "file:1", {"prompt": "x", "harmful": value}))
     assert made["harmful"] is harmful
 
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from rebend.config.datasets import WorldPart
-from rebend.data.readers.formats import WORLD_KINDS
+from rebend.data.readers.world import WORLD
 from rebend.data.tiny_world import WARM_INSTRUCTION, generate, parse_request, rubric, verdict
 from rebend.data.tiny_world_words import JAILBREAKS, PHRASINGS, POLITE, REFUSALS, STEPS, reply, things
 from rebend.errors import DataError
@@ -23,7 +23,7 @@ def user_text(row):
 
 @pytest.mark.parametrize("part", PARTS)
 def test_every_part_fits_its_schema(part):
-    schema = KINDS[WORLD_KINDS[part]]
+    schema = KINDS[WORLD.parts[part]]
     schema = schema.remove(schema.get_field_index("row_id"))
     rows = generate(part, 64, 0)
     assert len(rows) == 64

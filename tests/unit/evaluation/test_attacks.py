@@ -17,7 +17,7 @@ from rebend.config.controls import ControlBlock
 from rebend.config.decoding import Decoding
 from rebend.config.safety import DirectBlock, PrefillingBlock
 from rebend.generation.generate import decode, generate
-from rebend.io.chunks import Parts
+from rebend.io.chunks import ChunkStore
 from rebend.io.files import read_parquet, write_parquet
 from rebend.io.schemas import COMPLETIONS, EVALUATION, RESPONSES
 from rebend.models.loading import Policy
@@ -45,13 +45,13 @@ def evaluation_rows() -> list[dict[str, Any]]:
 
 def attacked(policy: Policy, attack: Any, decoding: Decoding = GREEDY, control: Any = None, **rest: Any) -> Any:
     rows = rest.pop("rows", None) or evaluation_rows()
-    return attack(policy, rows, attack, decoding, control or NoControl(), rest.pop("parts", Parts(None)))
+    return attack(policy, rows, attack, decoding, control or NoControl(), rest.pop("parts", ChunkStore(None)))
 
 
 def test_direct_gives_what_decoding_the_prompts_gives(policy: Policy) -> None:
     for decoding in (GREEDY, SAMPLED):
         table, notes = attacked(policy, DIRECT, decoding)
-        plain, plain_notes = decode(policy, evaluation_rows(), decoding, NoControl(), Parts(None))
+        plain, plain_notes = decode(policy, evaluation_rows(), decoding, NoControl(), ChunkStore(None))
         assert table.select(RESPONSES.names).equals(plain)
         assert table.schema == COMPLETIONS
         assert set(table["attempt"].to_pylist()) == {0} and set(table["prefill"].to_pylist()) == {""}

@@ -18,7 +18,7 @@ from rebend.config.capability import CapabilityBlock
 from rebend.errors import DataError, ModelError
 from rebend.evaluation.capability import TOO_LONG, harness_task, score_capability
 from rebend.evaluation.capability_questions import Question, read_questions
-from rebend.io.chunks import Parts
+from rebend.io.chunks import ChunkStore
 from rebend.io.schemas import CAPABILITY
 from rebend.models.loading import Policy
 from rebend.models.tiny_model import train_tokenizer
@@ -279,15 +279,15 @@ def test_a_limit_asks_a_part_of_the_same_questions(tmp_path: Path) -> None:
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     rows = questions("mmlu", tmp_path, mmlu_rows(8))
-    whole = score_capability(policy(), block("mmlu", few_shot=0), rows, parts=Parts(tmp_path / "parts"))[0]
+    whole = score_capability(policy(), block("mmlu", few_shot=0), rows, parts=ChunkStore(tmp_path / "parts"))[0]
     kept = sorted((tmp_path / "parts").iterdir())
     assert len(kept) == len(SUBJECTS)
     kept[1].unlink()
-    parts = Parts(tmp_path / "parts")
-    first = parts.once(kept[0].stem, list)
+    parts = ChunkStore(tmp_path / "parts")
+    first = parts.get_or_make(kept[0].stem, list)
     kept[0].unlink()
-    parts.once(kept[0].stem, lambda: [[0.25, None], *first[1:]])  # shows that what is kept is not asked again
-    again = score_capability(policy(), block("mmlu", few_shot=0), rows, parts=Parts(tmp_path / "parts"))[0]
+    parts.get_or_make(kept[0].stem, lambda: [[0.25, None], *first[1:]])  # shows that what is kept is not asked again
+    again = score_capability(policy(), block("mmlu", few_shot=0), rows, parts=ChunkStore(tmp_path / "parts"))[0]
     assert again["score"].to_pylist() == [0.25, *whole["score"].to_pylist()[1:]]
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from rebend.config.safety import HarmBenchJudgeBlock, WildGuardJudgeBlock
-from rebend.data.readers.benchmarks import CONTEXT_END
+from rebend.data.readers.rows import CONTEXT_END
 from rebend.errors import ModelError
 from rebend.evaluation.judges import classifier
 from rebend.evaluation.judges.classifier import HARMBENCH, NO_ROOM, WILDGUARD, encode, fill

@@ -15,7 +15,7 @@ from rebend.evaluation.attacks import embedding
 from rebend.evaluation.attacks.attack import attack
 from rebend.evaluation.attacks.soft_tokens import cut_prompt, drawn_tokens, optimise
 from rebend.generation.generate import Request, generate, generate_batch, make_requests
-from rebend.io.chunks import Parts
+from rebend.io.chunks import ChunkStore
 from rebend.io.schemas import COMPLETIONS
 from rebend.models.chat import with_instruction
 from rebend.models.loading import Policy, load_policy
@@ -52,7 +52,8 @@ def evaluation_rows() -> list[dict[str, Any]]:
 
 def attacked(policy: Policy, settings: EmbeddingBlock, decoding: Decoding = GREEDY, **rest: Any) -> Any:
     rows, control, parts = (
-        rest.get(k) or d for k, d in (("rows", evaluation_rows()), ("control", NoControl()), ("parts", Parts(None)))
+        rest.get(k) or d
+        for k, d in (("rows", evaluation_rows()), ("control", NoControl()), ("parts", ChunkStore(None)))
     )
     return attack(policy, rows, settings, decoding, control, parts)
 
@@ -181,8 +182,8 @@ def test_finished_batches_are_not_attacked_again(
 
     monkeypatch.setattr(embedding, "optimise", ends_at_the_second)
     with pytest.raises(KeyboardInterrupt):
-        attacked(policy, ATTACK, parts=Parts(tmp_path))
-    resumed = attacked(policy, ATTACK, parts=Parts(tmp_path))
+        attacked(policy, ATTACK, parts=ChunkStore(tmp_path))
+    resumed = attacked(policy, ATTACK, parts=ChunkStore(tmp_path))
     assert len(calls) == 3  # two batches: the first was kept
     assert resumed[0].equals(undisturbed[0]) and resumed[1] == undisturbed[1]
 

@@ -19,7 +19,7 @@ from rebend.evaluation.attacks.attack import attack
 from rebend.evaluation.attacks.gcg import gcg_prompts, with_suffix
 from rebend.evaluation.attacks.soft_tokens import cut_prompt
 from rebend.generation.generate import generate
-from rebend.io.chunks import Parts
+from rebend.io.chunks import ChunkStore
 from rebend.models.loading import Policy
 from rebend.pipeline.checks.before_run import check_before_jobs
 from rebend.pipeline.graph.plan import Plan
@@ -50,8 +50,8 @@ def target_loss(policy: Policy, messages: list[dict[str, str]], target: str) -> 
     return -logps[-n - 1 : -1].gather(-1, torch.tensor(place.target)[:, None]).mean().item()
 
 
-def search(policy: Policy, settings: GcgBlock = ATTACK, control: Any = None, parts: Parts | None = None) -> Any:
-    return gcg_prompts(policy, ROWS, settings, GREEDY, control or NoControl(), parts or Parts(None))
+def search(policy: Policy, settings: GcgBlock = ATTACK, control: Any = None, parts: ChunkStore | None = None) -> Any:
+    return gcg_prompts(policy, ROWS, settings, GREEDY, control or NoControl(), parts or ChunkStore(None))
 
 
 def test_suffixes_make_the_target_likelier_and_stand_after_the_users_text(policy: Policy) -> None:
@@ -69,13 +69,13 @@ def test_suffixes_make_the_target_likelier_and_stand_after_the_users_text(policy
 
 
 def test_answers_are_those_to_the_prompts_with_suffix_and_all_is_reproducible(policy: Policy) -> None:
-    table, notes = attack(policy, evaluation_rows(), ATTACK, GREEDY, NoControl(), Parts(None))
+    table, notes = attack(policy, evaluation_rows(), ATTACK, GREEDY, NoControl(), ChunkStore(None))
     assert table["row_id"].to_pylist() == [row["row_id"] for row in ROWS]
     prompts, _ = search(policy)
     by_hand = generate(policy, [messages for (messages,) in prompts], GREEDY)
     assert table["response"].to_pylist() == [response.text for response in by_hand if response]
     assert set(table["prefill"].to_pylist()) == {""}
-    again, same = attack(policy, evaluation_rows(), ATTACK, GREEDY, NoControl(), Parts(None))
+    again, same = attack(policy, evaluation_rows(), ATTACK, GREEDY, NoControl(), ChunkStore(None))
     assert again.equals(table) and same == notes
 
 
@@ -106,8 +106,8 @@ def test_finished_searches_are_kept(policy: Policy, tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(gcg, "_search", ends_at_the_third)
     with pytest.raises(KeyboardInterrupt):
-        search(policy, parts=Parts(tmp_path))
-    assert search(policy, parts=Parts(tmp_path)) == undisturbed
+        search(policy, parts=ChunkStore(tmp_path))
+    assert search(policy, parts=ChunkStore(tmp_path)) == undisturbed
     assert len(calls) == 3 + len(ROWS) - 2
 
 
@@ -121,7 +121,7 @@ def test_the_process_is_left_as_it_was(policy: Policy) -> None:
 
 def test_a_prompt_without_room_is_not_searched_for(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [ROWS[0], {**ROWS[1], "messages": [{"role": "user", "content": "word " * 200}]}]
-    table, notes = attack(policy, rows, ATTACK, GREEDY, NoControl(), Parts(None))
+    table, notes = attack(policy, rows, ATTACK, GREEDY, NoControl(), ChunkStore(None))
     assert table["response"].null_count == 1 and table["response"][1].as_py() is None
     assert notes["prompts_without_room"] == 1
 

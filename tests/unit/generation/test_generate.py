@@ -10,7 +10,7 @@ from rebend.config.decoding import Decoding
 from rebend.generation import generate as decoding_module
 from rebend.generation.generate import Request, decode, generate, generate_batch, make_requests, response_mask
 from rebend.generation.sampling import InverseSampler, row_seed
-from rebend.io.chunks import Parts
+from rebend.io.chunks import ChunkStore
 from rebend.models.chat import prompt_text
 from rebend.models.hooks import before_head
 from rebend.recontrol.methods.controls import Edit, NoControl, Prompting
@@ -192,15 +192,15 @@ def test_a_prefill_stands_in_front_and_is_continued(policy):
 
 
 def test_a_prompts_data_set_is_decoded_as_it_is_whatever_else_its_rows_say(policy):
-    plain, _ = decode(policy, prompt_rows(), GREEDY, NoControl(), Parts(None))
+    plain, _ = decode(policy, prompt_rows(), GREEDY, NoControl(), ChunkStore(None))
     rows = [{**row, "prefill": "Sure, here is", "target": "Sure, here is"} for row in prompt_rows()]
-    assert decode(policy, rows, GREEDY, NoControl(), Parts(None))[0].equals(plain)
+    assert decode(policy, rows, GREEDY, NoControl(), ChunkStore(None))[0].equals(plain)
 
 
 def test_a_prompt_without_room_has_no_response_and_is_counted(policy):
     rows = prompt_rows()
     rows[1] = {**rows[1], "messages": [{"role": "user", "content": "word " * 200}]}
-    table, notes = decode(policy, rows, GREEDY, NoControl(), Parts(None))
+    table, notes = decode(policy, rows, GREEDY, NoControl(), ChunkStore(None))
     assert table["response"].null_count == 1
     assert table["response"][1].as_py() is None
     assert notes["prompts_without_room"] == 1
@@ -209,7 +209,7 @@ def test_a_prompt_without_room_has_no_response_and_is_counted(policy):
 
 def test_finished_batches_are_not_decoded_again(policy, tmp_path, monkeypatch):
     decoding = SAMPLED.model_copy(update={"batch_size": 2})
-    undisturbed, _ = decode(policy, prompt_rows(), decoding, Shift(0.5), Parts(None))
+    undisturbed, _ = decode(policy, prompt_rows(), decoding, Shift(0.5), ChunkStore(None))
     real, calls = generate_batch, []
 
     def fails_at_the_third(*args, **kwargs):
@@ -220,8 +220,8 @@ def test_finished_batches_are_not_decoded_again(policy, tmp_path, monkeypatch):
 
     monkeypatch.setattr(decoding_module, "generate_batch", fails_at_the_third)
     with pytest.raises(KeyboardInterrupt):
-        decode(policy, prompt_rows(), decoding, Shift(0.5), Parts(tmp_path))
-    resumed, _ = decode(policy, prompt_rows(), decoding, Shift(0.5), Parts(tmp_path))
+        decode(policy, prompt_rows(), decoding, Shift(0.5), ChunkStore(tmp_path))
+    resumed, _ = decode(policy, prompt_rows(), decoding, Shift(0.5), ChunkStore(tmp_path))
     assert len(calls) == 3 + 2  # four batches: two were kept
     assert resumed.equals(undisturbed)
 

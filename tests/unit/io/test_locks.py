@@ -1,4 +1,4 @@
-"""Two processes at the same work: one at a time, and no dead owner keeps a lock."""
+"""Two processes at the same work: one holds the lock at a time, and no dead process keeps it."""
 
 from __future__ import annotations
 
@@ -9,39 +9,29 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from rebend.io.locks import owned, owned_by_touch
+from rebend.io.locks import locked
 
-Lock = Callable[[Path], AbstractContextManager[bool]]
-
-
-def quick(lock: Path) -> AbstractContextManager[bool]:
-    return owned_by_touch(lock, beat_every=0.1, dead_after=1.0)
-
-
-LOCKS = pytest.mark.parametrize("take", [owned, quick], ids=["of_the_kernel", "by_touch"])
 HOLDER = """
 import sys, time
 from pathlib import Path
-from rebend.io.locks import owned, owned_by_touch
-take = owned if sys.argv[2] == "owned" else lambda lock: owned_by_touch(lock, beat_every=0.1, dead_after=1.0)
-with take(Path(sys.argv[1])):
+from rebend.io.locks import locked
+with locked(Path(sys.argv[1])):
     print("has it", flush=True)
-    time.sleep(float(sys.argv[3]))
+    time.sleep(float(sys.argv[2]))
 """
 
 
 @pytest.fixture
-def holder(tmp_path: Path) -> Iterator[Callable[[str, float], subprocess.Popen[str]]]:
-    """Starts a process that has the lock for so many seconds."""
+def holder(tmp_path: Path) -> Iterator[Callable[[float], subprocess.Popen[str]]]:
+    """Return a function that starts a process which holds the lock for so many seconds."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(kind: str, seconds: float) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", HOLDER, str(tmp_path / "a.lock"), kind, str(seconds)]
+    def start(seconds: float) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", HOLDER, str(tmp_path / "a.lock"), str(seconds)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         started.append(process)
         assert process.stdout is not None
@@ -54,45 +44,37 @@ def holder(tmp_path: Path) -> Iterator[Callable[[str, float], subprocess.Popen[s
         process.wait()
 
 
-@LOCKS
-def test_the_second_waits_and_knows_it(tmp_path: Path, holder: Callable, take: Lock, capfd) -> None:
-    process = holder(take.__name__, 1.0)
-    with take(tmp_path / "a.lock") as waited:
+def test_a_second_process_waits_and_learns_that_it_waited(tmp_path: Path, holder: Callable, capfd) -> None:
+    process = holder(1.0)
+    with locked(tmp_path / "a.lock") as waited:
         assert process.poll() is not None or not (tmp_path / "a.lock").samefile(os.devnull)
         assert waited
         assert process.wait(timeout=5) == 0
     assert f"process {process.pid} on" in capfd.readouterr().err
-    with take(tmp_path / "a.lock") as waited:
+    with locked(tmp_path / "a.lock") as waited:
         assert not waited
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.lock"]  # it stays: another process may wait for it
+    assert (tmp_path / "a.lock").read_text() == ""
 
 
-@LOCKS
-def test_an_owner_that_was_killed_keeps_nothing(tmp_path: Path, holder: Callable, take: Lock) -> None:
-    process = holder(take.__name__, 99.0)
+def test_the_lock_of_a_killed_process_is_free(tmp_path: Path, holder: Callable) -> None:
+    process = holder(99.0)
     process.send_signal(signal.SIGKILL)
     process.wait()
     start = time.monotonic()
-    with take(tmp_path / "a.lock"):
+    with locked(tmp_path / "a.lock"):
         assert time.monotonic() - start < 5
 
 
-def test_an_owner_that_lives_keeps_its_lock_longer_than_a_dead_one_could(tmp_path: Path, holder: Callable) -> None:
-    process = holder("quick", 2.5)
-    with quick(tmp_path / "a.lock"):
-        assert process.wait(timeout=1) == 0
-
-
-@LOCKS
-def test_of_many_never_two_have_it(tmp_path: Path, take: Lock) -> None:
+def test_of_many_threads_one_holds_the_lock_at_a_time(tmp_path: Path) -> None:
     inside, most = [0], [0]
-    # A dead owner's file, which all of them find at once.
+    # The lock file of a dead process.
     (tmp_path / "a.lock").write_text("nobody")
     os.utime(tmp_path / "a.lock", (0, 0))
 
     def work() -> None:
         for _ in range(5):
-            with take(tmp_path / "a.lock"):
+            with locked(tmp_path / "a.lock"):
                 inside[0] += 1
                 most[0] = max(most[0], inside[0])
                 time.sleep(0.002)
@@ -109,15 +91,15 @@ def test_of_many_never_two_have_it(tmp_path: Path, take: Lock) -> None:
 PARENT = """
 import subprocess, sys
 from pathlib import Path
-from rebend.io.locks import owned, owned_locks
-with owned(Path(sys.argv[1])):
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(99)"], pass_fds=owned_locks())
+from rebend.io.locks import held_descriptors, locked
+with locked(Path(sys.argv[1])):
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(99)"], pass_fds=held_descriptors())
     print(child.pid, flush=True)
     child.wait()
 """
 
 
-def test_a_child_that_goes_on_with_the_work_keeps_the_lock_of_its_killed_parent(tmp_path: Path) -> None:
+def test_a_child_process_keeps_the_lock_of_its_killed_parent(tmp_path: Path) -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(tmp_path / "a.lock")], stdout=subprocess.PIPE, text=True
     )
@@ -128,7 +110,7 @@ def test_a_child_that_goes_on_with_the_work_keeps_the_lock_of_its_killed_parent(
     ended = threading.Timer(1.0, os.kill, (child, signal.SIGKILL))
     ended.start()
     start = time.monotonic()
-    with owned(tmp_path / "a.lock") as waited:
+    with locked(tmp_path / "a.lock") as waited:
         assert waited
         assert time.monotonic() - start > 0.9
     ended.join()

@@ -22,8 +22,9 @@ from rebend.config.controls import BestOfNBlock
 from rebend.config.decoding import Decoding
 from rebend.config.rewards import RewardBlock, asking
 from rebend.errors import ModelError
+from rebend.evaluation.reward_scores import score_rows
 from rebend.generation.generate import end_tokens, generate, make_requests
-from rebend.io.chunks import Parts
+from rebend.io.chunks import ChunkStore
 from rebend.io.files import read_parquet, write_parquet
 from rebend.io.schemas import PROMPTS, SCORES
 from rebend.models.reward_endpoint import EndpointReward, probe
@@ -32,7 +33,7 @@ from rebend.models.reward_prompt import fill
 from rebend.recontrol.methods.best_of_n import best_of_n
 from rebend.recontrol.methods.token_search import RewardSearch
 from rebend.recontrol.value_model.activation_store import ACTIVATION_RESPONSES
-from rebend.recontrol.value_model.reward_labels import label_rewards, score_rows
+from rebend.recontrol.value_model.reward_labels import label_rewards
 from tests.helpers.reward_models import make_reward
 from tests.helpers.reward_server import TEMPLATE, RewardServer, Sent, block, busy, endpoints_on_call, sent
 from tests.helpers.small_policy import PROMPTS as MESSAGES
@@ -178,12 +179,12 @@ ROWS = [{"row_id": f"id{i}", "messages": m, "response": t} for i, (m, t) in enum
 def test_a_wrong_number_of_rewards_and_what_is_no_number_name_the_row(serve: Any, rewards: Any, said: str) -> None:
     server = serve(lambda body, times: sent(rewards))
     with pytest.raises(ModelError, match=said):
-        score_rows(model_at(server, batch_size=7), ROWS, "response", Parts(None))
+        score_rows(model_at(server, batch_size=7), ROWS, "response", ChunkStore(None))
 
 
 def test_nan_and_null_are_not_scored_with_their_reason(serve: Any) -> None:
     server = serve(lambda body, times: sent([0.5, float("nan"), None, float("inf"), 0.25, 0.0, -1.0]))
-    table = score_rows(model_at(server, batch_size=7), ROWS, "response", Parts(None)).to_pylist()
+    table = score_rows(model_at(server, batch_size=7), ROWS, "response", ChunkStore(None)).to_pylist()
     assert [row["score"] for row in table] == [0.5, None, None, None, 0.25, 0.0, -1.0]
     assert table[1]["not_scored"] == table[2]["not_scored"] == "the score is nan"
 
@@ -253,11 +254,11 @@ def test_a_probe_asks_once_and_refuses_an_address_without_numbers(serve: Any) ->
 KILLED = """
 import json, sys
 from rebend.config.rewards import RewardBlock
-from rebend.io.chunks import Parts
+from rebend.io.chunks import ChunkStore
 from rebend.models.reward_endpoint import EndpointReward
 from rebend.recontrol.value_model.reward_labels import label_rewards
 block = RewardBlock.model_validate_json(sys.argv[1])
-label_rewards(EndpointReward(block, block.http), *sys.argv[2:5], Parts(sys.argv[5]))
+label_rewards(EndpointReward(block, block.http), *sys.argv[2:5], ChunkStore(sys.argv[5]))
 """
 
 
@@ -287,7 +288,7 @@ def test_after_kill_nine_only_what_was_under_way_is_asked_again(serve: Any, tmp_
     job.wait(timeout=20)
     assert not output.exists()
     release.set()
-    counts = label_rewards(model_at(server), prompts, responses, output, Parts(tmp_path / "parts"))
+    counts = label_rewards(model_at(server), prompts, responses, output, ChunkStore(tmp_path / "parts"))
     assert counts == {"rows": 24, "not_scored": 0}
     assert sorted(server.asked.values()) == [1] * 20 + [2] * 4  # two requests of two texts were under way
     texts = [fill(TEMPLATE, MESSAGES[i], f"yes {i} {s}") for i in range(8) for s in range(3)]
@@ -299,7 +300,7 @@ def test_the_best_of_n_asks_the_address_too(serve: Any) -> None:
     model, rows = model_at(server, batch_size=8), prompt_rows()[:3]
     sampled = Decoding(max_new_tokens=6, temperature=1.0)
     picker = BestOfNBlock(method="best_of_n", n=2, reward="r", decoding=sampled)
-    table, notes = best_of_n(policy, rows, picker, model, Parts(None))
+    table, notes = best_of_n(policy, rows, picker, model, ChunkStore(None))
     local = make_reward(template="{response}")
 
     class Here:
@@ -307,7 +308,7 @@ def test_the_best_of_n_asks_the_address_too(serve: Any) -> None:
             asked = zip(messages, responses, strict=True)
             return [local.score([MESSAGES[0]], [fill(TEMPLATE, *pair)])[0] for pair in asked]
 
-    same, _ = best_of_n(policy, rows, picker, Here(), Parts(None))  # type: ignore[arg-type]
+    same, _ = best_of_n(policy, rows, picker, Here(), ChunkStore(None))  # type: ignore[arg-type]
     assert table.to_pylist() == same.to_pylist() and notes["picked_without_reward"] == 0
 
 

@@ -12,7 +12,7 @@ from transformers import LlamaForSequenceClassification
 
 from rebend.config.rewards import RewardBlock
 from rebend.errors import ModelError
-from rebend.io.chunks import Parts
+from rebend.io.chunks import ChunkStore
 from rebend.io.scores import score_table
 from rebend.models.chat import conversation_text
 from rebend.models.reward_model import RewardModel, load_reward
@@ -165,6 +165,6 @@ def test_an_empty_response_is_a_response(folder):
 
 def test_finished_groups_are_not_scored_again(folder, tmp_path, monkeypatch):
     model = load_reward(folder, CLASSIFIER)
-    first = model.score(PROMPTS, RESPONSES, Parts(tmp_path))
+    first = model.score(PROMPTS, RESPONSES, ChunkStore(tmp_path))
     monkeypatch.setattr(RewardModel, "forward", lambda self, encoded: pytest.fail("scored again"))
-    assert model.score(PROMPTS, RESPONSES, Parts(tmp_path)) == first
+    assert model.score(PROMPTS, RESPONSES, ChunkStore(tmp_path)) == first

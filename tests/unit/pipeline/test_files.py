@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rebend.pipeline.checks.files import check_source, token_mistake
+from rebend.data.assets import token_mistake
+from rebend.pipeline.checks.files import check_source
 
 
 def saved(path, content):

@@ -19,12 +19,13 @@ from rebend.pipeline.jobs.gpus import DEVICES, LENT, lend, take_gpus, visible_gp
 # Takes devices, writes down when it had them, and works for a while.
 JOB = """
 import json, os, subprocess, sys, time
-from rebend.pipeline.jobs.gpus import held_locks, take_gpus
+from rebend.io.locks import held_descriptors
+from rebend.pipeline.jobs.gpus import take_gpus
 count, folder, seconds, child = int(sys.argv[1]), sys.argv[2], float(sys.argv[3]), sys.argv[4] == "child"
 taken = take_gpus(count)
 start = time.monotonic()
 if child:
-    subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({seconds})"], pass_fds=held_locks())
+    subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({seconds})"], pass_fds=held_descriptors())
 open(f"{folder}/started-{os.getpid()}", "w").close()
 time.sleep(seconds)
 lived = {"taken": taken, "seen": os.environ["CUDA_VISIBLE_DEVICES"], "start": start, "end": time.monotonic()}

@@ -24,10 +24,10 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     Path("shards/responses-0.parquet").write_bytes(b"responses")
     Path("shards/manifest.json").write_bytes(b"{}")
     shard = ["shards/states-0.parquet", "shards/responses-0.parquet"]
-    write_json("scores.json", {"digests": digests_of(["scores.parquet"])})
-    write_json("model.json", {"digests": digests_of(["model"])})
+    write_json("scores.run.json", {"digests": digests_of(["scores.parquet"])})
+    write_json("model.run.json", {"digests": digests_of(["model"])})
     write_json("shards/states-0.json", {"digests": digests_of(shard)})
-    write_json("shards.json", {"digests": digests_of(["shards/manifest.json"])})
+    write_json("shards.run.json", {"digests": digests_of(["shards/manifest.json"])})
     return ["scores.parquet", "model", *shard, "shards/manifest.json"]
 
 
@@ -71,7 +71,7 @@ def test_a_file_that_a_folder_lost_is_named(results: list[str]) -> None:
 
 def test_files_of_the_user_and_results_without_digests_are_left_alone(results: list[str]) -> None:
     Path("mine.jsonl").write_text("{}")
-    write_json("scores.json", {"stage": "of an older version"})
+    write_json("scores.run.json", {"stage": "of an older version"})
     known = recorded_digests(["mine.jsonl", "scores.parquet"])
     assert known == {}
     check(["mine.jsonl", "scores.parquet"], known)

@@ -380,11 +380,11 @@ snakemake = snakemake_job(
 with job(snakemake) as run:
     import os
     from pathlib import Path
-    from rebend.io.chunks import Parts
+    from rebend.io.chunks import ChunkStore
     from rebend.io.files import whole_file
     print("sent", *os.environ.values())
     os.system("echo $OPENAI_API_KEY; echo $HF_TOKEN >&2")
-    Parts(run.progress).once("a", lambda: "text")
+    ChunkStore(run.progress).get_or_make("a", lambda: "text")
     with whole_file(snakemake.output[0]) as temporary:
         temporary.write_text("text")
         print("mode of the unfinished file", oct(temporary.stat().st_mode & 0o777))

@@ -5,7 +5,7 @@ import pytest
 from rebend.config.controls import CdPrefixBlock, Choice, ValueControlBlock, control_block
 from rebend.config.decoding import Decoding
 from rebend.errors import DataError
-from rebend.io.chunks import Parts
+from rebend.io.chunks import ChunkStore
 from rebend.recontrol import choose_strength as strengths_module
 from rebend.recontrol.choose_strength import choose_strength, pick, strengths_of
 from rebend.recontrol.decode import Aids, decode_under
@@ -62,7 +62,7 @@ def parts_of_a_choice():
 
 def choose(parts_of_a_choice, reward, parts=None, rows=None, block=BLOCK):
     policy, network = parts_of_a_choice
-    return choose_strength(policy, rows or prompt_rows(), block, Aids(network), reward, ones, parts or Parts(None))
+    return choose_strength(policy, rows or prompt_rows(), block, Aids(network), reward, ones, parts or ChunkStore(None))
 
 
 def test_the_highest_reward_wins():
@@ -124,9 +124,9 @@ def test_finished_step_sizes_are_not_done_again(parts_of_a_choice, tmp_path, mon
 
     reward.score = killed
     with pytest.raises(KeyboardInterrupt):
-        choose(parts_of_a_choice, reward, Parts(tmp_path))
+        choose(parts_of_a_choice, reward, ChunkStore(tmp_path))
     again = Lengths()
-    assert choose(parts_of_a_choice, again, Parts(tmp_path)) == undisturbed
+    assert choose(parts_of_a_choice, again, ChunkStore(tmp_path)) == undisturbed
     assert again.calls == 2  # of four lines, two were kept
 
 
@@ -147,7 +147,7 @@ def test_coherence_belongs_to_its_own_step_size(parts_of_a_choice):
         Aids(network),
         Lengths(),
         lambda prompts, responses: [float(len(response)) for response in responses],
-        Parts(None),
+        ChunkStore(None),
     )
     for row in lengths["table"]:
         assert row["coherence"] == pytest.approx(row["reward"])
@@ -185,7 +185,7 @@ def stepped(grid, steps, **changes):
 
 def test_every_step_size_is_tried_with_every_number_of_steps(parts_of_a_choice, tmp_path):
     block = stepped([2.0, 0.1], [6, 2])
-    strength = choose(parts_of_a_choice, Lengths(), Parts(tmp_path), block=block)
+    strength = choose(parts_of_a_choice, Lengths(), ChunkStore(tmp_path), block=block)
     tried = [(row["step_size"], row["n_steps"]) for row in strength["table"]]
     assert tried == strengths_of(block, block.choice) == [(0.0, 2), (0.1, 2), (2.0, 2), (0.1, 6), (2.0, 6)]
     moved = {key: row["displacement"] for key, row in zip(tried, strength["table"], strict=True)}
@@ -193,7 +193,7 @@ def test_every_step_size_is_tried_with_every_number_of_steps(parts_of_a_choice, 
     best = max(strength["table"][1:], key=lambda row: row["reward"])
     assert (strength["step_size"], strength["n_steps"]) == (best["step_size"], best["n_steps"])
     again = Lengths()
-    assert choose(parts_of_a_choice, again, Parts(tmp_path), block=block) == strength
+    assert choose(parts_of_a_choice, again, ChunkStore(tmp_path), block=block) == strength
     assert again.calls == 0
 
 
@@ -201,7 +201,9 @@ def test_a_chosen_strength_decodes_as_it_did_when_it_was_chosen(parts_of_a_choic
     policy, network = parts_of_a_choice
     strength = choose(parts_of_a_choice, Lengths(), block=stepped([0.5], [2, 6]))
     settings = stepped([0.5], [2, 6]).model_dump()
-    table, notes = decode_under(policy, prompt_rows(), control_block(settings, strength), Aids(network), Parts(None))
+    table, notes = decode_under(
+        policy, prompt_rows(), control_block(settings, strength), Aids(network), ChunkStore(None)
+    )
     line = next(row for row in strength["table"] if row["n_steps"] == strength["n_steps"] and row["step_size"])
     assert notes["tokens"] == line["tokens"]
     assert sum(len(text) for text in table["response"].to_pylist()) / 8 == pytest.approx(line["reward"])

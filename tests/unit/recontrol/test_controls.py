@@ -6,7 +6,7 @@ from bench.reference.control import controlled
 
 from rebend.config.decoding import Decoding
 from rebend.generation.generate import decode, generate, generate_batch, make_requests
-from rebend.io.chunks import Parts
+from rebend.io.chunks import ChunkStore
 from rebend.recontrol.methods.controls import (
     LONGEST_MOVE,
     Prompted,
@@ -90,7 +90,7 @@ def test_held_tokens_are_counted_while_decoding(capsys):
     assert [r.token_ids for r in nan] == [r.token_ids for r in generate(policy, PROMPTS[:2], decoding)]
     assert all(response.held == len(response.token_ids) for response in nan)
     capsys.readouterr()
-    _, notes = decode(policy, prompt_rows()[:2], decoding, ValueAscent(broken, 0.1, 2), Parts(None))
+    _, notes = decode(policy, prompt_rows()[:2], decoding, ValueAscent(broken, 0.1, 2), ChunkStore(None))
     tokens = notes["tokens"]
     assert notes["tokens_held_back"] == tokens > 0
     assert f"WARNING: the control was held back at {tokens} of {tokens} tokens" in capsys.readouterr().err

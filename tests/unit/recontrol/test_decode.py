@@ -7,7 +7,7 @@ import torch
 
 from rebend.config.controls import CONTROLS, ControlBlock, PromptingBlock, control_block
 from rebend.errors import ConfigError, ModelError
-from rebend.io.chunks import Parts
+from rebend.io.chunks import ChunkStore
 from rebend.io.files import write_json
 from rebend.recontrol.decode import Aids, decode_under, load_aids, make_control
 from rebend.recontrol.methods.controls import NoControl, Prompted, Prompting, RandomDirection, ValueAscent
@@ -69,7 +69,7 @@ def test_the_released_way_moves_the_prompt_too_and_decodes_the_same(aids):
     for variant in ("corrected", "released_code"):
         settings = block("value", variant=variant)
         assert make_control(settings, aids).whole_prompt == (variant == "released_code")
-        found.append(decode_under(policy, prompt_rows(), settings, aids, Parts(None))[0].to_pylist())
+        found.append(decode_under(policy, prompt_rows(), settings, aids, ChunkStore(None))[0].to_pylist())
     assert [row["response"] for row in found[0]] == [row["response"] for row in found[1]]
 
 
@@ -84,13 +84,13 @@ def test_a_strength_of_zero_is_no_control(aids):
 def test_what_a_control_lacks_is_named(method):
     policy = make_policy()
     with pytest.raises(ConfigError, match=method):
-        decode_under(policy, prompt_rows(), block(method), Aids(), Parts(None))
+        decode_under(policy, prompt_rows(), block(method), Aids(), ChunkStore(None))
 
 
 def test_every_method_decodes_and_counts_what_the_policy_read(aids):
     policy, found = make_policy(), {}
     for method in SETTINGS:
-        table, notes = decode_under(policy, prompt_rows(), block(method), aids, Parts(None))
+        table, notes = decode_under(policy, prompt_rows(), block(method), aids, ChunkStore(None))
         assert table["row_id"].to_pylist() == [row["row_id"] for row in prompt_rows()]
         assert notes["tokens"] == sum(table["n_tokens"].to_pylist()) > 0
         found[method] = (notes["tokens"], notes["tokens_generated"], notes["candidates_scored"], table)
@@ -108,7 +108,7 @@ def test_every_method_decodes_and_counts_what_the_policy_read(aids):
 
 def test_a_static_shift_moves_every_token_by_the_step_size(aids):
     policy = make_policy()
-    table, _ = decode_under(policy, prompt_rows(), block("static"), aids, Parts(None))
+    table, _ = decode_under(policy, prompt_rows(), block("static"), aids, ChunkStore(None))
     assert table["displacement"].to_pylist() == pytest.approx([2.0] * 8, rel=1e-4)
     before = torch.randn(3, 32)
     edit = StaticShift(DIRECTION, 2.0).begin([0, 1, 2])

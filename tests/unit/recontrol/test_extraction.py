@@ -13,7 +13,7 @@ from rebend.config.value_models import ActivationsBlock
 from rebend.errors import ConfigError, DataError, ModelError
 from rebend.generation.continuous_batching import roll
 from rebend.generation.generate import Request, decode, generate_batch, make_requests
-from rebend.io.chunks import Parts
+from rebend.io.chunks import ChunkStore
 from rebend.io.files import read_json, write_parquet
 from rebend.io.schemas import PROMPTS
 from rebend.models.hidden_states import response_states
@@ -223,7 +223,7 @@ def test_a_model_that_ends_at_once_leaves_responses_without_tokens_and_loses_non
     with pytest.raises(DataError, match="responses to 0 prompts have a token and a reward"):
         ValueData(made, Labels.of(rewards), 0.2, 0)
     climbing = ValueAscent(new_network(Shape(32, 16, 2), 0).requires_grad_(False), 0.5, 3)
-    table, notes = decode(policy, prompt_rows(), Decoding(max_new_tokens=4), climbing, Parts(None))
+    table, notes = decode(policy, prompt_rows(), Decoding(max_new_tokens=4), climbing, ChunkStore(None))
     assert set(table["response"].to_pylist()) == {""} and set(table["displacement"].to_pylist()) == {0.0}
     assert (notes["tokens"], notes["tokens_held_back"], notes["prompts_without_room"]) == (0, 0, 0)
 

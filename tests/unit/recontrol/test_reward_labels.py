@@ -9,7 +9,7 @@ from transformers import LlamaForSequenceClassification
 
 from rebend.config.rewards import RewardBlock
 from rebend.errors import DataError, ModelError
-from rebend.io.chunks import Parts
+from rebend.io.chunks import ChunkStore
 from rebend.io.files import read_parquet, write_parquet
 from rebend.io.schemas import PROMPTS, SCORES
 from rebend.models.reward_model import RewardModel, load_reward
@@ -53,7 +53,7 @@ def files(tmp_path, monkeypatch) -> tuple[Path, Path]:
 
 def test_every_response_gets_the_reward_of_its_own_prompt(model, files, tmp_path):
     prompts, responses = files
-    counts = label_rewards(model, prompts, responses, tmp_path / "r.parquet", Parts(None))
+    counts = label_rewards(model, prompts, responses, tmp_path / "r.parquet", ChunkStore(None))
     assert counts == {"rows": 14, "not_scored": 0}
     found = read_parquet(tmp_path / "r.parquet", SCORES).to_pylist()
     made = read_parquet(responses).to_pylist()
@@ -65,7 +65,7 @@ def test_every_response_gets_the_reward_of_its_own_prompt(model, files, tmp_path
 
 def test_finished_blocks_are_not_scored_again(model, files, tmp_path, monkeypatch):
     prompts, responses = files
-    label_rewards(model, prompts, responses, tmp_path / "whole.parquet", Parts(None))
+    label_rewards(model, prompts, responses, tmp_path / "whole.parquet", ChunkStore(None))
     real, calls = RewardModel.forward, []
 
     def killed(self, encoded):
@@ -76,9 +76,9 @@ def test_finished_blocks_are_not_scored_again(model, files, tmp_path, monkeypatc
 
     monkeypatch.setattr(RewardModel, "forward", killed)
     with pytest.raises(KeyboardInterrupt):
-        label_rewards(model, prompts, responses, tmp_path / "r.parquet", Parts(tmp_path / "parts"))
+        label_rewards(model, prompts, responses, tmp_path / "r.parquet", ChunkStore(tmp_path / "parts"))
     assert not (tmp_path / "r.parquet").exists()
-    label_rewards(model, prompts, responses, tmp_path / "r.parquet", Parts(tmp_path / "parts"))
+    label_rewards(model, prompts, responses, tmp_path / "r.parquet", ChunkStore(tmp_path / "parts"))
     assert len(calls) == 3 + 3  # five blocks of one batch each, the third scored again
     assert (tmp_path / "r.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
 
@@ -89,7 +89,7 @@ def test_a_reward_model_that_gives_no_number_is_stopped_after_the_first_block(mo
     real, calls = RewardModel.forward, []
     monkeypatch.setattr(RewardModel, "forward", lambda self, encoded: calls.append(1) or real(self, encoded))
     with pytest.raises(ModelError, match=r"no number for any of the first 3 responses \(the score is nan\)"):
-        label_rewards(model, prompts, responses, tmp_path / "r.parquet", Parts(None))
+        label_rewards(model, prompts, responses, tmp_path / "r.parquet", ChunkStore(None))
     assert len(calls) == 1
     assert not (tmp_path / "r.parquet").exists()
 
@@ -103,7 +103,7 @@ def test_a_single_nan_is_not_scored_with_its_reason_and_said(model, files, tmp_p
         return [float("nan"), *rewards[1:]] if len(encoded) == 2 else rewards  # the last block
 
     monkeypatch.setattr(RewardModel, "forward", one_bad)
-    counts = label_rewards(model, prompts, responses, tmp_path / "r.parquet", Parts(None))
+    counts = label_rewards(model, prompts, responses, tmp_path / "r.parquet", ChunkStore(None))
     assert counts == {"rows": 14, "not_scored": 1}
     assert "WARNING: 1 of 14 responses were not scored" in capsys.readouterr().err
     missing = [row for row in read_parquet(tmp_path / "r.parquet", SCORES).to_pylist() if row["score"] is None]
@@ -114,7 +114,7 @@ def test_responses_of_other_data_are_refused(model, files, tmp_path):
     prompts, responses = files
     write_parquet(prompts, read_parquet(prompts).slice(0, 5))
     with pytest.raises(DataError, match=r"response 'row5/0' belongs to no prompt"):
-        label_rewards(model, prompts, responses, tmp_path / "r.parquet", Parts(None))
+        label_rewards(model, prompts, responses, tmp_path / "r.parquet", ChunkStore(None))
     write_parquet(responses, read_parquet(responses).drop_columns("response"))
     with pytest.raises(DataError, match="column 'response' is missing"):
-        label_rewards(model, prompts, responses, tmp_path / "r.parquet", Parts(None))
+        label_rewards(model, prompts, responses, tmp_path / "r.parquet", ChunkStore(None))

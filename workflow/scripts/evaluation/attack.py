@@ -6,7 +6,7 @@ with job(snakemake) as run:
     from rebend.config.controls import control_block
     from rebend.config.safety import ATTACKS
     from rebend.evaluation.attacks.attack import attack
-    from rebend.io.chunks import Parts
+    from rebend.io.chunks import ChunkStore
     from rebend.io.files import read_json, read_parquet, write_parquet
     from rebend.io.schemas import EVALUATION
     from rebend.models.loading import load_policy
@@ -18,7 +18,7 @@ with job(snakemake) as run:
     policy = load_policy(snakemake.input.model, run.settings["dtype"])
     aids = load_aids(policy, snakemake.input, run.settings["guide"], snakemake.resources.asking)
     made = make_control(control, aids)
-    parts = Parts(run.progress)
+    parts = ChunkStore(run.progress)
     rows = read_parquet(snakemake.input.data, EVALUATION).to_pylist()
     completions, notes = attack(policy, rows, block, control.decoding, made, parts)
     write_parquet(snakemake.output.completions, completions, {"fingerprint": policy.fingerprint})

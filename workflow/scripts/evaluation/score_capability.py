@@ -7,7 +7,7 @@ with job(snakemake) as run:
     from rebend.data.assets import source_file
     from rebend.evaluation.capability import score_capability
     from rebend.evaluation.capability_questions import read_examples, read_questions
-    from rebend.io.chunks import Parts
+    from rebend.io.chunks import ChunkStore
     from rebend.io.files import file_digest, write_parquet
     from rebend.models.loading import load_policy
 
@@ -19,7 +19,7 @@ with job(snakemake) as run:
         files.append(source_file(block.examples, manifests, run.progress))
         examples = read_examples(block.task, files[-1])
     policy = load_policy(snakemake.input.model, run.settings["dtype"])
-    parts = Parts(run.progress)
+    parts = ChunkStore(run.progress)
     scores, notes = score_capability(policy, block, questions, examples, parts)
     described = {"task": block.task, "metric": block.scored_by, "few_shot": str(block.shots)}
     write_parquet(snakemake.output.scores, scores, {**described, "fingerprint": policy.fingerprint})

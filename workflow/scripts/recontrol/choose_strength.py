@@ -7,7 +7,7 @@ with job(snakemake) as run:
     from rebend.config.models import EncoderBlock
     from rebend.config.rewards import RewardBlock
     from rebend.evaluation.coherence import Coherence, load_encoder
-    from rebend.io.chunks import Parts
+    from rebend.io.chunks import ChunkStore
     from rebend.io.files import read_parquet, write_json
     from rebend.io.schemas import EMBEDDINGS
     from rebend.models.loading import load_policy
@@ -18,7 +18,7 @@ with job(snakemake) as run:
     policy = load_policy(snakemake.input.model, run.settings["dtype"])
     asking = snakemake.resources.asking
     encoder = load_encoder(snakemake.input.encoder or None, EncoderBlock.model_validate(run.settings["encoder"]))
-    parts = Parts(run.progress)
+    parts = ChunkStore(run.progress)
     strength = choose_strength(
         policy,
         read_parquet(snakemake.input.data).to_pylist(),

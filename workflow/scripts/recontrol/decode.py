@@ -4,7 +4,7 @@ from rebend.pipeline.jobs.job import job
 
 with job(snakemake) as run:
     from rebend.config.controls import control_block
-    from rebend.io.chunks import Parts
+    from rebend.io.chunks import ChunkStore
     from rebend.io.files import read_json, read_parquet, write_parquet
     from rebend.io.progress import Stopwatch
     from rebend.models.loading import load_policy
@@ -15,10 +15,10 @@ with job(snakemake) as run:
     policy = load_policy(snakemake.input.model, run.settings["dtype"])
     aids = load_aids(policy, snakemake.input, run.settings["guide"], snakemake.resources.asking)
     undisturbed = not run.progress.exists()
-    parts = Parts(run.progress)
+    parts = ChunkStore(run.progress)
     rows = read_parquet(snakemake.input.data).to_pylist()
     if undisturbed:  # what is loaded or compiled once is no part of the time per token
-        decode_under(policy, rows[:1], control, aids, Parts(None))
+        decode_under(policy, rows[:1], control, aids, ChunkStore(None))
     watch = Stopwatch(policy.device)
     responses, notes = decode_under(policy, rows, control, aids, parts)
     if undisturbed:  # the time of a resumed attempt would be that of its rest only

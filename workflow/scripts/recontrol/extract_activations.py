@@ -4,7 +4,7 @@ from rebend.pipeline.jobs.job import job
 
 with job(snakemake) as run:
     from rebend.config.value_models import ActivationsBlock
-    from rebend.io.chunks import Parts
+    from rebend.io.chunks import ChunkStore
     from rebend.models.loading import load_policy
     from rebend.recontrol.value_model.extraction import Outputs, extract_activations
 
@@ -17,4 +17,4 @@ with job(snakemake) as run:
         run.progress,
     )
     run.note(**counts)
-    Parts(run.progress).clear()
+    ChunkStore(run.progress).clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from rebend.data.readers.reader import Reader
 from rebend.data.readers.rows import (
     Messages,
     Source,
@@ -53,3 +54,12 @@ def safety(row: Source) -> list[Source]:
     """A pair: the chosen answer counts as safe, the rejected one as unsafe."""
     (pair,) = preference(row)
     return safety_pair(pair["messages"], pair["chosen"], pair["rejected"])
+
+
+_COLUMNS = ("chosen", "rejected")
+HH_RLHF = Reader(
+    "hh_rlhf",
+    "HH-RLHF: two dialogues that differ in the last answer",
+    {"preference": preference, "prompts": prompts, "chat": chat, "safety": safety},
+    {"preference": _COLUMNS, "prompts": _COLUMNS, "chat": _COLUMNS, "safety": _COLUMNS},
+)

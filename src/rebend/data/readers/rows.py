@@ -14,6 +14,8 @@ from typing import Any
 
 from rebend.errors import likely_typo
 
+CONTEXT_END = "\n\n---\n\n"  # between the context of a HarmBench behaviour and the behaviour itself
+
 Source = Mapping[str, Any]
 Messages = list[dict[str, str]]
 

@@ -1,7 +1,8 @@
-"""Stanford Human Preferences (a Reddit post and two comments), and the files that RE-Control made from it."""
+"""Stanford Human Preferences: a Reddit post and two comments."""
 
 from __future__ import annotations
 
+from rebend.data.readers.reader import Reader
 from rebend.data.readers.rows import Source, UnusableRowError, asked, preference_row, prompt_row, text
 
 
@@ -23,7 +24,10 @@ def prompts(row: Source) -> list[Source]:
     return [prompt_row(pair["messages"], pair["chosen"])]
 
 
-def recontrol_prompts(row: Source) -> list[Source]:
-    """The post; the reference is the line of the second file that was joined to the row, if there is one."""
-    reference = text(row, "prefer") if "prefer" in row else None
-    return [prompt_row(asked(text(row, "history")), reference)]
+_COLUMNS = ("history", "human_ref_A", "human_ref_B", "labels")
+SHP = Reader(
+    "shp",
+    "stanfordnlp/SHP: a post and two comments",
+    {"preference": preference, "prompts": prompts},
+    {"preference": _COLUMNS, "prompts": _COLUMNS},
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rebend.data.readers.reader import Reader
 from rebend.data.readers.rows import Source, UnusableRowError, asked, evaluation_row, optional_text, prompt_row, text
 
 _TRUE = ("true", "1", "yes", "harmful", "unsafe")
@@ -40,3 +41,15 @@ def evaluation(row: Source) -> list[Source]:
             request=_text_or_none(row, "request"),
         )
     ]
+
+
+TABLE = Reader(
+    "table",
+    "any table of prompts",
+    {"prompts": prompts, "evaluation": evaluation},
+    {"prompts": ("prompt",), "evaluation": ("prompt", "harmful")},
+    optional={
+        "prompts": ("reference", "group"),
+        "evaluation": ("reference", "group", "category", "target", "request"),
+    },
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rebend.data.readers.reader import Reader
 from rebend.data.readers.rows import Messages, Source, UnusableRowError, parted, prompt_row
 
 _ROLES = ("system", "user", "assistant")
@@ -38,3 +39,11 @@ def chat(row: Source) -> list[Source]:
 def prompts(row: Source) -> list[Source]:
     """The dialogue without its last answer, which is the reference."""
     return [prompt_row(*parted(dialogue(row)))]
+
+
+ULTRACHAT = Reader(
+    "ultrachat",
+    "UltraChat: dialogues",
+    {"chat": chat, "prompts": prompts},
+    {"chat": ("messages",), "prompts": ("messages",)},
+)

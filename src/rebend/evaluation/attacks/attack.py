@@ -18,7 +18,7 @@ from rebend.evaluation.attacks.attempts import Row, Tries, aim, attempt_key
 from rebend.evaluation.attacks.embedding import embedding_completions
 from rebend.evaluation.attacks.gcg import gcg_prompts
 from rebend.generation.generate import Response, generate
-from rebend.io.chunks import Parts
+from rebend.io.chunks import ChunkStore
 from rebend.io.schemas import COMPLETIONS
 from rebend.models.chat import Message
 from rebend.models.loading import Policy
@@ -26,7 +26,7 @@ from rebend.recontrol.methods.controls import Control
 
 
 def attack(
-    policy: Policy, rows: Sequence[Row], attack: AttackBlock, decoding: Decoding, control: Control, parts: Parts
+    policy: Policy, rows: Sequence[Row], attack: AttackBlock, decoding: Decoding, control: Control, parts: ChunkStore
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Return completions (schema COMPLETIONS) of an evaluation data set under an attack, and counts for the record.
 
@@ -61,7 +61,7 @@ def _answers(
     prefills: Sequence[str],
     decoding: Decoding,
     control: Control,
-    parts: Parts,
+    parts: ChunkStore,
 ) -> Tries:
     """Return a response to each of a row's prompts, with random numbers of its own."""
     tries = [(i, attempt) for i, asked in enumerate(prompts) for attempt in range(len(asked))]

@@ -29,7 +29,7 @@ from rebend.evaluation.attacks.soft_tokens import (
 )
 from rebend.generation.generate import Request, Response, generate_batch, room
 from rebend.generation.sampling import row_seed
-from rebend.io.chunks import Parts
+from rebend.io.chunks import ChunkStore
 from rebend.io.progress import progress
 from rebend.models.batching import batches_by_length
 from rebend.models.loading import Policy
@@ -76,7 +76,12 @@ class _Attack:
 
 
 def embedding_completions(
-    policy: Policy, rows: Sequence[Row], settings: EmbeddingBlock, decoding: Decoding, control: Control, parts: Parts
+    policy: Policy,
+    rows: Sequence[Row],
+    settings: EmbeddingBlock,
+    decoding: Decoding,
+    control: Control,
+    parts: ChunkStore,
 ) -> tuple[Tries, dict[str, Any]]:
     """Return `attempts` times `generations` responses per prompt, and what the record says of the losses.
 
@@ -102,7 +107,7 @@ def embedding_completions(
         def make(number: int = number, chosen: list[int] = chosen) -> list[Made]:
             return attack.on_batch([rows[i] for i in chosen], [places[i] for i in chosen], number)
 
-        for row, made in zip(chosen, parts.once(f"try-{number:03d}-batch-{n:05d}", make), strict=True):
+        for row, made in zip(chosen, parts.get_or_make(f"try-{number:03d}-batch-{n:05d}", make), strict=True):
             first = number * settings.generations
             found[row][first : first + settings.generations] = [Response(**answer) for answer in made["responses"]]
             losses.append(made["losses"])

@@ -24,7 +24,7 @@ from rebend.evaluation.attacks.attempts import Row, aim, attempt_key
 from rebend.evaluation.attacks.soft_tokens import frozen
 from rebend.generation.generate import has_room, make_requests
 from rebend.generation.sampling import row_seed
-from rebend.io.chunks import Parts
+from rebend.io.chunks import ChunkStore
 from rebend.io.progress import progress
 from rebend.models.chat import Message
 from rebend.models.loading import Policy
@@ -34,7 +34,7 @@ _SLOT = "{optim_str}"  # nanogcg's own mark for the place of the suffix
 
 
 def gcg_prompts(
-    policy: Policy, rows: Sequence[Row], settings: GcgBlock, decoding: Decoding, control: Control, parts: Parts
+    policy: Policy, rows: Sequence[Row], settings: GcgBlock, decoding: Decoding, control: Control, parts: ChunkStore
 ) -> tuple[list[list[list[Message]]], dict[str, Any]]:
     """Return each prompt with the suffixes found for it, one per attempt, and what the record says of the losses.
 
@@ -53,7 +53,7 @@ def gcg_prompts(
             messages = control.messages(with_suffix(row["messages"], _SLOT))
             return _search(policy, messages, aim(row, settings.target), settings, attempt_key(row, attempt))
 
-        made = parts.once(f"prompt-{i:05d}-try-{k:03d}", make)
+        made = parts.get_or_make(f"prompt-{i:05d}-try-{k:03d}", make)
         first[i][k] = with_suffix(rows[i]["messages"], made["suffix"])
         losses.append(made["loss"])
     return first, {"loss_at_end": fmean(losses)} if losses else {}

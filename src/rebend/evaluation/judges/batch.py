@@ -14,8 +14,9 @@ from typing import Any
 
 from rebend.errors import JudgeError
 from rebend.evaluation.judges.replies import without_key
-from rebend.evaluation.judges.reply_store import digest_of, locked, write_private_json
+from rebend.evaluation.judges.reply_store import digest_of, write_private_json
 from rebend.io.files import read_json
+from rebend.io.locks import locked
 
 ENDPOINT = "/v1/chat/completions"
 MOST = 10_000  # requests in one batch: OpenAI takes 50,000, and 200 MB
@@ -40,14 +41,14 @@ def ask_by_batch(
 
     notes = Path(folder)
     try:
-        with locked(notes / ".lock"):
+        with locked(notes / ".lock", announce=False, private=True):
             batches = _batches_of(asked, bodies, notes)
         for note, begun in batches.items():
             batch = _wait(asked, begun)
             found = _results(asked, batch)
             for key in bodies.keys() & found.keys():
                 keep(key, found[key])
-            with locked(notes / ".lock"):
+            with locked(notes / ".lock", announce=False, private=True):
                 _tidy(note, {key for key, came in found.items() if not isinstance(came, str)} - bodies.keys())
             if not found:
                 raise JudgeError(f"batch {batch.id} ended as '{batch.status}' without a reply: {_complaints(batch)}")

@@ -17,7 +17,7 @@ from transformers import AutoConfig
 
 from rebend.config.decoding import Decoding
 from rebend.config.safety import HarmBenchJudgeBlock, ModelJudgeBlock, WildGuardJudgeBlock
-from rebend.data.readers.benchmarks import CONTEXT_END
+from rebend.data.readers.rows import CONTEXT_END
 from rebend.errors import ModelError
 from rebend.evaluation.judges.refusal_phrases import is_incoherent, refusal_matcher, without_harm
 from rebend.evaluation.judges.verdict import (
@@ -31,7 +31,7 @@ from rebend.evaluation.judges.verdict import (
     request_text,
 )
 from rebend.generation.generate import Request, generate_batch
-from rebend.io.chunks import Parts
+from rebend.io.chunks import ChunkStore
 from rebend.io.progress import progress
 from rebend.models.batching import batches_by_length
 from rebend.models.chat import dialogue_text
@@ -112,7 +112,7 @@ def ask(
     fitting = [(i, ids) for i, ids in enumerate(encoded) if ids is not None]
     decoding = Decoding(max_new_tokens=question.new_tokens)
     batches = batches_by_length([len(ids) for _, ids in fitting], settings.batch_size)
-    parts = Parts(folder)
+    parts = ChunkStore(folder)
     replies: list[str | None] = [None] * len(asked)
     for number, batch in enumerate(progress(batches, "judging", total=len(batches))):
         pairs = [fitting[k] for k in batch]
@@ -121,7 +121,7 @@ def ask(
             found = generate_batch(policy, [Request(str(i), ids) for i, ids in pairs], decoding)
             return [response.text for response in found]
 
-        for (i, _), text in zip(pairs, parts.once(f"judged-{number:05d}", make), strict=True):
+        for (i, _), text in zip(pairs, parts.get_or_make(f"judged-{number:05d}", make), strict=True):
             replies[i] = text
     return replies
 

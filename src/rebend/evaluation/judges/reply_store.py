@@ -7,8 +7,6 @@ Files are whole or absent, and readable by their owner only. Two jobs that want 
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -19,9 +17,7 @@ from typing import Any
 
 from rebend.errors import DataError
 from rebend.io.files import read_json, whole_file
-
-# What a file system without locks says; two jobs may then pay for the same reply, but none is lost
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+from rebend.io.locks import locked
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ class VerdictStore:
     @contextmanager
     def held(self, digest: str) -> Iterator[None]:
         """Keep others, in other jobs too, from asking for this reply inside the block."""
-        with locked(self.folder / ".locks" / digest[:3]):
+        with locked(self.folder / ".locks" / digest[:3], announce=False, private=True):
             yield
 
     def _path(self, digest: str) -> Path:
@@ -77,16 +73,3 @@ def write_private_json(path: Path, value: Any) -> None:
     with whole_file(path) as temporary:
         temporary.touch(mode=0o600)
         temporary.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def locked(lock: Path) -> Iterator[None]:
-    """Wait for a lock that one thread of one job has at a time; the end of the job frees it, however it ends."""
-    lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with lock.open("a") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-        yield

@@ -15,9 +15,9 @@ from typing import Any
 from rebend.config.adapters import TrainedAdapter
 from rebend.config.safety import GcgBlock
 from rebend.data.asset_lock import lock_mistakes
-from rebend.data.assets import Asset, block_assets
+from rebend.data.assets import Asset, block_assets, token_mistake
 from rebend.errors import ConfigError, likely_typo
-from rebend.pipeline.checks.files import check_source, file_mistakes, token_mistake
+from rebend.pipeline.checks.files import check_source, file_mistakes
 from rebend.pipeline.graph import paths
 from rebend.pipeline.graph.plan import Plan
 from rebend.pipeline.stages.common import local_path

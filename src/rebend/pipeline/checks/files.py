@@ -5,13 +5,12 @@ Runs while Snakemake starts, so it uses the standard library only and reads no m
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from rebend.data.readers import convert
-from rebend.data.readers.formats import READER_INFO, columns_sentence, missing_columns
 from rebend.data.readers.raw import file_format, header, read_rows
+from rebend.data.readers.reader import columns_sentence, missing_columns
+from rebend.data.readers.registry import load_reader
 from rebend.data.readers.rows import UnselectedRowError, UnusableRowError
 from rebend.errors import DataError, likely_typo
 
@@ -24,9 +23,9 @@ def check_source(
     """Return one message per mistake in the local files of a data set block; none if they look right.
 
     `where` names the block in the configuration, e.g. "datasets.hh_test"; `reader` gives `kind`
-    (`rebend.data.readers.formats.reader_mistakes` sees to that first). `only` names columns that rows are chosen by.
+    (`rebend.data.readers.registry.reader_mistakes` sees to that first). `only` names columns that rows are chosen by.
     """
-    info = READER_INFO[reader]
+    info = load_reader(reader)
     needed = [*info.columns[kind], *only, *([info.key] if info.key and reference else [])]
     mistakes = file_mistakes(source) or _row_mistakes(reader, kind, source, needed)
     if reference is not None:
@@ -57,7 +56,7 @@ def file_mistakes(path: Path) -> list[str]:
 
 def _row_mistakes(reader: str, kind: str, path: Path, needed: Sequence[str]) -> list[str]:
     """Are the columns there, do the first rows parse, and is at least one of them of use?"""
-    entries = READER_INFO[reader].entries
+    entries = load_reader(reader).entries
     mistakes = _column_mistakes(reader, kind, path, needed, entries)
     if mistakes or file_format(path) == ".parquet":
         return mistakes
@@ -66,7 +65,7 @@ def _row_mistakes(reader: str, kind: str, path: Path, needed: Sequence[str]) -> 
     try:
         for placed in read_rows(path, _FIRST, entries):
             try:
-                convert(reader, kind, placed)
+                load_reader(reader).convert(kind, placed)
                 usable = True
             except UnselectedRowError:
                 usable = True
@@ -116,27 +115,3 @@ def _parquet_mistakes(reader: str, kind: str, path: Path, needed: Sequence[str])
         if not any(bytes([len(name)]) + name.encode() in footer for name in column.split("|")):
             return [f"{path}: column '{column}' is missing; reader '{reader}' needs it for kind '{kind}'"]
     return []
-
-
-def token_mistake(where: str, repo: str, revision: str, file: str | None = None) -> str | None:
-    """Say that a gated hub repository needs a token, if there is none and the file is not in the cache yet.
-
-    With `file` it is a data set's file; without, the whole of a model repository.
-    """
-    home = Path(os.environ.get("HF_HOME") or Path(_cache_home(), "huggingface")).expanduser()
-    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
-    kind = "models" if file is None else "datasets"
-    if Path(cache, f"{kind}--{repo.replace('/', '--')}", "snapshots", revision, file or "").exists():
-        return None
-    stored = Path(os.environ.get("HF_TOKEN_PATH") or home / "token").expanduser()
-    if os.environ.get("HF_TOKEN", "").strip() or stored.is_file():
-        return None
-    page = repo if file is None else f"datasets/{repo}"
-    return (
-        f"{where}: {repo} is gated and no hub token was found (HF_TOKEN is not set, {stored} does not exist). "
-        f"Accept its licence at https://huggingface.co/{page} and set HF_TOKEN, or log in with `hf auth login`"
-    )
-
-
-def _cache_home() -> str:
-    return os.environ.get("XDG_CACHE_HOME") or "~/.cache"

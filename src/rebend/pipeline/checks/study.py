@@ -11,7 +11,7 @@ from rebend.config.base import Block, references
 from rebend.config.controls import PROMPTS_ONLY, TunedBlock
 from rebend.config.load import load_config
 from rebend.config.study import Grid, Study
-from rebend.data.readers.formats import reader_mistakes
+from rebend.data.readers.registry import reader_mistakes
 from rebend.errors import ConfigError, likely_typo
 from rebend.pipeline.graph.plan import Plan
 

@@ -8,7 +8,6 @@ a time share the devices as well.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import tempfile
@@ -16,10 +15,11 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from rebend.io.locks import give_lock_back, locked, take_lock
+
 DEVICES = "CUDA_VISIBLE_DEVICES"
 LENT = "REBEND_GPUS"  # devices that the jobs of this run take turns at, separated by commas
 _POLL_SECONDS = 0.2
-_held: list[int] = []  # descriptors of this process's locks; they are let go of at its end
 
 
 def visible_gpus() -> list[str]:
@@ -52,30 +52,20 @@ def take_gpus(count: int) -> list[str]:
     if not lent:
         return []
     taken = _wait_for(min(count, len(lent)), lent) if count else {}
-    _held.extend(taken.values())
     os.environ[DEVICES] = ",".join(taken)
     return list(taken)
-
-
-def held_locks() -> list[int]:
-    """Descriptors that a process which goes on using the devices has to inherit (`pass_fds`)."""
-    return list(_held)
 
 
 def _wait_for(count: int, lent: Sequence[str]) -> dict[str, int]:
     """All or none: jobs that each hold a part of what they need would wait for each other for ever."""
     folder = _folder()
     while True:
-        choosing = _open(
-            folder / "choosing"
-        )  # one at a time, or two jobs could take halves from each other again and again
-        fcntl.flock(choosing, fcntl.LOCK_EX)
-        free = _lock_free_ones(count, lent, folder)
-        if len(free) < count:
+        # one at a time, or two jobs could take halves from each other again and again
+        with locked(folder / "choosing", announce=False):
+            free = _lock_free_ones(count, lent, folder)
+            if len(free) == count:
+                return free
             _let_go(free.values())
-        _let_go([choosing])
-        if len(free) == count:
-            return free
         time.sleep(_POLL_SECONDS)
 
 
@@ -84,23 +74,15 @@ def _lock_free_ones(count: int, lent: Sequence[str], folder: Path) -> dict[str, 
     for name in lent:
         if len(found) == count:
             break
-        lock = _open(folder / ("gpu-" + re.sub(r"[^\w.-]", "_", name)))
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _let_go([lock])
-        else:
+        lock = take_lock(folder / ("gpu-" + re.sub(r"[^\w.-]", "_", name)))
+        if lock is not None:
             found[name] = lock
     return found
 
 
-def _open(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-
 def _let_go(locks: Iterable[int]) -> None:
     for lock in locks:
-        os.close(lock)
+        give_lock_back(lock)
 
 
 def _folder() -> Path:

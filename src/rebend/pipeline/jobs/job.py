@@ -25,9 +25,9 @@ from typing import Any, TextIO
 from rebend import __version__
 from rebend.errors import RebendError
 from rebend.io.files import disk_advice, file_digest, read_json, sweep, sweep_inside, write_json
-from rebend.io.locks import owned, owned_locks
+from rebend.io.locks import locked
 from rebend.io.secrets import clear_of_keys, show_without_keys, without_keys
-from rebend.pipeline.jobs.gpus import held_locks, take_gpus
+from rebend.pipeline.jobs.gpus import take_gpus
 from rebend.pipeline.jobs.integrity import check, digests_of, recorded_digests
 from rebend.pipeline.jobs.planned_version import check_planned
 from rebend.pipeline.jobs.warm_start import hand_over
@@ -48,11 +48,6 @@ class Run:
         """Add facts (counts, not scored, fingerprints, losses) to the record."""
         self.notes.update(facts)
 
-    @property
-    def inherited_fds(self) -> list[int]:
-        """Descriptors of the job's locks; processes that continue the work must inherit them (`pass_fds`)."""
-        return [*held_locks(), *owned_locks()]
-
 
 @contextmanager
 def job(snakemake: Any) -> Iterator[Run]:
@@ -71,7 +66,7 @@ def job(snakemake: Any) -> Iterator[Run]:
     settings, known = dict(params.settings), recorded_digests(snakemake.input)
     key = _key([outputs.record, params.code, settings], snakemake.input, known)
     run = Run(stage, settings, Path(params.progress) / stage / key)
-    with disk_advice(Path(outputs.record)), owned(_lock(run, outputs.record)) as waited:
+    with disk_advice(Path(outputs.record)), locked(_lock(run, outputs.record)) as waited:
         if waited and _is_made(outputs.record, key):
             print(f"{stage}: another process made these results in the meantime", file=sys.stderr, flush=True)
             sys.exit(0)

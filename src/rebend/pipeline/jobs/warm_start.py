@@ -60,7 +60,7 @@ def start_server() -> subprocess.Popen[bytes] | None:
     address = Path(tempfile.mkdtemp(prefix="rebend-")) / "warm"
     os.environ[VARIABLE] = str(address)
     command = [sys.executable, "-m", "rebend.pipeline.jobs.warm_start", str(address)]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}  # read when the hub's library is imported; see `recorded`
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}  # read when the hub's library is imported; see `job`
     pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
     return subprocess.Popen(command, env=environment, stdin=pipe, stdout=nothing, start_new_session=True)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from rebend.config.base import settings
+from rebend.config.datasets import READERS
 from rebend.config.load import Config
-from rebend.data.readers import READERS
 from rebend.pipeline.stages.common import Paths, local_file, local_path, manifests
 
 
@@ -39,6 +39,5 @@ def dataset_settings(config: Config, wildcards: Any) -> dict[str, Any]:
 
 
 def dataset_code(config: Config, wildcards: Any) -> list[str]:
-    """Return the import path of a data set's reader, or of the generator of the tiny world."""
-    block = config["datasets"][wildcards.dataset]
-    return ["rebend.data.tiny_world:generate"] if block.source.world else [READERS[block.reader]]
+    """Return the import path of a data set's reader."""
+    return [READERS[config["datasets"][wildcards.dataset].reader]]

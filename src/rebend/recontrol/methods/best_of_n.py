@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from rebend.config.controls import BestOfNBlock
 from rebend.generation.generate import decode
-from rebend.io.chunks import Parts
+from rebend.io.chunks import ChunkStore
 from rebend.io.schemas import RESPONSES
 from rebend.models.loading import Policy
 from rebend.models.reward_model import Reward
@@ -21,7 +21,7 @@ from rebend.recontrol.methods.controls import NoControl
 
 
 def best_of_n(
-    policy: Policy, rows: Sequence[dict[str, Any]], block: BestOfNBlock, reward: Reward, parts: Parts
+    policy: Policy, rows: Sequence[dict[str, Any]], block: BestOfNBlock, reward: Reward, parts: ChunkStore
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Return the response with the highest reward for each row (schema RESPONSES), and counts for the record.
 

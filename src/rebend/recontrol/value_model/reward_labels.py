@@ -1,4 +1,4 @@
-"""Rewards of texts: of a table of rows, or of all responses of an activations folder, a block at a time."""
+"""Rewards of all responses of an activations folder, a block at a time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rebend.errors import DataError, ModelError
-from rebend.io.chunks import Parts
+from rebend.io.chunks import ChunkStore
 from rebend.io.files import whole_file
 from rebend.io.memory import give_back, keep_flat
 from rebend.io.progress import progress
@@ -26,16 +26,8 @@ _BLOCK = 512  # responses that are sorted by length and scored together, and res
 _READ_BYTES = 2**16
 
 
-def score_rows(model: Reward, rows: Sequence[dict[str, Any]], column: str, parts: Parts) -> pa.Table:
-    """Return a table of schema SCORES with the reward of the text in `column` of each row, as an answer to it."""
-    names = [row["row_id"] for row in rows]
-    with naming(names):
-        found = model.score([row["messages"] for row in rows], [row[column] for row in rows], parts)
-    return score_table(names, found)
-
-
 def label_rewards(
-    model: Reward, prompts: str | Path, responses: str | Path, output: str | Path, parts: Parts
+    model: Reward, prompts: str | Path, responses: str | Path, output: str | Path, parts: ChunkStore
 ) -> dict[str, int]:
     """Write a file of schema SCORES with a reward for each response, in their order; return counts.
 

@@ -1,0 +1,24 @@
+"""Persuasive adversarial prompts (arXiv:2401.06373)."""
+
+from __future__ import annotations
+
+from rebend.data.readers.reader import Reader
+from rebend.data.readers.rows import Source, evaluation_row, optional_text, text
+
+
+def evaluation(row: Source) -> list[Source]:
+    """A persuasive adversarial prompt and the plain question behind it (arXiv:2401.06373).
+
+    File: `adv_bench_sub_gpt4.jsonl` of CHATS-Lab/Persuasive-Jailbreaker-Data, 50 prompts; RepBend's rates fit 320.
+    """
+    prompt, request = text(row, "ss_prompt"), text(row, "bad_q")
+    return [evaluation_row(prompt, True, category=optional_text(row, "ss_category"), request=request)]
+
+
+PAP = Reader(
+    "pap",
+    "persuasive adversarial prompts, as their authors release them",
+    {"evaluation": evaluation},
+    {"evaluation": ("ss_prompt", "bad_q")},
+    optional={"evaluation": ("ss_category",)},
+)

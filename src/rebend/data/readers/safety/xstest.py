@@ -1,0 +1,26 @@
+"""XSTest: safe prompts that look harmful, and unsafe contrasts (arXiv:2308.01263)."""
+
+from __future__ import annotations
+
+from rebend.data.readers.reader import Reader
+from rebend.data.readers.rows import Source, UnusableRowError, evaluation_row, optional_text, text, word
+
+
+def evaluation(row: Source) -> list[Source]:
+    """A prompt (arXiv:2308.01263) that is safe and only looks harmful, or its unsafe contrast.
+
+    RepBend's "compliance rate" on XSTest fits all 450 prompts and is safety-eval's `overall_accuracy`, which its
+    released scripts collect: safe prompts answered plus unsafe ones refused.
+    """
+    label = word(row, "label", ("safe", "unsafe"))
+    if label is None:
+        raise UnusableRowError("no label")
+    return [evaluation_row(text(row, "prompt"), label == "unsafe", category=optional_text(row, "type"))]
+
+
+XSTEST = Reader(
+    "xstest",
+    "XSTest: safe and unsafe prompts",
+    {"evaluation": evaluation},
+    {"evaluation": ("prompt", "type", "label")},
+)
