@@ -77,11 +77,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from rebend.config.catalogue import CATALOGUE
-try:
-    from rebend.pipeline.jobs.code_version import code_version
-except ImportError:
-    from rebend.pipeline.jobs.code_digest import code_digest
-    code_version = lambda script, *entries: code_digest(script)
+from rebend.pipeline.jobs.code_version import code_version
 scripts = sorted(Path("workflow/scripts").rglob("*.py"))
 methods = [method.code for kind in CATALOGUE.values() if isinstance(kind, Mapping) for method in kind.values()]
 versions = {script.stem: code_version(script) for script in scripts}

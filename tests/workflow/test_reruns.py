@@ -6,7 +6,10 @@ follows. A key that is in no settings class, or a class whose key is not in the 
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,11 +17,10 @@ from typing import Any
 import pytest
 
 from rebend.config.adapters import ADAPTERS
-from rebend.config.base import Block
+from rebend.config.base import Block, settings
 from rebend.config.catalogue import CATALOGUE, block_classes
 from rebend.config.judges import OpenAIJudgeBlock
 from rebend.config.safety import SAFETY_JUDGES, GcgBlock
-from rebend.pipeline.graph.plan import settings
 from tests.workflow.checkout import Checkout
 from tests.workflow.jobs import copy_of
 
@@ -268,7 +270,7 @@ def test_every_key_of_every_settings_class_is_in_the_table() -> None:
 
 @pytest.mark.parametrize("kind", ELSEWHERE, ids=lambda kind: kind.__name__)
 def test_keys_of_methods_that_the_micro_study_has_not_are_settings_of_their_stage(kind: type[Block]) -> None:
-    without = {"needs", "concurrency", "retries", "ranks", "zero"}
+    without = {"resources", "concurrency", "retries", "ranks", "zero"}
     block = kind.model_construct(**dict.fromkeys(kind.model_fields))
     assert set(settings(block)) == set(kind.model_fields) - without
 
@@ -313,6 +315,116 @@ def test_an_edit_of_the_library_runs_what_reaches_it(
         assert built.would_run() == set(stages)
     finally:
         path.write_text(before)
+
+
+# The code version alone, of stages with one method each: cheaper than dry runs, and methods that the study lacks count.
+VERSIONS = """
+import json
+from pathlib import Path
+from rebend.config.adapters import ADAPTERS
+from rebend.config.controls import CONTROLS
+from rebend.config.datasets import READERS
+from rebend.pipeline.jobs.code_version import code_version
+
+entries = {
+    "train_adapter": {name: method.code for name, method in ADAPTERS.items() if name not in ("released", "task_arithmetic")},
+    "decode": {name: method.code for name, method in CONTROLS.items()},
+    "choose_strength": {name: method.code for name, method in CONTROLS.items()},
+    "attack": {name: method.code for name, method in CONTROLS.items()},
+    "prepare_dataset": READERS,
+}
+versions = {}
+for script in Path("workflow/scripts").glob("*/*.py"):
+    for name, code in entries.get(script.stem, {"": None}).items():
+        versions[f"{script.stem} {name}".strip()] = code_version(script, *filter(None, [code]))
+print(json.dumps(versions))
+"""
+
+
+def code_versions(folder: Path) -> dict[str, str]:
+    """Return "stage method" → code version in a copy of the tree."""
+    environment = {**os.environ, "PYTHONPATH": str(folder / "src")}
+    command = [sys.executable, "-c", VERSIONS]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def stages_with(methods: set[str], *stages: str) -> set[str]:
+    return {f"{stage} {method}" for stage in stages for method in methods}
+
+
+TRAININGS = {"repbend", "circuit_breakers", "rmu", "npo", "dpo", "sft"}
+ASCENDING = {"value", "value_prompting", "random"}  # controls that ascend the value network
+EDITS: dict[str, tuple[str, str, str, set[str]]] = {
+    "lock polling": ("io/locks.py", "_POLL_SECONDS = 0.1", "_POLL_SECONDS = 0.2", set()),
+    "speed constant of the ascent": (
+        "recontrol/methods/value_ascent.py",
+        "FEW = 16",
+        "FEW = 17",
+        stages_with(ASCENDING, "decode", "choose_strength", "attack"),
+    ),
+    "one reader": (
+        "data/readers/shp.py",
+        "import annotations\n",
+        "import annotations\nNEW = 1\n",
+        stages_with({"shp"}, "prepare_dataset"),
+    ),
+    "loss of DPO": (
+        "repbend/methods/dpo.py",
+        "import annotations\n",
+        "import annotations\nNEW = 1\n",
+        stages_with({"dpo"}, "train_adapter"),
+    ),
+    "end-of-turn tokens": (
+        "repbend/examples.py",
+        "import annotations\n",
+        "import annotations\nNEW = 1\n",
+        stages_with(TRAININGS, "train_adapter"),
+    ),
+    "join column of a format": (
+        "data/readers/recontrol.py",
+        "import annotations\n",
+        "import annotations\nNEW = 1\n",
+        stages_with({"recontrol"}, "prepare_dataset"),
+    ),
+    "a docstring": ("evaluation/diversity.py", '"""', '"""Other words. ', set()),
+    "a comment": ("evaluation/diversity.py", "import annotations\n", "import annotations\n# a comment\n", set()),
+    "a description of a key": (
+        "config/adapters.py",
+        "unsafe answers of pairs to the safe ones",
+        "unsafe answers of pairs to other ones",
+        set(),
+    ),
+    "a colour of figures": (
+        "report/figures/style.py",
+        "import annotations\n",
+        "import annotations\nNEW = 1\n",
+        {"make_figures"},  # and perhaps the report, which may use the same style
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, dict[str, str]]:
+    """A copy of the tree, and its code versions."""
+    checkout = Checkout.make(tmp_path_factory.mktemp("edits"))
+    return checkout, code_versions(checkout.folder)
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edit_changes_the_code_version_of_exactly_its_stages(tree: tuple[Checkout, dict], name: str) -> None:
+    checkout, before = tree
+    module, old, new, stages = EDITS[name]
+    path = checkout.folder / "src/rebend" / module
+    text = path.read_text()
+    try:
+        edit(checkout, f"src/rebend/{module}", old, new)
+        after = code_versions(checkout.folder)
+        changed = {stage for stage, version in after.items() if before[stage] != version}
+        assert changed - {"make_report"} == stages
+    finally:
+        path.write_text(text)
 
 
 def test_one_stage_can_be_asked_for_again(built: Checkout) -> None:

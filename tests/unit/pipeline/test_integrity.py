@@ -26,7 +26,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     shard = ["shards/states-0.parquet", "shards/responses-0.parquet"]
     write_json("scores.run.json", {"digests": digests_of(["scores.parquet"])})
     write_json("model.run.json", {"digests": digests_of(["model"])})
-    write_json("shards/states-0.json", {"digests": digests_of(shard)})
+    write_json("shards/states-0.run.json", {"digests": digests_of(shard)})
     write_json("shards.run.json", {"digests": digests_of(["shards/manifest.json"])})
     return ["scores.parquet", "model", *shard, "shards/manifest.json"]
 

@@ -34,6 +34,7 @@ from rebend.models.loading import check_checkpoint, link_checkpoint, load_policy
 from rebend.models.lora import take_adapter
 from rebend.models.remote_code import CODE_FILE
 from rebend.models.reward_model import load_reward
+from rebend.pipeline.graph.rules import wildcard_patterns
 from rebend.repbend.merge.weight_files import stored_tensors
 from tests.helpers.small_policy import config, tokenizer
 from tests.helpers.snakemake_job import python_path
@@ -330,9 +331,12 @@ def test_every_wildcard_of_every_rule_is_constrained_to_names() -> None:
     used = {name for path in re.findall(r'(?<!f)"([^"\n]*)"', text) for name in re.findall(r"\{([a-z_]+)\}", path)}
     constrained = dict(re.findall(r"^ +([a-z_]+)=(one_of\(.+|r\".+\"),$", text, re.MULTILINE))
     assert {"model", "shard", "place"} <= used
-    assert used - {"input", "output", "log", "figure", "table"} <= set(constrained)  # of commands, patterns of reports
-    for pattern in (value for value in constrained.values() if value.startswith("r")):
-        expression = pattern.removeprefix('r"').removesuffix('"')
+    raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    patterns = wildcard_patterns(load_config({**raw, "study": "tiny"}, ROOT / "config/studies"))
+    # of commands, patterns of reports
+    assert used - {"input", "output", "log", "figure", "table"} <= set(constrained) | set(patterns)
+    written = [value.removeprefix('r"').removesuffix('"') for value in constrained.values() if value.startswith("r")]
+    for expression in [*written, *patterns.values()]:
         assert not any(re.fullmatch(expression, bad) for bad in ("..", "a/b", "../x", "/x", "", "a b", "A;b"))
 
 
