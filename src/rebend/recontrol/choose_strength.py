@@ -26,7 +26,7 @@ Coherence = Callable[[Sequence[str], Sequence[str]], Sequence[float]]  # of rows
 
 
 class Scorer(Protocol):
-    """What is asked of a reward model (`rebend.models.reward_model.RewardModel`)."""
+    """What is asked of a reward model (`rebend.models.rewards.model.RewardModel`)."""
 
     def score(self, messages: Sequence[Any], responses: Sequence[str]) -> Sequence[float | None]:
         """Return one reward per response; None or NaN where there is none."""

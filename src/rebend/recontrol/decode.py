@@ -28,7 +28,7 @@ from rebend.errors import ConfigError
 from rebend.generation.generate import decode
 from rebend.io.chunks import ChunkStore
 from rebend.models.loading import Policy
-from rebend.models.reward_model import Reward, load_reward
+from rebend.models.rewards.model import Reward, load_reward
 from rebend.recontrol.methods.best_of_n import best_of_n
 from rebend.recontrol.methods.controls import Control, NoControl, Prompted, Prompting, RandomDirection, ValueAscent
 from rebend.recontrol.methods.static import StaticShift

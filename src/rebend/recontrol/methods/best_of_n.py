@@ -16,7 +16,7 @@ from rebend.generation.generate import decode
 from rebend.io.chunks import ChunkStore
 from rebend.io.schemas import RESPONSES
 from rebend.models.loading import Policy
-from rebend.models.reward_model import Reward
+from rebend.models.rewards.model import Reward
 from rebend.recontrol.methods.controls import NoControl
 
 

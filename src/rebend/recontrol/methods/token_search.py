@@ -19,9 +19,9 @@ from transformers import DynamicCache, LogitsProcessor
 
 from rebend.errors import ConfigError
 from rebend.models.chat import Message, conversation_text
-from rebend.models.reward_endpoint import EndpointReward
-from rebend.models.reward_model import Reward, RewardModel
-from rebend.models.reward_prompt import MARK, around_response
+from rebend.models.rewards.endpoint import EndpointReward
+from rebend.models.rewards.model import Reward, RewardModel
+from rebend.models.rewards.prompt import MARK, around_response
 from rebend.recontrol.methods.controls import NoControl, SearchStart
 from rebend.recontrol.value_model.network import ValueNetwork
 

@@ -27,9 +27,9 @@ from rebend.generation.generate import end_tokens, generate, make_requests
 from rebend.io.chunks import ChunkStore
 from rebend.io.files import read_parquet, write_parquet
 from rebend.io.schemas import PROMPTS, SCORES
-from rebend.models.reward_endpoint import EndpointReward, probe
-from rebend.models.reward_model import load_reward
-from rebend.models.reward_prompt import fill
+from rebend.models.rewards.endpoint import EndpointReward, probe
+from rebend.models.rewards.model import load_reward
+from rebend.models.rewards.prompt import fill
 from rebend.recontrol.methods.best_of_n import best_of_n
 from rebend.recontrol.methods.token_search import RewardSearch
 from rebend.recontrol.value_model.activation_store import ACTIVATION_RESPONSES
@@ -255,7 +255,7 @@ KILLED = """
 import json, sys
 from rebend.config.rewards import RewardBlock
 from rebend.io.chunks import ChunkStore
-from rebend.models.reward_endpoint import EndpointReward
+from rebend.models.rewards.endpoint import EndpointReward
 from rebend.recontrol.value_model.reward_labels import label_rewards
 block = RewardBlock.model_validate_json(sys.argv[1])
 label_rewards(EndpointReward(block, block.http), *sys.argv[2:5], ChunkStore(sys.argv[5]))
