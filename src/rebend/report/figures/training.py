@@ -15,7 +15,7 @@ from rebend.report.figures.style import BLACK, DASHES, LINES, legend_below, pane
 Panels = list[tuple[str, dict[str, str]]]  # title, column -> label
 
 _ADAPTER_COLUMNS = ("step", "total", "grad_norm", "lr")  # besides the method's terms
-_CHANGED = ("keep", "push", "draw", "change")  # terms on a scale of their own: what is moved, and what is not to move
+_CHANGED = ("safe_norm", "unsafe_norm", "pair_norm", "change")  # terms on a scale of their own
 _VALUE_PANELS: Panels = [
     ("loss", {"train_loss": "training", "held_out_loss": "held out"}),
     ("squared error, held out", {"held_out_error": "V against reward"}),

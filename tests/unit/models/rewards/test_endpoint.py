@@ -20,7 +20,7 @@ import torch
 from rebend.config.base import settings
 from rebend.config.controls import BestOfNBlock
 from rebend.config.decoding import Decoding
-from rebend.config.rewards import RewardBlock, asking
+from rebend.config.rewards import RewardBlock, endpoint_options
 from rebend.errors import ModelError
 from rebend.evaluation.reward_scores import score_rows
 from rebend.generation.generate import end_tokens, generate, make_requests
@@ -94,7 +94,7 @@ def test_busy_and_broken_servers_are_asked_again(serve: Any) -> None:
 
 def test_a_server_that_stays_broken_is_told_with_what_it_says_and_how_often_it_was_asked(serve: Any) -> None:
     with pytest.raises(
-        ModelError, match="'tiny-2026-01-01' at its address answered with status 503 after 3 tries: later"
+        ModelError, match="'tiny-2026-01-01' at its address answered with status 503 after 3 attempts: later"
     ):
         model_at(serve(lambda body, times: busy(503))).score(ASKED, TEXTS)
 
@@ -124,7 +124,7 @@ def test_a_hung_connection_is_given_up_and_tried_again(serve: Any) -> None:
     server = serve(hangs_once)
     try:
         assert model_at(server, batch_size=7, timeout=1).score(ASKED, TEXTS) == by_model(server)
-        with pytest.raises(ModelError, match=r"did not answer in 1 tries.*[Tt]imed out"):
+        with pytest.raises(ModelError, match=r"did not answer in 1 attempts.*[Tt]imed out"):
             model_at(serve(lambda body, times: release.wait(20)), batch_size=7, timeout=1, retries=0).score(
                 ASKED, TEXTS
             )
@@ -145,7 +145,7 @@ def test_nobody_at_the_address_is_an_error_with_the_address(serve: Any) -> None:
     server = serve()
     server.shutdown()
     server.server_close()
-    with pytest.raises(ModelError, match=r"did not answer in 1 tries: .*127\.0\.0\.1.*refused"):
+    with pytest.raises(ModelError, match=r"did not answer in 1 attempts: .*127\.0\.0\.1.*refused"):
         model_at(server, retries=0).score(ASKED, TEXTS)
 
 
@@ -239,7 +239,7 @@ def test_how_an_address_is_asked_is_no_setting_and_reaches_the_client(serve: Any
     made = block(server, concurrency=7, timeout=3, retries=1)
     plain = settings(made)
     assert plain["http"] == {"model": "tiny-2026-01-01", "url": server.url, "key": False}
-    model = load_reward("nowhere", RewardBlock.model_validate(plain), asking=asking([made]))
+    model = load_reward("nowhere", RewardBlock.model_validate(plain), endpoint_options=endpoint_options([made]))
     assert isinstance(model, EndpointReward)
     assert (model.endpoint.concurrency, model.endpoint.timeout, model.endpoint.retries) == (7, 3, 1)
 
