@@ -1,4 +1,4 @@
-"""Names that point to other blocks: each must exist, be of the right kind, and make sense together."""
+"""Load a study and check it across blocks: names must exist, be of the right kind, and fit together."""
 
 from __future__ import annotations
 
@@ -120,7 +120,8 @@ def _layers(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:
                 )
             for block in adapter.transform_layers if isinstance(adapter, TrainedAdapter) else []:
                 if block >= depth or block < -1:
-                    yield f"adapters.{adapter_name}.transform_layers: {block} is beyond the {depth} blocks of '{model_name}'"
+                    beyond = f"{block} is beyond the {depth} blocks of '{model_name}'"
+                    yield f"adapters.{adapter_name}.transform_layers: {beyond}"
 
 
 def _honest(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:
