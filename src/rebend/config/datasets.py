@@ -80,7 +80,7 @@ class DataSource(Block):
 
 
 class DatasetBlock(Block):
-    """A data set: its source, its format, and the kind of its rows."""
+    """A data set: where it lies, how it is read, and which kind of rows it gives."""
 
     kind: Literal["preference", "prompts", "chat", "safety", "evaluation"] = Field(
         description="kind of rows: the Parquet schema (`rebend.io.schemas`)"
