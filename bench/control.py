@@ -22,15 +22,16 @@ from typing import Any
 
 import torch
 from latest import keep
-from reference.control import climbed, controlled
+from reference.control import controlled, released_ascent
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rebend.config.decoding import Decoding
 from rebend.generation.generate import Request, generate_batch
+from rebend.generation.intervention import NoControl
 from rebend.models.loading import Policy
 from rebend.models.tiny_model import train_tokenizer
-from rebend.recontrol.methods.controls import NoControl, ValueAscent
-from rebend.recontrol.methods.value_ascent import Slopes, climb
+from rebend.recontrol.methods.ascent import AscentCache, ascend
+from rebend.recontrol.methods.value_ascent import ValueAscent
 from rebend.recontrol.value_model.network import Shape, ValueNetwork, new_network
 
 ROOT = Path(__file__).parents[1]
@@ -72,13 +73,13 @@ def solver() -> dict[str, Any]:
     for size, width in SOLVERS:
         for layers in (2, 3):
             net = network(size, width, layers)
-            slopes = Slopes(net)
+            cache = AscentCache(net)
             for batch in BATCHES:
                 h, name = states(batch, size), f"D{size}_H{width}_layers{layers}_batch{batch}"
                 alpha = step_size(net, h)
                 sides = {
-                    "reference": lambda: climbed(net, h, alpha, N_STEPS),  # noqa: B023
-                    "ours": lambda: climb(net, h, alpha, N_STEPS, slopes),  # noqa: B023
+                    "reference": lambda: released_ascent(net, h, alpha, N_STEPS),  # noqa: B023
+                    "ours": lambda: ascend(net, h, alpha, N_STEPS, cache),  # noqa: B023
                 }
                 found = least(sides, 3 if width > 256 else 30)
                 times[name] = round(found["reference"] * 1e3, 3), round(found["ours"] * 1e3, 3)
@@ -99,8 +100,8 @@ def differences() -> dict[str, Any]:
             net, h = network(size, width, layers), states(64, size)
             alpha = step_size(net, h)
             for dtype, found in apart.items():
-                truth = climbed(net.to(dtype), h.to(dtype), alpha, N_STEPS)
-                found.append((climb(net, h.to(dtype), alpha, N_STEPS) - truth).norm(dim=1) / truth.norm(dim=1))
+                truth = released_ascent(net.to(dtype), h.to(dtype), alpha, N_STEPS)
+                found.append((ascend(net, h.to(dtype), alpha, N_STEPS) - truth).norm(dim=1) / truth.norm(dim=1))
     double, single = (torch.cat(found) for found in apart.values())
     return {
         "max_difference": float(f"{double.max():.2g}"),
@@ -177,7 +178,7 @@ def states(batch: int, size: int) -> torch.Tensor:
 
 def step_size(net: ValueNetwork, h: torch.Tensor) -> float:
     """The α with which 30 steps along the first gradient would move the states by `MOVE` of their length."""
-    first = (climb(net, h, 1.0, 1) - h).norm(dim=1).mean()
+    first = (ascend(net, h, 1.0, 1) - h).norm(dim=1).mean()
     return MOVE * float(h.norm(dim=1).mean() / first) / N_STEPS
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 
-def climbed(network: nn.Module, states: Tensor, step_size: float, n_steps: int) -> Tensor:
+def released_ascent(network: nn.Module, states: Tensor, step_size: float, n_steps: int) -> Tensor:
     """Return the states [..., D] after n steps; every position that is given climbs."""
     with torch.inference_mode(False), torch.enable_grad():
         x = nn.Parameter(states.detach().clone())
@@ -38,9 +38,9 @@ def controlled(model: Any, network: nn.Module, step_size: float, n_steps: int, *
     def hook(module: Any, inputs: Any, output: Any) -> Any:
         states = output.last_hidden_state.float()
         if whole:
-            states = climbed(network, states, step_size, n_steps)
+            states = released_ascent(network, states, step_size, n_steps)
         else:
-            states = torch.cat([states[:, :-1], climbed(network, states[:, -1:], step_size, n_steps)], dim=1)
+            states = torch.cat([states[:, :-1], released_ascent(network, states[:, -1:], step_size, n_steps)], dim=1)
         output.last_hidden_state = states.to(output.last_hidden_state.dtype)
         return output
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -196,29 +195,14 @@ CONTROLS: dict[str, Method] = {
     "none": Method(NoControlBlock, "rebend.recontrol.methods.none:make"),
     "prompting": Method(PromptingBlock, "rebend.recontrol.methods.prompting:make"),
     "value": Method(ValueControlBlock, "rebend.recontrol.methods.value_ascent:make"),
-    "value_prompting": Method(ValuePromptingBlock, "rebend.recontrol.methods.value_ascent:make_prompted"),
+    "value_prompting": Method(ValuePromptingBlock, "rebend.recontrol.methods.value_prompting:make"),
     "random": Method(RandomControlBlock, "rebend.recontrol.methods.random_direction:make"),
     "static": Method(StaticControlBlock, "rebend.recontrol.methods.static:make"),
-    "controlled_decoding": Method(ControlledDecodingBlock, "rebend.recontrol.methods.token_search:make_reward_search"),
-    "cd_prefix": Method(CdPrefixBlock, "rebend.recontrol.methods.token_search:make_prefix_search"),
-    "cd_prefix_prompting": Method(
-        CdPrefixPromptingBlock, "rebend.recontrol.methods.token_search:make_prompted_prefix_search"
-    ),
+    "controlled_decoding": Method(ControlledDecodingBlock, "rebend.recontrol.methods.controlled_decoding:make"),
+    "cd_prefix": Method(CdPrefixBlock, "rebend.recontrol.methods.cd_prefix:make"),
+    "cd_prefix_prompting": Method(CdPrefixPromptingBlock, "rebend.recontrol.methods.cd_prefix_prompting:make"),
     "best_of_n": Method(BestOfNBlock, "rebend.recontrol.methods.best_of_n:make"),
 }
 # A choice after decoding. An attack counts as a success if one of its `attempts` is one; another n tries that a reward
 # model picks from would be counted as one try, and the rate would be of the picker's taste.
 PROMPTS_ONLY = (BestOfNBlock,)
-
-
-def control_block(settings: Mapping[str, Any], strength: Mapping[str, Any] | None = None) -> ControlBlock:
-    """Return the block of plain settings, with the strength that was chosen for it (`rebend.recontrol.choose_strength`) if one was."""
-    kind = CONTROLS[settings["method"]].block
-    plain = dict(settings)
-    if strength is not None and issubclass(kind, TunedBlock):
-        plain |= {kind.strength: float(strength["step_size"]), "choice": None, "strength_of": None}
-        if plain.get("n_steps") == "chosen":
-            plain["n_steps"] = int(strength["n_steps"])
-    block = kind.model_validate(plain)
-    assert isinstance(block, ControlBlock)
-    return block

@@ -11,7 +11,6 @@ with recorded(
     snakemake.threads,
     gpus=snakemake.resources.gpu,
 ) as run:
-    from rebend.config.controls import control_block
     from rebend.config.models import EncoderBlock
     from rebend.config.rewards import RewardBlock
     from rebend.evaluation.coherence import Coherence, load_encoder
@@ -21,7 +20,8 @@ with recorded(
     from rebend.models.loading import load_policy
     from rebend.models.reward_model import load_reward
     from rebend.recontrol.choose_strength import choose_strength
-    from rebend.recontrol.decode import load_aids
+    from rebend.recontrol.decode import control_block
+    from rebend.recontrol.resources import ControlResources
 
     policy = load_policy(snakemake.input.model, run.settings["dtype"])
     asking = snakemake.resources.asking
@@ -31,7 +31,7 @@ with recorded(
         policy,
         read_parquet(snakemake.input.data).to_pylist(),
         control_block(run.settings["control"]),
-        load_aids(policy, snakemake.input, run.settings["guide"], asking),
+        ControlResources(policy, snakemake.input, run.settings["guide"], asking),
         load_reward(snakemake.input.reward, RewardBlock.model_validate(run.settings["reward"]), asking=asking),
         Coherence(encoder, read_parquet(snakemake.input.prompts, EMBEDDINGS)),
         parts,

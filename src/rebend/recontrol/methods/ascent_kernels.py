@@ -7,25 +7,14 @@ the same inputs give the same bytes. Letters: H units of the first layer, J of t
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import numba
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from rebend.generation.norm_limit import Array, compiled
+
 BLOCK = 32  # units that are looked at together for a flip; a constant, so that the loop becomes vector instructions
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile at the first call and keep the result on disk, where a folder for it can be written."""
-    try:
-        return numba.njit(function, cache=True, nogil=True, error_model="numpy")
-    except RuntimeError:  # neither beside this file nor in the user's cache
-        return numba.njit(function, nogil=True, error_model="numpy")
-
-
-@_compiled
+@compiled
 def _step(pre: Array, slope: Array, alpha: float, active: Array, flipped: Array) -> int:
     """pre <- pre + alpha slope [H]; update `active`, list the units that flipped, return their number."""
     n = 0
@@ -51,14 +40,14 @@ def _step(pre: Array, slope: Array, alpha: float, active: Array, flipped: Array)
     return n
 
 
-@_compiled
+@compiled
 def _add(out: Array, change: Array) -> None:
     """Out <- out + change."""
     for i in range(out.shape[0]):
         out[i] += change[i]
 
 
-@_compiled
+@compiled
 def _add_rows(out: Array, matrix: Array, rows: Array, factors: Array, n: int) -> None:
     """Out <- out + the first n of `rows` of the matrix, each times its factor; four in one pass."""
     whole = n - n % 4
@@ -73,7 +62,7 @@ def _add_rows(out: Array, matrix: Array, rows: Array, factors: Array, n: int) ->
             out[i] += p * a[i]
 
 
-@_compiled
+@compiled
 def _times_active(out: Array, matrix: Array, active: Array, values: Array, rows: Array, factors: Array) -> None:
     """Out <- the sum of the matrix's rows of active units, each times its value."""
     n = 0
@@ -86,8 +75,8 @@ def _times_active(out: Array, matrix: Array, active: Array, values: Array, rows:
     _add_rows(out, matrix, rows, factors, n)
 
 
-@_compiled
-def _start_two(z: Array, u: Array, total: Array, active: Array, top: Array, n_steps: int) -> None:
+@compiled
+def _start_two_layers(z: Array, u: Array, total: Array, active: Array, top: Array, n_steps: int) -> None:
     """From z [H] to u = dV/dz, which units are active, and the sum of n_steps such u."""
     for i in range(z.shape[0]):
         active[i] = z[i] > 0
@@ -95,15 +84,15 @@ def _start_two(z: Array, u: Array, total: Array, active: Array, top: Array, n_st
         total[i] = u[i] * n_steps
 
 
-@_compiled
-def start_two(z: Array, u: Array, total: Array, active: Array, top: Array, n_steps: int) -> None:
-    """`_start_two` of every row: arrays [B, H]."""
+@compiled
+def start_two_layers(z: Array, u: Array, total: Array, active: Array, top: Array, n_steps: int) -> None:
+    """`_start_two_layers` of every row: arrays [B, H]."""
     for row in range(z.shape[0]):
-        _start_two(z[row], u[row], total[row], active[row], top, n_steps)
+        _start_two_layers(z[row], u[row], total[row], active[row], top, n_steps)
 
 
-@_compiled
-def _walk_two(
+@compiled
+def _steps_two_layers(
     z: Array, d: Array, u: Array, total: Array, active: Array, top: Array, gram: Array, alpha: float, n_steps: int,
     after: int, limit: int, flipped: Array, factors: Array,
 ) -> bool:  # fmt: skip
@@ -130,21 +119,21 @@ def _walk_two(
     return False
 
 
-@_compiled
-def walk_two(
+@compiled
+def steps_two_layers(
     z: Array, d: Array, u: Array, total: Array, active: Array, top: Array, gram: Array, alpha: float, n_steps: int,
     after: int, limit: int, stale: Array,
 ) -> None:  # fmt: skip
-    """Walk every row as `_walk_two` does; `stale` [B] are its answers. Arrays are [B, H], gram [H, H]."""
+    """Walk every row as `_steps_two_layers` does; `stale` [B] are its answers. Arrays are [B, H], gram [H, H]."""
     flipped, factors = np.empty(z.shape[1], np.int64), np.empty(z.shape[1], z.dtype)
     for row in range(z.shape[0]):
-        stale[row] = _walk_two(
+        stale[row] = _steps_two_layers(
             z[row], d[row], u[row], total[row], active[row], top, gram, alpha, n_steps, after, limit, flipped, factors
         )
 
 
-@_compiled
-def climb_two(
+@compiled
+def ascend_two_layers(
     states: Array, weight: Array, weight_t: Array, bias: Array, top: Array, gram: Array, alpha: float, n_steps: int,
     out: Array,
 ) -> None:  # fmt: skip
@@ -160,9 +149,9 @@ def climb_two(
     for row in range(states.shape[0]):
         z[:] = bias
         _add_rows(z, weight_t, every, states[row], states.shape[1])
-        _start_two(z, u, total, active, top, n_steps)
+        _start_two_layers(z, u, total, active, top, n_steps)
         _times_active(d, gram, active, u, flipped, factors)
-        _walk_two(z, d, u, total, active, top, gram, alpha, n_steps - 1, 0, size, flipped, factors)
+        _steps_two_layers(z, d, u, total, active, top, gram, alpha, n_steps - 1, 0, size, flipped, factors)
         for i in range(size):
             active[i] = total[i] != 0
             total[i] *= alpha
@@ -170,8 +159,8 @@ def climb_two(
         _add(out[row], states[row])
 
 
-@_compiled
-def _pace_three(
+@compiled
+def _step_three_layers(
     z: Array, d: Array, u: Array, total: Array, active: Array, y: Array, e: Array, g: Array, above: Array,
     top: Array, gram: Array, middle: Array, middle_t: Array, alpha: float,
     flipped: Array, crossed: Array, factors: Array,
@@ -205,8 +194,8 @@ def _pace_three(
     return 1 if n else 0
 
 
-@_compiled
-def walk_three(
+@compiled
+def steps_three_layers(
     z: Array, d: Array, u: Array, total: Array, active: Array, y: Array, e: Array, g: Array, above: Array,
     top: Array, gram: Array, middle: Array, middle_t: Array, alpha: float, n_steps: int,
 ) -> None:  # fmt: skip
@@ -221,7 +210,7 @@ def walk_three(
         factors = np.empty(y.shape[1], z.dtype)
     for row in range(z.shape[0]):
         for _ in range(n_steps):
-            left = _pace_three(
+            left = _step_three_layers(
                 z[row], d[row], u[row], total[row], active[row], y[row], e[row], g[row], above[row],
                 top, gram, middle, middle_t, alpha, flipped, crossed, factors,
             )  # fmt: skip
@@ -231,40 +220,16 @@ def walk_three(
                 _times_active(e[row], middle_t, active[row], d[row], flipped, factors)
 
 
-@_compiled
-def pace_three(
+@compiled
+def step_three_layers(
     z: Array, d: Array, u: Array, total: Array, active: Array, y: Array, e: Array, g: Array, above: Array,
     top: Array, gram: Array, middle: Array, middle_t: Array, alpha: float, stale: Array,
 ) -> None:  # fmt: skip
-    """One step of every row as in `walk_three`; `stale` [B] says what is left to the caller (`_pace_three`)."""
+    """One step of every row as in `steps_three_layers`; `stale` [B] says what is left to the caller (`_step_three_layers`)."""
     size = z.shape[1]
     flipped, crossed, factors = np.empty(size, np.int64), np.empty(y.shape[1], np.int64), np.empty(size, z.dtype)
     for row in range(z.shape[0]):
-        stale[row] = _pace_three(
+        stale[row] = _step_three_layers(
             z[row], d[row], u[row], total[row], active[row], y[row], e[row], g[row], above[row],
             top, gram, middle, middle_t, alpha, flipped, crossed, factors,
         )  # fmt: skip
-
-
-@_compiled
-def hold_back(before: Array, after: Array, length: Array, held: Array, longest: float) -> None:
-    """Bring rows of `after` [B, D] back that moved beyond `longest` lengths of `before`, or are not finite.
-
-    Writes the distance moved at last [B] and which rows were held back [B]; a row that is not finite stays where
-    it was.
-    """
-    for row in range(before.shape[0]):
-        start, end = before[row], after[row]
-        moved = own = 0.0
-        for i in range(start.shape[0]):
-            change = np.float64(end[i]) - np.float64(start[i])
-            moved += change * change
-            own += np.float64(start[i]) * np.float64(start[i])
-        moved, limit = np.sqrt(moved), longest * np.sqrt(own)
-        held[row] = not moved <= limit
-        if held[row]:
-            finite = np.isfinite(moved)
-            for i in range(start.shape[0]):
-                end[i] = start[i] + (end[i] - start[i]) * (limit / moved) if finite else start[i]
-            moved = limit if finite else 0.0
-        length[row] = moved
