@@ -1,9 +1,9 @@
 """Choose the strength of a control on validation prompts, never on the prompts that results are reported for.
 
 Every strength of a grid is decoded: step sizes (with numbers of steps) or weights. RE-Control takes the strength with
-the highest sum of coherence, diversity and mean reward (arXiv:2406.05954, appendix: `objective: published`). A reward is
-a raw logit and the other two are at most 1, so the reward decides this sum and broken text can win. `guarded` takes the
-highest mean reward among the strengths that keep coherence and diversity.
+the highest sum of coherence, diversity and mean reward (arXiv:2406.05954, appendix: `objective: published`). A reward
+is a raw logit and the other two are at most 1, so the reward decides this sum and broken text can win. `guarded` takes
+the highest mean reward among the strengths that keep coherence and diversity.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def pick(table: Sequence[dict[str, Any]], choice: Choice) -> tuple[dict[str, Any
 
 
 def _guarded(table: Sequence[dict[str, Any]], share: float) -> tuple[dict[str, Any], str]:
-    """Pick the highest mean reward among strengths with at least `share` of the uncontrolled diversity and coherence."""
+    """Pick the highest mean reward among strengths with at least `share` of uncontrolled diversity and coherence."""
     base, *tried = table
     passing = [line for line in tried if line["reward"] is not None and _keeps_text(line, base, share)]
     if not passing:

@@ -1,8 +1,9 @@
-"""Compiled loops of the climb on a CPU: what torch would do in thousands of small operations per token.
+"""Compiled CPU loops of the ascent, in place of thousands of small torch operations per token.
 
-Rows of a batch are walked one by one, so other rows change nothing. A unit is active while its input is above 0,
-as in torch's ReLU, and only units that flip change a gradient. Without the fast-math flag sums keep their order:
-the same inputs give the same bytes. Letters: H units of the first layer, J of the second.
+Rows of a batch are processed one by one, so a row's result does not depend on the others. A unit is active while its
+input is above 0, as in torch's ReLU. A unit flips when it becomes active or inactive; only flips change the gradient.
+The fast-math flag is off, so sums keep their order and the same inputs give the same bytes. Letters as in `ascent.py`:
+z = W1 h + b1, u = dV/dz, d = G u with the Gram matrix G; H units in the first layer, J in the second.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import numpy as np
 
 from rebend.generation.norm_limit import Array, compiled
 
-BLOCK = 32  # units that are looked at together for a flip; a constant, so that the loop becomes vector instructions
+BLOCK = 32  # units checked for a flip together; a constant, so that the compiler uses vector instructions
 
 
 @compiled
 def _step(pre: Array, slope: Array, alpha: float, active: Array, flipped: Array) -> int:
-    """pre <- pre + alpha slope [H]; update `active`, list the units that flipped, return their number."""
+    """Add alpha · slope to `pre` [H], update `active`, write the flipped units to `flipped`; return their number."""
     n = 0
     size = pre.shape[0]
     whole = size - size % BLOCK
@@ -42,14 +43,14 @@ def _step(pre: Array, slope: Array, alpha: float, active: Array, flipped: Array)
 
 @compiled
 def _add(out: Array, change: Array) -> None:
-    """Out <- out + change."""
+    """Add `change` to `out`."""
     for i in range(out.shape[0]):
         out[i] += change[i]
 
 
 @compiled
 def _add_rows(out: Array, matrix: Array, rows: Array, factors: Array, n: int) -> None:
-    """Out <- out + the first n of `rows` of the matrix, each times its factor; four in one pass."""
+    """Add the first n of `rows` of the matrix to `out`, each times its factor, four in one pass."""
     whole = n - n % 4
     for k in range(0, whole, 4):
         a, b, c, d = matrix[rows[k]], matrix[rows[k + 1]], matrix[rows[k + 2]], matrix[rows[k + 3]]
@@ -64,7 +65,7 @@ def _add_rows(out: Array, matrix: Array, rows: Array, factors: Array, n: int) ->
 
 @compiled
 def _times_active(out: Array, matrix: Array, active: Array, values: Array, rows: Array, factors: Array) -> None:
-    """Out <- the sum of the matrix's rows of active units, each times its value."""
+    """Write the sum of the active units' rows of the matrix to `out`, each row times its value."""
     n = 0
     for i in range(active.shape[0]):
         if active[i]:
@@ -77,7 +78,7 @@ def _times_active(out: Array, matrix: Array, active: Array, values: Array, rows:
 
 @compiled
 def _start_two_layers(z: Array, u: Array, total: Array, active: Array, top: Array, n_steps: int) -> None:
-    """From z [H] to u = dV/dz, which units are active, and the sum of n_steps such u."""
+    """Write u = dV/dz, the active units and n_steps · u from z [H]."""
     for i in range(z.shape[0]):
         active[i] = z[i] > 0
         u[i] = top[i] * active[i]
@@ -86,7 +87,7 @@ def _start_two_layers(z: Array, u: Array, total: Array, active: Array, top: Arra
 
 @compiled
 def start_two_layers(z: Array, u: Array, total: Array, active: Array, top: Array, n_steps: int) -> None:
-    """`_start_two_layers` of every row: arrays [B, H]."""
+    """Call `_start_two_layers` for every row of arrays [B, H]."""
     for row in range(z.shape[0]):
         _start_two_layers(z[row], u[row], total[row], active[row], top, n_steps)
 
@@ -96,10 +97,10 @@ def _steps_two_layers(
     z: Array, d: Array, u: Array, total: Array, active: Array, top: Array, gram: Array, alpha: float, n_steps: int,
     after: int, limit: int, flipped: Array, factors: Array,
 ) -> bool:  # fmt: skip
-    """Steps of one row [H], of which `after` more follow later: u = dV/dz and d = gram u are true at every step.
+    """Take `n_steps` steps of one row [H]; the caller takes `after` more later. u and d are updated at every step.
 
-    `total` is the sum of the u of all steps if no unit flips any more: a change counts as often as there are steps
-    left. After a step with more flips than `limit` it stops and answers True: the new d is then the caller's work.
+    `total` is the sum of u over all steps, as if no further unit flipped: a change of u is added once per remaining
+    step. After a step with more flips than `limit` the function returns True, and the caller must compute d.
     """
     for k in range(n_steps):
         n = _step(z, d, alpha, active, flipped)
@@ -124,7 +125,7 @@ def steps_two_layers(
     z: Array, d: Array, u: Array, total: Array, active: Array, top: Array, gram: Array, alpha: float, n_steps: int,
     after: int, limit: int, stale: Array,
 ) -> None:  # fmt: skip
-    """Walk every row as `_steps_two_layers` does; `stale` [B] are its answers. Arrays are [B, H], gram [H, H]."""
+    """Call `_steps_two_layers` for every row, with its result in `stale` [B]. Arrays are [B, H], gram [H, H]."""
     flipped, factors = np.empty(z.shape[1], np.int64), np.empty(z.shape[1], z.dtype)
     for row in range(z.shape[0]):
         stale[row] = _steps_two_layers(
@@ -137,9 +138,10 @@ def ascend_two_layers(
     states: Array, weight: Array, weight_t: Array, bias: Array, top: Array, gram: Array, alpha: float, n_steps: int,
     out: Array,
 ) -> None:  # fmt: skip
-    """The whole climb [B, D] of a two-layer network in one call: where calls cost more than their work.
+    """Write the states [B, D] after the whole ascent of a two-layer network to `out`.
 
-    `weight` is W1 [H, D], `weight_t` its transpose in one piece.
+    One call, for batches where calls cost more than the work in them. `weight` is W1 [H, D], `weight_t` its contiguous
+    transpose.
     """
     size = weight.shape[0]
     z, d = np.empty(size, states.dtype), np.empty(size, states.dtype)
@@ -165,9 +167,9 @@ def _step_three_layers(
     top: Array, gram: Array, middle: Array, middle_t: Array, alpha: float,
     flipped: Array, crossed: Array, factors: Array,
 ) -> int:  # fmt: skip
-    """One step of one row; what is left to the caller: 0 nothing, 1 the new e, 2 the new d and e."""
+    """Take one step of one row; return what the caller must compute: 0 nothing, 1 e, 2 d and e."""
     n = _step(z, d, alpha, active, flipped)
-    for f in range(n):  # what e does not hold of a unit that flipped: its distance from the kink
+    for f in range(n):  # the step of y by e misses the part of a flipped unit beyond its kink
         factors[f] = abs(z[flipped[f]])
     _add_rows(y, middle_t, flipped, factors, n)
     m = _step(y, e, alpha, above, crossed)
@@ -199,10 +201,10 @@ def steps_three_layers(
     z: Array, d: Array, u: Array, total: Array, active: Array, y: Array, e: Array, g: Array, above: Array,
     top: Array, gram: Array, middle: Array, middle_t: Array, alpha: float, n_steps: int,
 ) -> None:  # fmt: skip
-    """Walk a three-layer network [H units, then J] to the end; y [B, J] is the second layer's input.
+    """Take all steps of a three-layer network with H, then J units; y [B, J] is the second layer's input.
 
-    Kept true at every step: g = middle^T (top where y is above 0) [B, H], u = g where z is above 0 = dV/dz,
-    d = gram u, e = middle (d where z is above 0) [B, J]: what a step of length 1 adds to y.
+    Updated at every step: g = middle^T (top where y is above 0) [B, H], u = dV/dz = g where z is above 0,
+    d = gram u, and e = middle (d where z is above 0) [B, J], the change of y by a step of length 1.
     """
     size = z.shape[1]
     flipped, crossed, factors = np.empty(size, np.int64), np.empty(y.shape[1], np.int64), np.empty(size, z.dtype)
@@ -225,7 +227,7 @@ def step_three_layers(
     z: Array, d: Array, u: Array, total: Array, active: Array, y: Array, e: Array, g: Array, above: Array,
     top: Array, gram: Array, middle: Array, middle_t: Array, alpha: float, stale: Array,
 ) -> None:  # fmt: skip
-    """One step of every row as in `steps_three_layers`; `stale` [B] says what is left to the caller (`_step_three_layers`)."""
+    """Take one step of every row; `stale` [B] gets the results of `_step_three_layers`."""
     size = z.shape[1]
     flipped, crossed, factors = np.empty(size, np.int64), np.empty(y.shape[1], np.int64), np.empty(size, z.dtype)
     for row in range(z.shape[0]):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from rebend.config.controls import CdPrefixPromptingBlock
-from rebend.recontrol.methods import cd_prefix
+from rebend.recontrol.methods.cd_prefix import make as make_control
 from rebend.recontrol.methods.prompting import Prompted
 from rebend.recontrol.resources import ControlResources
 
 
 def make(block: CdPrefixPromptingBlock, resources: ControlResources) -> Prompted:
     """Return the search with the block's instruction; the instruction alone if the weight is 0."""
-    return Prompted(block.instruction, cd_prefix.make(block, resources))
+    return Prompted(block.instruction, make_control(block, resources))
