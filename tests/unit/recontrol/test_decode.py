@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -168,3 +171,16 @@ def test_a_strength_is_a_number_or_has_one_way_to_be_chosen(changes, words):
         changes = {**changes, "choice": {"dataset": "d", "reward": "r", "encoder": "e", **changes["choice"]}}
     with pytest.raises(ValueError, match=words):
         block("value", **changes)
+
+
+def test_decoding_and_choosing_a_strength_import_no_method():
+    """The code version of a stage covers all modules that it imports, so a method is imported by its name only."""
+    stages = "rebend.recontrol.decode, rebend.recontrol.choose_strength, rebend.recontrol.value_model.extraction"
+    code = f"import sys, {stages}; print([m for m in sys.modules if m.startswith('rebend.recontrol.methods')])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_generation_imports_nothing_of_the_methods():
+    stages = "rebend.generation.generate, rebend.generation.continuous_batching"
+    code = f"import sys, {stages}; print([m for m in sys.modules if m.startswith('rebend.recontrol')])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
