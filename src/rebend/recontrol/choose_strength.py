@@ -69,6 +69,10 @@ def choose_strength(
     lines = [line(alpha, n_steps) for alpha, n_steps in strengths]
     cosines = parts.once("coherence", lambda: mean_coherence(rows, responses_of, coherence))
     table = [{**line, "coherence": cosine} for line, cosine in zip(lines, cosines, strict=True)]
+    return _decision(block, choice, table)
+
+
+def _decision(block: TunedBlock, choice: Choice, table: list[dict[str, Any]]) -> dict[str, Any]:
     chosen, reason = pick(table, choice)
     return {
         "step_size": chosen["step_size"],

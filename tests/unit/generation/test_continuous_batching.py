@@ -12,14 +12,14 @@ from tests.helpers.small_policy import make_policy, prompt_rows
 
 @pytest.fixture(scope="module")
 def policy():
-    made = make_policy()
-    made.model.generation_config.eos_token_id = list(range(20, 330, 12))  # so that responses end at different places
-    return made
+    policy = make_policy()
+    policy.model.generation_config.eos_token_id = list(range(20, 330, 12))  # so that responses end at different places
+    return policy
 
 
 def requests_of(policy, samples=3):
     encoded = make_requests(policy, [row["messages"] for row in prompt_rows()])
-    return [Request(f"row{i}/{s}", one.prompt_ids) for i, one in enumerate(encoded) for s in range(samples)]
+    return [Request(f"row{i}/{s}", request.prompt_ids) for i, request in enumerate(encoded) for s in range(samples)]
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 7, 100])
@@ -35,38 +35,38 @@ def requests_of(policy, samples=3):
 def test_each_response_equals_the_one_decoded_alone(policy, batch_size, changes):
     requests = requests_of(policy)
     decoding = Decoding(max_new_tokens=25, batch_size=batch_size, **changes)
-    found = dict(generate_continuous(policy, requests, decoding, keep_states=True))
-    assert sorted(found) == list(range(len(requests)))
+    responses = dict(generate_continuous(policy, requests, decoding, keep_states=True))
+    assert sorted(responses) == list(range(len(requests)))
     lengths = set()
     for number, request in enumerate(requests):
         (alone,) = generate_batch(policy, [request], decoding, keep_states=True)
-        ours = found[number]
-        assert (ours.text, ours.token_ids, ours.finish) == (alone.text, alone.token_ids, alone.finish)
+        batched = responses[number]
+        assert (batched.text, batched.token_ids, batched.finish) == (alone.text, alone.token_ids, alone.finish)
         if alone.token_ids:
-            torch.testing.assert_close(ours.states, alone.states, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(batched.states, alone.states, rtol=1e-4, atol=1e-4)
         lengths.add(len(alone.token_ids))
     assert len(lengths) > 2
 
 
 def test_prompts_wait_for_a_free_row_and_the_batch_size_is_never_exceeded(policy, monkeypatch):
-    seen = []
+    shapes = []
     forward = policy.model.forward
 
-    def watched(**given):
-        seen.append(given["input_ids"].shape)
-        return forward(**given)
+    def recording(**inputs):
+        shapes.append(inputs["input_ids"].shape)
+        return forward(**inputs)
 
-    monkeypatch.setattr(policy.model, "forward", watched)
+    monkeypatch.setattr(policy.model, "forward", recording)
     decoding = Decoding(max_new_tokens=25, temperature=1.0, batch_size=6)
-    found = list(generate_continuous(policy, requests_of(policy), decoding))
-    assert len(found) == 24
-    assert max(shape[0] for shape in seen) <= 6
-    prefills = [shape for shape in seen if shape[1] > 1]
+    responses = list(generate_continuous(policy, requests_of(policy), decoding))
+    assert len(responses) == 24
+    assert max(shape[0] for shape in shapes) <= 6
+    prefills = [shape for shape in shapes if shape[1] > 1]
     assert len(prefills) > 4  # rows were refilled before all rows of a batch had ended
-    tokens = sum(len(response.token_ids) + 1 for _, response in found)
-    steps = sum(shape[0] for shape in seen if shape[1] == 1)
+    tokens = sum(len(response.token_ids) + 1 for _, response in responses)
+    steps = sum(shape[0] for shape in shapes if shape[1] == 1)
     assert steps < 1.4 * tokens
-    assert [response.states for _, response in found] == [None] * 24
+    assert [response.states for _, response in responses] == [None] * 24
 
 
 def test_a_model_with_a_sliding_window_is_not_supported(policy, monkeypatch):

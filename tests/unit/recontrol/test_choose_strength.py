@@ -35,8 +35,8 @@ class Lengths:
 
 
 def line(step_size, reward, diversity=0.8, coherence=0.5, n_steps=5):
-    found = {"step_size": step_size, "n_steps": n_steps, "reward": reward}
-    return {**found, "diversity": diversity, "coherence": coherence}
+    strength = {"step_size": step_size, "n_steps": n_steps, "reward": reward}
+    return {**strength, "diversity": diversity, "coherence": coherence}
 
 
 def rule(**changes):

@@ -57,29 +57,31 @@ def test_the_settings_above_cover_every_method():
 
 
 def test_each_block_makes_the_control_of_its_method(resources):
-    made = {method: make_control(block(method), resources) for method in SETTINGS if method != "best_of_n"}
-    assert made["none"] == NoControl()
-    assert made["prompting"] == Prompting("Be kind.")
-    assert type(made["value"]) is ValueAscent
-    assert (made["value"].step_size, made["value"].n_steps) == (0.5, 3)
-    assert isinstance(made["random"], RandomDirection)
-    assert isinstance(made["value_prompting"], Prompted) and made["value_prompting"].control == made["value"]
-    assert isinstance(made["static"], StaticShift) and made["static"].step_size == 2.0
-    assert isinstance(made["cd_prefix"], PrefixSearch) and made["cd_prefix"].top_k == 4
-    both = made["cd_prefix_prompting"]
-    assert both == Prompted("Be kind.", made["cd_prefix"]) and both.messages([{"role": "user", "content": "Hi"}]) == [
-        {"role": "user", "content": "Be kind. Hi"}
-    ]
-    assert isinstance(made["controlled_decoding"], RewardSearch) and made["controlled_decoding"].weight == 1.0
+    controls = {method: make_control(block(method), resources) for method in SETTINGS if method != "best_of_n"}
+    assert controls["none"] == NoControl()
+    assert controls["prompting"] == Prompting("Be kind.")
+    assert type(controls["value"]) is ValueAscent
+    assert (controls["value"].step_size, controls["value"].n_steps) == (0.5, 3)
+    assert isinstance(controls["random"], RandomDirection)
+    assert (
+        isinstance(controls["value_prompting"], Prompted) and controls["value_prompting"].control == controls["value"]
+    )
+    assert isinstance(controls["static"], StaticShift) and controls["static"].step_size == 2.0
+    assert isinstance(controls["cd_prefix"], PrefixSearch) and controls["cd_prefix"].top_k == 4
+    both = controls["cd_prefix_prompting"]
+    assert both == Prompted("Be kind.", controls["cd_prefix"]) and both.messages(
+        [{"role": "user", "content": "Hi"}]
+    ) == [{"role": "user", "content": "Be kind. Hi"}]
+    assert isinstance(controls["controlled_decoding"], RewardSearch) and controls["controlled_decoding"].weight == 1.0
 
 
 def test_the_released_variant_edits_the_prompt_and_decodes_the_same_responses(resources):
-    policy, found = make_policy(), []
+    policy, tables = make_policy(), []
     for variant in ("corrected", "released_code"):
         settings = block("value", variant=variant)
         assert make_control(settings, resources).whole_prompt == (variant == "released_code")
-        found.append(decode_under(policy, prompt_rows(), settings, resources, Parts(None))[0].to_pylist())
-    assert [row["response"] for row in found[0]] == [row["response"] for row in found[1]]
+        tables.append(decode_under(policy, prompt_rows(), settings, resources, Parts(None))[0].to_pylist())
+    assert [row["response"] for row in tables[0]] == [row["response"] for row in tables[1]]
 
 
 def test_a_strength_of_zero_is_no_control(resources):
@@ -97,13 +99,13 @@ def test_a_missing_resource_is_an_error_that_names_the_control(method):
 
 
 def test_every_method_decodes_and_counts_tokens_and_candidates(resources):
-    policy, found = make_policy(), {}
+    policy, decoded = make_policy(), {}
     for method in SETTINGS:
         table, notes = decode_under(policy, prompt_rows(), block(method), resources, Parts(None))
         assert table["row_id"].to_pylist() == [row["row_id"] for row in prompt_rows()]
         assert notes["tokens"] == sum(table["n_tokens"].to_pylist()) > 0
-        found[method] = (notes["tokens"], notes["tokens_generated"], notes["candidates_scored"], table)
-    for method, (tokens, generated, candidates, table) in found.items():
+        decoded[method] = (notes["tokens"], notes["tokens_generated"], notes["candidates_scored"], table)
+    for method, (tokens, generated, candidates, table) in decoded.items():
         ended = sum(finish != "length" for finish in table["finish"].to_pylist())
         if method in ("controlled_decoding", "cd_prefix", "cd_prefix_prompting"):
             assert (generated, candidates) == (tokens, 4 * (tokens + ended))
@@ -111,7 +113,7 @@ def test_every_method_decodes_and_counts_tokens_and_candidates(resources):
             assert generated > 2 * tokens and candidates == 0
         else:
             assert (generated, candidates) == (tokens, 0)
-    texts = {method: tuple(table["response"].to_pylist()) for method, (*_, table) in found.items()}
+    texts = {method: tuple(table["response"].to_pylist()) for method, (*_, table) in decoded.items()}
     assert len(set(texts.values())) == len(texts)  # no two methods give the same responses
 
 

@@ -16,18 +16,18 @@ ALPHAS = (0.0, 1e-4, 0.01, 0.1, 1.0, 100.0)
 
 def network(n_layers: int, width: int = 75, dtype: torch.dtype = torch.float64, seed: int = 0) -> ValueNetwork:
     """A network with larger weights than a new one has, so that units flip."""
-    made = new_network(Shape(D, width, n_layers), seed).requires_grad_(False).to(dtype)
-    for weight in made.parameters():
+    net = new_network(Shape(D, width, n_layers), seed).requires_grad_(False).to(dtype)
+    for weight in net.parameters():
         weight.mul_(2.0)
-    return made
+    return net
 
 
 def states(rows: int, dtype: torch.dtype = torch.float64, seed: int = 1) -> torch.Tensor:
     return torch.randn(rows, D, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
-def relative(found: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    return (found - truth).norm(dim=1) / truth.norm(dim=1)
+def relative(result: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    return (result - truth).norm(dim=1) / truth.norm(dim=1)
 
 
 @pytest.fixture(params=["narrow", "wide"])
@@ -129,10 +129,10 @@ def test_non_finite_rows_end_and_change_no_other_row(n_layers, width):
     net, h = network(n_layers, width), states(4)
     plain = ascend(net, h, 0.3, 30)
     h[1, 3], h[2, 0] = torch.nan, torch.inf
-    found = ascend(net, h, 0.3, 30)
-    assert not torch.isfinite(found[1]).all()
-    assert not torch.isfinite(found[2]).all()
-    torch.testing.assert_close(found[[0, 3]], plain[[0, 3]], rtol=1e-12, atol=1e-12)
+    result = ascend(net, h, 0.3, 30)
+    assert not torch.isfinite(result[1]).all()
+    assert not torch.isfinite(result[2]).all()
+    torch.testing.assert_close(result[[0, 3]], plain[[0, 3]], rtol=1e-12, atol=1e-12)
     net.last.weight.fill_(torch.nan)
     assert torch.isnan(ascend(net, h, 0.3, 30)).any(dim=1).all()
 

@@ -34,12 +34,12 @@ def test_the_best_of_the_samples_is_returned_and_all_of_them_are_counted(policy,
     table, notes = BestOfN(block(3), reward).decode(policy, ROWS, Parts(None))
     assert table["row_id"].to_pylist() == [row["row_id"] for row in ROWS]
     generated = 0
-    for row, found in zip(ROWS, table.to_pylist(), strict=True):
+    for row, line in zip(ROWS, table.to_pylist(), strict=True):
         keys = [f"{row['row_id']}/{i}" for i in range(3)]
         samples = generate(policy, [row["messages"]] * 3, SAMPLED, keys=keys)
         rewards = reward.score([row["messages"]] * 3, [sample.text for sample in samples])
         best = samples[rewards.index(max(rewards))]
-        assert (found["response"], found["n_tokens"]) == (best.text, len(best.token_ids))
+        assert (line["response"], line["n_tokens"]) == (best.text, len(best.token_ids))
         generated += sum(len(sample.token_ids) for sample in samples)
     assert notes["tokens_generated"] == generated > notes["tokens"] == sum(table["n_tokens"].to_pylist())
     assert (notes["samples"], notes["candidates_scored"], notes["picked_without_reward"]) == (3 * len(ROWS), 0, 0)

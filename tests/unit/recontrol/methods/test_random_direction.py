@@ -12,10 +12,10 @@ D = 32
 
 
 def network(n_layers: int = 3, scale: float = 1.0) -> ValueNetwork:
-    made = new_network(Shape(D, 48, n_layers), seed=0).requires_grad_(False)
-    for weight in made.parameters():
+    net = new_network(Shape(D, 48, n_layers), seed=0).requires_grad_(False)
+    for weight in net.parameters():
         weight.mul_(scale)
-    return made
+    return net
 
 
 def states(rows: int = 5, seed: int = 1) -> torch.Tensor:

@@ -32,10 +32,10 @@ def policy():
 
 @pytest.fixture(scope="module")
 def network() -> ValueNetwork:
-    made = new_network(Shape(32, 24, 2), 0).requires_grad_(False)
-    for weight in made.parameters():
+    net = new_network(Shape(32, 24, 2), 0).requires_grad_(False)
+    for weight in net.parameters():
         weight.mul_(4.0)
-    return made
+    return net
 
 
 @pytest.fixture(scope="module")
@@ -57,23 +57,23 @@ def next_tokens(policy, ids: list[int]) -> tuple[torch.Tensor, torch.Tensor, tor
 @torch.no_grad()
 def by_hand(policy, request, worth_of, weight: float, steps: int) -> list[int]:
     """Greedy search for one unpadded prompt; `worth_of(ids so far, response so far, candidates, newest state)`."""
-    ids, made = list(request.prompt_ids), []
+    ids, generated = list(request.prompt_ids), []
     for _ in range(steps):
         likely, candidates, newest = next_tokens(policy, ids)
-        worth = worth_of(ids, made, candidates.tolist(), newest)
+        worth = worth_of(ids, generated, candidates.tolist(), newest)
         best = int(candidates[(likely + weight * torch.tensor(worth)).argmax()])
         if best in (tokenizer().eos_token_id, tokenizer().pad_token_id):
             break
         ids.append(best)
-        made.append(best)
-    return made
+        generated.append(best)
+    return generated
 
 
 @pytest.mark.parametrize("weight", [0.5, 3.0])
 def test_the_value_network_reads_the_state_that_follows_each_candidate(policy, network, weight):
     ends = (tokenizer().eos_token_id, tokenizer().pad_token_id)
 
-    def worth_of(ids, made, candidates, newest):
+    def worth_of(ids, generated, candidates, newest):
         def one(candidate):
             if candidate in ends:
                 return float(network(newest))
@@ -81,11 +81,11 @@ def test_the_value_network_reads_the_state_that_follows_each_candidate(policy, n
 
         return [one(candidate) for candidate in candidates]
 
-    found = generate(policy, PROMPTS, GREEDY, control=PrefixSearch(network, weight, K))
-    for request, response in zip(make_requests(policy, PROMPTS), found, strict=True):
+    responses = generate(policy, PROMPTS, GREEDY, control=PrefixSearch(network, weight, K))
+    for request, response in zip(make_requests(policy, PROMPTS), responses, strict=True):
         assert response.token_ids == by_hand(policy, request, worth_of, weight, GREEDY.max_new_tokens)
         assert response.n_clipped == 0
-    assert tokens(found) != tokens(generate(policy, PROMPTS, GREEDY))
+    assert tokens(responses) != tokens(generate(policy, PROMPTS, GREEDY))
 
 
 @pytest.mark.parametrize("template", [None, "Human: {prompt}\n\nAssistant: {response}", "{prompt} {response} end"])
@@ -96,17 +96,17 @@ def test_the_reward_model_scores_the_response_so_far_with_each_candidate(policy,
     def worth_for(messages):
         before, tail = prompt_and_tail(reward, messages)
 
-        def worth_of(ids, made, candidates, newest):
-            texts = [[*before, *made, *([] if c in ends else [c]), *tail] for c in candidates]
+        def worth_of(ids, generated, candidates, newest):
+            texts = [[*before, *generated, *([] if c in ends else [c]), *tail] for c in candidates]
             return [reward.forward([text])[0] for text in texts]
 
         return worth_of
 
-    found = generate(policy, PROMPTS[:4], GREEDY, control=RewardSearch(reward, 2.0, K))
-    for messages, response in zip(PROMPTS[:4], found, strict=True):
+    responses = generate(policy, PROMPTS[:4], GREEDY, control=RewardSearch(reward, 2.0, K))
+    for messages, response in zip(PROMPTS[:4], responses, strict=True):
         (request,) = make_requests(policy, [messages])
         assert response.token_ids == by_hand(policy, request, worth_for(messages), 2.0, GREEDY.max_new_tokens)
-    assert tokens(found) != tokens(generate(policy, PROMPTS[:4], GREEDY))
+    assert tokens(responses) != tokens(generate(policy, PROMPTS[:4], GREEDY))
 
 
 def test_a_search_reads_the_prefill(policy, network, reward):
@@ -117,18 +117,18 @@ def test_a_search_reads_the_prefill(policy, network, reward):
         before, tail = prompt_and_tail(reward, messages, prefill)
         assert tokenizer().decode(before).endswith(prefill)
 
-        def by_reward(ids, made, candidates, newest, before=before, tail=tail):
-            return [reward.forward([[*before, *made, *([] if c in ends else [c]), *tail]])[0] for c in candidates]
+        def by_reward(ids, generated, candidates, newest, before=before, tail=tail):
+            return [reward.forward([[*before, *generated, *([] if c in ends else [c]), *tail]])[0] for c in candidates]
 
-        def by_value(ids, made, candidates, newest):
+        def by_value(ids, generated, candidates, newest):
             follow = [newest if c in ends else next_tokens(policy, [*ids, c])[2] for c in candidates]
             return [float(network(state)) for state in follow]
 
         (request,) = make_requests(policy, [messages], prefills=[prefill])
         for control, worth in ((RewardSearch(reward, 2.0, K), by_reward), (PrefixSearch(network, 2.0, K), by_value)):
-            (found,) = generate(policy, [messages], GREEDY, prefills=[prefill], control=control)
-            assert found.token_ids == by_hand(policy, request, worth, 2.0, GREEDY.max_new_tokens)
-            assert found.text.startswith(prefill)
+            (response,) = generate(policy, [messages], GREEDY, prefills=[prefill], control=control)
+            assert response.token_ids == by_hand(policy, request, worth, 2.0, GREEDY.max_new_tokens)
+            assert response.text.startswith(prefill)
 
 
 def test_prompt_and_tail_surround_the_response_in_the_reward_models_text():
@@ -170,9 +170,9 @@ def test_candidates_are_sampled_by_their_new_probabilities(policy, network):
         )
     wanted = (likely + 1.5 * worth).softmax(0)
     n = 1500
-    found = generate(policy, [PROMPTS[0]] * n, one, control=PrefixSearch(network, 1.5, K))
+    responses = generate(policy, [PROMPTS[0]] * n, one, control=PrefixSearch(network, 1.5, K))
     ended = [int(c) for c in candidates if int(c) in _ends()]
-    drawn = [r.token_ids[0] if r.token_ids else ended[0] for r in found]
+    drawn = [r.token_ids[0] if r.token_ids else ended[0] for r in responses]
     assert set(drawn) <= set(candidates.tolist())
     shares = torch.tensor([drawn.count(int(c)) / n for c in candidates])
     assert (shares - wanted).abs().max() < 0.05

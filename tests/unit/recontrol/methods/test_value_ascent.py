@@ -17,10 +17,10 @@ D = 32
 
 
 def network(n_layers: int = 3, scale: float = 1.0) -> ValueNetwork:
-    made = new_network(Shape(D, 48, n_layers), seed=0).requires_grad_(False)
-    for weight in made.parameters():
+    net = new_network(Shape(D, 48, n_layers), seed=0).requires_grad_(False)
+    for weight in net.parameters():
         weight.mul_(scale)
-    return made
+    return net
 
 
 def states(rows: int = 5, seed: int = 1) -> torch.Tensor:
@@ -75,11 +75,15 @@ def test_the_released_variant_edits_whole_prompts_and_samples_the_same_tokens(te
 def test_tokens_under_control_are_those_of_the_released_loop():
     policy, net = make_policy(), network(3, 3.0)
     requests = make_requests(policy, PROMPTS)
-    ours = generate_batch(policy, requests, Decoding(max_new_tokens=12), control=ValueAscent(net, 0.5, 30))
+    controlled_responses = generate_batch(
+        policy, requests, Decoding(max_new_tokens=12), control=ValueAscent(net, 0.5, 30)
+    )
     with controlled(policy.model, net, 0.5, 30, whole=True):
         reference = generate_batch(policy, requests, Decoding(max_new_tokens=12))
-    assert [r.token_ids for r in ours] == [r.token_ids for r in reference]
-    assert [r.token_ids for r in ours] != [r.token_ids for r in generate(policy, PROMPTS, Decoding(max_new_tokens=12))]
+    assert [r.token_ids for r in controlled_responses] == [r.token_ids for r in reference]
+    assert [r.token_ids for r in controlled_responses] != [
+        r.token_ids for r in generate(policy, PROMPTS, Decoding(max_new_tokens=12))
+    ]
 
 
 def test_the_ascent_changes_the_responses_and_step_size_zero_does_not():
