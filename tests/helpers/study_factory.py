@@ -50,7 +50,7 @@ def evaluation_data(folder: Path, name: str = "harmbench") -> Path:
 
 def responses(folder: Path, row_ids: Sequence[str], notes: dict[str, Any]) -> tuple[str, str]:
     path = folder / "responses.parquet"
-    lines = [{"row_id": r, "response": SECRET, "n_tokens": 5, "finish": "eos", "displacement": 0.0} for r in row_ids]
+    lines = [{"row_id": r, "response": SECRET, "n_tokens": 5, "finish": "eos", "edit_norm": 0.0} for r in row_ids]
     write_parquet(path, pa.Table.from_pylist(lines, RESPONSES))
     record = folder / "responses.json"
     settings = {"control": {"method": "value"}}
@@ -87,7 +87,7 @@ def prompts_cell(root: Path, data: Path, model: str, adapter: str, control: str,
     lines.append({"row_id": "p39", "state": "refused", "not_scored": "refused: no"})
     table = pa.Table.from_pylist(lines, JUDGED)
     write_parquet(folder / "verdicts.parquet", table, {"judge": "world_rubric", "model": ""})
-    path, record = responses(folder, ids, {"decode_seconds": 3.0, "tokens": 1500, "tokens_held_back": 0})
+    path, record = responses(folder, ids, {"decode_seconds": 3.0, "tokens": 1500, "tokens_clipped": 0})
     return {
         "model": model, "adapter": adapter, "control": control, "method": METHODS.get(control.removeprefix("my_"), control),
         "dataset": data.stem, "role": "prompts", "attack": "", "data": str(data), "responses": path,

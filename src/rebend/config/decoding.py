@@ -1,4 +1,4 @@
-"""How responses are generated: the settings that activations, controls and attacks share."""
+"""Settings of decoding, shared by activations, controls and attacks."""
 
 from __future__ import annotations
 

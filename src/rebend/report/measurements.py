@@ -109,7 +109,7 @@ def seconds_per_1000_tokens(cell: Cell) -> float | None:
 def held_rate(cell: Cell) -> float | None:
     """Return the share of tokens at which the control was held back: bounded, or no number; None if not noted."""
     notes = read_json(cell["record"])["notes"]
-    held, tokens = notes.get("tokens_held_back"), notes.get("tokens")
+    held, tokens = notes.get("tokens_clipped"), notes.get("tokens")
     return float(held) / tokens if held is not None and tokens else None
 
 

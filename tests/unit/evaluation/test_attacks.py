@@ -17,11 +17,12 @@ from rebend.config.controls import ControlBlock
 from rebend.config.decoding import Decoding
 from rebend.config.safety import DirectBlock, PrefillingBlock
 from rebend.generation.generate import decode, generate
+from rebend.generation.intervention import NoControl
 from rebend.io.chunks import ChunkStore
 from rebend.io.files import read_parquet, write_parquet
 from rebend.io.schemas import COMPLETIONS, EVALUATION, RESPONSES
 from rebend.models.loading import Policy
-from rebend.recontrol.methods.controls import NoControl, Prompting
+from rebend.recontrol.methods.prompting import Prompting
 from tests.helpers.small_policy import PROMPTS, make_policy, prompt_rows
 
 GREEDY = Decoding(max_new_tokens=12, batch_size=8)

@@ -15,13 +15,15 @@ from rebend.evaluation.attacks import embedding
 from rebend.evaluation.attacks.attack import attack
 from rebend.evaluation.attacks.soft_tokens import cut_prompt, drawn_tokens, optimise
 from rebend.generation.generate import Request, generate, generate_batch, make_requests
+from rebend.generation.intervention import NoControl
 from rebend.io.chunks import ChunkStore
 from rebend.io.schemas import COMPLETIONS
 from rebend.models.chat import with_instruction
 from rebend.models.loading import Policy, load_policy
-from rebend.recontrol.methods.controls import NoControl, Prompting
+from rebend.recontrol.methods.cd_prefix import PrefixSearch
+from rebend.recontrol.methods.controlled_decoding import RewardSearch
+from rebend.recontrol.methods.prompting import Prompting
 from rebend.recontrol.methods.static import StaticShift
-from rebend.recontrol.methods.token_search import PrefixSearch, RewardSearch
 from rebend.recontrol.value_model.network import Shape, new_network
 from tests.helpers.reward_models import make_reward
 from tests.helpers.small_policy import PROMPTS, make_policy, prompt_rows
@@ -146,7 +148,7 @@ def test_soft_tokens_stand_behind_a_controls_instruction_too(policy: Policy) -> 
 
 def test_a_control_of_states_acts_while_the_answer_is_decoded(policy: Policy) -> None:
     table, _ = attacked(policy, ATTACK, control=Shift(0.5))
-    assert all(line["displacement"] > 0 for line in table.to_pylist() if line["n_tokens"])
+    assert all(line["edit_norm"] > 0 for line in table.to_pylist() if line["n_tokens"])
 
 
 def test_a_reward_model_that_guides_is_shown_the_request_and_not_the_soft_tokens(policy: Policy) -> None:

@@ -19,11 +19,12 @@ from rebend.evaluation.attacks.attack import attack
 from rebend.evaluation.attacks.gcg import gcg_prompts, with_suffix
 from rebend.evaluation.attacks.soft_tokens import cut_prompt
 from rebend.generation.generate import generate
+from rebend.generation.intervention import NoControl
 from rebend.io.chunks import ChunkStore
 from rebend.models.loading import Policy
 from rebend.pipeline.checks.before_run import check_before_jobs
 from rebend.pipeline.graph.plan import Plan
-from rebend.recontrol.methods.controls import NoControl, Prompting
+from rebend.recontrol.methods.prompting import Prompting
 from tests.helpers.small_policy import make_policy
 from tests.unit.evaluation.test_embedding_attack import evaluation_rows
 

@@ -310,14 +310,14 @@ def test_tokens_at_which_a_control_was_held_back_are_in_table_and_report(tmp_pat
     data = prompts_data(tmp_path)
     cells = [prompts_cell(tmp_path, data, "tiny", "none", control, 0.1) for control in ("none", "value")]
     record = read_json(cells[1]["record"])
-    write_json(cells[1]["record"], {**record, "notes": {**record["notes"], "tokens_held_back": 30}})
+    write_json(cells[1]["record"], {**record, "notes": {**record["notes"], "tokens_clipped": 30}})
     tables = made(cells)
     assert one(tables["recontrol"], control="value")["held_rate"] == 0.02
     assert one(tables["recontrol"], control="none")["held_rate"] == 0
     assert shown("recontrol", tables["recontrol"])["held back, %"].tolist() == ["", "2.0"]
     said = " ".join(findings(tables))
     assert "control value was held back at 2.0 % of the tokens" in said and "control none was held" not in said
-    write_json(cells[1]["record"], {**record, "notes": {**record["notes"], "tokens_held_back": 0}})
+    write_json(cells[1]["record"], {**record, "notes": {**record["notes"], "tokens_clipped": 0}})
     tables = made(cells)
     assert "held back, %" not in shown("recontrol", tables["recontrol"])
     assert "was held back" not in " ".join(findings(tables))

@@ -3,7 +3,6 @@
 from rebend.pipeline.jobs.job import job
 
 with job(snakemake) as run:
-    from rebend.config.controls import control_block
     from rebend.config.models import EncoderBlock
     from rebend.config.rewards import RewardBlock
     from rebend.evaluation.coherence import Coherence, load_encoder
@@ -13,7 +12,8 @@ with job(snakemake) as run:
     from rebend.models.loading import load_policy
     from rebend.models.reward_model import load_reward
     from rebend.recontrol.choose_strength import choose_strength
-    from rebend.recontrol.decode import load_aids
+    from rebend.recontrol.decode import control_block
+    from rebend.recontrol.resources import ControlResources
 
     policy = load_policy(snakemake.input.model, run.settings["dtype"])
     asking = snakemake.resources.asking
@@ -23,7 +23,7 @@ with job(snakemake) as run:
         policy,
         read_parquet(snakemake.input.data).to_pylist(),
         control_block(run.settings["control"]),
-        load_aids(policy, snakemake.input, run.settings["guide"], asking),
+        ControlResources(policy, snakemake.input, run.settings["guide"], asking),
         load_reward(snakemake.input.reward, RewardBlock.model_validate(run.settings["reward"]), asking=asking),
         Coherence(encoder, read_parquet(snakemake.input.prompts, EMBEDDINGS)),
         parts,

@@ -18,11 +18,11 @@ from rebend.evaluation.attacks.attempts import Row, Tries, aim, attempt_key
 from rebend.evaluation.attacks.embedding import embedding_completions
 from rebend.evaluation.attacks.gcg import gcg_prompts
 from rebend.generation.generate import Response, generate
+from rebend.generation.intervention import Control
 from rebend.io.chunks import ChunkStore
 from rebend.io.schemas import COMPLETIONS
 from rebend.models.chat import Message
 from rebend.models.loading import Policy
-from rebend.recontrol.methods.controls import Control
 
 
 def attack(
@@ -84,7 +84,7 @@ def _line(row: Row, attempt: int, prefill: str, response: Response | None) -> di
         "response": response and response.text,
         "n_tokens": len(response.token_ids) if response else 0,
         "finish": response and response.finish,
-        "displacement": response.displacement if response else 0.0,
+        "edit_norm": response.edit_norm if response else 0.0,
         "attempt": attempt,
         "prefill": prefill,
     }
@@ -96,6 +96,6 @@ def _counts(found: Tries) -> dict[str, Any]:
     return {
         "prompts_attacked": len(found),
         "tokens": sum(len(response.token_ids) for response in responses),
-        "tokens_held_back": sum(response.held for response in responses),
+        "tokens_clipped": sum(response.n_clipped for response in responses),
         "prompts_without_room": sum(None in tries for tries in found),
     }

@@ -28,12 +28,12 @@ from rebend.evaluation.attacks.soft_tokens import (
     with_soft_tokens,
 )
 from rebend.generation.generate import Request, Response, generate_batch, room
+from rebend.generation.intervention import Control
 from rebend.generation.sampling import row_seed
 from rebend.io.chunks import ChunkStore
 from rebend.io.progress import progress
 from rebend.models.batching import batches_by_length
 from rebend.models.loading import Policy
-from rebend.recontrol.methods.controls import Control
 
 Made = dict[str, Any]  # what one try on one prompt gave, as plain values: `responses`, `losses`
 

@@ -23,12 +23,12 @@ from rebend.errors import ConfigError
 from rebend.evaluation.attacks.attempts import Row, aim, attempt_key
 from rebend.evaluation.attacks.soft_tokens import frozen
 from rebend.generation.generate import has_room, make_requests
+from rebend.generation.intervention import Control
 from rebend.generation.sampling import row_seed
 from rebend.io.chunks import ChunkStore
 from rebend.io.progress import progress
 from rebend.models.chat import Message
 from rebend.models.loading import Policy
-from rebend.recontrol.methods.controls import Control
 
 _SLOT = "{optim_str}"  # nanogcg's own mark for the place of the suffix
 

@@ -1,4 +1,4 @@
-"""Best of n: the picked sample is the best one, what was thrown away is counted, and n only adds samples."""
+"""Best of n: the best sample is picked, discarded samples are counted, and a larger n only adds samples."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rebend.config.controls import BestOfNBlock
 from rebend.config.decoding import Decoding
 from rebend.generation.generate import generate
 from rebend.io.chunks import ChunkStore
-from rebend.recontrol.methods.best_of_n import best_of_n, pick
+from rebend.recontrol.methods.best_of_n import BestOfN, pick
 from tests.helpers.reward_models import make_reward
 from tests.helpers.small_policy import make_policy, prompt_rows
 
@@ -31,37 +31,37 @@ def reward():
 
 
 def test_the_best_of_the_samples_is_returned_and_all_of_them_are_counted(policy, reward):
-    table, notes = best_of_n(policy, ROWS, block(3), reward, ChunkStore(None))
+    table, notes = BestOfN(block(3), reward).decode(policy, ROWS, ChunkStore(None))
     assert table["row_id"].to_pylist() == [row["row_id"] for row in ROWS]
     generated = 0
-    for row, found in zip(ROWS, table.to_pylist(), strict=True):
+    for row, line in zip(ROWS, table.to_pylist(), strict=True):
         keys = [f"{row['row_id']}/{i}" for i in range(3)]
         samples = generate(policy, [row["messages"]] * 3, SAMPLED, keys=keys)
         rewards = reward.score([row["messages"]] * 3, [sample.text for sample in samples])
         best = samples[rewards.index(max(rewards))]
-        assert (found["response"], found["n_tokens"]) == (best.text, len(best.token_ids))
+        assert (line["response"], line["n_tokens"]) == (best.text, len(best.token_ids))
         generated += sum(len(sample.token_ids) for sample in samples)
     assert notes["tokens_generated"] == generated > notes["tokens"] == sum(table["n_tokens"].to_pylist())
     assert (notes["samples"], notes["candidates_scored"], notes["picked_without_reward"]) == (3 * len(ROWS), 0, 0)
 
 
-def test_more_samples_never_lower_the_reward_that_picks(policy, reward):
+def test_more_samples_never_lower_the_reward(policy, reward):
     scores = []
     for n in (2, 4):
-        table, _ = best_of_n(policy, ROWS, block(n), reward, ChunkStore(None))
+        table, _ = BestOfN(block(n), reward).decode(policy, ROWS, ChunkStore(None))
         scores.append(reward.score([row["messages"] for row in ROWS], table["response"].to_pylist()))
     assert all(more >= fewer - 1e-5 for fewer, more in zip(*scores, strict=True))
     assert scores[0] != scores[1]
 
 
-def test_what_was_sampled_before_a_kill_is_not_sampled_again(policy, reward, tmp_path, monkeypatch):
-    whole, notes = best_of_n(policy, ROWS, block(2), reward, ChunkStore(None))
+def test_finished_samples_are_not_sampled_again_after_a_kill(policy, reward, tmp_path, monkeypatch):
+    whole, notes = BestOfN(block(2), reward).decode(policy, ROWS, ChunkStore(None))
     monkeypatch.setattr(type(reward), "score", _killed)
     with pytest.raises(KeyboardInterrupt):
-        best_of_n(policy, ROWS, block(2), reward, ChunkStore(tmp_path))
+        BestOfN(block(2), reward).decode(policy, ROWS, ChunkStore(tmp_path))
     monkeypatch.undo()
     monkeypatch.setattr(policy.model, "generate", _killed)
-    again, notes_again = best_of_n(policy, ROWS, block(2), reward, ChunkStore(tmp_path))
+    again, notes_again = BestOfN(block(2), reward).decode(policy, ROWS, ChunkStore(tmp_path))
     assert (again.to_pylist(), notes_again) == (whole.to_pylist(), notes)
 
 
@@ -69,7 +69,7 @@ def _killed(*arguments, **more):
     raise KeyboardInterrupt
 
 
-def test_a_reward_that_is_no_number_never_picks(policy, reward):
+def test_a_non_finite_reward_is_never_picked(policy, reward):
     assert pick([1.0, 3.0, 3.0, 2.0]) == 1
     assert pick([None, float("nan"), -2.0]) == 2
     assert pick([None, float("nan"), float("inf")]) is None
@@ -78,7 +78,7 @@ def test_a_reward_that_is_no_number_never_picks(policy, reward):
         def score(self, messages, responses, parts):
             return [float("nan")] * len(responses)
 
-    table, notes = best_of_n(policy, ROWS, block(2), Broken(), ChunkStore(None))
+    table, notes = BestOfN(block(2), Broken()).decode(policy, ROWS, ChunkStore(None))
     first = generate(policy, [row["messages"] for row in ROWS], SAMPLED, keys=[f"{r['row_id']}/0" for r in ROWS])
     assert table["response"].to_pylist() == [sample.text for sample in first]
     assert notes["picked_without_reward"] == len(ROWS)
@@ -86,7 +86,7 @@ def test_a_reward_that_is_no_number_never_picks(policy, reward):
 
 def test_a_prompt_without_room_has_no_response(policy, reward):
     long = {"row_id": "long", "messages": [{"role": "user", "content": "word " * 300}]}
-    table, notes = best_of_n(policy, [*ROWS[:1], long], block(2), reward, ChunkStore(None))
+    table, notes = BestOfN(block(2), reward).decode(policy, [*ROWS[:1], long], ChunkStore(None))
     assert table["response"].to_pylist()[1] is None
     assert (notes["prompts_without_room"], notes["picked_without_reward"]) == (1, 0)
 
