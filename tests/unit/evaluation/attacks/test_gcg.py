@@ -15,9 +15,10 @@ from rebend.config.load import load_config
 from rebend.config.safety import GcgBlock
 from rebend.errors import ConfigError
 from rebend.evaluation.attacks import gcg
-from rebend.evaluation.attacks.attack import attack
-from rebend.evaluation.attacks.gcg import gcg_prompts, with_suffix
-from rebend.evaluation.attacks.soft_tokens import cut_prompt
+from rebend.evaluation.attacks.attack import run_attack
+from rebend.evaluation.attacks.attempts import AttackSetup
+from rebend.evaluation.attacks.gcg import search_prompts, with_suffix
+from rebend.evaluation.attacks.soft_tokens import split_prompt
 from rebend.generation.generate import generate
 from rebend.io.chunks import Parts
 from rebend.models.loading import Policy
@@ -25,9 +26,9 @@ from rebend.pipeline.checks.before_run import check_before_jobs
 from rebend.pipeline.graph.plan import Plan
 from rebend.recontrol.methods.controls import NoControl, Prompting
 from tests.helpers.small_policy import make_policy
-from tests.unit.evaluation.test_embedding_attack import evaluation_rows
+from tests.unit.evaluation.attacks.test_embedding import evaluation_rows
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 GREEDY = Decoding(max_new_tokens=8, batch_size=8)
 ATTACK = GcgBlock(method="gcg", suffix=" a a a a", steps=4, search_width=32, top_k=32)
 ROWS = [row for row in evaluation_rows() if row["harmful"]]
@@ -42,7 +43,7 @@ def policy() -> Policy:
 
 def target_loss(policy: Policy, messages: list[dict[str, str]], target: str) -> float:
     """Mean negative log-likelihood of the target after a prompt of real tokens."""
-    place = cut_prompt(policy.tokenizer, messages, target)
+    place = split_prompt(policy.tokenizer, messages, target)
     ids = [*place.before, *place.after, *place.target]
     with torch.no_grad():
         logps = policy.model(torch.tensor([ids])).logits[0].log_softmax(-1)
@@ -51,7 +52,8 @@ def target_loss(policy: Policy, messages: list[dict[str, str]], target: str) -> 
 
 
 def search(policy: Policy, settings: GcgBlock = ATTACK, control: Any = None, parts: Parts | None = None) -> Any:
-    return gcg_prompts(policy, ROWS, settings, GREEDY, control or NoControl(), parts or Parts(None))
+    setup = AttackSetup(policy, GREEDY, control or NoControl(), parts or Parts(None))
+    return search_prompts(ROWS, settings, setup)
 
 
 def test_suffixes_make_the_target_likelier_and_stand_after_the_users_text(policy: Policy) -> None:
@@ -69,13 +71,13 @@ def test_suffixes_make_the_target_likelier_and_stand_after_the_users_text(policy
 
 
 def test_answers_are_those_to_the_prompts_with_suffix_and_all_is_reproducible(policy: Policy) -> None:
-    table, notes = attack(policy, evaluation_rows(), ATTACK, GREEDY, NoControl(), Parts(None))
+    table, notes = run_attack(policy, evaluation_rows(), ATTACK, GREEDY, NoControl(), Parts(None))
     assert table["row_id"].to_pylist() == [row["row_id"] for row in ROWS]
     prompts, _ = search(policy)
     by_hand = generate(policy, [messages for (messages,) in prompts], GREEDY)
     assert table["response"].to_pylist() == [response.text for response in by_hand if response]
     assert set(table["prefill"].to_pylist()) == {""}
-    again, same = attack(policy, evaluation_rows(), ATTACK, GREEDY, NoControl(), Parts(None))
+    again, same = run_attack(policy, evaluation_rows(), ATTACK, GREEDY, NoControl(), Parts(None))
     assert again.equals(table) and same == notes
 
 
@@ -121,7 +123,7 @@ def test_the_process_is_left_as_it_was(policy: Policy) -> None:
 
 def test_a_prompt_without_room_is_not_searched_for(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [ROWS[0], {**ROWS[1], "messages": [{"role": "user", "content": "word " * 200}]}]
-    table, notes = attack(policy, rows, ATTACK, GREEDY, NoControl(), Parts(None))
+    table, notes = run_attack(policy, rows, ATTACK, GREEDY, NoControl(), Parts(None))
     assert table["response"].null_count == 1 and table["response"][1].as_py() is None
     assert notes["prompts_without_room"] == 1
 

@@ -20,11 +20,11 @@ from transformers import (
 from rebend.config.safety import EmbeddingBlock
 from rebend.errors import ModelError
 from rebend.evaluation.attacks.soft_tokens import (
-    Place,
-    cut_prompt,
+    SoftPrompt,
     drawn_tokens,
     embedded,
     optimise,
+    split_prompt,
     start_tokens,
     with_soft_tokens,
 )
@@ -52,22 +52,24 @@ def attack(**changed: Any) -> EmbeddingBlock:
     return EmbeddingBlock(method="embedding", **{"n_tokens": 5, "steps": 12, "lr": 0.3, "stop_loss": 0.0, **changed})
 
 
-def places(policy: Policy, n: int = len(PROMPTS)) -> list[Place]:
-    return [cut_prompt(policy.tokenizer, m, t) for m, t in zip(PROMPTS[:n], TARGETS[:n], strict=True)]
+def places(policy: Policy, n: int = len(PROMPTS)) -> list[SoftPrompt]:
+    return [split_prompt(policy.tokenizer, m, t) for m, t in zip(PROMPTS[:n], TARGETS[:n], strict=True)]
 
 
 def starts(policy: Policy, settings: EmbeddingBlock, n: int = len(PROMPTS)) -> Tensor:
     return torch.stack([start_tokens(policy, settings.start, settings.n_tokens)] * n)
 
 
-def plain_loss(policy: Policy, place: Place, soft: Tensor) -> Tensor:
+def plain_loss(policy: Policy, place: SoftPrompt, soft: Tensor) -> Tensor:
     """Mean negative log-likelihood of the target: one prompt, whole sequence, all logits, no cache."""
     inputs = torch.cat([with_soft_tokens(policy, place, soft), embedded(policy, place.target)])
     logits = policy.model(inputs_embeds=inputs[None], use_cache=False).logits[0]
     return cross_entropy(logits[-len(place.target) - 1 : -1], torch.tensor(place.target))
 
 
-def plain_attack(policy: Policy, place: Place, start: Tensor, settings: EmbeddingBlock) -> tuple[Tensor, list[float]]:
+def plain_attack(
+    policy: Policy, place: SoftPrompt, start: Tensor, settings: EmbeddingBlock
+) -> tuple[Tensor, list[float]]:
     """Return the soft tokens and losses of gradient descent on one prompt, by torch's own optimiser."""
     soft = start.clone().requires_grad_()
     optimiser = torch.optim.SGD([soft], lr=settings.lr)
@@ -85,7 +87,7 @@ def plain_attack(policy: Policy, place: Place, start: Tensor, settings: Embeddin
 def test_the_place_is_directly_after_the_users_text_and_the_prompt_is_whole() -> None:
     turns = [*PROMPTS[0], {"role": "assistant", "content": "so"}, {"role": "user", "content": "and how do I fold it"}]
     for messages in (*PROMPTS, turns):
-        place = cut_prompt(tokenizer(), messages, "Sure")
+        place = split_prompt(tokenizer(), messages, "Sure")
         whole = tokenizer()(prompt_text(tokenizer(), messages), add_special_tokens=False)["input_ids"]
         assert place.before + place.after == whole
         assert tokenizer().decode(place.before).endswith(messages[-1]["content"])
@@ -95,7 +97,7 @@ def test_the_place_is_directly_after_the_users_text_and_the_prompt_is_whole() ->
 
 def test_a_token_that_reaches_over_the_cut_is_cut() -> None:
     joined = copy_with_template("{% for m in messages %}{{ m.content }}{% endfor %}ow")
-    place = cut_prompt(joined, [{"role": "user", "content": "say h"}], "Sure")
+    place = split_prompt(joined, [{"role": "user", "content": "say h"}], "Sure")
     assert joined.decode(place.before) == "say h"
     assert joined.decode(place.after) == "ow"
 
@@ -109,7 +111,7 @@ def copy_with_template(template: str) -> Any:
 @pytest.mark.parametrize("template", ["{{ messages[-1].content[:3] }}", "{{ messages[-1].content * 2 }}"])
 def test_a_template_that_does_not_write_the_users_text_once_is_refused(template: str) -> None:
     with pytest.raises(ModelError, match="soft tokens"):
-        cut_prompt(copy_with_template(template), PROMPTS[0], "Sure")
+        split_prompt(copy_with_template(template), PROMPTS[0], "Sure")
 
 
 def check_against_plain(policy: Policy, settings: EmbeddingBlock, tolerance: float) -> list[int]:

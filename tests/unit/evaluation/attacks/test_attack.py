@@ -16,6 +16,7 @@ import pytest
 from rebend.config.controls import ControlBlock
 from rebend.config.decoding import Decoding
 from rebend.config.safety import DirectBlock, PrefillingBlock
+from rebend.evaluation.attacks.attack import run_attack
 from rebend.generation.generate import decode, generate
 from rebend.io.chunks import Parts
 from rebend.io.files import read_parquet, write_parquet
@@ -45,7 +46,7 @@ def evaluation_rows() -> list[dict[str, Any]]:
 
 def attacked(policy: Policy, attack: Any, decoding: Decoding = GREEDY, control: Any = None, **rest: Any) -> Any:
     rows = rest.pop("rows", None) or evaluation_rows()
-    return attack(policy, rows, attack, decoding, control or NoControl(), rest.pop("parts", Parts(None)))
+    return run_attack(policy, rows, attack, decoding, control or NoControl(), rest.pop("parts", Parts(None)))
 
 
 def test_direct_gives_what_decoding_the_prompts_gives(policy: Policy) -> None:
@@ -143,7 +144,7 @@ def test_what_the_stage_writes_can_be_read_by_its_owner_only(policy: Policy, tmp
         "output": {"completions": str(made / "c.parquet"), "record": str(made / "c.json")},
         "params": {"settings": settings, "code": "x", "progress": str(made / "progress")},
         "log": str(made / "log"),
-        "script": str(Path(__file__).parents[3] / "workflow/scripts/evaluation/attack.py"),
+        "script": str(Path(__file__).parents[4] / "workflow/scripts/evaluation/attack.py"),
     }
     (tmp_path / "job.json").write_text(json.dumps(job))
     environment = {**os.environ, "REBEND_WARM": "off"}

@@ -12,8 +12,8 @@ from rebend.config.decoding import Decoding
 from rebend.config.safety import EmbeddingBlock
 from rebend.data.tiny_world import generate as world_rows
 from rebend.evaluation.attacks import embedding
-from rebend.evaluation.attacks.attack import attack
-from rebend.evaluation.attacks.soft_tokens import cut_prompt, drawn_tokens, optimise
+from rebend.evaluation.attacks.attack import run_attack
+from rebend.evaluation.attacks.soft_tokens import drawn_tokens, optimise, split_prompt
 from rebend.generation.generate import Request, generate, generate_batch, make_requests
 from rebend.io.chunks import Parts
 from rebend.io.schemas import COMPLETIONS
@@ -54,7 +54,7 @@ def attacked(policy: Policy, settings: EmbeddingBlock, decoding: Decoding = GREE
     rows, control, parts = (
         rest.get(k) or d for k, d in (("rows", evaluation_rows()), ("control", NoControl()), ("parts", Parts(None)))
     )
-    return attack(policy, rows, settings, decoding, control, parts)
+    return run_attack(policy, rows, settings, decoding, control, parts)
 
 
 def test_a_prompt_given_as_embeddings_is_answered_as_the_same_prompt_given_as_tokens(policy: Policy) -> None:
@@ -94,12 +94,12 @@ def test_the_loss_falls_and_answers_begin_with_what_was_aimed_at(trained: Policy
 
 def test_signs_are_stronger_than_the_published_steps_and_both_than_random_tokens(trained: Policy) -> None:
     rows = [row for row in world_rows("safety_validation", 32, 0) if row["harmful"]]
-    places = [cut_prompt(trained.tokenizer, row["messages"], "then take") for row in rows]
+    places = [split_prompt(trained.tokenizer, row["messages"], "then take") for row in rows]
     random = torch.stack([drawn_tokens(trained, i, 4) for i in range(len(rows))])
 
     def losses(**changed: Any) -> torch.Tensor:
         settings = ATTACK.model_copy(update={"stop_loss": 0.0, "steps": 20, **changed})
-        return torch.tensor([path.losses for path in optimise(trained, places, random, settings)])
+        return torch.tensor([trajectory.losses for trajectory in optimise(trained, places, random, settings)])
 
     sign, sgd = losses(lr=0.03), losses(update="sgd", lr=1e-4)
     assert torch.equal(sign[:, 0], sgd[:, 0])  # both begin at the random tokens
