@@ -10,9 +10,10 @@ import pytest
 from rebend.config.safety import RefusalMatcherBlock, WildGuardJudgeBlock, WorldTruthBlock
 from rebend.data.tiny_world import generate, verdict
 from rebend.errors import DataError, JudgeError
-from rebend.evaluation.judges.refusal_phrases import is_incoherent, refusal_matcher
-from rebend.evaluation.judges.safety import JUDGED
-from rebend.evaluation.judges.verdict import Verdict
+from rebend.evaluation.judges.safety.judge import DETAILED_SAFETY_VERDICTS
+from rebend.evaluation.judges.safety.refusal_phrases import refusal_verdict
+from rebend.evaluation.judges.safety.text_rules import is_incoherent
+from rebend.evaluation.judges.safety.verdict import Verdict
 from rebend.io.files import read_parquet, write_parquet
 from rebend.io.schemas import SAFETY_VERDICTS
 from tests.helpers.safety_rows import ANSWER, judged, row
@@ -21,7 +22,7 @@ MATCHER = RefusalMatcherBlock(method="refusal_matcher")
 
 
 def matched(response: str, **changes: Any) -> tuple[str | None, bool | None]:
-    found = refusal_matcher(row(response, **changes))
+    found = refusal_verdict(row(response, **changes))
     return found.word, found.answered
 
 
@@ -105,7 +106,7 @@ def test_a_missing_response_is_not_scored_and_an_empty_one_is_incoherent_whoever
     rows = [row(None, row_id="a"), row(" ", row_id="b", attempt=2)]
     for judge in (MATCHER, WorldTruthBlock(method="world_truth")):
         table = judged(judge, rows, None, tmp_path)
-        assert table.schema == JUDGED
+        assert table.schema == DETAILED_SAFETY_VERDICTS
         assert table.select(SAFETY_VERDICTS.names).to_pylist() == [
             {"row_id": "a", "attempt": 0, "verdict": None, "answered": None, "not_scored": "no response"},
             {"row_id": "b", "attempt": 2, "verdict": "incoherent", "answered": False, "not_scored": None},
@@ -134,7 +135,7 @@ def test_the_truth_of_the_world_is_asked_with_the_users_words(tmp_path: Path) ->
 def test_a_verdict_that_cannot_be_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, verdict: Verdict, message: str
 ) -> None:
-    monkeypatch.setattr("rebend.evaluation.judges.safety.refusal_matcher", lambda row: verdict)
+    monkeypatch.setattr("rebend.evaluation.judges.safety.refusal_phrases.refusal_verdict", lambda row: verdict)
     with pytest.raises(DataError, match=message):
         judged(MATCHER, [row("x", harmful=False)], None, tmp_path)
 

@@ -9,8 +9,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from rebend.evaluation.judges.win_rate import described
-from rebend.evaluation.judges.win_rate_statistics import JUDGED, STATES, win_rates
+from rebend.evaluation.judges.win_rate.judge import described
+from rebend.evaluation.judges.win_rate.statistics import win_rates
+from rebend.evaluation.judges.win_rate.verdict import DETAILED_VERDICTS, STATES
 from rebend.io.files import write_parquet
 from rebend.report.tables.all import read_tables, write_tables
 from rebend.report.tables.table_text import note, shown
@@ -45,7 +46,7 @@ MISSING = {"row_id": "x", "state": "missing", "not_scored": "no response", "refe
 
 
 def table(*lines: dict[str, Any]) -> pa.Table:
-    return pa.Table.from_pylist([{**one, "row_id": f"r{i}"} for i, one in enumerate(lines)], schema=JUDGED)
+    return pa.Table.from_pylist([{**one, "row_id": f"r{i}"} for i, one in enumerate(lines)], schema=DETAILED_VERDICTS)
 
 
 def test_a_tie_is_no_win_and_what_was_not_judged_is_in_no_part() -> None:

@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from rebend.evaluation.intervals import rate
-from rebend.evaluation.judges.win_rate_statistics import length_controlled
+from rebend.evaluation.judges.win_rate.statistics import length_controlled
 
 
 def drawn(n: int, at_equal: float, slope: float, shift: float, seed: int) -> tuple[list[bool], list[float]]:

@@ -1,8 +1,8 @@
-"""What a judge of win rates is asked, and how its reply is read: two forms, in our words.
+"""Prompts of the win-rate judge `openai`, and the parsing of its replies, in two forms.
 
 `LEGACY` has the shape of arXiv:2406.05954, section 5: the judge sees a prompt and two answers and gives each a mark
-from 1 to 10, both on the first line. `STRUCTURED` asks for a JSON object with reasons and a verdict.
-A reply that cannot be read is `unreadable`; it is never turned into a tie.
+from 1 to 10, both on the first line. `STRUCTURED` asks for a JSON object with reasons and a verdict. The wording is
+ours. A reply that cannot be parsed is `unreadable`, never a tie.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _LINE = re.compile(rf"[*`\s]*{_MARK}(?:\s*,\s*|\s*/\s*|\s+){_MARK}[*`\s]*")
 
 
 def user_text(prompt: str, first: str, second: str) -> str:
-    """Return the request for one comparison, the same in both forms."""
+    """Return the user message for one comparison, the same in both forms."""
     return (
         f"[Prompt]\n{prompt}\n\n[Answer 1]\n{first}\n[End of answer 1]\n\n"
         f"[Answer 2]\n{second}\n[End of answer 2]\n\nYour judgement:"
@@ -56,28 +56,28 @@ def user_text(prompt: str, first: str, second: str) -> str:
 
 
 def read_marks(reply: str, *, truncated: bool = False) -> tuple[float, float] | None:
-    """Return the two marks on the first line of a reply, or None if they are not there.
+    """Return the two marks on the first line of a reply, or None without two marks.
 
-    A truncated reply must have got beyond its first line: "8 1" may have been about to become "8 10".
+    A truncated reply must contain a line break after the marks: "8 1" may be the beginning of "8 10".
     """
     line, newline, _ = reply.lstrip().partition("\n")
-    found = _LINE.fullmatch(line)
-    if found is None or (truncated and not newline):
+    marks = _LINE.fullmatch(line)
+    if marks is None or (truncated and not newline):
         return None
-    return float(found[1]), float(found[2])
+    return float(marks[1]), float(marks[2])
 
 
 def read_verdict(reply: str, *, truncated: bool = False) -> tuple[float, float] | None:
-    """Return the marks (1, 0), (0, 1) or, for a tie, (0.5, 0.5); None if there is no JSON object with a verdict.
+    """Return the marks (1, 0), (0, 1) or, for a tie, (0.5, 0.5); None without a JSON object with a verdict.
 
-    A fence of backticks around the object is ignored. A truncated object does not end, so it is none.
+    Backticks around the object are ignored. A truncated object cannot be parsed.
     """
     text = reply.strip().removeprefix("```json").strip("`").strip()
     try:
-        said = json.loads(text)
+        judgement = json.loads(text)
     except ValueError:
         return None
-    verdict = said.get("verdict") if isinstance(said, dict) else None
+    verdict = judgement.get("verdict") if isinstance(judgement, dict) else None
     return _VERDICTS.get(verdict.strip().lower()) if isinstance(verdict, str) else None
 
 

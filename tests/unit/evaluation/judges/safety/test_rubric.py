@@ -20,9 +20,9 @@ from rebend.config.judges import OpenAIJudgeBlock
 from rebend.config.safety import RubricJudgeBlock
 from rebend.errors import JudgeError
 from rebend.evaluation.judges import batch
-from rebend.evaluation.judges.rubric import read_rubric, rubric_score
-from rebend.evaluation.judges.safety import judge_safety
-from rebend.evaluation.judges.win_rate import judge_wins
+from rebend.evaluation.judges.safety.judge import judge_safety
+from rebend.evaluation.judges.safety.rubric import read_rubric, rubric_score
+from rebend.evaluation.judges.win_rate.judge import judge_wins
 from tests.helpers.batch_server import BatchJudge
 from tests.helpers.judge_server import Answer, Judge, failure, judges_on_call, reply
 from tests.helpers.safety_rows import ANSWER, judged, row
@@ -167,7 +167,7 @@ def test_an_address_that_answers_nothing_stops_the_stage(serve: Any, tmp_path: P
 KILLED = """
 import json, os, sys
 from rebend.config.safety import RubricJudgeBlock
-from rebend.evaluation.judges.safety import judge_safety
+from rebend.evaluation.judges.safety.judge import judge_safety
 os.umask(0o077)
 judge_safety(RubricJudgeBlock(**json.loads(sys.argv[1])), json.load(open(sys.argv[2])), None, *sys.argv[3:] * 2)
 """

@@ -1,4 +1,4 @@
-"""The figures that one file of verdicts gives: win rates with their intervals, what ties are, and what length does."""
+"""Statistics of one file of verdicts: win rates with intervals, disagreement between orders, effect of length."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import numpy as np
 import pyarrow as pa
 
 from rebend.evaluation.intervals import LEVEL, Estimate, mean, rate, wilson
-from rebend.io.schemas import VERDICTS
+from rebend.evaluation.judges.win_rate.verdict import LOSE, STATES, TIE, WIN, compare
 
 RESAMPLES = 1000
-_RIDGE = 1.0  # of b²/2: as in scikit-learn with C = 1; keeps b finite where length tells all
+_RIDGE = 1.0  # weight of b²/2, as scikit-learn with C = 1; keeps b finite if length separates the outcomes
 _STEPS = 50
 _LONGEST_STEP = 2.0
 _NEAR = 1e-10
+_POINTS = {WIN: 1.0, TIE: 0.5, LOSE: 0.0}
 
 
 def length_controlled(
@@ -26,8 +27,8 @@ def length_controlled(
     """Return the win rate at equal length with its bootstrap interval, and the slope b (above 0: longer wins more).
 
     `differences` are response minus reference, in characters; rows in which either is None are not scored. Unknown
-    where equal length lies outside what was seen, i.e. where every response is longer, or every one is shorter. Where
-    all outcomes are alike the interval is Wilson's.
+    if equal length lies outside the data, i.e. if every response is longer, or every one is shorter. If all outcomes
+    are equal, the interval is Wilson's. Raises `ValueError` if the two lists differ in length.
     """
     if len(wins) != len(differences):
         raise ValueError(f"{len(wins)} outcomes do not belong to {len(differences)} differences")
@@ -37,7 +38,7 @@ def length_controlled(
     d = np.array([d for _, d in pairs], dtype=float)
     if not len(y) or d.min() > 0 or d.max() < 0:
         return Estimate(None, None, None, len(y), missing), None
-    if y.min() == y.max():  # length explains nothing, and draws of equal outcomes would give an interval of no width
+    if y.min() == y.max():  # resamples of equal outcomes would give an interval of zero width
         return Estimate(float(y[0]), *wilson(int(y.sum()), len(y)), len(y), missing), 0.0
     spread = d.std()
     x = np.tanh(d / spread) if spread else np.zeros_like(d)
@@ -52,7 +53,7 @@ def length_controlled(
 def _fit(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return sigmoid(a) and b, each [R], of R logistic regressions with weights [R, N] on the same x and y, both [N].
 
-    Newton's method on all R at once; a fit whose rows all have one outcome has no finite a, and is that outcome.
+    Newton's method on all R at once. A resample with one outcome only has no finite a; its rate is that outcome.
     """
     a, b = np.zeros(len(weights)), np.zeros(len(weights))
     total, hits = weights.sum(axis=1), weights @ y
@@ -75,67 +76,37 @@ def _sigmoid(z: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + np.tanh(0.5 * z))  # does not overflow
 
 
-WIN, TIE, LOSE = "win", "tie", "lose"
-MISSING = "missing"  # a response, a reference or a reward was not there, so nobody was asked
-STATES = (WIN, TIE, LOSE, "refused", "unreadable", "error", MISSING)
-
-# VERDICTS, and what the verdict was made from: a mark per order, the raw replies, the tokens paid for
-JUDGED = pa.schema(
-    [
-        *VERDICTS,
-        ("state", pa.string()),  # one of STATES
-        ("response_marks", pa.list_(pa.float64())),  # a mark per order: the response first, then second
-        ("reference_marks", pa.list_(pa.float64())),
-        ("response_length", pa.int64()),  # characters; null where the text is missing
-        ("reference_length", pa.int64()),
-        ("replies", pa.list_(pa.string())),
-        ("tokens_in", pa.int64()),  # of both orders
-        ("tokens_out", pa.int64()),
-    ]
-)
-
-
-def combine(first: str, second: str) -> str:
-    """Return the verdict of two orders: theirs if they agree, else a tie."""
-    return first if first == second else TIE
-
-
-def compare(response: float, reference: float) -> str:
-    """Return win, tie or lose."""
-    return TIE if response == reference else WIN if response > reference else LOSE
-
-
 @dataclass(frozen=True)
 class WinRates:
-    """What a judge said of one model under one control on one data set. Rates are of judged rows."""
+    """Statistics of one model under one control on one data set. Rates are over judged rows."""
 
     states: dict[str, int]  # rows by state, in the order of STATES
     win_rate: Estimate  # wins alone; Wilson's interval
     win_rate_bootstrap: Estimate  # the same with a bootstrap interval
     half_tie_rate: Estimate  # a tie counts as half a win; bootstrap interval
-    flip_rate: Estimate  # rows judged in both orders whose two verdicts differ
-    ties_of_orders: int  # ties because the two orders differ; in the others both orders said tie
+    flip_rate: Estimate  # share of rows judged in both orders whose verdicts differ
+    ties_of_orders: int  # ties because the two orders differ; the other ties are ties in both orders
     length_controlled: Estimate  # win rate at equal length
     length_slope: float | None  # above 0: longer responses win more
-    longer_wins: Estimate  # wins and losses in which the longer answer won, of those with unequal lengths
-    response_longer: Estimate  # responses that are longer than their reference
+    longer_wins: Estimate  # share of decided rows of unequal length that the longer answer won
+    response_longer: Estimate  # share of responses longer than their reference
     tokens_in: int
     tokens_out: int
 
     def facts(self) -> dict[str, Any]:
-        """Return the main figures as plain values for a record."""
+        """Return the main statistics as plain values for a record."""
         names = ("win_rate", "half_tie_rate", "flip_rate", "length_controlled", "longer_wins")
         return {"states": self.states, **{name: asdict(getattr(self, name)) for name in names}}
 
 
 def win_rates(table: pa.Table, seed: int = 0) -> WinRates:
-    """Return the figures of a table of schema `rebend.evaluation.judges.win_rate_statistics.JUDGED`; `seed` is that of the bootstrap."""
+    """Return the statistics of a table of schema DETAILED_VERDICTS; `seed` is that of the bootstrap."""
     rows = table.to_pylist()
     verdicts = [row["verdict"] for row in rows]
     wins = [None if verdict is None else verdict == WIN for verdict in verdicts]
     lengths = [_difference(row) for row in rows]
     orders = [_orders(row) for row in rows]
-    flips = [None if found is None else found[0] != found[1] for found in orders]
+    flips = [None if pair is None else pair[0] != pair[1] for pair in orders]
     controlled, slope = length_controlled(wins, lengths, seed)
     counts = Counter(row["state"] for row in rows)
     return WinRates(
@@ -156,24 +127,21 @@ def win_rates(table: pa.Table, seed: int = 0) -> WinRates:
     )
 
 
-_POINTS = {WIN: 1.0, TIE: 0.5, LOSE: 0.0}
-
-
 def _difference(row: dict[str, Any]) -> float | None:
-    """Length of the response minus that of the reference, characters."""
-    ours, theirs = row["response_length"], row["reference_length"]
-    return None if ours is None or theirs is None else float(ours - theirs)
+    """Return the length of the response minus that of the reference, characters."""
+    response, reference = row["response_length"], row["reference_length"]
+    return None if response is None or reference is None else float(response - reference)
 
 
 def _orders(row: dict[str, Any]) -> list[str] | None:
-    """The verdict of each of two orders; None where there were not two."""
-    ours, theirs = row["response_marks"], row["reference_marks"]
-    if ours is None or theirs is None or len(ours) != 2:
+    """Return the verdict of each of two orders; None if there were not two."""
+    response, reference = row["response_marks"], row["reference_marks"]
+    if response is None or reference is None or len(response) != 2:
         return None
-    return [compare(*pair) for pair in zip(ours, theirs, strict=True)]
+    return [compare(*pair) for pair in zip(response, reference, strict=True)]
 
 
 def _longer_won(verdicts: Sequence[str | None], lengths: Sequence[float | None]) -> list[bool]:
-    """For each decided row with answers of unequal length: did the longer one win?"""
+    """Return, for each decided row with answers of unequal length, whether the longer one won."""
     decided = [(v, d) for v, d in zip(verdicts, lengths, strict=True) if v in (WIN, LOSE) and d]
     return [(verdict == WIN) == (difference > 0) for verdict, difference in decided if difference is not None]

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from rebend.errors import DataError, JudgeError
-from rebend.evaluation.judges.win_rate import judge_wins
-from rebend.evaluation.judges.win_rate_prompt import FORMS, LEGACY
+from rebend.evaluation.judges.win_rate.judge import judge_wins
+from rebend.evaluation.judges.win_rate.prompt import FORMS, LEGACY
 from tests.helpers.judge_server import Answer, Judge, failure, judges_on_call, reply
 from tests.helpers.judged_rows import block, by_length, by_length_in_json, rows, verdicts
 
@@ -28,7 +28,7 @@ SECRET = "sk-planted-5d1c77e0"
 KILLED = """
 import json, sys
 from rebend.config.judges import OpenAIJudgeBlock
-from rebend.evaluation.judges.win_rate import judge_wins
+from rebend.evaluation.judges.win_rate.judge import judge_wins
 judge_wins(OpenAIJudgeBlock(**json.loads(sys.argv[1])), json.load(open(sys.argv[2])), sys.argv[3])
 """
 

@@ -16,7 +16,7 @@ import pytest
 
 from rebend.errors import JudgeError
 from rebend.evaluation.judges import batch
-from rebend.evaluation.judges.win_rate import judge_wins
+from rebend.evaluation.judges.win_rate.judge import judge_wins
 from tests.helpers.batch_server import BatchJudge
 from tests.helpers.judge_server import Answer, failure, judges_on_call
 from tests.helpers.judged_rows import block, by_length, rows, verdicts
@@ -88,7 +88,7 @@ KILLED = """
 import json, sys
 from rebend.evaluation.judges import batch
 from rebend.config.judges import OpenAIJudgeBlock
-from rebend.evaluation.judges.win_rate import judge_wins
+from rebend.evaluation.judges.win_rate.judge import judge_wins
 batch.FIRST_PAUSE = 0.02
 judge_wins(OpenAIJudgeBlock(**json.loads(sys.argv[1])), json.load(open(sys.argv[2])), sys.argv[3])
 """

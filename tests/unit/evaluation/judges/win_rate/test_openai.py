@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rebend.evaluation.judges.win_rate import judge_wins
-from rebend.evaluation.judges.win_rate_statistics import win_rates
+from rebend.evaluation.judges.win_rate.judge import judge_wins
+from rebend.evaluation.judges.win_rate.statistics import win_rates
 from tests.helpers.judge_server import Judge, judges_on_call
 from tests.helpers.judged_rows import block, rows
 from tests.helpers.small_policy import make_policy

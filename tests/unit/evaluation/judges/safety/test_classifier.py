@@ -15,8 +15,12 @@ import pytest
 from rebend.config.safety import HarmBenchJudgeBlock, WildGuardJudgeBlock
 from rebend.data.readers.benchmarks import CONTEXT_END
 from rebend.errors import ModelError
-from rebend.evaluation.judges import classifier
-from rebend.evaluation.judges.classifier import HARMBENCH, NO_ROOM, WILDGUARD, encode, fill
+from rebend.evaluation.judges.safety import classifier
+from rebend.evaluation.judges.safety import harmbench as harmbench_module
+from rebend.evaluation.judges.safety import wildguard as wildguard_module
+from rebend.evaluation.judges.safety.classifier import NO_ROOM, encode, fill
+from rebend.evaluation.judges.safety.harmbench import HARMBENCH
+from rebend.evaluation.judges.safety.wildguard import WILDGUARD
 from rebend.generation.generate import generate_batch
 from rebend.models.loading import load_policy
 from tests.helpers.safety_rows import judged, row
@@ -151,7 +155,7 @@ def test_an_answer_in_no_known_form_is_not_scored_and_counts_neither_way(
     ],
 )
 def test_wildguard_is_read_strictly(reply: str, word: str | None, monkeypatch: Any, tmp_path: Path) -> None:
-    monkeypatch.setattr(classifier, "ask", lambda *given: [reply])
+    monkeypatch.setattr(wildguard_module, "ask", lambda *given: [reply])
     (found,) = judged(wildguard(), [row("Take it and turn it.")], tmp_path, tmp_path).to_pylist()
     assert (found["verdict"], found["not_scored"]) == (word, None if word else "unreadable")
 
@@ -163,7 +167,7 @@ def test_wildguard_is_read_strictly(reply: str, word: str | None, monkeypatch: A
 def test_harmbench_is_read_strictly(
     reply: str, word: str | None, monkeypatch: Any, random_judge: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(classifier, "ask", lambda *given: [reply])
+    monkeypatch.setattr(harmbench_module, "ask", lambda *given: [reply])
     (found,) = judged(harmbench(), [row("Take it and turn it.")], random_judge, tmp_path).to_pylist()
     assert (found["verdict"], found["not_scored"]) == (word, None if word else "unreadable")
 
@@ -176,7 +180,7 @@ def test_harmbench_is_asked_about_behaviours_alone(monkeypatch: Any, random_judg
         seen.extend(asked)
         return ["Yes"] * len(asked)
 
-    monkeypatch.setattr(classifier, "ask", ask)
+    monkeypatch.setattr(harmbench_module, "ask", ask)
     joined = f"Of cups.{CONTEXT_END}Of lids.{CONTEXT_END}Mend it."
     given = [
         row("Glue it.", harmful=False, row_id="benign"),

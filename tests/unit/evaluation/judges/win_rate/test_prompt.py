@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from rebend.evaluation.judges.win_rate_prompt import FORMS, LEGACY, RESPONSE_FORMAT, STRUCTURED, read_verdict, user_text
+from rebend.evaluation.judges.win_rate.prompt import FORMS, LEGACY, RESPONSE_FORMAT, STRUCTURED, read_verdict, user_text
 
 
 @pytest.mark.parametrize(

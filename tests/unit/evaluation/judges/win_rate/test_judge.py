@@ -18,9 +18,10 @@ import pytest
 from rebend.config.judges import JudgeBlock, RewardModelJudgeBlock, WorldRubricBlock
 from rebend.data.tiny_world import generate, rubric
 from rebend.errors import JudgeError
-from rebend.evaluation.judges.win_rate import draw, judge_wins
-from rebend.evaluation.judges.win_rate_prompt import read_marks
-from rebend.evaluation.judges.win_rate_statistics import combine, win_rates
+from rebend.evaluation.judges.win_rate.judge import draw, judge_wins
+from rebend.evaluation.judges.win_rate.prompt import read_marks
+from rebend.evaluation.judges.win_rate.statistics import win_rates
+from rebend.evaluation.judges.win_rate.verdict import combine
 from tests.helpers.judge_server import Answer, Judge, failure, judges_on_call, reply
 from tests.helpers.judged_rows import block, by_length, rows, verdicts
 
@@ -200,7 +201,7 @@ def test_no_more_requests_at_a_time_than_allowed(serve: Any, tmp_path: Path) -> 
 KILLED = """
 import sys, json
 from rebend.config.judges import OpenAIJudgeBlock
-from rebend.evaluation.judges.win_rate import judge_wins
+from rebend.evaluation.judges.win_rate.judge import judge_wins
 rows = json.load(open(sys.argv[2]))
 judge_wins(OpenAIJudgeBlock(**json.loads(sys.argv[1])), rows, sys.argv[3])
 """
