@@ -1,4 +1,4 @@
-"""Capability benchmarks: which questions are asked, and how lm-evaluation-harness scores the answers."""
+"""Blocks of the section `capability`: benchmarks, their questions and how lm-evaluation-harness scores answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from rebend.config.base import Block, Positive
 from rebend.config.datasets import DataSource
 
-# What the harness can score each task by; the first is the default.
+# The metrics that the harness has for each task; the first is the default.
 METRICS: dict[str, tuple[str, ...]] = {
     "mmlu": ("acc",),
     "gsm8k": ("flexible", "strict"),
@@ -19,7 +19,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "bbh": ("exact_match",),
     "multiple_choice": ("acc", "acc_norm"),
 }
-# Tasks whose examples are part of the harness: so many, which is also the default. The others take theirs from data.
+# Numbers of worked examples in the harness itself, also the default. Other tasks take theirs from data.
 BUILT_IN_SHOTS = {"gsm8k": 8, "truthfulqa": 0, "bbh": 3}
 _DEFAULT_SHOTS = {**BUILT_IN_SHOTS, "mmlu": 5}
 _GENERATED = ("gsm8k", "bbh")
@@ -59,17 +59,17 @@ class CapabilityBlock(Block):
 
     @property
     def sources(self) -> list[DataSource]:
-        """The files of the questions, also where there is only one."""
+        """The files of the questions, as a list."""
         return self.source if isinstance(self.source, list) else [self.source]
 
     @property
     def scored_by(self) -> str:
-        """The metric, also where the default is used."""
+        """The metric, or the default."""
         return self.metric or METRICS[self.task][0]
 
     @property
     def shots(self) -> int:
-        """Number of worked examples, also where the default is used."""
+        """The number of worked examples, or the default."""
         return _DEFAULT_SHOTS.get(self.task, 0) if self.few_shot is None else self.few_shot
 
     @model_validator(mode="after")
