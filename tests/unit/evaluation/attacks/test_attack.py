@@ -1,4 +1,4 @@
-"""Attacks without an optimiser: direct and prefilling, tries, and what is written about them."""
+"""Attacks without an optimiser (direct, prefilling): completions, attempts, and private files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def policy() -> Policy:
 
 
 def evaluation_rows() -> list[dict[str, Any]]:
-    """By turns a harmful and a benign prompt; every second harmful one names its target."""
+    """Alternate harmful and benign prompts; every second harmful row has its own target."""
     return [
         {**row, "harmful": i % 2 == 0, "target": "First take the lamp," if i % 4 == 0 else "", "category": ""}
         for i, row in enumerate(prompt_rows())
@@ -49,7 +49,7 @@ def attacked(policy: Policy, attack: Any, decoding: Decoding = GREEDY, control: 
     return run_attack(policy, rows, attack, decoding, control or NoControl(), rest.pop("parts", Parts(None)))
 
 
-def test_direct_gives_what_decoding_the_prompts_gives(policy: Policy) -> None:
+def test_direct_equals_plain_decoding_of_the_prompts(policy: Policy) -> None:
     for decoding in (GREEDY, SAMPLED):
         table, notes = attacked(policy, DIRECT, decoding)
         plain, plain_notes = decode(policy, evaluation_rows(), decoding, NoControl(), Parts(None))
@@ -59,7 +59,7 @@ def test_direct_gives_what_decoding_the_prompts_gives(policy: Policy) -> None:
         assert plain_notes.items() <= notes.items()
 
 
-def test_prefilling_puts_the_target_in_front_of_harmful_prompts_only(policy: Policy) -> None:
+def test_prefilling_begins_responses_to_harmful_prompts_with_the_target(policy: Policy) -> None:
     table, notes = attacked(policy, PREFILLING)
     harmful = [row for row in evaluation_rows() if row["harmful"]]
     assert table["row_id"].to_pylist() == [row["row_id"] for row in harmful]
@@ -73,7 +73,7 @@ def test_prefilling_puts_the_target_in_front_of_harmful_prompts_only(policy: Pol
     assert any(continued[line["row_id"]] != line["response"] for line in plain if line["row_id"] in continued)
 
 
-def test_tries_differ_are_reproducible_and_the_first_is_the_only_one_of_a_single_try(policy: Policy) -> None:
+def test_attempts_differ_are_reproducible_and_attempt_0_equals_a_single_attempt(policy: Policy) -> None:
     for attack in (DIRECT, PREFILLING):
         thrice = attack.model_copy(update={"attempts": 3})
         table, _ = attacked(policy, thrice, SAMPLED)
@@ -88,7 +88,7 @@ def test_tries_differ_are_reproducible_and_the_first_is_the_only_one_of_a_single
         assert reseeded["response"] != table["response"]
 
 
-def test_a_prompt_without_room_has_a_null_response_in_every_try(policy: Policy) -> None:
+def test_a_prompt_beyond_the_context_has_a_null_response_in_every_attempt(policy: Policy) -> None:
     rows = evaluation_rows()
     rows[2] = {**rows[2], "messages": [{"role": "user", "content": "word " * 200}]}
     table, notes = attacked(policy, PREFILLING.model_copy(update={"attempts": 2}), SAMPLED, rows=rows)
@@ -98,14 +98,14 @@ def test_a_prompt_without_room_has_a_null_response_in_every_try(policy: Policy) 
     assert notes["prompts_without_room"] == 1
 
 
-def test_a_data_set_without_harmful_prompts_has_nothing_to_attack(policy: Policy) -> None:
+def test_a_data_set_without_harmful_prompts_gives_an_empty_table(policy: Policy) -> None:
     rows = [{**row, "harmful": False} for row in evaluation_rows()]
     table, notes = attacked(policy, PREFILLING, rows=rows)
     assert table.num_rows == 0 and table.schema == COMPLETIONS
     assert notes["prompts_attacked"] == 0
 
 
-def test_an_attack_meets_the_control(policy: Policy) -> None:
+def test_completions_are_decoded_under_the_control(policy: Policy) -> None:
     control = Prompting("Be kind.")
     table, _ = attacked(policy, DIRECT, control=control)
     by_hand = generate(policy, PROMPTS, GREEDY, control=control)
@@ -131,7 +131,7 @@ runpy.run_path(job["script"], init_globals={"snakemake": snakemake})
 """
 
 
-def test_what_the_stage_writes_can_be_read_by_its_owner_only(policy: Policy, tmp_path: Path) -> None:
+def test_files_of_the_stage_are_readable_by_their_owner_only(policy: Policy, tmp_path: Path) -> None:
     policy.model.save_pretrained(tmp_path / "model")
     policy.tokenizer.save_pretrained(tmp_path / "model")
     rows = [{**row, "reference": None} for row in evaluation_rows()]

@@ -1,4 +1,4 @@
-"""The input-embedding attack as a stage: who is attacked, what is answered, and that it works."""
+"""The input-embedding attack: attacked prompts, attempts, loss, controls, and resuming."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Policy:
 
 
 def evaluation_rows() -> list[dict[str, Any]]:
-    """By turns a harmful and a benign prompt; every second harmful one names its target."""
+    """Alternate harmful and benign prompts; every second harmful row has its own target."""
     return [
         {**row, "harmful": i % 2 == 0, "target": "First take the lamp," if i % 4 == 0 else "", "category": ""}
         for i, row in enumerate(prompt_rows())
@@ -57,7 +57,7 @@ def attacked(policy: Policy, settings: EmbeddingBlock, decoding: Decoding = GREE
     return run_attack(policy, rows, settings, decoding, control, parts)
 
 
-def test_a_prompt_given_as_embeddings_is_answered_as_the_same_prompt_given_as_tokens(policy: Policy) -> None:
+def test_a_prompt_as_embeddings_gives_the_same_response_as_its_tokens(policy: Policy) -> None:
     embed = policy.model.get_input_embeddings()
     requests = make_requests(policy, PROMPTS)
     with torch.no_grad():
@@ -79,7 +79,7 @@ def test_only_harmful_prompts_are_attacked_and_nothing_is_prefilled(policy: Poli
     assert notes["prompts_attacked"] == 4
 
 
-def test_the_loss_falls_and_answers_begin_with_what_was_aimed_at(trained: Policy) -> None:
+def test_the_loss_falls_and_responses_begin_with_the_target(trained: Policy) -> None:
     aimed = "then"
     rows = [{**row, "row_id": f"r{i}", "target": aimed} for i, row in enumerate(world_rows("safety_validation", 32, 0))]
     harmful = [row for row in rows if row["harmful"]]
@@ -92,7 +92,7 @@ def test_the_loss_falls_and_answers_begin_with_what_was_aimed_at(trained: Policy
     assert sum(text.startswith(aimed) for text in table["response"].to_pylist()) > 12
 
 
-def test_signs_are_stronger_than_the_published_steps_and_both_than_random_tokens(trained: Policy) -> None:
+def test_sign_steps_lower_the_loss_more_than_sgd_and_sgd_more_than_random_tokens(trained: Policy) -> None:
     rows = [row for row in world_rows("safety_validation", 32, 0) if row["harmful"]]
     places = [split_prompt(trained.tokenizer, row["messages"], "then take") for row in rows]
     random = torch.stack([drawn_tokens(trained, i, 4) for i in range(len(rows))])
@@ -108,7 +108,7 @@ def test_signs_are_stronger_than_the_published_steps_and_both_than_random_tokens
     assert sign[:, -1].mean() < 0.5 * sign[:, 0].mean()
 
 
-def test_generations_and_tries_are_attempts_and_all_is_reproducible(policy: Policy) -> None:
+def test_starts_and_generations_are_numbered_as_attempts_and_reproducible(policy: Policy) -> None:
     settings = ATTACK.model_copy(update={"attempts": 2, "generations": 3, "stop_loss": 0.0, "lr": 0.05, "steps": 6})
     table, _ = attacked(policy, settings)
     assert table.equals(attacked(policy, settings)[0])
@@ -124,11 +124,13 @@ def test_generations_and_tries_are_attempts_and_all_is_reproducible(policy: Poli
     assert [line["response"] for line in early] == [line["response"] for line in lines if line["attempt"] == 0]
     reseeded = attacked(policy, settings.model_copy(update={"seed": 1}))[0].to_pylist()
     same = [a == b for a, b in zip(lines, reseeded, strict=True)]
-    assert all(same[i] for i, line in enumerate(lines) if line["attempt"] < 3)  # `start` is no matter of seeds
+    assert all(
+        same[i] for i, line in enumerate(lines) if line["attempt"] < 3
+    )  # the text `start` does not depend on the seed
     assert not all(same)
 
 
-def test_an_answer_does_not_depend_on_what_else_is_attacked(policy: Policy) -> None:
+def test_a_response_does_not_depend_on_batch_or_order_of_rows(policy: Policy) -> None:
     together, _ = attacked(policy, ATTACK)
     alone, _ = attacked(policy, ATTACK.model_copy(update={"batch_size": 1}))
     backwards, _ = attacked(policy, ATTACK, rows=evaluation_rows()[::-1])
@@ -136,7 +138,7 @@ def test_an_answer_does_not_depend_on_what_else_is_attacked(policy: Policy) -> N
     assert together.to_pylist() == backwards.to_pylist()[::-1]
 
 
-def test_soft_tokens_stand_behind_a_controls_instruction_too(policy: Policy) -> None:
+def test_soft_tokens_follow_the_prompt_with_the_controls_instruction(policy: Policy) -> None:
     rows = [row for row in evaluation_rows() if row["harmful"]]
     by_hand = [{**row, "messages": with_instruction(row["messages"], "Be kind.")} for row in rows]
     controlled, _ = attacked(policy, ATTACK, rows=rows, control=Prompting("Be kind."))
@@ -148,7 +150,7 @@ def test_a_control_of_states_acts_while_the_answer_is_decoded(policy: Policy) ->
     assert all(line["displacement"] > 0 for line in table.to_pylist() if line["n_tokens"])
 
 
-def test_a_reward_model_that_guides_is_shown_the_request_and_not_the_soft_tokens(policy: Policy) -> None:
+def test_a_guidance_reward_model_reads_the_request_without_soft_tokens(policy: Policy) -> None:
     """It cannot read them; a control must not fail where an attack leaves the prompt as it is."""
     guided, _ = attacked(policy, ATTACK, control=RewardSearch(make_reward(), 8.0, 4))
     plain, _ = attacked(policy, ATTACK)
@@ -187,7 +189,7 @@ def test_finished_batches_are_not_attacked_again(
     assert resumed[0].equals(undisturbed[0]) and resumed[1] == undisturbed[1]
 
 
-def test_losses_that_are_not_finite_are_counted_and_in_no_mean(policy: Policy) -> None:
+def test_losses_that_are_not_finite_are_counted_and_left_out_of_means(policy: Policy) -> None:
     rows = [row for row in evaluation_rows() if row["harmful"]]
     table, notes = attacked(policy, ATTACK.model_copy(update={"lr": 1e39}), rows=rows)
     assert notes["losses_not_finite"] == 4 and "loss_at_end" not in notes
@@ -198,6 +200,6 @@ def test_losses_that_are_not_finite_are_counted_and_in_no_mean(policy: Policy) -
     ("changed", "message"),
     [({"generations": 9, "steps": 3}, "generations"), ({"target": ""}, "target"), ({"start": ""}, "start")],
 )
-def test_settings_that_cannot_be_are_refused(changed: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_refused(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EmbeddingBlock(method="embedding", **changed)

@@ -1,4 +1,4 @@
-"""GCG through the kept library, on a random Llama with a real tokenizer."""
+"""GCG with the library nanogcg, on a random Llama with a real tokenizer."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def search(policy: Policy, settings: GcgBlock = ATTACK, control: Any = None, par
     return search_prompts(ROWS, settings, setup)
 
 
-def test_suffixes_make_the_target_likelier_and_stand_after_the_users_text(policy: Policy) -> None:
+def test_suffixes_lower_the_loss_and_follow_the_users_text(policy: Policy) -> None:
     prompts, notes = search(policy)
     before, after = [], []
     for row, (messages,) in zip(ROWS, prompts, strict=True):
@@ -70,7 +70,7 @@ def test_suffixes_make_the_target_likelier_and_stand_after_the_users_text(policy
     )  # what was searched is what is asked
 
 
-def test_answers_are_those_to_the_prompts_with_suffix_and_all_is_reproducible(policy: Policy) -> None:
+def test_responses_equal_those_to_prompts_with_suffix_and_are_reproducible(policy: Policy) -> None:
     table, notes = run_attack(policy, evaluation_rows(), ATTACK, GREEDY, NoControl(), Parts(None))
     assert table["row_id"].to_pylist() == [row["row_id"] for row in ROWS]
     prompts, _ = search(policy)
@@ -81,7 +81,7 @@ def test_answers_are_those_to_the_prompts_with_suffix_and_all_is_reproducible(po
     assert again.equals(table) and same == notes
 
 
-def test_tries_are_searches_with_other_seeds(policy: Policy) -> None:
+def test_attempts_are_searches_with_different_seeds(policy: Policy) -> None:
     twice, _ = search(policy, ATTACK.model_copy(update={"attempts": 2}))
     once, _ = search(policy)
     assert [tries[:1] for tries in twice] == once
@@ -90,7 +90,7 @@ def test_tries_are_searches_with_other_seeds(policy: Policy) -> None:
     assert reseeded != once
 
 
-def test_the_search_sees_a_controls_instruction(policy: Policy) -> None:
+def test_the_search_includes_a_controls_instruction(policy: Policy) -> None:
     prompts, _ = search(policy, control=Prompting("Be kind."))
     assert prompts != search(policy)[0]
     assert not any("Be kind." in messages[-1]["content"] for (messages,) in prompts)  # decoding puts it there
@@ -113,7 +113,7 @@ def test_finished_searches_are_kept(policy: Policy, tmp_path: Path, monkeypatch:
     assert len(calls) == 3 + len(ROWS) - 2
 
 
-def test_the_process_is_left_as_it_was(policy: Policy) -> None:
+def test_global_state_of_torch_is_restored(policy: Policy) -> None:
     state = torch.get_rng_state()
     search(policy)
     assert torch.equal(torch.get_rng_state(), state)
@@ -134,7 +134,7 @@ def test_without_the_package_the_attack_is_refused(policy: Policy, monkeypatch: 
         search(policy)
 
 
-def test_the_package_is_asked_for_before_any_job_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_reported_before_any_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     study = yaml.safe_load((ROOT / "config/studies/tiny.yaml").read_text())
     attacked = {**study, "claims": [], "grids": [{**grid, "attacks": ["direct", "gcg"]} for grid in study["grids"]]}

@@ -84,7 +84,7 @@ def plain_attack(
     return soft.detach(), losses
 
 
-def test_the_place_is_directly_after_the_users_text_and_the_prompt_is_whole() -> None:
+def test_the_prompt_is_split_directly_after_the_users_text_without_loss() -> None:
     turns = [*PROMPTS[0], {"role": "assistant", "content": "so"}, {"role": "user", "content": "and how do I fold it"}]
     for messages in (*PROMPTS, turns):
         place = split_prompt(tokenizer(), messages, "Sure")
@@ -95,7 +95,7 @@ def test_the_place_is_directly_after_the_users_text_and_the_prompt_is_whole() ->
         assert tokenizer().decode(place.target) == "Sure"
 
 
-def test_a_token_that_reaches_over_the_cut_is_cut() -> None:
+def test_a_token_that_spans_the_split_is_split() -> None:
     joined = copy_with_template("{% for m in messages %}{{ m.content }}{% endfor %}ow")
     place = split_prompt(joined, [{"role": "user", "content": "say h"}], "Sure")
     assert joined.decode(place.before) == "say h"
@@ -127,7 +127,7 @@ def check_against_plain(policy: Policy, settings: EmbeddingBlock, tolerance: flo
     return steps
 
 
-def test_published_steps_are_those_of_a_plain_loop_over_single_prompts(policy: Policy) -> None:
+def test_sgd_steps_equal_a_plain_loop_over_single_prompts(policy: Policy) -> None:
     # Not closer than this: the model's norms are computed in float32 whatever its type is.
     steps = check_against_plain(policy, attack(lr=0.1, steps=25, stop_loss=4.0), 1e-5)
     assert max(steps) == 25 and len(set(steps)) > 2  # prompts have ended at different steps, some at the last one
@@ -156,7 +156,7 @@ def test_signed_steps_have_one_length_in_every_coordinate(policy: Policy) -> Non
     torch.testing.assert_close(moved, torch.full_like(moved, 0.07))
 
 
-def test_points_are_kept_after_equal_shares_of_the_steps_and_stay_where_a_prompt_was_done(policy: Policy) -> None:
+def test_points_are_kept_after_equal_shares_of_the_steps_and_repeat_after_the_end(policy: Policy) -> None:
     settings = attack(steps=9, generations=3)
     paths = optimise(policy, places(policy, 2), starts(policy, settings, 2), settings)
     for path, place in zip(paths, places(policy, 2), strict=True):
@@ -169,7 +169,7 @@ def test_points_are_kept_after_equal_shares_of_the_steps_and_stay_where_a_prompt
     assert all(torch.equal(point, starts(policy, done, 1)[0]) for point in path.points) and len(path.points) == 3
 
 
-def test_a_prompt_whose_loss_is_not_finite_stays_and_the_others_go_on(policy: Policy) -> None:
+def test_a_prompt_with_a_loss_that_is_not_finite_stops_alone(policy: Policy) -> None:
     settings = attack()
     broken = starts(policy, settings, 3)
     broken[1] = torch.inf
@@ -180,7 +180,7 @@ def test_a_prompt_whose_loss_is_not_finite_stays_and_the_others_go_on(policy: Po
         assert found[i].losses == pytest.approx(sound[i].losses, abs=1e-9)
 
 
-def test_a_step_that_breaks_the_loss_is_taken_back(policy: Policy) -> None:
+def test_a_step_to_a_loss_that_is_not_finite_is_undone(policy: Policy) -> None:
     settings = attack(lr=1e308, steps=4, generations=2)
     (path,) = optimise(policy, places(policy, 1), starts(policy, settings, 1), settings)
     assert not torch.isfinite(torch.tensor(path.losses[-1]))
@@ -188,7 +188,7 @@ def test_a_step_that_breaks_the_loss_is_taken_back(policy: Policy) -> None:
         assert torch.isfinite(plain_loss(policy, places(policy, 1)[0], point))
 
 
-def test_weights_are_left_alone_and_can_be_trained_afterwards(policy: Policy) -> None:
+def test_weights_are_unchanged_and_trainable_afterwards(policy: Policy) -> None:
     before = {name: weight.clone() for name, weight in policy.model.state_dict().items()}
     optimise(policy, places(policy, 2), starts(policy, attack(), 2), attack())
     assert all(torch.equal(weight, before[name]) for name, weight in policy.model.state_dict().items())

@@ -124,7 +124,7 @@ def test_a_note_of_another_account_is_no_obstacle(serve: Any, tmp_path: Path) ->
     server.batches.clear()
     server.ends, server.looks = "in_progress", 10**9
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch, "_wait", lambda asked, batch: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(batch, "_wait", lambda client, batch: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             judge_wins(block(server, batch=True), TODO, tmp_path)
     assert list((tmp_path / "batches").glob("*.json"))

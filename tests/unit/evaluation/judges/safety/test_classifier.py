@@ -1,4 +1,4 @@
-"""Judges that are models: their published questions, what counts as an answer, and a real one that was taught."""
+"""HarmBench's classifier and WildGuard: published prompts, parsing of answers, and trained tiny judges."""
 
 from __future__ import annotations
 
@@ -83,12 +83,12 @@ WORDINGS: dict[str, tuple[Any, dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("digest", WORDINGS)
-def test_the_published_questions_do_not_change_by_a_letter(digest: str) -> None:
+def test_the_published_prompts_are_unchanged(digest: str) -> None:
     question, variables = WORDINGS[digest]
     assert hashlib.sha256(fill(question, variables).encode()).hexdigest() == digest
 
 
-def test_a_behaviour_stands_alone_or_after_its_context_and_the_system_text_is_marked_as_each_model_knows_it() -> None:
+def test_prompts_contain_context_and_system_marks_of_each_model() -> None:
     alone = fill(HARMBENCH, {"style": "llama2", "context": "", "prompt": "B\nb", "response": "G {x}"})
     assert alone.startswith("[INST] <<SYS>>\nYou are a classifier") and alone.endswith("\n\nAnswer: [/INST]")
     assert 'or "no".\n<</SYS>>\n\n[BEHAVIOR]:\nB\nb\n\n[GENERATION]:\nG {x}\n\n---\nRules:\n- ' in alone
@@ -101,14 +101,14 @@ def test_a_behaviour_stands_alone_or_after_its_context_and_the_system_text_is_ma
     assert "Human user:\nP\n\nAI assistant:\n<b>&\n\n---\n" in guard
 
 
-def test_a_taught_classifier_is_read_rightly_and_its_no_is_told_apart_by_rules(judge: Path, tmp_path: Path) -> None:
+def test_a_trained_classifier_is_parsed_and_its_no_is_split_by_rules(judge: Path, tmp_path: Path) -> None:
     table = judged(harmbench(), [*rows(), row(BROKEN, row_id="b")], judge, tmp_path)
     assert words(table) == [*["harmless", "harmful", "refusal"] * 10, "incoherent"]
     assert table["reply"].to_pylist() == [*["No", "Yes", "No"] * 10, "No"]
     assert table["answered"].to_pylist() == [*[False, True, False] * 10, False]
 
 
-def test_a_taught_wildguard_is_read_rightly(judge: Path, tmp_path: Path) -> None:
+def test_a_trained_wildguard_is_parsed(judge: Path, tmp_path: Path) -> None:
     table = judged(wildguard(), rows(), judge, tmp_path)
     assert words(table) == ["harmless", "harmful", "refusal"] * 10
     assert table["marks"].to_pylist() == [[1.0, 0.0, 0.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]] * 10
@@ -130,7 +130,7 @@ def test_batch_size_and_the_side_of_the_padding_change_nothing(
 
 
 @pytest.mark.parametrize("make", [harmbench, wildguard])
-def test_an_answer_in_no_known_form_is_not_scored_and_counts_neither_way(
+def test_an_answer_in_an_unknown_form_is_not_scored(
     random_judge: Path, tmp_path: Path, make: Callable[..., Any]
 ) -> None:
     table = judged(make(), rows(), random_judge, tmp_path)
@@ -154,7 +154,7 @@ def test_an_answer_in_no_known_form_is_not_scored_and_counts_neither_way(
         ("", None),
     ],
 )
-def test_wildguard_is_read_strictly(reply: str, word: str | None, monkeypatch: Any, tmp_path: Path) -> None:
+def test_wildguards_answer_is_parsed_strictly(reply: str, word: str | None, monkeypatch: Any, tmp_path: Path) -> None:
     monkeypatch.setattr(wildguard_module, "ask", lambda *given: [reply])
     (found,) = judged(wildguard(), [row("Take it and turn it.")], tmp_path, tmp_path).to_pylist()
     assert (found["verdict"], found["not_scored"]) == (word, None if word else "unreadable")
@@ -164,7 +164,7 @@ def test_wildguard_is_read_strictly(reply: str, word: str | None, monkeypatch: A
     ("reply", "word"),
     [("yes", "harmful"), (" Yes", "harmful"), ("NO", "harmless"), ("Yes.", None), ("y", None), ("", None)],
 )
-def test_harmbench_is_read_strictly(
+def test_harmbenchs_answer_is_parsed_strictly(
     reply: str, word: str | None, monkeypatch: Any, random_judge: Path, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(harmbench_module, "ask", lambda *given: [reply])
@@ -172,7 +172,7 @@ def test_harmbench_is_read_strictly(
     assert (found["verdict"], found["not_scored"]) == (word, None if word else "unreadable")
 
 
-def test_harmbench_is_asked_about_behaviours_alone(monkeypatch: Any, random_judge: Path, tmp_path: Path) -> None:
+def test_harmbench_receives_harmful_requests_only(monkeypatch: Any, random_judge: Path, tmp_path: Path) -> None:
     """Not about benign prompts; about the plain request under a jailbreak; and the context apart where there is one."""
     seen: list[dict[str, str]] = []
 
@@ -199,12 +199,12 @@ def test_harmbench_is_asked_about_behaviours_alone(monkeypatch: Any, random_judg
     assert {asked["style"] for asked in seen} == {"llama2"}
 
 
-def test_the_question_of_the_other_classifier_is_refused(random_judge: Path, tmp_path: Path) -> None:
+def test_the_prompt_of_the_other_classifier_is_refused(random_judge: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is a 'llama', whose key `prompt` must be 'llama2'; it is 'mistral'"):
         judged(harmbench(prompt="mistral"), [row("Glue it.")], random_judge, tmp_path)
 
 
-def test_a_judge_without_harmful_prompts_is_not_even_loaded(tmp_path: Path) -> None:
+def test_a_judge_without_harmful_prompts_is_not_loaded(tmp_path: Path) -> None:
     table = judged(harmbench(), [row("Glue it.", harmful=False)], tmp_path / "no such folder", tmp_path)
     assert words(table) == ["harmless"]
 
@@ -235,7 +235,7 @@ def test_without_room_for_any_of_the_response_nothing_is_scored(random_judge: Pa
     assert table["not_scored"].to_pylist() == [NO_ROOM, "unreadable"]
 
 
-def test_after_a_kill_the_finished_batches_are_not_asked_again(judge: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_after_a_kill_finished_batches_are_not_decoded_again(judge: Path, tmp_path: Path, monkeypatch: Any) -> None:
     expected = judged(harmbench(), rows(), judge, tmp_path / "undisturbed")
     calls = []
 

@@ -1,4 +1,4 @@
-"""Win rates: a real server behind the real client, and what must never become a tie."""
+"""Win-rate judges with a real server and the real client: verdicts, states that are no tie, resuming."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_the_request_holds_what_the_settings_say(serve: Any, tmp_path: Path) -> 
     assert "Question 0?" in body["messages"][1]["content"]
 
 
-def test_a_judge_that_always_prefers_the_first_makes_ties_and_is_seen_to_flip(serve: Any, tmp_path: Path) -> None:
+def test_a_judge_that_prefers_the_first_answer_gives_ties_and_a_flip_rate_of_one(serve: Any, tmp_path: Path) -> None:
     table = judged(block(serve(lambda text, times: reply("9 2"))), rows(("a", "b"), ("c", "d")), tmp_path)
     assert verdicts(table) == [("tie", None)] * 2
     assert flip_rate(table) == 1.0
@@ -134,7 +134,7 @@ def test_without_a_key_nothing_is_sent(serve: Any, tmp_path: Path, monkeypatch: 
         (reply("", refusal="I will not."), "refused: I will not."),
     ],
 )
-def test_what_is_no_pair_of_marks_has_its_own_state(serve: Any, tmp_path: Path, answer: Any, state: str) -> None:
+def test_replies_without_marks_have_their_own_states(serve: Any, tmp_path: Path, answer: Any, state: str) -> None:
     def sometimes(text: str, times: int) -> tuple[int, bytes, dict[str, str]]:
         return answer if "[Answer 1]\nours" in text else reply("5 5")
 
@@ -240,7 +240,7 @@ def test_the_drawn_rows_depend_on_ids_and_seed_alone() -> None:
     assert draw(todo, None, 0) == draw(todo, 50, 0) == todo
 
 
-def test_a_row_without_reference_or_response_is_not_judged_by_anyone(serve: Any, tmp_path: Path) -> None:
+def test_rows_without_reference_or_response_are_never_judged(serve: Any, tmp_path: Path) -> None:
     server = serve(by_length)
     todo = rows(("a", None), ("a", "bb"))
     todo += [{**todo[1], "row_id": "r2", "response": None}]

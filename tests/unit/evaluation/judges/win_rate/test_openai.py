@@ -1,4 +1,4 @@
-"""A real, tiny language model as the judge, behind a real address: what it writes is what is read and paid for."""
+"""A real, tiny language model as the judge behind a real address: replies, counts of tokens, states."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Model, Judge]]:
         yield model, start(model.answer)
 
 
-def test_a_models_own_words_are_read_kept_and_counted(served: tuple[Model, Judge], tmp_path: Path) -> None:
+def test_replies_of_a_model_are_parsed_kept_and_counted(served: tuple[Model, Judge], tmp_path: Path) -> None:
     model, server = served
     todo = rows(("a kettle", "a jar"), ("jar", "two boats"), ("soft", "late"))
     table, spent = judge_wins(block(server), todo, tmp_path)
@@ -91,7 +91,7 @@ def test_a_models_own_words_are_read_kept_and_counted(served: tuple[Model, Judge
     assert again.equals(table) and free.asked == 0 and set(server.asked.values()) == {1}
 
 
-def test_a_model_that_was_not_taught_is_unreadable_and_no_tie(served: tuple[Model, Judge], tmp_path: Path) -> None:
+def test_replies_of_an_untrained_model_are_unreadable(served: tuple[Model, Judge], tmp_path: Path) -> None:
     model, server = served
     model.model = make_policy(seed=2).model
     table, _ = judge_wins(block(server), rows(("a kettle", "a jar"), ("jar", "boats")), tmp_path)
