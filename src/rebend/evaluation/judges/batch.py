@@ -74,7 +74,7 @@ def _batches_of(client: Any, bodies: Mapping[str, Mapping[str, Any]], notes: Pat
 
 
 def _tidy(note: Path, left: set[str]) -> None:
-    """Reduce a note to keys with replies that other jobs may need; delete an empty note. Failed requests are sent anew."""
+    """Reduce a note to keys with replies that other jobs may need; delete an empty note."""
     if not note.exists():
         return
     said = read_json(note)

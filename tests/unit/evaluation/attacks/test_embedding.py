@@ -124,9 +124,7 @@ def test_starts_and_generations_are_numbered_as_attempts_and_reproducible(policy
     assert [line["response"] for line in early] == [line["response"] for line in lines if line["attempt"] == 0]
     reseeded = attacked(policy, settings.model_copy(update={"seed": 1}))[0].to_pylist()
     same = [a == b for a, b in zip(lines, reseeded, strict=True)]
-    assert all(
-        same[i] for i, line in enumerate(lines) if line["attempt"] < 3
-    )  # the text `start` does not depend on the seed
+    assert all(same[i] for i, line in enumerate(lines) if line["attempt"] < 3)  # start 0 is a text
     assert not all(same)
 
 
