@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rebend.evaluation.judges.win_rate_statistics import JUDGED
+from rebend.evaluation.judges.win_rate.verdict import DETAILED_VERDICTS
 from rebend.io.files import read_parquet, write_json, write_parquet
 from rebend.io.schemas import COMPLETIONS, EVALUATION, PROMPTS, RESPONSES, SAFETY_VERDICTS
 from rebend.io.scores import score_table
@@ -85,7 +85,7 @@ def prompts_cell(root: Path, data: Path, model: str, adapter: str, control: str,
         for i, (r, w) in enumerate(zip(ids, words, strict=False))
     ]
     lines.append({"row_id": "p39", "state": "refused", "not_scored": "refused: no"})
-    table = pa.Table.from_pylist(lines, JUDGED)
+    table = pa.Table.from_pylist(lines, DETAILED_VERDICTS)
     write_parquet(folder / "verdicts.parquet", table, {"judge": "world_rubric", "model": ""})
     path, record = responses(folder, ids, {"decode_seconds": 3.0, "tokens": 1500, "tokens_clipped": 0})
     return {

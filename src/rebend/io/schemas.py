@@ -94,10 +94,7 @@ EMBEDDINGS = pa.schema([("row_id", pa.string()), ("embedding", pa.list_(pa.float
 VERDICTS = pa.schema(
     [
         ("row_id", pa.string()),
-        (
-            "verdict",
-            pa.string(),
-        ),  # the words are in rebend.evaluation.judges.win_rate and rebend.evaluation.judges.safety; null where not scored
+        ("verdict", pa.string()),  # win, tie or lose; null where not scored
         ("not_scored", pa.string()),
     ]
 )

@@ -4,7 +4,7 @@ from rebend.pipeline.jobs.job import job
 
 with job(snakemake) as run:
     from rebend.config.safety import ATTACKS
-    from rebend.evaluation.attacks.attack import attack
+    from rebend.evaluation.attacks.attack import run_attack
     from rebend.io.chunks import ChunkStore
     from rebend.io.files import read_json, read_parquet, write_parquet
     from rebend.io.schemas import EVALUATION
@@ -20,7 +20,7 @@ with job(snakemake) as run:
     made = make_control(control, resources)
     parts = ChunkStore(run.progress)
     rows = read_parquet(snakemake.input.data, EVALUATION).to_pylist()
-    completions, notes = attack(policy, rows, block, control.decoding, made, parts)
+    completions, notes = run_attack(policy, rows, block, control.decoding, made, parts)
     write_parquet(snakemake.output.completions, completions, {"fingerprint": policy.fingerprint})
     run.note(batch_size=control.decoding.batch_size, **control.facts(), **notes)
     parts.clear()

@@ -15,9 +15,9 @@ from statistics import median
 
 from tabulate import tabulate
 
+from rebend.config.judges import money
 from rebend.config.study import Caps
 from rebend.errors import ConfigError
-from rebend.evaluation.judges.costs import money
 from rebend.pipeline.checks.before_run import check_before_jobs
 from rebend.pipeline.cost.history import Measured, measured_jobs
 from rebend.pipeline.cost.judges import asked_of

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rebend.config.judges import AskedBlock, OpenAIJudgeBlock
+from rebend.config.judges import AskedBlock, OpenAIJudgeBlock, Prices, money
 from rebend.config.safety import RubricJudgeBlock
-from rebend.evaluation.judges.costs import Budget, money
 from rebend.pipeline.cost.history import Measured
 from rebend.pipeline.cost.sizes import Facts
 from rebend.pipeline.cost.work import PlannedJob, work_of
@@ -87,6 +86,6 @@ def asked_of(job: PlannedJob, facts: Facts, earlier: Iterable[Measured]) -> Aske
         sent, replied = (sum(one.get(key) or 0 for one in spent) / requests for key in ("tokens_in", "tokens_out"))
     else:
         sent, replied = _SENT, judge["max_tokens"]
-    prices = Budget(judge.get("price_in"), judge.get("price_out"))
+    prices = Prices(judge.get("price_in"), judge.get("price_out"))
     tokens_in, tokens_out = round(sent * work.amount), round(replied * work.amount)
     return Asked(tokens_in + tokens_out, prices.cost(tokens_in, tokens_out))

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from sklearn.metrics import cohen_kappa_score
 
 from rebend.errors import DataError
-from rebend.evaluation.judges.verdict import HARMFUL
+from rebend.evaluation.judges.safety.verdict import HARMFUL
 from rebend.io.files import read_parquet
 from rebend.io.schemas import SAFETY_VERDICTS
 from rebend.report.measurements import ALL, Cell, named_controls, outcome_of_prompts

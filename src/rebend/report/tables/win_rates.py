@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from rebend.evaluation.judges.costs import Budget
-from rebend.evaluation.judges.win_rate_statistics import JUDGED, STATES, WinRates, win_rates
+from rebend.config.judges import Prices
+from rebend.evaluation.judges.win_rate.statistics import WinRates, win_rates
+from rebend.evaluation.judges.win_rate.verdict import DETAILED_VERDICTS, STATES
 from rebend.io.files import read_parquet
 from rebend.report.formatting import interval, number, number_of, without_empty
 from rebend.report.measurements import Cell, judge_names, named_controls
@@ -47,13 +48,13 @@ def win_rate_table(cells: Sequence[Cell]) -> pd.DataFrame:
 def _read(path: str) -> pa.Table:
     """The verdicts, with their metadata."""
     metadata = read_parquet(path).schema.metadata
-    return read_parquet(path, JUDGED).replace_schema_metadata(metadata)
+    return read_parquet(path, DETAILED_VERDICTS).replace_schema_metadata(metadata)
 
 
-def _prices(verdicts: pa.Table) -> Budget:
+def _prices(verdicts: pa.Table) -> Prices:
     """The prices that a file of verdicts says its judge had."""
     price_in, price_out = _said(verdicts, "price_in"), _said(verdicts, "price_out")
-    return Budget(float(price_in) if price_in else None, float(price_out) if price_out else None)
+    return Prices(float(price_in) if price_in else None, float(price_out) if price_out else None)
 
 
 def _said(verdicts: pa.Table, key: str) -> str:
@@ -61,7 +62,7 @@ def _said(verdicts: pa.Table, key: str) -> str:
     return str((verdicts.schema.metadata or {}).get(key.encode(), b"").decode())
 
 
-def _figures(found: WinRates, prices: Budget) -> dict[str, Any]:
+def _figures(found: WinRates, prices: Prices) -> dict[str, Any]:
     line: dict[str, Any] = dict(found.states)
     for name in RATES:
         figure = getattr(found, name)
