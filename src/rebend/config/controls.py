@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from rebend.config.base import Block, Method, Positive, Rate, refers
+from rebend.config.base import Block, Method, NamedBlock, Positive, Rate, refers
 from rebend.config.decoding import Decoding
 
 Chosen = Literal["chosen"]
@@ -33,7 +33,7 @@ class Choice(Block):
     )
 
 
-class ControlBlock(Block):
+class ControlBlock(NamedBlock):
     """What every control has."""
 
     method: str = Field(description="what is done while decoding")

@@ -6,12 +6,12 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from rebend.config.base import Block, Method, Positive, Resources, exactly_one
+from rebend.config.base import Block, Method, NamedBlock, Positive, Resources, exactly_one
 from rebend.config.judges import AskedBlock
 from rebend.config.models import HubModel
 
 
-class AttackBlock(Block):
+class AttackBlock(NamedBlock):
     """What every attack has. An attack other than `direct` is made on harmful prompts alone."""
 
     method: str = Field(description="the attack")

@@ -1,6 +1,7 @@
 """Short forms in the catalogue, expanded into ordinary blocks before anything is checked.
 
-`like: other` copies another block of the section and changes the keys given beside it.
+`like: other` copies another block of the section (but not `label` and `published`) and changes the keys given beside
+it.
 `key: {sweep: [a, b]}` makes one block per value (per combination, with several such keys), named
 `<block>_<key>_<value>`; whoever names the block itself gets all of them.
 """
@@ -14,6 +15,7 @@ from typing import Any
 from rebend.errors import ConfigError, likely_typo
 
 Section = dict[str, dict[str, Any]]
+_OWN = ("label", "published")  # say of one block what it is called; a changed copy is another thing
 
 
 def expand(section: str, blocks: Mapping[str, Any]) -> tuple[Section, dict[str, list[str]]]:
@@ -46,7 +48,8 @@ def _with_base(section: str, name: str, blocks: Mapping[str, Any], seen: tuple[s
         raise ConfigError(f"{section}.{name}.like: no block '{base}' in {section}.{likely_typo(base, blocks)}")
     if base in seen:
         raise ConfigError(f"{section}.{name}.like: goes round in a circle ({' → '.join([*seen, base])})")
-    return {**_with_base(section, base, blocks, (*seen, name)), **{k: v for k, v in block.items() if k != "like"}}
+    inherited = {k: v for k, v in _with_base(section, base, blocks, (*seen, name)).items() if k not in _OWN}
+    return {**inherited, **{k: v for k, v in block.items() if k != "like"}}
 
 
 def _is_sweep(value: Any) -> bool:

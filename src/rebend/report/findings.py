@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from rebend.report.formatting import interval, number
-from rebend.report.measurements import ALL, DIRECT
-from rebend.report.tables.layout import attack_of, records
+from rebend.report.lines import records
+from rebend.report.metrics import ALL, DIRECT, attack_of
 
 Row = Mapping[Any, Any]  # of a table, by column
 Metrics = dict[str, Row]  # of one model, adapter and control

@@ -26,7 +26,7 @@ def tiny() -> Plan:
 
 
 def test_the_tiny_study_crosses_control_with_an_adapter_and_adapters_with_attacks(tiny: Plan) -> None:
-    prompts = [cell for cell in tiny.cells if cell.role == "prompts"]
+    prompts = [cell for cell in tiny.cells if cell.role == "quality"]
     assert {(cell.adapter, cell.control) for cell in prompts} == {
         (adapter, control)
         for adapter in ("none", "repbend")
@@ -35,7 +35,7 @@ def test_the_tiny_study_crosses_control_with_an_adapter_and_adapters_with_attack
             *("best_of_2", "best_of_8"),
         )
     }
-    attacked = [cell for cell in tiny.cells if cell.role == "evaluation" and cell.control == "none"]
+    attacked = [cell for cell in tiny.cells if cell.role == "safety" and cell.control == "none"]
     methods = {tiny.config["adapters"][cell.adapter].method for cell in attacked if cell.adapter != "none"}
     assert methods >= {"repbend", "circuit_breakers", "rmu", "npo", "dpo", "task_arithmetic"}
     attacks = {tiny.config["attacks"][cell.attack].method for cell in attacked}
@@ -75,7 +75,7 @@ def test_pictures_of_states_are_those_that_a_grid_asks_for(tiny: Plan) -> None:
 
 
 def test_the_held_out_reward_is_scored_in_every_prompts_cell(tiny: Plan) -> None:
-    scores = [cell.scores() for cell in tiny.cells if cell.role == "prompts"]
+    scores = [cell.scores() for cell in tiny.cells if cell.role == "quality"]
     assert all("/tiny_heldout_reward/" in found["heldout_reward"] for found in scores)
     assert all("/tiny_reward/" in found["reward"] for found in scores)
 
