@@ -11,6 +11,7 @@ from rebend.config.controls import PROMPTS_ONLY, TunedBlock
 from rebend.config.study import Grid, Study
 from rebend.data.readers.formats import reader_mistakes
 from rebend.errors import likely_typo
+from rebend.pipeline.checks.published import label_mistakes, published_mistakes
 
 Catalogue = Mapping[str, Mapping[str, Any]]
 _SHAPE = ("lora_r", "lora_alpha", "transform_layers")  # of an adapter
@@ -27,6 +28,7 @@ def check_references(catalogue: Catalogue, study_name: str, study: Study) -> lis
         for name, block in blocks.items():
             mistakes += _names(catalogue, block, f"{section}.{name}")
     mistakes += [*_strengths(catalogue), *_sums(catalogue)]
+    mistakes += [*published_mistakes(catalogue), *label_mistakes(catalogue, study_name, study)]
     for number, grid in enumerate(study.grids):
         where = f"studies.{study_name}.grids.{number}"
         mistakes += _names(catalogue, grid, where)
