@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from rebend.io.files import read_parquet, write_parquet
+from rebend.report.tables.all import shown
 from rebend.report.tables.paired_tests import holm, mcnemar
-from rebend.report.tables.table_text import shown
 from tests.helpers.study_factory import evaluation_data, safety_cell
 from tests.unit.report.test_tables import made, one
 
@@ -33,8 +33,8 @@ def test_pairs_are_counted_on_the_same_prompts(tmp_path: Path) -> None:
         for adapter, harmful in (("none", 34), ("rmu", 10), ("repbend", 2))
         for attack in ("direct", "prefilling")
     ]
-    verdicts = read_parquet(cells[-1]["safety"])
-    write_parquet(cells[-1]["safety"], verdicts.take(list(range(len(verdicts)))[::-1]))  # their order says nothing
+    verdicts = read_parquet(cells[-1]["scores"]["safety"])
+    write_parquet(cells[-1]["scores"]["safety"], verdicts.take(list(range(len(verdicts)))[::-1]))  # their order says nothing
     pairs = made(cells)["repbend_pairs"]
     compared = set(zip(pairs["adapter"], pairs["against"], strict=True))
     assert compared == {("rmu", "none"), ("repbend", "none"), ("repbend", "rmu")}

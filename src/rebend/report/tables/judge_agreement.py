@@ -148,7 +148,7 @@ def compute(inputs: Inputs) -> pd.DataFrame:
             lines += _lines(dict.fromkeys(_PLACE, ALL), _pooled(alike))
     for cell, verdicts, harmful in judged:
         lines += _lines({name: cell[name] for name in _PLACE}, agreement(verdicts, harmful))
-    return pd.DataFrame(lines, columns=COLUMNS)
+    return pd.DataFrame(lines, columns=COLUMNS).astype({"alpha": float})
 
 
 def compute_disagreements(inputs: Inputs) -> pd.DataFrame:
