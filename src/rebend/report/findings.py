@@ -213,8 +213,8 @@ def _of_caveats(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
     for row in tables["recontrol"].to_dict("records"):
         if row.get("held_rate") and row["held_rate"] > 0:
             yield (
-                f"{row['model']}, adapter {row['adapter']}, {row['dataset']}: control {row['control']} was held back at "
-                f"{number(row['held_rate'], percent=True)} % of the tokens (its change was too long, or no number)."
+                f"{row['model']}, adapter {row['adapter']}, {row['dataset']}: control {row['control']} was held back "
+                f"at {number(row['held_rate'], percent=True)} % of the tokens (its change was too long, or no number)."
             )
     matrix = tables["matrix"]
     missing = matrix[matrix["not_scored"] > 0]

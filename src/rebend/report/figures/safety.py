@@ -90,7 +90,7 @@ def draw_over_refusal(matrix: pd.DataFrame, prompting: Collection[str] = ()) -> 
 
 
 def draw_outcomes(repbend: pd.DataFrame, prompting: Collection[str] = ()) -> Figure | None:
-    """Draw the outcomes of harmful prompts per adapter and attack, over all data sets; of few adapters also per group."""
+    """Draw the outcomes of harmful prompts per adapter and attack, over all data sets; few adapters also per group."""
     rows = repbend[(repbend["prompts"] == "harmful") & (repbend["n"] > 0)]
     if not len(rows):
         return None
@@ -149,9 +149,8 @@ def _crossed(axes: Axes, benign: pd.Series, attacked: pd.Series, *, label: str, 
 def _line_names(lines: pd.DataFrame) -> list[str]:
     """Return a name per line: the adapter, behind the model and the group where there are several."""
     several = [name for name in ("model", "group") if lines[name].nunique() > 1]
-    return [
-        ": ".join([", ".join(row[name] for name in several)] * bool(several) + [row["adapter"]]) for row in records(lines)
-    ]
+    heads = [[", ".join(row[name] for name in several)] * bool(several) for row in records(lines)]
+    return [": ".join([*head, adapter]) for head, adapter in zip(heads, lines["adapter"], strict=True)]
 
 
 def _outcomes(axes: Axes, rows: pd.DataFrame, lines: pd.DataFrame, names: list[str]) -> None:

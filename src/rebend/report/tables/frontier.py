@@ -103,9 +103,9 @@ TABLE = Table(
     "What reward costs in time",
     "Time is decoding per token of the returned responses, on one machine (processor time where there is no "
     "accelerator); without control it is 1 (longer responses spread the time of their prompt over more tokens, so a "
-    "row can lie below 1). Policy tokens include tokens that were thrown away: samples, and candidates of a search (but "
-    "not the tokens of their reward model). On the frontier: no other control has as much reward in less time. Held-out "
-    "reward: a reward model that was not used to train, tune or choose anything.",
+    "row can lie below 1). Policy tokens include tokens that were thrown away: samples, and candidates of a search "
+    "(but not the tokens of their reward model). On the frontier: no other control has as much reward in less time. "
+    "Held-out reward: a reward model that was not used to train, tune or choose anything.",
     compute,
     text,
 )
