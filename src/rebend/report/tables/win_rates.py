@@ -110,12 +110,12 @@ def _rate(row: Mapping[str, Any], name: str) -> str:
 TABLE = Table(
     "win_rates",
     "Win rates",
-    "Rates are over judged rows; 95 % intervals in brackets (win rate, flips, length: Wilson; the others: bootstrap). "
-    "A tie is no win: both orders gave a tie, or the two orders differ (counted in brackets). Flips: rows whose "
-    "verdict depends on which answer stands first. Length-controlled: win rate at equal length by a logistic regression on the "
-    "length difference; not known where all responses are longer, or all shorter. Tokens and cost are of all replies "
-    "behind a line, also where another line or study shares them; `asked` in the record of the verdicts is what that "
-    "run paid for.",
+    "Rates are over judged rows; 95 % intervals in brackets (win rate, flips, length: Wilson; the others: "
+    "bootstrap). A tie is no win: both orders gave a tie, or the two orders differ (counted in brackets). Flips: "
+    "rows whose verdict depends on which answer stands first. Length-controlled: win rate at equal length by a "
+    "logistic regression on the length difference; not known where all responses are longer, or all shorter. "
+    "Tokens and cost are of all replies behind a line, also where another line or study shares them; `asked` in "
+    "the record of the verdicts is what that run paid for.",
     compute,
     text,
 )
