@@ -15,7 +15,7 @@ from rebend.config.study import Study
 from rebend.errors import likely_typo
 
 Catalogue = Mapping[str, Mapping[str, Any]]
-FOLDER = Path("resources/published")
+FOLDER = Path(__file__).parents[4] / "resources/published"  # of the checkout, wherever the process was started
 _WHITE_BOX = ("GCG", "Prefilling", "Input Embed")  # benchmarks of RepBend's Table 1 that are attacks
 _COMPLIANCE = "_compliance_percent"  # columns of RepBend's tables that are data sets of benign prompts
 _SECTIONS = ("models", "datasets", "attacks", "adapters", "controls", "capabilities")
