@@ -20,6 +20,30 @@ class Block(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+class NamedBlock(Block):
+    """A block that stands in tables: under its name or a label, and beside the numbers that a paper prints for it.
+
+    Neither key is a setting of a stage (`exclude` leaves both out of every dump), so a change of them makes tables
+    again and nothing else.
+    """
+
+    label: str | None = Field(
+        None, min_length=1, exclude=True, description="what tables and figures call it; its name if absent"
+    )
+    published: str | list[str] | None = Field(
+        None,
+        exclude=True,
+        description="the name or names under which a paper prints it (in `resources/published/*.csv`): the printed "
+        "numbers are put beside ours; not taken over by `like`",
+    )
+
+    @property
+    def printed_names(self) -> list[str]:
+        """The printed names, also where there is one or none."""
+        names = self.published or []
+        return [names] if isinstance(names, str) else names
+
+
 class Method(NamedTuple):
     """One method of a section: the class of its settings, and its code as "module:attribute".
 

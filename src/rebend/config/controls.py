@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from rebend.config.base import Block, Method, Positive, Rate, refers
+from rebend.config.base import Block, Method, NamedBlock, Positive, Rate, refers
 from rebend.config.decoding import Decoding
 
 Chosen = Literal["chosen"]
@@ -32,7 +32,7 @@ class Choice(Block):
     )
 
 
-class ControlBlock(Block):
+class ControlBlock(NamedBlock):
     """The keys of every control."""
 
     method: str = Field(description="what is done while decoding")

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from rebend.config.base import Block, Positive, exactly_one
+from rebend.config.base import Block, NamedBlock, Positive, exactly_one
 
 READERS = {  # import paths of `rebend.data.readers.reader.Reader` objects
     "hh_rlhf": "rebend.data.readers.hh_rlhf:HH_RLHF",
@@ -100,7 +100,7 @@ class DataSource(Block):
         return self
 
 
-class DatasetBlock(Block):
+class DatasetBlock(NamedBlock):
     """A data set: where it lies, how it is read, and which kind of rows it gives."""
 
     kind: Literal["preference", "prompts", "chat", "safety", "evaluation"] = Field(

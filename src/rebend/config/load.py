@@ -163,6 +163,9 @@ def _block_in(annotation: Any) -> type[Block] | None:
     return next((found for arg in getattr(annotation, "__args__", ()) if (found := _block_in(arg))), None)
 
 
+_NOT_INHERITED = ("label", "published")  # names of one block; a changed copy is another thing
+
+
 def expand(section: str, blocks: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, list[str]]]:
     """Return a section without short forms, and the names that each swept block became.
 
@@ -198,7 +201,8 @@ def _with_base(section: str, name: str, blocks: Mapping[str, Any], seen: tuple[s
         raise ConfigError(f"{section}.{name}.like: no block '{base}' in {section}.{likely_typo(base, blocks)}")
     if base in seen:
         raise ConfigError(f"{section}.{name}.like: goes round in a circle ({' → '.join([*seen, base])})")
-    return {**_with_base(section, base, blocks, (*seen, name)), **{k: v for k, v in block.items() if k != "like"}}
+    inherited = {k: v for k, v in _with_base(section, base, blocks, (*seen, name)).items() if k not in _NOT_INHERITED}
+    return {**inherited, **{k: v for k, v in block.items() if k != "like"}}
 
 
 def _is_sweep(value: Any) -> bool:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rebend.config.base import Block, Positive, Resources, exactly_one, refers
+from rebend.config.base import Block, NamedBlock, Positive, Resources, exactly_one, refers
 
 
 class HubModel(Block):
@@ -53,7 +53,7 @@ class TinyModel(Block):
     seed: int = Field(0, description="seed of weights and batches")
 
 
-class ModelBlock(Block):
+class ModelBlock(NamedBlock):
     """A language model: exactly one of hub, local, tiny."""
 
     hub: HubModel | None = Field(None, description="a hub repository at a pinned revision")

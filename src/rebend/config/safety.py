@@ -6,12 +6,12 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from rebend.config.base import Block, Method, Positive, Resources, exactly_one
+from rebend.config.base import Block, Method, NamedBlock, Positive, Resources, exactly_one
 from rebend.config.judges import AskedBlock
 from rebend.config.models import HubModel
 
 
-class AttackBlock(Block):
+class AttackBlock(NamedBlock):
     """Settings of every attack. Attacks other than `direct` use harmful prompts alone."""
 
     method: str = Field(description="the attack")

@@ -30,7 +30,7 @@ def plan(study: str, **judge: Any) -> Plan:
 def test_requests_replies_cost_and_caps_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     one = plan("paper_recontrol", sample=10, max_tokens=100, price_in=1.0, price_out=2.0, max_cost=0.5)
-    cells = [cell for cell in one.cells if cell.role == "prompts"]
+    cells = [cell for cell in one.cells if cell.role == "quality"]
     requests = 2 * 10 * len(cells)
     (line,) = judge_outlook(one)
     assert f"judges.gpt4: {len(cells)} jobs ask 'gpt-4-0613' in both orders" in line
@@ -47,7 +47,7 @@ def test_a_rubric_that_is_asked_of_an_address_is_told_too(tmp_path: Path, monkey
     prices = {"price_in": 1.0, "price_out": 2.0, "max_cost": 0.5, "max_tokens": 100}
     raw["safety_judges"]["refusal_matcher"] = {"method": "rubric", "model": "judge-2026-01-01", **prices}
     one = Plan(load_config({**raw, "study": "tiny"}, ROOT / "config/studies"))
-    attacked = [cell for cell in one.cells if cell.role == "evaluation"]
+    attacked = [cell for cell in one.cells if cell.role == "safety"]
     (line,) = judge_outlook(one)
     assert f"safety_judges.refusal_matcher: {len(attacked)} jobs ask 'judge-2026-01-01' about every completion" in line
     assert "replies of at most 100 tokens (0.0002) each" in line and "more than 0.5" in line

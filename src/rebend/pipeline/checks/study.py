@@ -13,6 +13,7 @@ from rebend.config.load import load_config
 from rebend.config.study import Grid, Study
 from rebend.data.readers.registry import reader_mistakes
 from rebend.errors import ConfigError, likely_typo
+from rebend.pipeline.checks.published import label_mistakes, published_mistakes
 from rebend.pipeline.graph.plan import Plan
 
 Catalogue = Mapping[str, Mapping[str, Any]]
@@ -41,6 +42,7 @@ def reference_mistakes(catalogue: Catalogue, study_name: str, study: Study) -> l
         for name, block in blocks.items():
             mistakes += _names(catalogue, block, f"{section}.{name}")
     mistakes += [*_strengths(catalogue), *_sums(catalogue)]
+    mistakes += [*published_mistakes(catalogue), *label_mistakes(catalogue, study_name, study)]
     for number, grid in enumerate(study.grids):
         where = f"studies.{study_name}.grids.{number}"
         mistakes += _names(catalogue, grid, where)

@@ -27,7 +27,7 @@ def judge_outlook(plan: Plan) -> list[str]:
 
 def _of_win_rates(plan: Plan, name: str) -> Iterator[str]:
     judge = plan.config["judges"][name]
-    cells = [cell for cell in plan.cells if cell.role == "prompts" and cell.grid.judge == name]
+    cells = [cell for cell in plan.cells if cell.role == "quality" and cell.grid.judge == name]
     missing = [
         cell for cell in cells if not Path(paths.verdicts(name, cell.model, cell.dataset, cell.control)).exists()
     ]
@@ -39,7 +39,7 @@ def _of_win_rates(plan: Plan, name: str) -> Iterator[str]:
 
 def _of_safety(plan: Plan, name: str) -> Iterator[str]:
     judge = plan.config["safety_judges"][name]
-    cells = [cell for cell in plan.cells if cell.role == "evaluation" and name in cell.grid.safety_judges]
+    cells = [cell for cell in plan.cells if cell.role == "safety" and name in cell.grid.safety_judges]
     missing = [cell for cell in cells if not Path(cell.safety(name)).exists()]
     if isinstance(judge, RubricJudgeBlock) and missing:
         head = f"safety_judges.{name}: {len(missing)} jobs ask '{judge.model}'"

@@ -13,9 +13,10 @@ from rebend.evaluation.judges.win_rate.judge import described
 from rebend.evaluation.judges.win_rate.statistics import win_rates
 from rebend.evaluation.judges.win_rate.verdict import DETAILED_VERDICTS, STATES
 from rebend.io.files import write_parquet
-from rebend.report.tables.all import read_tables, write_tables
-from rebend.report.tables.table_text import note, shown
-from rebend.report.tables.win_rates import WIN_RATES, win_rate_table
+from rebend.report.measurements import named_controls
+from rebend.report.tables import win_rates as win_rate_tables
+from rebend.report.tables.all import note, read_tables, shown, write_tables
+from rebend.report.tables.table import Inputs
 from tests.helpers.judge_server import Judge
 from tests.helpers.judged_rows import block, by_length
 
@@ -93,6 +94,10 @@ def test_nothing_judged_is_unknown_and_not_zero() -> None:
         assert getattr(found, name).estimate is None, name
 
 
+def win_rate_table(cells: list[dict[str, Any]]) -> pd.DataFrame:
+    return win_rate_tables.compute(Inputs(named_controls(cells), pd.DataFrame()))
+
+
 @pytest.fixture
 def cells(tmp_path: Path) -> list[dict[str, Any]]:
     judge = block(Judge(by_length), price_in=30.0, price_out=60.0)
@@ -102,17 +107,17 @@ def cells(tmp_path: Path) -> list[dict[str, Any]]:
     alone = {"tokens_in": None, "tokens_out": None}
     lines = [line("win", [2.0], [1.0], 1, **alone), line("lose", [0.0], [1.0], 2, **alone)]
     write_parquet(proxy, table(*lines), {"judge": "reward_model", "model": ""})
-    cell = {"model": "tiny", "adapter": "none", "method": "none", "dataset": "shp", "role": "prompts"}
+    cell = {"model": "tiny", "adapter": "none", "method": "none", "dataset": "shp", "role": "quality"}
     return [
-        {**cell, "control": "idle", "win_rate": path},
-        {**cell, "control": "value", "method": "value", "dataset": "hh", "win_rate": proxy},
-        {**cell, "control": "idle", "role": "evaluation", "win_rate": None},
+        {**cell, "control": "idle", "scores": {"win_rate": path}},
+        {**cell, "control": "value", "method": "value", "dataset": "hh", "scores": {"win_rate": proxy}},
+        {**cell, "control": "idle", "role": "safety", "scores": {}},
     ]
 
 
 def test_the_table_has_a_line_per_judged_cell_with_cost_and_judge(cells: list[dict]) -> None:
     found = win_rate_table(cells)
-    assert list(found) == WIN_RATES and list(found["dataset"]) == ["hh", "shp"]
+    assert list(found) == win_rate_tables.COLUMNS and list(found["dataset"]) == ["hh", "shp"]
     proxy, asked = found.to_dict("records")
     assert (asked["judge"], proxy["judge"]) == ("judge-2026-01-01", "reward_model (proxy)")
     assert (asked["form"], proxy["form"]) == ("legacy", "")
@@ -132,14 +137,14 @@ def test_the_table_is_printed_with_states_intervals_and_what_is_not_known(cells:
 
 
 def test_no_judge_makes_an_empty_table(tmp_path: Path) -> None:
-    assert win_rate_table([]).empty and list(win_rate_table([])) == WIN_RATES
+    assert win_rate_table([]).empty and list(win_rate_table([])) == win_rate_tables.COLUMNS
 
 
 def test_the_table_survives_its_files(cells: list[dict], tmp_path: Path) -> None:
     from rebend.report.tables.all import TABLES
 
     found = win_rate_table(cells)
-    empty = {name: pd.DataFrame({"x": []}) for name in TABLES}
+    empty = {table.name: pd.DataFrame({"x": []}) for table in TABLES}
     write_tables(tmp_path / "tables", {**empty, "win_rates": found})
     back = read_tables(tmp_path / "tables")["win_rates"]
     pd.testing.assert_frame_equal(back, found, check_dtype=False, rtol=1e-5)
