@@ -21,7 +21,9 @@ from rebend.recontrol.resources import ControlResources
 class WholeResponseControl(Protocol):
     """A control that acts on finished responses and therefore decodes them itself (best of n)."""
 
-    def decode(self, policy: Policy, rows: Sequence[dict[str, Any]], parts: ChunkStore) -> tuple[pa.Table, dict[str, Any]]:
+    def decode(
+        self, policy: Policy, rows: Sequence[dict[str, Any]], parts: ChunkStore
+    ) -> tuple[pa.Table, dict[str, Any]]:
         """Return responses (schema RESPONSES) to the rows, and counts for the run record."""
         ...
 

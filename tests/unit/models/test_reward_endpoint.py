@@ -22,6 +22,7 @@ from rebend.config.controls import BestOfNBlock
 from rebend.config.decoding import Decoding
 from rebend.config.rewards import RewardBlock, asking
 from rebend.errors import ModelError
+from rebend.evaluation.reward_scores import score_rows
 from rebend.generation.generate import generate, make_requests
 from rebend.generation.stopping import end_tokens
 from rebend.io.chunks import ChunkStore

@@ -108,7 +108,7 @@ def test_cells_are_labelled_by_the_names_of_their_blocks() -> None:
 def test_cells_are_labelled_by_the_labels_of_their_blocks() -> None:
     raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     raw["adapters"]["small_repbend"]["label"] = "RepBend, small"
-    summary = Plan(load_config({**raw, "study": "real_small"}, ROOT / "config/studies")).summary("p")
+    summary = load_plan({**raw, "study": "real_small"}, ROOT / "config/studies").summary("p")
     for entries in (summary["cells"], summary["capabilities"]):
         assert {entry["adapter"] for entry in entries} == {"none", "RepBend, small"}
     assert {entry["adapter"] for key in ("adapters", "states") for entry in summary[key]} == {"RepBend, small"}

@@ -17,6 +17,7 @@ from rebend.config.decoding import Decoding
 from rebend.config.safety import ATTACKS, AttackBlock
 from rebend.evaluation.attacks.attempts import AttackResult, AttackSetup, Attempts, PromptRow
 from rebend.generation.generate import Response
+from rebend.generation.intervention import Control
 from rebend.io.chunks import ChunkStore
 from rebend.io.registry import load_code
 from rebend.io.schemas import COMPLETIONS
@@ -24,7 +25,12 @@ from rebend.models.loading import Policy
 
 
 def run_attack(
-    policy: Policy, rows: Sequence[PromptRow], settings: AttackBlock, decoding: Decoding, control: Control, parts: ChunkStore
+    policy: Policy,
+    rows: Sequence[PromptRow],
+    settings: AttackBlock,
+    decoding: Decoding,
+    control: Control,
+    parts: ChunkStore,
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Return the completions of an evaluation data set under an attack (schema COMPLETIONS), and counts for the record.
 

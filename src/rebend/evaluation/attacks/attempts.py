@@ -8,10 +8,10 @@ from typing import Any
 
 from rebend.config.decoding import Decoding
 from rebend.generation.generate import Response, generate
+from rebend.generation.intervention import Control
 from rebend.io.chunks import ChunkStore
 from rebend.models.chat import Message
 from rebend.models.loading import Policy
-from rebend.generation.intervention import Control
 
 PromptRow = dict[str, Any]  # the columns of EVALUATION
 Attempts = list[list[Response | None]]  # per prompt, one response per attempt; None if the prompt exceeds the context

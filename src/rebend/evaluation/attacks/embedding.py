@@ -35,7 +35,6 @@ from rebend.evaluation.attacks.soft_tokens import (
     with_soft_tokens,
 )
 from rebend.generation.generate import Request, Response, generate_batch, room
-from rebend.generation.intervention import Control
 from rebend.generation.sampling import row_seed
 from rebend.io.progress import progress
 from rebend.models.batching import batches_by_length

@@ -35,7 +35,9 @@ class BestOfN(NoControl):
     block: BestOfNBlock
     reward: Reward
 
-    def decode(self, policy: Policy, rows: Sequence[dict[str, Any]], parts: ChunkStore) -> tuple[pa.Table, dict[str, Any]]:
+    def decode(
+        self, policy: Policy, rows: Sequence[dict[str, Any]], parts: ChunkStore
+    ) -> tuple[pa.Table, dict[str, Any]]:
         """Return the response with the highest reward for each row (schema RESPONSES), and counts for the run record.
 
         Sample i of a row is the same for every n: it has its own random numbers. `tokens` counts the tokens of the
