@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, kl_div, log_softmax, softmax
 
-from rebend.repbend.examples import Row, StepRows
+from rebend.repbend.examples import StepExamples, TrainingExample
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class ReferenceTrainer:
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
-    def step(self, micro_batches: Sequence[StepRows]) -> dict[str, float]:
+    def step(self, micro_batches: Sequence[StepExamples]) -> dict[str, float]:
         """Do one optimiser step; return the terms and the loss, averaged over the micro-batches."""
         self.optimizer.zero_grad()
         seen: list[dict[str, float]] = []
@@ -68,7 +68,7 @@ class ReferenceTrainer:
         self.optimizer.step()
         return {name: sum(one[name] for one in seen) / len(seen) for name in seen[0]}
 
-    def micro_step(self, rows: StepRows) -> dict[str, Tensor]:
+    def micro_step(self, rows: StepExamples) -> dict[str, Tensor]:
         """Six passes; the four terms without weight and sign, and the loss."""
         settings = self.settings
         safe = self.padded_answers([*rows.safe, *(pair[0] for pair in rows.pairs)])
@@ -90,7 +90,7 @@ class ReferenceTrainer:
         gather = self.different(unsafe_adapted)
         hold = self.divergence(retain_adapted, retain_reference, chats.attended)
         total = settings.alpha * keep - settings.beta * push + settings.gamma * gather + settings.epsilon * hold
-        return {"keep": keep, "push": push, "gather": gather, "hold": hold, "total": total}
+        return {"safe_norm": keep, "unsafe_norm": push, "unsafe_cosine": gather, "retain_kl": hold, "total": total}
 
     def outputs(self, rows: Padded) -> Any:
         """A full pass: logits of every position and hidden states of every layer."""
@@ -128,17 +128,17 @@ class ReferenceTrainer:
         old = softmax(reference.float() * marked / temperature, dim=-1)
         return kl_div(new, old, reduction="batchmean") * temperature**2
 
-    def padded_answers(self, rows: Sequence[Row]) -> Padded:
+    def padded_answers(self, rows: Sequence[TrainingExample]) -> Padded:
         """Every prompt ends at the same column, and so every answer begins at the same column."""
         left, right = self.settings.prompt_width, self.settings.response_width
         return self.padded(rows, left + right, [left - row.n_prompt for row in rows])
 
-    def padded_chats(self, rows: Sequence[Row]) -> Padded:
+    def padded_chats(self, rows: Sequence[TrainingExample]) -> Padded:
         """Chats stand at the right end."""
         width = self.settings.prompt_width + self.settings.response_width
         return self.padded(rows, width, [width - len(row.tokens) for row in rows])
 
-    def padded(self, rows: Sequence[Row], width: int, starts: Sequence[int]) -> Padded:
+    def padded(self, rows: Sequence[TrainingExample], width: int, starts: Sequence[int]) -> Padded:
         """Write each row from its start into a rectangle of pad tokens."""
         tokens = torch.full((len(rows), width), self.settings.pad_token)
         attended, response = torch.zeros(2, len(rows), width, dtype=torch.long)

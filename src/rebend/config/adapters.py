@@ -65,11 +65,6 @@ class TrainedAdapter(AdapterBlock):
     seed: int = Field(0, description="seed of adapter, batches and dropout")
 
     @property
-    def ends_answers(self) -> bool:
-        """Whether answers are trained with their end of turn: where their likelihood is what is learnt."""
-        return self.method in ("npo", "dpo", "sft")
-
-    @property
     def n_groups(self) -> int:
         """Groups per step."""
         return self.batch_size // (self.micro_batch or self.batch_size)
@@ -279,7 +274,7 @@ ADAPTERS: dict[str, Method] = {
     "dpo": Method(DpoBlock, "rebend.repbend.methods.dpo:Dpo"),
     "sft": Method(SftBlock, "rebend.repbend.methods.sft:Sft"),
     "task_arithmetic": Method(TaskArithmeticBlock, "rebend.repbend.methods.task_arithmetic:combine_adapters"),
-    "released": Method(ReleasedBlock, "rebend.models.lora:take_adapter"),
+    "released": Method(ReleasedBlock, "rebend.repbend.methods.released:take_adapter"),
 }
 
 

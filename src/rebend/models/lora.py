@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,10 @@ from transformers import PreTrainedModel
 
 from rebend.config.adapters import TrainedAdapter
 from rebend.errors import ModelError
-from rebend.io.files import read_json, whole_directory, write_json
+from rebend.io.files import write_json
+from rebend.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE
 from rebend.models.layers import named_blocks
-from rebend.models.loading import Policy, fingerprint
-
-ADAPTER_FILE = "adapter.json"  # what an adapter was trained on and with; beside PEFT's two files
-CONFIG_FILE = "adapter_config.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
+from rebend.models.loading import Policy
 
 
 def add_adapter(policy: Policy, settings: TrainedAdapter, blocks: Sequence[int]) -> PeftModel:
@@ -101,26 +97,6 @@ def load_adapter(policy: Policy, folder: str | Path) -> PeftModel:
         raise ModelError(f"{folder}: the adapter does not fit the model; {len(unlike)} weights differ: {unlike[:4]}")
     set_peft_model_state_dict(model, weights)
     return model.eval()
-
-
-def take_adapter(source: str | Path, base: str | Path, out: Path | str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy an adapter that others released to the folder `out`, for the base model of folder `base`.
-
-    It gets the same `adapter.json` as one that was trained here, so that merging treats both alike; which base its
-    authors trained it on is known by name only. Returns facts for the record. Raises `ModelError` if files are
-    missing.
-    """
-    source = Path(source)
-    missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (source / name).is_file()]
-    if missing:
-        raise ModelError(f"{source}: has no {' and no '.join(missing)}; an adapter in PEFT's layout is expected")
-    stated = read_json(source / CONFIG_FILE).get("base_model_name_or_path")
-    facts = {"base": Path(base).name, "base_fingerprint": fingerprint(base), "dtype": None, "settings": dict(settings)}
-    with whole_directory(out) as folder:
-        for name in (CONFIG_FILE, WEIGHTS_FILE):
-            shutil.copyfile(source / name, folder / name)
-        write_json(folder / ADAPTER_FILE, facts)
-    return {"base_fingerprint": facts["base_fingerprint"], "stated_base": stated}
 
 
 def _wrapped(policy: Policy, config: Any) -> PeftModel:

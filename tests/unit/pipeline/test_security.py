@@ -27,15 +27,15 @@ from rebend.config.models import EncoderBlock, HubModel
 from rebend.config.rewards import RewardBlock
 from rebend.data.assets import model_asset
 from rebend.errors import ConfigError, DataError, ModelError
-from rebend.evaluation.coherence import load_encoder
 from rebend.io.checkpoints import Checkpoints
 from rebend.io.secrets import clear_of_keys, known_keys, without_keys
 from rebend.models.loading import check_checkpoint, link_checkpoint, load_policy
-from rebend.models.lora import take_adapter
 from rebend.models.remote_code import CODE_FILE
-from rebend.models.reward_model import load_reward
+from rebend.models.rewards.model import load_reward
+from rebend.models.sentence_encoder import load_encoder
 from rebend.pipeline.graph.rules import wildcard_patterns
 from rebend.repbend.merge.weight_files import stored_tensors
+from rebend.repbend.methods.released import take_adapter
 from tests.helpers.small_policy import config, tokenizer
 from tests.helpers.snakemake_job import python_path
 

@@ -13,7 +13,7 @@ import torch
 from rebend.errors import DataError
 from rebend.io.checkpoints import Checkpoints
 from rebend.models.loading import load_policy
-from rebend.repbend.examples import AnswerReader
+from rebend.repbend.examples import ExampleEncoder
 from rebend.repbend.merge.merge import merge_adapter
 from rebend.repbend.projection import POINTS, answer_states, principal_plane, project_hidden_states
 from rebend.repbend.train import train_adapter
@@ -40,7 +40,7 @@ def answers() -> pa.Table:
 @pytest.mark.parametrize("pooling", ["last", "mean"])
 def test_states_are_those_of_the_answers_tokens_whatever_the_batch(models: tuple[Path, Path], pooling: str) -> None:
     policy = load_policy(models[0])
-    reader = AnswerReader(policy.tokenizer, 64)
+    reader = ExampleEncoder(policy.tokenizer, 64)
     rows = [row for entry in samples().to_pylist() if (row := reader.answer(entry))]
     found = answer_states(policy, rows, 2, "last" if pooling == "last" else "mean")
     for row, state in zip(rows, found, strict=True):

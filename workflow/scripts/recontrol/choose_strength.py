@@ -5,12 +5,13 @@ from rebend.pipeline.jobs.job import job
 with job(snakemake) as run:
     from rebend.config.models import EncoderBlock
     from rebend.config.rewards import RewardBlock
-    from rebend.evaluation.coherence import Coherence, load_encoder
+    from rebend.evaluation.coherence import Coherence
     from rebend.io.chunks import ChunkStore
     from rebend.io.files import read_parquet, write_json
     from rebend.io.schemas import EMBEDDINGS
     from rebend.models.loading import load_policy
-    from rebend.models.reward_model import load_reward
+    from rebend.models.rewards.model import load_reward
+    from rebend.models.sentence_encoder import load_encoder
     from rebend.recontrol.choose_strength import choose_strength
     from rebend.recontrol.decode import control_block
     from rebend.recontrol.resources import ControlResources
@@ -24,7 +25,9 @@ with job(snakemake) as run:
         read_parquet(snakemake.input.data).to_pylist(),
         control_block(run.settings["control"]),
         ControlResources(policy, snakemake.input, run.settings["guide"], asking),
-        load_reward(snakemake.input.reward, RewardBlock.model_validate(run.settings["reward"]), asking=asking),
+        load_reward(
+            snakemake.input.reward, RewardBlock.model_validate(run.settings["reward"]), endpoint_options=asking
+        ),
         Coherence(encoder, read_parquet(snakemake.input.prompts, EMBEDDINGS)),
         parts,
     )

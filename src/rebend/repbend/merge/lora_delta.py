@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from rebend.errors import ModelError
 from rebend.io.files import read_json
-from rebend.models.lora import CONFIG_FILE, WEIGHTS_FILE
+from rebend.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE
 from rebend.models.remote_code import runs_code
 
 # What an adapter's configuration may say and still be B·A times a scale. All other keys that PEFT knows, or will

@@ -17,9 +17,9 @@ from transformers import AutoConfig, GenerationConfig
 
 from rebend.errors import ModelError
 from rebend.io.files import read_json, whole_directory, write_json, write_text
+from rebend.models.adapter_files import ADAPTER_FILE
 from rebend.models.chat import Message
 from rebend.models.loading import FINGERPRINT_FILE, fingerprint, revision, stamp, terms_files
-from rebend.models.lora import ADAPTER_FILE
 from rebend.models.remote_code import runs_code
 from rebend.repbend.merge.equivalence import check_equivalence, equivalence_facts, expected_answers, merged_equivalence
 from rebend.repbend.merge.lora_delta import AdapterChanges, check_mergeable

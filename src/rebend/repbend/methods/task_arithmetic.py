@@ -17,7 +17,7 @@ from torch import Tensor
 from rebend.config.adapters import TaskArithmeticBlock
 from rebend.errors import ModelError
 from rebend.io.files import read_json, whole_directory, write_json
-from rebend.models.lora import ADAPTER_FILE, CONFIG_FILE, WEIGHTS_FILE
+from rebend.models.adapter_files import ADAPTER_FILE, CONFIG_FILE, WEIGHTS_FILE
 
 _DOWN, _UP = ".lora_A.", ".lora_B."
 _MAY_DIFFER = ("base_model_name_or_path", "lora_dropout")  # says nothing of what an adapter adds

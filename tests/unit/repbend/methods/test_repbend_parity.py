@@ -15,9 +15,9 @@ from rebend.config.adapters import RepBendBlock
 from rebend.models import log_probs
 from rebend.models.loading import Policy
 from rebend.models.lora import add_adapter
-from rebend.repbend.examples import Row, StepRows, TrainingExamples, load_training_examples
+from rebend.repbend.examples import StepExamples, TrainingExample, TrainingExamples, load_training_examples
 from rebend.repbend.methods.repbend import RepBend
-from rebend.repbend.objective import Loss, Moment
+from rebend.repbend.objective import Loss, StepInfo
 from tests.helpers import training_parts
 from tests.helpers.repbend_oracle import Asked, Oracle
 
@@ -90,22 +90,22 @@ def ragged(seed: int, n: int = 2 * BATCH, longest: int = 14) -> TrainingExamples
         count = int(torch.randint(2, most, (1,), generator=generator))
         return torch.randint(1, VOCABULARY, (count,), generator=generator).tolist()
 
-    def row(name: str, prompt: list[int]) -> Row:
-        return Row(name, prompt + tokens(longest), len(prompt))
+    def row(name: str, prompt: list[int]) -> TrainingExample:
+        return TrainingExample(name, prompt + tokens(longest), len(prompt))
 
     prompts = [tokens(longest) for _ in range(n)]
     return TrainingExamples(
         safe=[row(f"s{i}", tokens(longest)) for i in range(n)],
         unsafe=[row(f"u{i}", tokens(longest)) for i in range(n)],
         pairs=[(row(f"ps{i}", prompt), row(f"pu{i}", prompt)) for i, prompt in enumerate(prompts)],
-        retain=[Row(f"r{i}", tokens(2 * longest), 0) for i in range(n)],
+        retain=[TrainingExample(f"r{i}", tokens(2 * longest), 0) for i in range(n)],
         left_out={},
     )
 
 
 def library(model: Any, block: RepBendBlock, data: TrainingExamples, step: int = 1) -> Loss:
     """The library's loss of a step."""
-    moment = Moment(step, block.max_step, (step + 1) * BATCH)
+    moment = StepInfo(step, block.max_step, (step + 1) * BATCH)
     return RepBend(block, data, N_LAYERS).loss(model, data.step(step, BATCH, block.seed), moment)
 
 
@@ -115,7 +115,7 @@ def oracle(
     """The oracle's terms of the same step, its mode spelled as given."""
     weights = (block.alpha, block.beta, block.gamma, block.epsilon, block.eta)
     asked = Asked(mode, block.alpha_mode, block.variant, PUSHED, weights, block.push_limit)
-    steps: list[StepRows] = [data.step(number, BATCH, block.seed) for number in range(step + 1)]
+    steps: list[StepExamples] = [data.step(number, BATCH, block.seed) for number in range(step + 1)]
     rows = steps[-1]
     met = [pair for one in steps for pair in one.pairs]
     return Oracle(model, asked).terms(rows.safe, rows.unsafe, rows.pairs, rows.retain, met)
@@ -124,7 +124,7 @@ def oracle(
 def assert_agrees(found: Loss, expected: dict[str, torch.Tensor], *, eta: bool = False) -> None:
     """Each term and the loss, to 1e-6 of its size; terms are large enough for that to mean something."""
     for name, value in found.terms.items():
-        if name == "draw" and not eta:
+        if name == "pair_norm" and not eta:
             continue  # not computed where it has no weight
         assert float(expected[name].detach()) > 1e-4, name
         assert float(value.detach()) == pytest.approx(float(expected[name].detach()), rel=1e-6), name
@@ -150,10 +150,10 @@ def test_every_architecture_agrees_with_the_oracle(kind: str, variant: str) -> N
 
 def test_a_push_limit_agrees_with_the_oracle_where_it_binds_some_tokens_and_not_others() -> None:
     model, data = adapted(), ragged(3)
-    free = float(library(model, settings(), data).terms["push"].detach())
+    free = float(library(model, settings(), data).terms["unsafe_norm"].detach())
     block = settings(push_limit=free)
     found = library(model, block, data)
-    assert float(found.terms["push"].detach()) < 0.99 * free
+    assert float(found.terms["unsafe_norm"].detach()) < 0.99 * free
     assert_agrees(found, oracle(model, block, data, "response_all"))
 
 
@@ -166,13 +166,16 @@ def test_slices_of_three_tokens_give_the_same_divergence(monkeypatch: pytest.Mon
 def test_the_first_tokens_shrink_with_the_shortest_paired_answer_for_good() -> None:
     block, model = settings(loss_mode="response_R"), adapted()
     answer = list(range(1, 31))
-    pairs = [(Row(f"a{n}", [1, 2, *answer[:n]], 2), Row(f"b{n}", [1, 2, *answer[: n + 3]], 2)) for n in (25, 9, 4, 17)]
-    long = [Row(f"x{i}", [3, 4, *answer], 2) for i in range(4)]
-    data = TrainingExamples(long, long, pairs, [Row("r", [1, 2, 3], 0)], {})
+    pairs = [
+        (TrainingExample(f"a{n}", [1, 2, *answer[:n]], 2), TrainingExample(f"b{n}", [1, 2, *answer[: n + 3]], 2))
+        for n in (25, 9, 4, 17)
+    ]
+    long = [TrainingExample(f"x{i}", [3, 4, *answer], 2) for i in range(4)]
+    data = TrainingExamples(long, long, pairs, [TrainingExample("r", [1, 2, 3], 0)], {})
     order = [pair[0].n_answer for step in range(2) for pair in data.step(step, BATCH, block.seed).pairs]
     seen = [20 if min(order[:BATCH]) > 20 else min(order[:BATCH]), 4]
     objective = RepBend(block, data, N_LAYERS)
-    assert [objective.first_tokens(Moment(step, 2, (step + 1) * BATCH)) for step in range(2)] == seen
+    assert [objective.first_tokens(StepInfo(step, 2, (step + 1) * BATCH)) for step in range(2)] == seen
     for step in range(2):
         assert_agrees(library(model, block, data, step), oracle(model, block, data, "response_R", step))
 

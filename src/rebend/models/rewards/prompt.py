@@ -6,20 +6,20 @@ from collections.abc import Sequence
 
 from rebend.models.chat import Message
 
-MARK = "zulvorimbrimtakel"  # stands for the response where a text is split around it
+MARK = "zulvorimbrimtakel"  # an invented word in place of the response, to split a text around it
 
 
 def fill(template: str, messages: Sequence[Message], response: str) -> str:
-    """Return the template with the last exchange in it; earlier exchanges stand above, in the same template.
+    """Return the template filled with each exchange of a dialogue, one below the other; the last one has `response`.
 
-    A system message, or several of the user's in a row, become one prompt, a line each.
+    A system message and consecutive messages of the user are joined to one prompt, one per line.
     """
     exchanges: list[str] = []
     prompt: list[str] = []
     for message in [*messages, {"role": "assistant", "content": response}]:
         if message["role"] == "assistant":
             answer, question = message["content"], "\n".join(prompt)
-            # Split before filling in, so that braces inside a text are only text.
+            # Split before inserting texts: braces inside a text must not be filled.
             pieces = [piece.replace("{prompt}", question) for piece in template.split("{response}")]
             exchanges.append(answer.join(pieces))
             prompt = []
@@ -29,6 +29,6 @@ def fill(template: str, messages: Sequence[Message], response: str) -> str:
 
 
 def around_response(template: str, messages: Sequence[Message]) -> tuple[str, str]:
-    """Return what stands before and after the response in a filled template."""
+    """Return the parts of a filled template before and after the response."""
     before, _, after = fill(template, messages, MARK).rpartition(MARK)
     return before, after

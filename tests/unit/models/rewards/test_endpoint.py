@@ -28,9 +28,9 @@ from rebend.generation.stopping import end_tokens
 from rebend.io.chunks import ChunkStore
 from rebend.io.files import read_parquet, write_parquet
 from rebend.io.schemas import PROMPTS, SCORES
-from rebend.models.reward_endpoint import EndpointReward, probe
-from rebend.models.reward_model import load_reward
-from rebend.models.reward_prompt import fill
+from rebend.models.rewards.endpoint import EndpointReward, probe
+from rebend.models.rewards.model import load_reward
+from rebend.models.rewards.prompt import fill
 from rebend.recontrol.methods.best_of_n import BestOfN
 from rebend.recontrol.methods.controlled_decoding import RewardSearch
 from rebend.recontrol.value_model.activation_store import ACTIVATION_RESPONSES
@@ -256,7 +256,7 @@ KILLED = """
 import json, sys
 from rebend.config.rewards import RewardBlock
 from rebend.io.chunks import ChunkStore
-from rebend.models.reward_endpoint import EndpointReward
+from rebend.models.rewards.endpoint import EndpointReward
 from rebend.recontrol.value_model.reward_labels import label_rewards
 block = RewardBlock.model_validate_json(sys.argv[1])
 label_rewards(EndpointReward(block, block.http), *sys.argv[2:5], ChunkStore(sys.argv[5]))

@@ -13,8 +13,8 @@ from rebend.data.tiny_world import generate
 from rebend.errors import DataError
 from rebend.io.checkpoints import Checkpoints
 from rebend.models.loading import check_checkpoint
-from rebend.models.reward_model import load_reward
-from rebend.models.tiny_reward_model import accuracy, encode_pairs, rewards, train_tiny_reward_model
+from rebend.models.rewards.model import load_reward
+from rebend.models.rewards.tiny import accuracy, encode_pairs, rewards, train_tiny_reward_model
 from tests.helpers.tiny_parts import Stopped, StoppedAt, contents, make_model
 
 ROWS = generate("preferences", 240, 0)
@@ -69,8 +69,8 @@ def test_the_loss_is_that_of_bradley_and_terry(base, tmp_path, monkeypatch):
         recorded.update(model=model, loss=loss_of(list(range(5))).item(), order=list(next(iter(batches))))
         return [1.0]
 
-    monkeypatch.setattr("rebend.models.tiny_reward_model.fit", keep)
-    monkeypatch.setattr("rebend.models.tiny_reward_model._split", lambda pairs, seed: (pairs, pairs))
+    monkeypatch.setattr("rebend.models.rewards.tiny.fit", keep)
+    monkeypatch.setattr("rebend.models.rewards.tiny._split", lambda pairs, seed: (pairs, pairs))
     train_tiny_reward_model(base, ROWS[:20], settings(), tmp_path / "m", Checkpoints(tmp_path / "p"))
     pairs = encode_pairs(load(tmp_path / "m").tokenizer, ROWS[:5], 96)
     with torch.no_grad():

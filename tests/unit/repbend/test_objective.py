@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from rebend.config.adapters import trained_adapter
-from rebend.errors import ConfigError, ModelError
+from rebend.errors import ConfigError
 from rebend.models.loading import load_policy
-from rebend.repbend.examples import Row, TrainingExamples, load_training_examples
-from rebend.repbend.methods.baselines import answer_logps, answers
-from rebend.repbend.objective import Moment, run_passes
-from rebend.repbend.train import AdapterTrainer
+from rebend.repbend.examples import TrainingExample, TrainingExamples, load_training_examples
+from rebend.repbend.methods.likelihood import answer_examples, answer_log_probs
+from rebend.repbend.objective import StepInfo, run_passes
+from rebend.repbend.train import AdapterTrainer, objective_class
 from tests.helpers.training_parts import make_base, tables, tokenizer
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -36,7 +36,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data() -> TrainingExamples:
-    return load_training_examples(tokenizer(), *tables(), max_length=64, ended=True)
+    return load_training_examples(tokenizer(), *tables(), max_length=64, end_of_turn=True)
 
 
 def block(method: str, **changes: Any) -> Any:
@@ -83,10 +83,10 @@ def test_log_probabilities_of_answers_are_those_of_the_whole_models_logits(base:
     rows = [data.unsafe[0], data.safe[1], data.unsafe[2]]
     trainer = AdapterTrainer(policy, block("npo"), data)
     with torch.no_grad():
-        passes = run_passes(trainer.engine.model, answers(rows), {"answer": [policy.n_layers]})
-        found = answer_logps(passes, passes.after, answers(rows))
+        passes = run_passes(trainer.engine.model, answer_examples(rows), {"answer": [policy.n_layers]})
+        log_probs = answer_log_probs(passes, passes.adapted, answer_examples(rows))
     for number, row in enumerate(rows):
-        assert float(found[number]) == pytest.approx(float(logps_after(trainer.engine.model, row).sum()), rel=1e-5)
+        assert float(log_probs[number]) == pytest.approx(float(logps_after(trainer.engine.model, row).sum()), rel=1e-5)
 
 
 def test_likelihoods_are_learnt_with_the_end_of_the_turn(data: TrainingExamples) -> None:
@@ -94,16 +94,7 @@ def test_likelihoods_are_learnt_with_the_end_of_the_turn(data: TrainingExamples)
     bare = load_training_examples(pieces, *tables(), max_length=64)
     assert data.unsafe[0].tokens[: len(bare.unsafe[0].tokens)] == bare.unsafe[0].tokens
     assert pieces.eos_token_id in data.unsafe[0].tokens[len(bare.unsafe[0].tokens) :]
-    assert [block(method).ends_answers for method in METHODS] == [False, False, True, True, True]
-
-
-def test_a_template_that_rewrites_answers_is_refused() -> None:
-    pieces = tokenizer()
-    pieces.chat_template = pieces.chat_template.replace("message['content']", "message['content'] | upper").replace(
-        "message.content", "message.content | upper"
-    )
-    with pytest.raises(ModelError, match="does not continue its own prompt"):
-        load_training_examples(pieces, *tables(), max_length=64, ended=True)
+    assert [objective_class(block(method)).trains_end_of_turn for method in METHODS] == [False, False, True, True, True]
 
 
 def test_fine_tuning_learns_the_answers_that_its_block_names(base: Path, data: TrainingExamples) -> None:
@@ -126,7 +117,7 @@ def test_fine_tuning_learns_the_answers_that_its_block_names(base: Path, data: T
     assert safe > kept and taught > unsafe and min(safe, taught) > 0.5
 
 
-def logps_after(model: Any, row: Row, start: int | None = None) -> Tensor:
+def logps_after(model: Any, row: TrainingExample, start: int | None = None) -> Tensor:
     """Log-probabilities of the tokens of a row from `start` on (absent: of its answer), by a plain pass."""
     start = row.n_prompt if start is None else start
     with torch.no_grad():
@@ -152,7 +143,7 @@ def test_safe_samples_safe_answers_of_pairs_and_chats_are_retained_in_one_mean(
                 weight.add_(0.05)  # an adapter that does something
     rows = data.step(0, 2, 0)
     retained = [*rows.safe, *(safe for safe, _ in rows.pairs), *rows.retain]
-    found = float(trainer.objective.loss(model, rows, Moment(0, 4, 2)).terms["retain"].detach())
+    found = float(trainer.objective.loss(model, rows, StepInfo(0, 4, 2)).terms["retain"].detach())
     if method == "npo":
         expected = -mean([logps_after(model, row, max(row.n_prompt, 1)) for row in retained])
     else:
@@ -163,7 +154,7 @@ def test_safe_samples_safe_answers_of_pairs_and_chats_are_retained_in_one_mean(
     assert found == pytest.approx(expected, rel=1e-4) and found > 0.01
 
 
-def movement(model: Any, row: Row) -> Tensor:
+def movement(model: Any, row: TrainingExample) -> Tensor:
     """How the adapter moves the hidden states of a row, `[n + 1, T, D]`."""
     tokens = torch.tensor([row.tokens])
     with torch.no_grad():

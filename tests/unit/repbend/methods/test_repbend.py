@@ -1,4 +1,4 @@
-"""The terms of RepBend: signs, reductions, and what they do at the start."""
+"""RepBend's terms: signs, reductions, values before the first step, and the tokens that they read."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from peft import PeftModel
 
 from rebend.models.loading import Policy
 from rebend.models.lora import add_adapter
-from rebend.repbend.examples import Row, StepRows, TrainingExamples
-from rebend.repbend.methods.repbend import RepBend
-from rebend.repbend.methods.terms import (
+from rebend.repbend.examples import StepExamples, TrainingExample, TrainingExamples, load_training_examples
+from rebend.repbend.forward import Example
+from rebend.repbend.methods.repbend import (
+    RepBend,
     Terms,
     Weights,
-    gather_unsafe,
-    hold_retain,
-    keep_safe,
-    moved,
-    push_unsafe,
+    mean_by_index,
     repbend_loss,
-    row_means,
+    retain_kl,
+    unsafe_cosine,
+    unsafe_norm,
 )
-from rebend.repbend.objective import Loss, Moment
-from tests.helpers.training_parts import configuration, settings
+from rebend.repbend.objective import Loss, StepInfo
+from tests.helpers.training_parts import N_LAYERS, configuration, settings, tables, tokenizer
 
 VOCABULARY = 40
 
@@ -43,16 +42,16 @@ def adapted_model(seed: int, strength: float = 0.3) -> PeftModel:
     return model.double()
 
 
-def ragged(seed: int, n: int = 4) -> StepRows:
+def ragged(seed: int, n: int = 4) -> StepExamples:
     """Rows of different lengths of prompt and answer."""
     generator = torch.Generator().manual_seed(seed)
 
-    def row(name: str, chat: bool = False) -> Row:
+    def row(name: str, chat: bool = False) -> TrainingExample:
         prompt, answer = (int(size) for size in torch.randint(2, 12, (2,), generator=generator))
         tokens = torch.randint(0, VOCABULARY, (prompt + answer,), generator=generator).tolist()
-        return Row(name, tokens, 0 if chat else prompt)
+        return TrainingExample(name, tokens, 0 if chat else prompt)
 
-    return StepRows(
+    return StepExamples(
         [row(f"safe{i}") for i in range(n)],
         [row(f"unsafe{i}") for i in range(n)],
         [(row(f"pair{i} safe"), row(f"pair{i} unsafe")) for i in range(n)],
@@ -60,11 +59,11 @@ def ragged(seed: int, n: int = 4) -> StepRows:
     )
 
 
-def loss_of(model: PeftModel, rows: StepRows, **changes: Any) -> Loss:
+def loss_of(model: PeftModel, rows: StepExamples, **changes: Any) -> Loss:
     """The loss of a group, and its gradient on the adapter."""
     block = settings(lora_dropout=0.0, **changes)
     objective = RepBend(block, TrainingExamples(rows.safe, rows.unsafe, rows.pairs, rows.retain, {}), 3)
-    loss = objective.loss(model, rows, Moment(0, 1, len(rows.retain)))
+    loss = objective.loss(model, rows, StepInfo(0, 1, len(rows.retain)))
     loss.total.backward()
     return loss
 
@@ -87,20 +86,6 @@ def test_the_cosine_term_alone_gets_a_fresh_adapter_going() -> None:
     assert max(moved) > 0
 
 
-def test_distances_are_euclidean_and_have_gradient_zero_at_zero() -> None:
-    vectors = torch.tensor([[3.0, 4.0], [0.0, 0.0]], requires_grad=True)
-    lengths = moved([vectors], [torch.zeros(2, 2)])
-    lengths.sum().backward()
-    assert lengths.tolist() == [[5.0, 0.0]]
-    assert vectors.grad is not None
-    assert vectors.grad.tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0.0, 0.0]]
-
-
-def test_the_distances_gradient_is_right() -> None:
-    new, old = torch.randn(2, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    assert torch.autograd.gradcheck(lambda states: moved([states], [old]), new.requires_grad_())
-
-
 def test_signs_keep_and_hold_cost_and_push_pays() -> None:
     one = torch.tensor(1.0)
     weights = Weights(alpha=2.0, beta=3.0, gamma=5.0, epsilon=7.0, eta=11.0)
@@ -109,17 +94,17 @@ def test_signs_keep_and_hold_cost_and_push_pays() -> None:
 
 def test_lowering_the_gather_term_pulls_unsafe_rows_together() -> None:
     states = torch.randn(5, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    before = gather_unsafe([states])
+    before = unsafe_cosine([states])
     before.backward()
     assert states.grad is not None
-    after = gather_unsafe([(states - 0.5 * states.grad).detach()])
+    after = unsafe_cosine([(states - 0.5 * states.grad).detach()])
     assert after < before
-    assert float(gather_unsafe([torch.ones(3, 4)])) == pytest.approx(0.0, abs=1e-6)
+    assert float(unsafe_cosine([torch.ones(3, 4)])) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_a_single_unsafe_row_has_nothing_to_gather() -> None:
     states = torch.ones(1, 4, requires_grad=True)
-    term = gather_unsafe([states])
+    term = unsafe_cosine([states])
     term.backward()
     assert float(term.detach()) == 0.0
 
@@ -127,34 +112,61 @@ def test_a_single_unsafe_row_has_nothing_to_gather() -> None:
 def test_states_beyond_the_limit_are_pushed_no_further() -> None:
     reference = torch.zeros(2, 3)
     adapted = torch.tensor([[30.0, 0.0, 0.0], [1.0, 0.0, 0.0]], requires_grad=True)
-    term = push_unsafe([adapted], [reference], limit=10.0)
+    term = unsafe_norm([adapted], [reference], limit=10.0)
     term.backward()
     assert float(term.detach()) == pytest.approx((10.0 + 1.0) / 2)
     assert adapted.grad is not None
     assert adapted.grad.tolist() == [[0.0, 0.0, 0.0], [0.5, 0.0, 0.0]]
-    assert float(push_unsafe([adapted.detach()], [reference])) == pytest.approx(15.5)
+    assert float(unsafe_norm([adapted.detach()], [reference])) == pytest.approx(15.5)
 
 
 def test_the_published_kl_grows_with_length_and_the_corrected_does_not() -> None:
     tokens = torch.rand(6, generator=torch.Generator().manual_seed(0))
     double = torch.cat([tokens, tokens])
-    assert float(hold_retain(double, n_chats=1)) == pytest.approx(2 * float(hold_retain(tokens, n_chats=1)))
-    assert float(hold_retain(double, 1, "corrected")) == pytest.approx(float(hold_retain(tokens, 1, "corrected")))
-    assert float(hold_retain(tokens, n_chats=3)) == pytest.approx(float(tokens.sum()) / 3)
-
-
-def test_the_embeddings_count_as_a_layer_that_cannot_move_when_published() -> None:
-    old, new = torch.zeros(4, 3), torch.ones(4, 3)
-    assert float(keep_safe([new], [old], still=1)) == pytest.approx(float(keep_safe([new], [old])) / 2)
+    assert float(retain_kl(double, n_chats=1)) == pytest.approx(2 * float(retain_kl(tokens, n_chats=1)))
+    assert float(retain_kl(double, 1, "corrected")) == pytest.approx(float(retain_kl(tokens, 1, "corrected")))
+    assert float(retain_kl(tokens, n_chats=3)) == pytest.approx(float(tokens.sum()) / 3)
 
 
 def test_row_means_are_over_each_rows_own_places() -> None:
     states = torch.tensor([[1.0], [10.0], [3.0], [20.0]])
-    assert row_means(states, torch.tensor([4, 7, 4, 7])).tolist() == [[2.0], [15.0]]
+    assert mean_by_index(states, torch.tensor([4, 7, 4, 7])).tolist() == [[2.0], [15.0]]
 
 
-def test_half_precision_states_are_compared_in_float32() -> None:
-    old = torch.full((1, 4), 100.0, dtype=torch.bfloat16)
-    new = (old.float() + 1).bfloat16()
-    assert keep_safe([new], [old]).dtype == torch.float32
-    assert float(keep_safe([new], [old])) == pytest.approx(2.0)
+@pytest.fixture(scope="module")
+def data() -> TrainingExamples:
+    return load_training_examples(tokenizer(), *tables(), max_length=64)
+
+
+def looked_at(data: TrainingExamples, **changes: Any) -> dict[str, list[Example]]:
+    """The probes of one step by the first name of their places."""
+    objective = RepBend(settings(**changes), data, N_LAYERS)
+    found: dict[str, list[Example]] = {}
+    for probe in objective.texts(data.step(0, 2, 0), StepInfo(0, 6, 2)):
+        found.setdefault(next(iter(probe.positions)), []).append(probe)
+    return found
+
+
+def test_safe_and_unsafe_answers_of_a_pair_come_in_the_same_group(data: TrainingExamples) -> None:
+    found, pairs_there = looked_at(data), data.step(0, 2, 0).pairs
+    assert [probe.tokens for probe in found["safe"][2:]] == [safe.tokens for safe, _ in pairs_there]
+    assert [probe.tokens for probe in found["unsafe"][2:]] == [unsafe.tokens for _, unsafe in pairs_there]
+
+
+@pytest.mark.parametrize("mode", ["prompt_last", "request_last", "prompt_all", "request_all"])
+def test_modes_that_look_at_prompts_never_keep_and_push_the_same_prompt(data: TrainingExamples, mode: str) -> None:
+    found, rows = looked_at(data, loss_mode=mode), data.step(0, 2, 0)
+    assert [probe.tokens for probe in found["safe"]] == [row.tokens[: row.n_prompt] for row in rows.safe]
+    assert len(found["unsafe"]) == 4
+    (first, *_) = found["safe"][0].positions["safe"]
+    assert first == (rows.safe[0].n_prompt - 1 if "last" in mode else 0)
+
+
+def test_the_first_answer_tokens_shrink_to_the_shortest_paired_answer_for_good(data: TrainingExamples) -> None:
+    objective = RepBend(settings(loss_mode="response_R"), data, N_LAYERS)
+    shortest = [min(20, *(row.n_answer for row in data.step(item, 1, 0).pairs[0])) for item in range(6)]
+    expected = [min(shortest[:items]) for items in range(1, 7)]
+    assert [objective.first_tokens(StepInfo(0, 6, items)) for items in range(1, 7)] == expected
+    assert RepBend(settings(loss_mode="response_R"), data, N_LAYERS).first_tokens(StepInfo(0, 6, 6)) == expected[-1]
+    corrected = settings(loss_mode="response_R", variant="corrected", lora_dropout=0.0)
+    assert RepBend(corrected, data, N_LAYERS).first_tokens(StepInfo(0, 6, 6)) == 20

@@ -15,8 +15,8 @@ from rebend.errors import ModelError
 from rebend.io.chunks import ChunkStore
 from rebend.io.scores import score_table
 from rebend.models.chat import conversation_text
-from rebend.models.reward_model import RewardModel, load_reward
-from rebend.models.reward_prompt import fill
+from rebend.models.rewards.model import RewardModel, load_reward
+from rebend.models.rewards.prompt import fill
 from tests.helpers.small_policy import PROMPTS, config, tokenizer
 
 CLASSIFIER = RewardBlock(local="x", batch_size=3)

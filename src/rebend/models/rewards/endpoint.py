@@ -1,8 +1,8 @@
-"""A reward model behind an HTTP address, spoken to as OpenRLHF speaks to its remote reward models.
+"""Client for a remote reward model (OpenRLHF's HTTP protocol).
 
-A request is `{"query": [...], "prompts": [...], "labels": [...]}`: whole texts, what stands in them before the
-response, and labels, which are empty here (a reward must not know the preferred answer). The reply is
-`{"rewards": [...]}`, a number for each text; what else it has is left alone. See docs/rewards.md.
+A request is `{"query": [...], "prompts": [...], "labels": [...]}`: whole texts, their part before the response, and
+labels, which are empty because a reward must not depend on the preferred answer. The reply is `{"rewards": [...]}`, one
+number per text; other keys are ignored. See docs/rewards.md.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from rebend.io.chunks import ChunkStore
 from rebend.io.progress import progress
 from rebend.io.secrets import without_keys
 from rebend.models.chat import Message
-from rebend.models.reward_prompt import around_response, fill
+from rebend.models.rewards.prompt import around_response, fill
 
 KEY, ADDRESS = "REWARD_API_KEY", "REWARD_URL"
-_BUSY = (408, 425, 429, 500, 502, 503, 504)  # asked again
+_BUSY = (408, 425, 429, 500, 502, 503, 504)  # status codes of a request that is repeated
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 60.0  # seconds: the n-th pause is 2ⁿ times the first
-_SHOWN = 200  # characters of a refusal
+_SHOWN = 200  # characters of an error reply in a message
 
 
 class BadRewardError(ModelError):
-    """A reply with something that is no number in it; `row` counts within what was asked, from 0."""
+    """A reply with an entry that is no number; `row` is the number of the prompt, from 0."""
 
     def __init__(self, row: int, message: str) -> None:
         super().__init__(message)
@@ -45,7 +45,7 @@ class BadRewardError(ModelError):
 
 @contextmanager
 def naming(row_ids: Sequence[str]) -> Iterator[None]:
-    """Inside the block, a reply that is no reward is told with the id of its row."""
+    """Inside the block, turn a `BadRewardError` into a `ModelError` with the id of the row."""
     try:
         yield
     except BadRewardError as error:
@@ -53,7 +53,7 @@ def naming(row_ids: Sequence[str]) -> Iterator[None]:
 
 
 class EndpointReward:
-    """A reward model at an address. Nothing is sent before `score`."""
+    """A reward model behind an address. No request is sent before `score`."""
 
     def __init__(self, settings: RewardBlock, endpoint: RewardEndpoint) -> None:
         self.settings, self.endpoint = settings, endpoint
@@ -64,37 +64,37 @@ class EndpointReward:
         self._pool = _pool(self.url, endpoint, headers)
 
     def score(
-        self, messages: Sequence[Sequence[Message]], responses: Sequence[str | None], parts: ChunkStore | None = None
+        self, messages: Sequence[Sequence[Message]], responses: Sequence[str | None], chunks: ChunkStore | None = None
     ) -> list[float | None]:
         """Return a reward for each prompt with its response, in their order.
 
-        None where there is no response; NaN where the address has no number (NaN or null): both are "not scored".
-        At most `concurrency` requests are under way, and each reply is kept in `parts` the moment it is there.
-        Raises `ModelError` if the address does not answer, or not with one reward per text: `BadRewardError` if it
-        sends something else in place of a reward.
+        None for no response; NaN if the reply has no number (NaN or null). Both mean "not scored". At most
+        `concurrency` requests run at a time, and each reply is stored in `chunks` as soon as it arrives. Raises
+        `ModelError` if the address does not answer or the number of rewards is wrong, and `BadRewardError` if an
+        entry is no number.
         """
-        parts = parts or ChunkStore(None)
-        there = [i for i, response in enumerate(responses) if response is not None]
+        chunks = chunks or ChunkStore(None)
+        present = [i for i, response in enumerate(responses) if response is not None]
         size = self.settings.batch_size
-        batches = [there[start : start + size] for start in range(0, len(there), size)]
+        batches = [present[start : start + size] for start in range(0, len(present), size)]
         rewards: list[float | None] = [None] * len(responses)
         pool = ThreadPoolExecutor(max_workers=self.endpoint.concurrency)
         try:
-            asked: list[Future[list[float]]] = [
-                pool.submit(self._once, parts, number, batch, messages, responses)
+            replies: list[Future[list[float]]] = [
+                pool.submit(self._request, chunks, number, batch, messages, responses)
                 for number, batch in enumerate(batches)
             ]
-            shown = progress(asked, "asking for rewards", total=len(asked)) if parts.directory else asked
-            for batch, future in zip(batches, shown, strict=True):
-                for i, reward in zip(batch, future.result(), strict=True):
+            shown = progress(replies, "requesting rewards", total=len(replies)) if chunks.directory else replies
+            for batch, reply in zip(batches, shown, strict=True):
+                for i, reward in zip(batch, reply.result(), strict=True):
                     rewards[i] = reward
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
         return rewards
 
-    def _once(
+    def _request(
         self,
-        parts: ChunkStore,
+        chunks: ChunkStore,
         number: int,
         batch: Sequence[int],
         messages: Sequence[Sequence[Message]],
@@ -102,28 +102,28 @@ class EndpointReward:
     ) -> list[float]:
         def make() -> list[float]:
             body = self.body([messages[i] for i in batch], [responses[i] or "" for i in batch])
-            return self._read(self._post(body), batch)
+            return self._rewards_in(self._post(body), batch)
 
-        return parts.get_or_make(f"rewards-{number:05d}", make)
+        return chunks.get_or_make(f"rewards-{number:05d}", make)
 
     def body(self, messages: Sequence[Sequence[Message]], responses: Sequence[str]) -> dict[str, list[str]]:
         """Return the request for some responses."""
         template = self.settings.template or "{response}"
         return {
             "query": [fill(template, *pair) for pair in zip(messages, responses, strict=True)],
-            "prompts": [around_response(template, asked)[0] for asked in messages],
+            "prompts": [around_response(template, prompt)[0] for prompt in messages],
             "labels": [""] * len(responses),
         }
 
     def _post(self, body: dict[str, list[str]]) -> Any:
-        """Return the JSON of a reply; the library asks again after pauses where an address is busy or breaks off."""
-        tries = f"{self.endpoint.retries + 1} tries"
+        """Return the JSON of a reply; urllib3 repeats a request, after a pause, if the address is busy or breaks off."""
+        attempts = f"{self.endpoint.retries + 1} attempts"
         try:
             reply = self._pool.request("POST", self.url, body=json.dumps(body).encode(), redirect=False)
         except urllib3.exceptions.HTTPError as error:
-            raise self._error(f"did not answer in {tries}: {error}") from None
+            raise self._error(f"did not answer in {attempts}: {error}") from None
         if reply.status != 200:
-            after = f" after {tries}" if reply.status in _BUSY else ""
+            after = f" after {attempts}" if reply.status in _BUSY else ""
             raise self._error(
                 f"answered with status {reply.status}{after}: {reply.data[:_SHOWN].decode(errors='replace')}"
             )
@@ -132,15 +132,16 @@ class EndpointReward:
         except ValueError as error:
             raise self._error(f"sent a reply that is no JSON ({error})") from None
 
-    def _read(self, said: Any, batch: Sequence[int]) -> list[float]:
-        rewards = said.get("rewards") if isinstance(said, dict) else None
+    def _rewards_in(self, reply: Any, batch: Sequence[int]) -> list[float]:
+        """Return the rewards of a reply, NaN for null. Raises `ModelError` or `BadRewardError`, as `score` does."""
+        rewards = reply.get("rewards") if isinstance(reply, dict) else None
         if not isinstance(rewards, list):
-            held = f"it has {sorted(said)}" if isinstance(said, dict) else f"it is a {type(said).__name__}"
-            raise self._error(f"sent a reply without a list `rewards` ({held})")
+            content = f"it has {sorted(reply)}" if isinstance(reply, dict) else f"it is a {type(reply).__name__}"
+            raise self._error(f"sent a reply without a list `rewards` ({content})")
         if len(rewards) != len(batch):
             raise BadRewardError(
                 batch[min(len(rewards), len(batch) - 1)],
-                f"{self._name} sent {len(rewards)} rewards for {len(batch)} texts; which is whose cannot be told",
+                f"{self._name} sent {len(rewards)} rewards for {len(batch)} texts; they cannot be assigned to the texts",
             )
         for row, reward in zip(batch, rewards, strict=True):
             if isinstance(reward, bool) or not isinstance(reward, (int, float, type(None))):
@@ -155,9 +156,9 @@ class EndpointReward:
         return ModelError(f"{self._name} {without_keys(what)}")
 
 
-def probe(settings: RewardBlock, asking: str) -> float:
-    """Ask once, and return the reward of a greeting. Raises `ModelError` if what comes is not one number."""
-    model = EndpointReward(settings, endpoint_of(settings, asking))
+def probe(settings: RewardBlock, endpoint_options: str) -> float:
+    """Send one request and return the reward of a greeting. Raises `ModelError` if the reply is not one number."""
+    model = EndpointReward(settings, endpoint_of(settings, endpoint_options))
     (reward,) = model.score([[{"role": "user", "content": "Hello."}]], ["Hello. How can I help you?"])
     if reward is None or not math.isfinite(reward):
         raise ModelError(f"the reward model '{model.endpoint.model}' has no number for a greeting: {reward}")
@@ -165,30 +166,30 @@ def probe(settings: RewardBlock, asking: str) -> float:
 
 
 def address(endpoint: RewardEndpoint) -> str:
-    """Return where to ask: the block's address, or that of the environment. Raises `ModelError` if there is none."""
-    found = endpoint.url or os.environ.get(ADDRESS)
-    if not found:
+    """Return the address of the block, or of the environment. Raises `ModelError` if there is none."""
+    url = endpoint.url or os.environ.get(ADDRESS)
+    if not url:
         raise ModelError(
             f"{ADDRESS} is not set, and the reward model '{endpoint.model}' names no `url`; nothing was sent"
         )
     try:
-        return plain_address(found) or ""
+        return plain_address(url) or ""
     except ValueError as error:
         raise ModelError(f"{ADDRESS}: {error}") from None
 
 
 def _key(endpoint: RewardEndpoint) -> str:
     if not (key := os.environ.get(KEY)):
-        raise ModelError(f"{KEY} is not set, and the reward model '{endpoint.model}' wants a key; nothing was sent")
+        raise ModelError(f"{KEY} is not set, and the reward model '{endpoint.model}' needs a key; nothing was sent")
     return key
 
 
 def _pool(url: str, endpoint: RewardEndpoint, headers: dict[str, str]) -> urllib3.PoolManager:
-    """Connections to an address, through the proxy that the environment names for it."""
+    """Return the connections to an address, through the proxy that the environment has for it."""
     retry = Retry(
         total=endpoint.retries,
         status_forcelist=_BUSY,
-        allowed_methods={"POST"},  # scoring a text twice does no harm
+        allowed_methods={"POST"},  # scoring a text twice is harmless
         backoff_factor=_FIRST_PAUSE,
         backoff_max=_LONGEST_PAUSE,
         backoff_jitter=_FIRST_PAUSE,
@@ -206,5 +207,5 @@ def _pool(url: str, endpoint: RewardEndpoint, headers: dict[str, str]) -> urllib
     if proxy is None or proxy_bypass(parts.netloc):
         return urllib3.PoolManager(**settings)
     auth = parse_url(proxy).auth
-    own = make_headers(proxy_basic_auth=unquote(auth)) if auth else None
-    return urllib3.ProxyManager(proxy, proxy_headers=own, **settings)
+    proxy_headers = make_headers(proxy_basic_auth=unquote(auth)) if auth else None
+    return urllib3.ProxyManager(proxy, proxy_headers=proxy_headers, **settings)
