@@ -240,7 +240,7 @@ def test_how_an_address_is_asked_is_no_setting_and_reaches_the_client(serve: Any
     made = block(server, concurrency=7, timeout=3, retries=1)
     plain = settings(made)
     assert plain["http"] == {"model": "tiny-2026-01-01", "url": server.url, "key": False}
-    model = load_reward("nowhere", RewardBlock.model_validate(plain), asking=asking([made]))
+    model = load_reward("nowhere", RewardBlock.model_validate(plain), endpoint_options=endpoint_options([made]))
     assert isinstance(model, EndpointReward)
     assert (model.endpoint.concurrency, model.endpoint.timeout, model.endpoint.retries) == (7, 3, 1)
 
