@@ -20,7 +20,7 @@ import torch
 from rebend.config.base import settings
 from rebend.config.controls import BestOfNBlock
 from rebend.config.decoding import Decoding
-from rebend.config.rewards import RewardBlock, asking
+from rebend.config.rewards import RewardBlock, endpoint_options
 from rebend.errors import ModelError
 from rebend.evaluation.reward_scores import score_rows
 from rebend.generation.generate import generate, make_requests
