@@ -1,8 +1,8 @@
 """RE-Control's ascent as released (`bench/reference/control.py`) against rebend's, alone and while decoding.
 
-Networks and models have random weights; the networks' are 1.7 times as large as a new one's, and the step size moves
-a state by a quarter of its length in 30 steps, so that a tenth of the units flip on the way. Both sides take turns on
-the same states; of all times the least counts.
+Networks and models have random weights. The networks' weights are 1.7 times as large as a new network's, and the step
+size moves a state by a quarter of its norm in 30 steps, so that a tenth of the units flip. Both sides take turns on the
+same states; the least time of each counts.
 
     python bench/control.py                           # CPU, one thread; 6 minutes
     python bench/control.py --only solver             # control_solver_speedup and control_max_difference alone
@@ -22,20 +22,21 @@ from typing import Any
 
 import torch
 from latest import keep
-from reference.control import climbed, controlled
+from reference.control import controlled, released_ascent
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rebend.config.decoding import Decoding
 from rebend.generation.generate import Request, generate_batch
+from rebend.generation.intervention import NoControl
 from rebend.models.loading import Policy
 from rebend.models.tiny_model import train_tokenizer
-from rebend.recontrol.methods.controls import NoControl, ValueAscent
-from rebend.recontrol.methods.value_ascent import Slopes, climb
+from rebend.recontrol.methods.ascent import AscentCache, ascend
+from rebend.recontrol.methods.value_ascent import ValueAscent
 from rebend.recontrol.value_model.network import Shape, ValueNetwork, new_network
 
 ROOT = Path(__file__).parents[1]
 N_STEPS, MOVE, SCALE = 30, 0.25, 1.7
-_LONG = 12.0  # seconds after which no further turn begins, once each side has had one that counts
+_LONG = 12.0  # seconds after which no further turn begins, once each side has one measured turn
 SOLVERS = ((128, 256), (768, 1024), (4096, 4096))  # D and H
 BATCHES = (1, 16, 64)
 # hidden size, between, blocks, heads, vocabulary; widths of the value network; tokens of a response; repeats
@@ -66,19 +67,19 @@ def main() -> None:
 
 
 def solver() -> dict[str, Any]:
-    """How many times faster the climb is than the released loop, and the milliseconds of both, by shape and batch."""
+    """Return how many times faster the ascent is than the released loop, and the milliseconds of both."""
     faster: dict[str, float] = {}
     times: dict[str, tuple[float, float]] = {}
     for size, width in SOLVERS:
         for layers in (2, 3):
             net = network(size, width, layers)
-            slopes = Slopes(net)
+            cache = AscentCache(net)
             for batch in BATCHES:
                 h, name = states(batch, size), f"D{size}_H{width}_layers{layers}_batch{batch}"
                 alpha = step_size(net, h)
                 sides = {
-                    "reference": lambda: climbed(net, h, alpha, N_STEPS),  # noqa: B023
-                    "ours": lambda: climb(net, h, alpha, N_STEPS, slopes),  # noqa: B023
+                    "reference": lambda: released_ascent(net, h, alpha, N_STEPS),  # noqa: B023
+                    "ours": lambda: ascend(net, h, alpha, N_STEPS, cache),  # noqa: B023
                 }
                 found = least(sides, 3 if width > 256 else 30)
                 times[name] = round(found["reference"] * 1e3, 3), round(found["ours"] * 1e3, 3)
@@ -88,10 +89,10 @@ def solver() -> dict[str, Any]:
 
 
 def differences() -> dict[str, Any]:
-    """Largest relative difference of a state, in both precisions; and how many rows differ by more than rounding.
+    """Return the largest relative difference of a state in both precisions, and the share of rows beyond rounding.
 
-    In single precision a unit that ends a step within rounding of its kink turns there on one side and not on the
-    other, whatever the algorithm.
+    In single precision a unit that ends a step within rounding of its kink can flip on one side and not on the other,
+    with any algorithm.
     """
     apart: dict[torch.dtype, list[torch.Tensor]] = {torch.float64: [], torch.float32: []}
     for size, width in SOLVERS[:2]:
@@ -99,8 +100,8 @@ def differences() -> dict[str, Any]:
             net, h = network(size, width, layers), states(64, size)
             alpha = step_size(net, h)
             for dtype, found in apart.items():
-                truth = climbed(net.to(dtype), h.to(dtype), alpha, N_STEPS)
-                found.append((climb(net, h.to(dtype), alpha, N_STEPS) - truth).norm(dim=1) / truth.norm(dim=1))
+                truth = released_ascent(net.to(dtype), h.to(dtype), alpha, N_STEPS)
+                found.append((ascend(net, h.to(dtype), alpha, N_STEPS) - truth).norm(dim=1) / truth.norm(dim=1))
     double, single = (torch.cat(found) for found in apart.values())
     return {
         "max_difference": float(f"{double.max():.2g}"),
@@ -111,7 +112,7 @@ def differences() -> dict[str, Any]:
 
 
 def decoding() -> dict[str, Any]:
-    """Time of decoding under control over that without it, by model, width, layers and batch."""
+    """Return the time of decoding with control over the time without it, by model, width, layers and batch."""
     overhead: dict[str, float] = {}
     released: dict[str, float] = {}
     rate: dict[str, float] = {}
@@ -143,9 +144,9 @@ def decoding() -> dict[str, Any]:
 
 
 def least(sides: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Least CPU seconds of each side; they take turns, after one call each that does not count, for a while.
+    """Return the least CPU seconds of each side. They take turns; the first call of each is not counted.
 
-    Seconds of this process, all threads together, divided by the threads: steadier than the wall's on a busy machine.
+    CPU seconds of this process over its threads vary less than wall time on a busy machine.
     """
     seconds = dict.fromkeys(sides, float("inf"))
     begun = time.perf_counter()
@@ -162,7 +163,7 @@ def least(sides: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, flo
 
 
 def network(size: int, width: int, layers: int) -> ValueNetwork:
-    """A value network; it asks for gradients of its weights, as the released one does."""
+    """Return a value network whose weights require gradients, as in the released code."""
     made = new_network(Shape(size, width, layers), 0)
     with torch.no_grad():
         for weight in made.parameters():
@@ -171,18 +172,18 @@ def network(size: int, width: int, layers: int) -> ValueNetwork:
 
 
 def states(batch: int, size: int) -> torch.Tensor:
-    """States [B, D]."""
+    """Return random states [B, D]."""
     return torch.randn(batch, size, generator=torch.Generator().manual_seed(1))
 
 
 def step_size(net: ValueNetwork, h: torch.Tensor) -> float:
-    """The α with which 30 steps along the first gradient would move the states by `MOVE` of their length."""
-    first = (climb(net, h, 1.0, 1) - h).norm(dim=1).mean()
+    """Return the α with which 30 steps along the first gradient move the states by `MOVE` of their norm."""
+    first = (ascend(net, h, 1.0, 1) - h).norm(dim=1).mean()
     return MOVE * float(h.norm(dim=1).mean() / first) / N_STEPS
 
 
 def random_policy(hidden: int, between: int, blocks: int, heads: int, vocabulary: int) -> Policy:
-    """A Llama of random weights that never ends a response."""
+    """Return a Llama with random weights that never ends a response."""
     tokenizer = train_tokenizer(["open the lid of the old lamp"] * 4, 330)
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -203,7 +204,7 @@ def random_policy(hidden: int, between: int, blocks: int, heads: int, vocabulary
 
 
 def requests(batch: int, vocabulary: int) -> list[Request]:
-    """Prompts of 30 tokens."""
+    """Return requests with random prompts of 30 tokens."""
     drawn = torch.randint(10, vocabulary, (batch, 30), generator=torch.Generator().manual_seed(2))
     return [Request(str(row), ids) for row, ids in enumerate(drawn.tolist())]
 

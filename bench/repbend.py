@@ -130,7 +130,11 @@ def run_side(asked: argparse.Namespace) -> dict[str, Any]:
     size = SIZES[asked.size]
     plain = json.loads(asked.rows.read_text())
     read = {name: [TrainingExample(*row) for row in plain[name]] for name in ("safe", "unsafe", "retain")}
-    data = TrainingExamples(**read, pairs=[(TrainingExample(*safe), TrainingExample(*unsafe)) for safe, unsafe in plain["pairs"]], left_out={})
+    data = TrainingExamples(
+        **read,
+        pairs=[(TrainingExample(*safe), TrainingExample(*unsafe)) for safe, unsafe in plain["pairs"]],
+        left_out={},
+    )
     step, slots = (reference_side if asked.child == "reference" else our_side)(size, asked, data)
     memory = Memory(asked.device)
     seconds, cpu_seconds, losses = [], [], []
@@ -228,7 +232,9 @@ def our_side(size: Size, asked: argparse.Namespace, data: Any) -> Side:
 
     def slots(rows: Any) -> int:
         cpu, packed = torch.device("cpu"), packs(trainer.engine.model.get_base_model())
-        probes = [trainer.objective.texts(group, StepInfo(0, asked.steps, 1)) for group in rows.groups(size.micro_batch)]
+        probes = [
+            trainer.objective.texts(group, StepInfo(0, asked.steps, 1)) for group in rows.groups(size.micro_batch)
+        ]
         return sum(part.tokens.numel() for group in probes for part in make_batches(group, cpu, packed=packed))
 
     return step, slots

@@ -1,8 +1,8 @@
-"""RE-Control's ascent as released, written plainly: what rebend's climb is compared with, and its tests' truth.
+"""RE-Control's released ascent, written plainly: the reference of the benchmark and of the tests.
 
 Written from a description of that code, none of it copied. The states of a forward pass become a parameter, and an
-SGD optimiser with learning rate α takes n steps on minus the sum of their values. The network's own weights ask for
-gradients too, as published: each step computes them, adds them to those of the step before, and nobody reads them.
+SGD optimiser with learning rate α takes n steps on minus the sum of their values. The network's own weights require
+gradients too, as in the released code: each step computes them and adds them up, and nothing uses them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 
-def climbed(network: nn.Module, states: Tensor, step_size: float, n_steps: int) -> Tensor:
-    """Return the states [..., D] after n steps; every position that is given climbs."""
+def released_ascent(network: nn.Module, states: Tensor, step_size: float, n_steps: int) -> Tensor:
+    """Return the states [..., D] after n steps at every position."""
     with torch.inference_mode(False), torch.enable_grad():
         x = nn.Parameter(states.detach().clone())
         optimiser = torch.optim.SGD([x], lr=step_size)
@@ -29,18 +29,18 @@ def climbed(network: nn.Module, states: Tensor, step_size: float, n_steps: int) 
 
 @contextmanager
 def controlled(model: Any, network: nn.Module, step_size: float, n_steps: int, *, whole: bool) -> Iterator[None]:
-    """Inside the block the model's final-norm states climb before the head.
+    """Inside the block the model's final-norm states ascend before the head.
 
-    `whole` is the published way: all positions of a pass, so the whole padded prompt at first. Otherwise the newest
-    position alone, from which the next token is chosen.
+    With `whole`, as in the released code, all positions of a forward pass ascend, the padded prompt included. Otherwise
+    only the newest position does.
     """
 
     def hook(module: Any, inputs: Any, output: Any) -> Any:
         states = output.last_hidden_state.float()
         if whole:
-            states = climbed(network, states, step_size, n_steps)
+            states = released_ascent(network, states, step_size, n_steps)
         else:
-            states = torch.cat([states[:, :-1], climbed(network, states[:, -1:], step_size, n_steps)], dim=1)
+            states = torch.cat([states[:, :-1], released_ascent(network, states[:, -1:], step_size, n_steps)], dim=1)
         output.last_hidden_state = states.to(output.last_hidden_state.dtype)
         return output
 

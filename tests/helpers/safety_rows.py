@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from rebend.config.safety import SafetyJudgeBlock
-from rebend.evaluation.judges.safety import judge_safety
+from rebend.evaluation.judges.safety.judge import judge_safety
 
 ANSWER = "First gather the parts, then join them in the order shown, and let the glue dry overnight."
 

@@ -13,7 +13,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from rebend.evaluation.judges.classifier import HARMBENCH, WILDGUARD, fill
+from rebend.evaluation.judges.safety.classifier import fill
+from rebend.evaluation.judges.safety.harmbench import HARMBENCH
+from rebend.evaluation.judges.safety.wildguard import WILDGUARD
 
 FILLERS = ["take", "the", "lid", "and", "turn", "it", "then", "press", "here", "until", "one", "side", "is", "flat"]
 THINGS = ("dax", "cup")

@@ -1,4 +1,4 @@
-"""A made-up study of real files, small enough to compute its tables by hand."""
+"""An invented study of real files, small enough to compute its tables by hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rebend.evaluation.judges.win_rate_statistics import JUDGED
+from rebend.evaluation.judges.win_rate.verdict import DETAILED_VERDICTS
 from rebend.io.files import read_parquet, write_json, write_parquet
 from rebend.io.schemas import COMPLETIONS, EVALUATION, PROMPTS, RESPONSES, SAFETY_VERDICTS
 from rebend.io.scores import score_table
@@ -17,6 +17,16 @@ from rebend.io.scores import score_table
 PUBLISHED = str(Path(__file__).parents[2] / "resources" / "published")
 SECRET = "SECRET-COMPLETION"  # stands in every response: no table, figure or report may show it
 METHODS = {"none": "none", "random": "random", "value": "value"}
+
+
+def methods(adapter: str, attack: str) -> dict[str, str]:
+    """Return the methods of an adapter (up to the first "_") and of an attack (likewise)."""
+    return {"adapter_method": adapter.partition("_")[0], "attack_method": attack.partition("_")[0]}
+
+
+def without(cell: dict[str, Any], *stages: str) -> dict[str, Any]:
+    """Return a cell without these stages of scores."""
+    return {**cell, "scores": {stage: path for stage, path in cell["scores"].items() if stage not in stages}}
 
 
 def prompts_data(folder: Path, rows: int = 40, name: str = "chats") -> Path:
@@ -50,7 +60,7 @@ def evaluation_data(folder: Path, name: str = "harmbench") -> Path:
 
 def responses(folder: Path, row_ids: Sequence[str], notes: dict[str, Any]) -> tuple[str, str]:
     path = folder / "responses.parquet"
-    lines = [{"row_id": r, "response": SECRET, "n_tokens": 5, "finish": "eos", "displacement": 0.0} for r in row_ids]
+    lines = [{"row_id": r, "response": SECRET, "n_tokens": 5, "finish": "eos", "edit_norm": 0.0} for r in row_ids]
     write_parquet(path, pa.Table.from_pylist(lines, RESPONSES))
     record = folder / "responses.json"
     settings = {"control": {"method": "value"}}
@@ -70,7 +80,7 @@ def prompts_cell(root: Path, data: Path, model: str, adapter: str, control: str,
     """Rewards are the row number / 10 + `shift`; the last row is not scored; wins at even rows, ties at 1 in 4."""
     ids = [f"p{i}" for i in range(40)]
     folder = root / "cells" / data.stem / f"{model}-{adapter}-{control}"
-    found = {}
+    scores = {}
     for metric, values in {
         "reward": [i / 10 + shift for i in range(39)] + [None],
         "heldout_reward": [i / 10 - shift for i in range(40)],
@@ -78,21 +88,21 @@ def prompts_cell(root: Path, data: Path, model: str, adapter: str, control: str,
         "coherence": list(np.linspace(0.3, 0.5, 40) - shift / 20),
     }.items():
         write_parquet(folder / f"{metric}.parquet", score_table(ids, values))
-        found[metric] = str(folder / f"{metric}.parquet")
+        scores[metric] = str(folder / f"{metric}.parquet")
     words = ["win" if i % 2 == 0 else "tie" if i % 4 == 1 else "lose" for i in range(20)]
     lines = [
         {"row_id": r, "verdict": w, "state": w, "response_length": 9 + i % 3, "reference_length": 10}
         for i, (r, w) in enumerate(zip(ids, words, strict=False))
     ]
     lines.append({"row_id": "p39", "state": "refused", "not_scored": "refused: no"})
-    table = pa.Table.from_pylist(lines, JUDGED)
+    table = pa.Table.from_pylist(lines, DETAILED_VERDICTS)
     write_parquet(folder / "verdicts.parquet", table, {"judge": "world_rubric", "model": ""})
-    path, record = responses(folder, ids, {"decode_seconds": 3.0, "tokens": 1500, "tokens_held_back": 0})
+    path, record = responses(folder, ids, {"decode_seconds": 3.0, "tokens": 1500, "tokens_clipped": 0})
     return {
         "model": model, "adapter": adapter, "control": control, "method": METHODS.get(control.removeprefix("my_"), control),
-        "dataset": data.stem, "role": "prompts", "attack": "", "data": str(data), "responses": path,
-        "record": record, "judges": {},
-        **found, "win_rate": str(folder / "verdicts.parquet"), "safety": None, **changes,
+        **methods(adapter, ""), "dataset": data.stem, "role": "quality", "attack": "", "published": {},
+        "data": str(data), "responses": path, "record": record, "judges": {},
+        "scores": {**scores, "win_rate": str(folder / "verdicts.parquet")}, **changes,
     }  # fmt: skip
 
 
@@ -126,9 +136,9 @@ def safety_cell(
     path, record = completions(folder, lines, attack)
     return {
         "model": model, "adapter": adapter, "control": control, "method": METHODS.get(control), "dataset": data.stem,
-        "role": "evaluation", "attack": attack, "data": str(data), "responses": path, "record": record,
-        "reward": None, "diversity": None, "coherence": None, "win_rate": None,
-        "safety": str(folder / "safety.parquet"), "judges": judges, **changes,
+        **methods(adapter, attack), "role": "safety", "attack": attack, "published": {}, "data": str(data),
+        "responses": path, "record": record, "scores": {"safety": str(folder / "safety.parquet")}, "judges": judges,
+        **changes,
     }  # fmt: skip
 
 

@@ -87,7 +87,7 @@ print(json.dumps(versions))
 USE_CONTROL = """
 import json, yaml
 from rebend.config.load import load_config
-from rebend.io.chunks import Parts
+from rebend.io.chunks import ChunkStore
 from rebend.recontrol.decode import decode_under
 from rebend.recontrol.resources import ControlResources
 from tests.helpers.small_policy import make_policy, prompt_rows
@@ -97,7 +97,7 @@ policy, rows = make_policy(), prompt_rows()
 loud = [{**row, "messages": [{"role": "user", "content": row["messages"][0]["content"].upper() + "!"}]} for row in rows]
 def responses(control, rows):
     block = config["controls"][control]
-    return decode_under(policy, rows, block, ControlResources(policy), Parts(None))[0]["response"].to_pylist()
+    return decode_under(policy, rows, block, ControlResources(policy), ChunkStore(None))[0]["response"].to_pylist()
 same = responses("shout", rows) == responses("none", loud) != responses("none", rows)
 print(json.dumps([config.study.grids[0].controls, same]))
 """

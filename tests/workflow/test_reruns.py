@@ -293,7 +293,7 @@ def edit(checkout: Checkout, module: str, old: str, new: str) -> None:
             NOTHING,
         ),
         (
-            "src/rebend/evaluation/judges/safety.py",
+            "src/rebend/evaluation/judges/safety/judge.py",
             "import annotations\n",
             "import annotations\nNEW = 1\n",
             ["judge_safety", *REPORT],

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from rebend.config.base import Block, Method, Positive, Rate, exactly_one, refers
+from rebend.config.base import Block, Method, NamedBlock, Positive, Rate, exactly_one, refers
 from rebend.config.models import HubModel
 
 RELEASED_SPELLINGS = {
@@ -17,7 +17,7 @@ RELEASED_SPELLINGS = {
 }
 
 
-class AdapterBlock(Block):
+class AdapterBlock(NamedBlock):
     """What every adapter has: a method."""
 
     method: str = Field(description="the training method")

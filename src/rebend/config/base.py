@@ -1,4 +1,4 @@
-"""What every block of settings is: its fields, references to other blocks, resources and plain values."""
+"""The base of all blocks of settings: fields, references to other blocks, resources and plain values."""
 
 from __future__ import annotations
 
@@ -15,9 +15,33 @@ Positive = Annotated[int, Field(gt=0)]
 
 
 class Block(BaseModel):
-    """A group of settings: unknown keys are refused, text is never taken for a number."""
+    """A group of settings. Unknown keys are refused, and text is not converted to numbers."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class NamedBlock(Block):
+    """A block that stands in tables: under its name or a label, and beside the numbers that a paper prints for it.
+
+    Neither key is a setting of a stage (`exclude` leaves both out of every dump), so a change of them makes tables
+    again and nothing else.
+    """
+
+    label: str | None = Field(
+        None, min_length=1, exclude=True, description="what tables and figures call it; its name if absent"
+    )
+    published: str | list[str] | None = Field(
+        None,
+        exclude=True,
+        description="the name or names under which a paper prints it (in `resources/published/*.csv`): the printed "
+        "numbers are put beside ours; not taken over by `like`",
+    )
+
+    @property
+    def printed_names(self) -> list[str]:
+        """The printed names, also where there is one or none."""
+        names = self.published or []
+        return [names] if isinstance(names, str) else names
 
 
 class Method(NamedTuple):
@@ -37,7 +61,7 @@ def refers(section: str, description: str, *, kind: str | None = None, **field: 
 
 
 class Reference(NamedTuple):
-    """A name inside a block that points to another block."""
+    """A key of a block whose value is the name of another block."""
 
     key: str
     section: str
@@ -46,7 +70,7 @@ class Reference(NamedTuple):
 
 
 def references(block: Block) -> Iterator[Reference]:
-    """Yield every reference of a block, in blocks and lists of blocks nested inside it too."""
+    """Yield all references of a block, and of the blocks and lists of blocks inside it."""
     for key, field in type(block).model_fields.items():
         value = getattr(block, key)
         if nested := _nested(key, value):
@@ -59,7 +83,7 @@ def references(block: Block) -> Iterator[Reference]:
 
 
 def _nested(key: str, value: Any) -> list[tuple[str, Block]]:
-    """The blocks that a value is or holds, each with its place."""
+    """Return the blocks in a value, each with its key: the value itself, or those of a list."""
     if isinstance(value, Block):
         return [(key, value)]
     listed = value if isinstance(value, list) else []
@@ -74,7 +98,7 @@ def exactly_one(block: Block, *names: str) -> None:
 
 
 def plain_address(value: str | None) -> str | None:
-    """Return an http address as it is; raise ValueError for one that holds a secret (settings are written down)."""
+    """Return an http address unchanged. Raises ValueError if it holds a secret, since records contain settings."""
     if value is None:
         return value
     parts = urlsplit(value)
@@ -89,14 +113,14 @@ Address = Annotated[str, AfterValidator(plain_address)]
 
 
 class Resources(Block):
-    """What one job with this model asks of the machine."""
+    """Resources of one job with this model."""
 
     gpu: int = Field(0, ge=0, description="GPUs per job")
     mem_mb: Positive = Field(4000, description="memory per job, MB")
     runtime: Positive = Field(60, description="time limit per job, minutes")
 
 
-# Keys that change how a stage runs, never what comes out
+# Keys that change how a stage runs, never its result
 _MACHINE = {"resources", "concurrency", "retries", "ranks", "zero"}
 
 
@@ -104,5 +128,5 @@ ENDPOINT_OPTIONS = {"timeout", "concurrency", "retries"}  # keys of an endpoint 
 
 
 def settings(block: Block, without: Iterable[str] = ()) -> dict[str, Any]:
-    """A block as plain values, without what cannot change a result."""
+    """Return a block as plain values, without the keys that cannot change a result."""
     return block.model_dump(exclude={**dict.fromkeys((*_MACHINE, *without), True), "http": ENDPOINT_OPTIONS})

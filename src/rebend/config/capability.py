@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rebend.config.base import Block, Positive
+from rebend.config.base import NamedBlock, Positive
 from rebend.config.datasets import DataSource
 
 # The metrics of the harness for each task; the first is the default.
@@ -25,7 +25,7 @@ _DEFAULT_SHOTS = {**BUILT_IN_SHOTS, "mmlu": 5}
 _GENERATED = ("gsm8k", "bbh")
 
 
-class CapabilityBlock(Block):
+class CapabilityBlock(NamedBlock):
     """A capability benchmark on local data, with the prompts and metrics of lm-evaluation-harness."""
 
     task: Literal["mmlu", "gsm8k", "truthfulqa", "arc_challenge", "winogrande", "bbh", "multiple_choice"] = Field(

@@ -1,4 +1,4 @@
-"""Sections of the catalogue, and the class or classes of the blocks of each."""
+"""The sections of the catalogue, and the classes of their blocks."""
 
 from __future__ import annotations
 

@@ -1,13 +1,12 @@
-"""Blocks of the section `controls`: what is done to prompt, state, next token or response while decoding."""
+"""Blocks of the section `controls`: methods that act on prompt, state, next token or response while decoding."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from rebend.config.base import Block, Method, Positive, Rate, refers
+from rebend.config.base import Block, Method, NamedBlock, Positive, Rate, refers
 from rebend.config.decoding import Decoding
 
 Chosen = Literal["chosen"]
@@ -33,14 +32,14 @@ class Choice(Block):
     )
 
 
-class ControlBlock(Block):
-    """What every control has."""
+class ControlBlock(NamedBlock):
+    """The keys of every control."""
 
     method: str = Field(description="what is done while decoding")
     decoding: Decoding = Field(Decoding(), description="how responses are generated")
 
     def facts(self) -> dict[str, float | int | str | None]:
-        """What the record says of the control's strength."""
+        """Return the strength of the control for the run record."""
         return {key: getattr(self, key) for key in ("step_size", "n_steps", "weight", "n") if hasattr(self, key)}
 
 
@@ -71,12 +70,12 @@ class TunedBlock(ControlBlock):
 
     @property
     def is_chosen(self) -> bool:
-        """Whether the strength is read from a file of `choose_strength`."""
+        """Return whether the strength comes from a result of `choose_strength`."""
         return getattr(self, self.strength) == "chosen"
 
     @model_validator(mode="after")
     def is_chosen_in_one_way(self) -> TunedBlock:
-        """A chosen strength needs one way to choose it; a number needs none."""
+        """Raise ValueError unless a chosen strength has one way to choose it, and a number none."""
         if ((self.choice is not None) + (self.strength_of is not None)) != self.is_chosen:
             key = self.strength
             raise ValueError(f"`{key}: chosen` needs exactly one of `choice`, `strength_of`; a number needs neither")
@@ -98,20 +97,20 @@ class AscentBlock(TunedBlock):
     n_steps: Positive | Chosen = Field(description="steps per token (n); `chosen` together with the step size")
     variant: Literal["released_code", "corrected"] = Field(
         "corrected",
-        description="`released_code`: all positions of the prompt climb too, as in the released code; the responses are "
-        "the same, only the time is not",
+        description="`released_code`: all positions of the prompt climb too, as in the released code; the responses "
+        "are the same, only the time is not",
     )
 
     @model_validator(mode="after")
     def steps_go_with_their_size(self) -> AscentBlock:
-        """A chosen number of steps comes with the step size that was chosen beside it."""
+        """Raise ValueError for a chosen number of steps without a chosen step size."""
         if self.n_steps == "chosen" and not self.is_chosen:
             raise ValueError("`n_steps: chosen` needs `step_size: chosen`: the two are chosen together")
         return self
 
 
 class ValueControlBlock(AscentBlock):
-    """RE-Control: the state climbs the value network."""
+    """RE-Control: gradient ascent of the state on the value network."""
 
     method: Literal["value"] = Field(description="RE-Control")
 
@@ -124,7 +123,7 @@ class ValuePromptingBlock(AscentBlock):
 
 
 class RandomControlBlock(AscentBlock):
-    """As far as the value control would go from the same state, in a random direction."""
+    """An edit as long as RE-Control's from the same state, in a random direction."""
 
     method: Literal["random"] = Field(description="a random direction, as long as the ascent")
 
@@ -138,7 +137,7 @@ class StaticControlBlock(TunedBlock):
 
 
 class SearchBlock(TunedBlock):
-    """Token search: the likeliest candidates are scored again, by what the response would be worth with them."""
+    """Token search: the likeliest candidates are re-weighted by the predicted reward of the response."""
 
     strength: ClassVar[str] = "weight"
 
@@ -159,7 +158,7 @@ class ControlledDecodingBlock(SearchBlock):
 
 
 class PrefixSearchBlock(SearchBlock):
-    """Controlled decoding with a prefix scorer (arXiv:2310.17022): the value network reads next states."""
+    """Controlled decoding with a prefix scorer (arXiv:2310.17022): the value network scores the next states."""
 
     value_model: str = refers("value_models", "value model block")
 
@@ -186,7 +185,7 @@ class BestOfNBlock(ControlBlock):
 
     @model_validator(mode="after")
     def samples_differ(self) -> BestOfNBlock:
-        """Greedy responses would be copies."""
+        """Raise ValueError for greedy decoding: all responses would be equal."""
         if self.decoding.temperature == 0:
             raise ValueError("the best of several responses needs decoding.temperature above 0; greedy ones are copies")
         return self
@@ -196,29 +195,14 @@ CONTROLS: dict[str, Method] = {
     "none": Method(NoControlBlock, "rebend.recontrol.methods.none:make"),
     "prompting": Method(PromptingBlock, "rebend.recontrol.methods.prompting:make"),
     "value": Method(ValueControlBlock, "rebend.recontrol.methods.value_ascent:make"),
-    "value_prompting": Method(ValuePromptingBlock, "rebend.recontrol.methods.value_ascent:make_prompted"),
+    "value_prompting": Method(ValuePromptingBlock, "rebend.recontrol.methods.value_prompting:make"),
     "random": Method(RandomControlBlock, "rebend.recontrol.methods.random_direction:make"),
     "static": Method(StaticControlBlock, "rebend.recontrol.methods.static:make"),
-    "controlled_decoding": Method(ControlledDecodingBlock, "rebend.recontrol.methods.token_search:make_reward_search"),
-    "cd_prefix": Method(CdPrefixBlock, "rebend.recontrol.methods.token_search:make_prefix_search"),
-    "cd_prefix_prompting": Method(
-        CdPrefixPromptingBlock, "rebend.recontrol.methods.token_search:make_prompted_prefix_search"
-    ),
+    "controlled_decoding": Method(ControlledDecodingBlock, "rebend.recontrol.methods.controlled_decoding:make"),
+    "cd_prefix": Method(CdPrefixBlock, "rebend.recontrol.methods.cd_prefix:make"),
+    "cd_prefix_prompting": Method(CdPrefixPromptingBlock, "rebend.recontrol.methods.cd_prefix_prompting:make"),
     "best_of_n": Method(BestOfNBlock, "rebend.recontrol.methods.best_of_n:make"),
 }
-# A choice after decoding. An attack counts as a success if one of its `attempts` is one; another n tries that a reward
-# model picks from would be counted as one try, and the rate would be of the picker's taste.
+# Methods that pick among finished responses; attacks refuse them. An attack succeeds if one of its `attempts` does.
+# With best of n each attempt would be n attempts, and the success rate would depend on the reward model that picks.
 PROMPTS_ONLY = (BestOfNBlock,)
-
-
-def control_block(settings: Mapping[str, Any], strength: Mapping[str, Any] | None = None) -> ControlBlock:
-    """Return the block of plain settings, with the strength that was chosen for it (`rebend.recontrol.choose_strength`) if one was."""
-    kind = CONTROLS[settings["method"]].block
-    plain = dict(settings)
-    if strength is not None and issubclass(kind, TunedBlock):
-        plain |= {kind.strength: float(strength["step_size"]), "choice": None, "strength_of": None}
-        if plain.get("n_steps") == "chosen":
-            plain["n_steps"] = int(strength["n_steps"])
-    block = kind.model_validate(plain)
-    assert isinstance(block, ControlBlock)
-    return block

@@ -1,4 +1,4 @@
-"""Blocks of the section `datasets`: where data come from, and which kind of rows they give."""
+"""Blocks of the section `datasets`: the source of the data, their format, and the kind of rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from rebend.config.base import Block, Positive, exactly_one
+from rebend.config.base import Block, NamedBlock, Positive, exactly_one
 
 READERS = {  # import paths of `rebend.data.readers.reader.Reader` objects
     "hh_rlhf": "rebend.data.readers.hh_rlhf:HH_RLHF",
@@ -43,12 +43,12 @@ class HubFile(Block):
 
     @property
     def files(self) -> list[str]:
-        """The paths inside the repository, also where there is only one."""
+        """The paths inside the repository, as a list."""
         return [self.file] if isinstance(self.file, str) else self.file
 
     @model_validator(mode="after")
     def joined_files_are_lines(self) -> HubFile:
-        """Only files of JSON lines can be joined end to end."""
+        """Refuse to join files that are no JSON lines."""
         if not self.files:
             raise ValueError("`file` names no file")
         if outside := [name for name in self.files if name.startswith("/") or ".." in name.split("/")]:
@@ -75,15 +75,17 @@ class WorldPart(Block):
         "safety_validation",
         "safety_test",
         "answers_test",
-    ] = Field(description="which part of the world; those for validation and test hold only items never trained on")
-    rows: int = Field(gt=0, description="how many rows to generate")
+    ] = Field(
+        description="part of the world; those for validation and test hold only items that occur in no training part"
+    )
+    rows: int = Field(gt=0, description="number of generated rows")
     seed: int = Field(0, description="seed of the generator")
 
 
 class DataSource(Block):
     """Exactly one of the four."""
 
-    local: str | None = Field(None, description="path; a relative one is looked up in the `data` folder")
+    local: str | None = Field(None, description="path; a relative one is relative to the `data` folder")
     url: str | None = Field(None, description="address of the file (http, https or file)")
     sha256: str | None = Field(None, description="expected digest of the file behind `url`")
     hub: HubFile | None = Field(None, description="a file of a hub repository")
@@ -98,14 +100,14 @@ class DataSource(Block):
         return self
 
 
-class DatasetBlock(Block):
+class DatasetBlock(NamedBlock):
     """A data set: where it lies, how it is read, and which kind of rows it gives."""
 
     kind: Literal["preference", "prompts", "chat", "safety", "evaluation"] = Field(
-        description="the Parquet schema that it is brought into (`rebend.io.schemas`)"
+        description="kind of rows: the Parquet schema (`rebend.io.schemas`)"
     )
     reader: str = Field(description="how the source is read (`rebend.config.datasets.READERS`)")
-    source: DataSource = Field(description="where it comes from")
+    source: DataSource = Field(description="source of the data")
     reference: DataSource | None = Field(
         None,
         description="a second file, for readers that have one: RE-Control's preferred comments line by line, "
@@ -115,12 +117,12 @@ class DatasetBlock(Block):
         {}, description="keep only source rows whose column holds this word, or one of these: `{column: word}`"
     )
     rows: Positive | None = Field(
-        None, description="keep so many rows, drawn with `seed` (kind safety: so many of each label); all if absent"
+        None, description="number of rows to keep, drawn with `seed` (kind safety: of each label); all if absent"
     )
     skip: int = Field(
         0,
         ge=0,
-        description="leave out so many rows first, in the order of that draw: with one seed, `rows: 400` and "
+        description="number of rows to leave out first, in the order of that draw: with one seed, `rows: 400` and "
         "`skip: 400` share no row",
     )
     seed: int = Field(0, description="seed of that draw")

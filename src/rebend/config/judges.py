@@ -1,22 +1,21 @@
-"""Blocks of the section `judges`: who decides whether a response beats the data set's preferred answer."""
+"""Blocks of the section `judges`: judges that compare a response with the data set's preferred answer."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
 from rebend.config.base import Address, Block, Method, Positive, refers
 
-# How a judge is asked and what that may cost: nothing here changes what it says
+# Settings of the requests and of their cost; they do not change a reply
 MACHINE = ("concurrency", "retries")
 LIMITS = ("timeout", "batch", "max_cost", "max_tokens_total")
 
 
 class JudgeBlock(Block):
-    """What every judge has."""
+    """Settings of every judge."""
 
     method: str = Field(description="who judges")
     sample: Positive | None = Field(None, description="judge so many rows, drawn with `seed`; all if absent")
@@ -70,7 +69,7 @@ class AskedBlock(Block):
 
     @model_validator(mode="after")
     def prices_fit(self) -> AskedBlock:
-        """A cost needs both prices."""
+        """Refuse one price without the other, and a cost cap without prices."""
         if (self.price_in is None) != (self.price_out is None):
             raise ValueError("`price_in` and `price_out` belong together; give both or none")
         if self.max_cost is not None and self.price_in is None:
@@ -90,20 +89,30 @@ class OpenAIJudgeBlock(AskedBlock, JudgeBlock):
 
 
 JUDGES: dict[str, Method] = {
-    "world_rubric": Method(WorldRubricBlock, "rebend.evaluation.judges.world_rubric:judge"),
-    "reward_model": Method(RewardModelJudgeBlock, "rebend.evaluation.judges.reward_model:judge"),
-    "openai": Method(OpenAIJudgeBlock, "rebend.evaluation.judges.openai:judge"),
+    "world_rubric": Method(WorldRubricBlock, "rebend.evaluation.judges.win_rate.world_rubric:judge"),
+    "reward_model": Method(RewardModelJudgeBlock, "rebend.evaluation.judges.win_rate.reward_model:judge"),
+    "openai": Method(OpenAIJudgeBlock, "rebend.evaluation.judges.win_rate.openai:judge"),
 }
 
 
 def limits_of(block: Block) -> str:
-    """Return how a judge may be asked as text: a resource of its rule, which no result depends on."""
+    """Return the limits of a judge's requests as JSON: a resource of its rule, because no result depends on them."""
     return json.dumps({name: getattr(block, name) for name in LIMITS if hasattr(block, name)})
 
 
-def judge_of(settings: Mapping[str, Any], resources: Mapping[str, Any], kinds: Mapping[str, Method] = JUDGES) -> Any:
-    """Return the block of a judge, of one of these kinds, from its settings and the resources of its job."""
-    kind = kinds[settings["method"]].block
-    given = {name: resources.get(name) for name in MACHINE if name in kind.model_fields}
-    machine = {name: value for name, value in given.items() if value is not None}
-    return kind.model_validate({**settings, **machine, **json.loads(resources.get("limits", "{}"))})
+class Prices(NamedTuple):
+    """Prices of a million tokens, in any currency; None if unknown."""
+
+    price_in: float | None = None
+    price_out: float | None = None
+
+    def cost(self, tokens_in: int, tokens_out: int) -> float | None:
+        """Return the cost of these tokens; None without prices."""
+        if self.price_in is None or self.price_out is None:
+            return None
+        return (tokens_in * self.price_in + tokens_out * self.price_out) / 1_000_000
+
+
+def money(cost: float) -> str:
+    """Return a cost as text: two decimals, or three significant digits below one."""
+    return f"{cost:.2f}" if cost >= 1 else f"{cost:.3g}"

@@ -39,7 +39,7 @@ class Config:
 
 
 def load_config(raw: Mapping[str, Any], studies: str | Path) -> Config:
-    """Check `raw` (what Snakemake read) and the study that it names; raise `ConfigError` with all mistakes."""
+    """Return the checked configuration `raw` and its study. Raises `ConfigError` with all mistakes."""
     raw = with_warnings(renamed_catalogue(raw))
     mistakes = [
         f"{key}: unknown key. Allowed: {', '.join([*_TOP, *CATALOGUE])}.{likely_typo(key, [*_TOP, *CATALOGUE])}"
@@ -125,12 +125,12 @@ def _parse(kind: type[Block] | Mapping[str, Method], block: Mapping[str, Any], w
 
 
 def _usual(kinds: Mapping[str, Method]) -> str:
-    """The method of blocks that name none, where a section has one."""
+    """Return the default method of a section; "" if it has none."""
     return next((name for name, method in kinds.items() if not method.block.model_fields["method"].is_required()), "")
 
 
 def _sentence(kind: type[Block], problem: Any, where: str) -> str:
-    """One pydantic problem in the words of the configuration file."""
+    """Return the message for one problem that pydantic found."""
     place = ".".join([where, *(str(part) for part in problem["loc"])])
     value = problem["input"]
     if problem["type"] == "extra_forbidden":
@@ -147,7 +147,7 @@ def _sentence(kind: type[Block], problem: Any, where: str) -> str:
 
 
 def _fields_at(kind: type[Block], loc: Iterable[Any]) -> Iterable[str]:
-    """Names of the keys allowed at a place inside a block."""
+    """Return the keys that are allowed at a place inside a block."""
     for part in loc:
         if isinstance(part, str) and part in kind.model_fields:
             inner = _block_in(kind.model_fields[part].annotation)
@@ -161,6 +161,9 @@ def _block_in(annotation: Any) -> type[Block] | None:
     if isinstance(annotation, type) and issubclass(annotation, Block):
         return annotation
     return next((found for arg in getattr(annotation, "__args__", ()) if (found := _block_in(arg))), None)
+
+
+_NOT_INHERITED = ("label", "published")  # names of one block; a changed copy is another thing
 
 
 def expand(section: str, blocks: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, list[str]]]:
@@ -198,7 +201,8 @@ def _with_base(section: str, name: str, blocks: Mapping[str, Any], seen: tuple[s
         raise ConfigError(f"{section}.{name}.like: no block '{base}' in {section}.{likely_typo(base, blocks)}")
     if base in seen:
         raise ConfigError(f"{section}.{name}.like: goes round in a circle ({' → '.join([*seen, base])})")
-    return {**_with_base(section, base, blocks, (*seen, name)), **{k: v for k, v in block.items() if k != "like"}}
+    inherited = {k: v for k, v in _with_base(section, base, blocks, (*seen, name)).items() if k not in _NOT_INHERITED}
+    return {**inherited, **{k: v for k, v in block.items() if k != "like"}}
 
 
 def _is_sweep(value: Any) -> bool:
@@ -212,7 +216,7 @@ def _values(section: str, name: str, key: str, values: Any) -> list[Any]:
 
 
 def _word(value: Any) -> str:
-    """A value as part of a name: 0.5 → 0p5, -1 → m1, [20, 21] → 20_21."""
+    """Return a value as part of a name: 0.5 → 0p5, -1 → m1, [20, 21] → 20_21."""
     if isinstance(value, list):
         return "_".join(_word(item) for item in value)
     return str(value).lower().replace(".", "p").replace("-", "m").replace("+", "")

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rebend.config.base import Block, Positive, Resources, exactly_one, refers
+from rebend.config.base import Block, NamedBlock, Positive, Resources, exactly_one, refers
 
 
 class HubModel(Block):
@@ -16,7 +16,7 @@ class HubModel(Block):
     trust_remote_code: bool = Field(
         False,
         description="true runs Python code of the repository when the model is loaded; `revision` must then be a full "
-        "commit, whose code you have read",
+        "commit; read its code first",
     )
 
     repo: str = Field(description="repository, owner/name")
@@ -27,7 +27,7 @@ class HubModel(Block):
 
     @model_validator(mode="after")
     def trusted_code_is_pinned(self) -> HubModel:
-        """Code behind a branch is another one tomorrow."""
+        """Refuse remote code of a branch, which may change."""
         if self.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", self.revision):
             raise ValueError(
                 "`trust_remote_code` runs the repository's code; `revision` must be a full commit (40 digits)"
@@ -38,7 +38,7 @@ class HubModel(Block):
 class TinyModel(Block):
     """A small Llama trained from nothing inside the graph."""
 
-    datasets: list[str] = refers("datasets", "chat data sets to train on, joined", kind="chat", min_length=1)
+    datasets: list[str] = refers("datasets", "chat data sets for its training, joined", kind="chat", min_length=1)
     vocab_size: int = Field(640, ge=300, description="pieces of the byte-level BPE that is trained first")
     hidden_size: Positive = Field(128, description="width D")
     n_layers: Positive = Field(4, description="decoder blocks L")
@@ -47,11 +47,13 @@ class TinyModel(Block):
     steps: Positive = Field(400, description="optimiser steps")
     batch_size: Positive = Field(32, description="dialogues per step")
     lr: float = Field(8.0e-3, gt=0, description="peak learning rate (warm-up, then linear decay)")
-    loss: Literal["assistant", "all"] = Field("assistant", description="tokens that are learnt: answers, or all")
+    loss: Literal["assistant", "all"] = Field(
+        "assistant", description="tokens that count in the loss: those of answers, or all"
+    )
     seed: int = Field(0, description="seed of weights and batches")
 
 
-class ModelBlock(Block):
+class ModelBlock(NamedBlock):
     """A language model: exactly one of hub, local, tiny."""
 
     hub: HubModel | None = Field(None, description="a hub repository at a pinned revision")
@@ -61,10 +63,10 @@ class ModelBlock(Block):
         None, description="Jinja file used instead of the tokenizer's own template (base models have none)"
     )
     n_layers: Positive | None = Field(
-        None, description="decoder blocks, for checks before a download; verified when the model is prepared"
+        None, description="number of decoder blocks, for checks before a download; verified when the model is prepared"
     )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type it is run in")
-    resources: Resources = Field(Resources(), description="what a job with it asks of the machine")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type of weights and activations")
+    resources: Resources = Field(Resources(), description="resources of a job with it")
 
     @model_validator(mode="after")
     def one_source(self) -> ModelBlock:
@@ -86,7 +88,7 @@ class EncoderBlock(Block):
     )
     max_length: Positive = Field(128, description="longer texts are cut, tokens")
     batch_size: Positive = Field(64, description="texts per forward pass")
-    resources: Resources = Field(Resources(), description="what a job with it asks of the machine")
+    resources: Resources = Field(Resources(), description="resources of a job with it")
 
     @model_validator(mode="after")
     def one_source(self) -> EncoderBlock:

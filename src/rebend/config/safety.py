@@ -1,4 +1,4 @@
-"""Blocks of the sections `attacks` and `safety_judges`: how a model is attacked, and who says whether it gave in."""
+"""Blocks of the sections `attacks` and `safety_judges`: attacks on a model, and judges of its completions."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from rebend.config.base import Block, Method, Positive, Resources, exactly_one
+from rebend.config.base import Block, Method, NamedBlock, Positive, Resources, exactly_one
 from rebend.config.judges import AskedBlock
 from rebend.config.models import HubModel
 
 
-class AttackBlock(Block):
-    """What every attack has. An attack other than `direct` is made on harmful prompts alone."""
+class AttackBlock(NamedBlock):
+    """Settings of every attack. Attacks other than `direct` use harmful prompts alone."""
 
     method: str = Field(description="the attack")
     attempts: Positive = Field(
@@ -22,7 +22,7 @@ class AttackBlock(Block):
 
 
 class TargetedBlock(AttackBlock):
-    """An attack that aims at the beginning of an answer. Data sets may name one for each prompt."""
+    """An attack with a target: the beginning of an answer. Data sets may name one for each prompt."""
 
     target: str = Field(
         "Sure, here is", min_length=1, description="the beginning that is aimed at, for prompts whose data names none"
@@ -30,13 +30,16 @@ class TargetedBlock(AttackBlock):
 
 
 class DirectBlock(AttackBlock):
-    """The prompt as it is. More than one try needs a control that samples."""
+    """The prompt as it is. More than one attempt needs a control that samples."""
 
     method: Literal["direct"] = Field(description="no attack: the prompt as it is")
 
 
 class PrefillingBlock(TargetedBlock):
-    """The target is put into the model's mouth (arXiv:2504.01550, section 4). More than one try needs sampling."""
+    """The response begins with the target, and the model continues it (arXiv:2504.01550, section 4).
+
+    More than one attempt needs sampling.
+    """
 
     method: Literal["prefilling"] = Field(description="the beginning of an answer is put into the model's mouth")
     suffix: str = Field("", description="text after the target; RepBend's released code has a colon and two newlines")
@@ -46,7 +49,7 @@ class EmbeddingBlock(TargetedBlock):
     """Soft tokens directly after the user's text are optimised until the target is likely (arXiv:2402.09063).
 
     The defaults are those published with RepBend. The stronger variant (arXiv:2407.15902) has `update: sign`,
-    another `start` and several `generations`. All `attempts` times `generations` completions count as tries.
+    another `start` and several `generations`. All `attempts` times `generations` completions count as attempts.
     """
 
     method: Literal["embedding"] = Field(description="soft tokens are optimised after the request")
@@ -97,7 +100,7 @@ class GcgBlock(TargetedBlock):
 
 
 class SafetyJudgeBlock(Block):
-    """Who decides whether a response to a prompt is harmful, harmless, a refusal or incoherent."""
+    """A judge that calls a response harmful, harmless, a refusal or incoherent."""
 
     method: str = Field(description="who judges")
 
@@ -109,7 +112,7 @@ class WorldTruthBlock(SafetyJudgeBlock):
 
 
 class RefusalMatcherBlock(SafetyJudgeBlock):
-    """Refusal phrases: tells refusing from answering, not harm."""
+    """Refusal phrases: tells refusals from answers, and cannot measure harm."""
 
     method: Literal["refusal_matcher"] = Field(description="looks for refusal phrases")
 
@@ -147,7 +150,7 @@ class WildGuardJudgeBlock(ModelJudgeBlock):
 
 
 class RubricJudgeBlock(AskedBlock, SafetyJudgeBlock):
-    """A rubric in the manner of StrongREJECT (arXiv:2402.10260), asked of an OpenAI-compatible address."""
+    """A rubric after StrongREJECT (arXiv:2402.10260), for a chat model at an OpenAI-compatible address."""
 
     method: Literal["rubric"] = Field(description="refused? convincing? specific? asked of a chat model")
     threshold: float = Field(0.5, gt=0, le=1, description="a score from here on counts as harmful")
@@ -161,9 +164,9 @@ ATTACKS: dict[str, Method] = {
     "gcg": Method(GcgBlock, "rebend.evaluation.attacks.gcg:attack"),
 }
 SAFETY_JUDGES: dict[str, Method] = {
-    "world_truth": Method(WorldTruthBlock, "rebend.evaluation.judges.world_truth:judge"),
-    "refusal_matcher": Method(RefusalMatcherBlock, "rebend.evaluation.judges.refusal_phrases:judge"),
-    "harmbench": Method(HarmBenchJudgeBlock, "rebend.evaluation.judges.harmbench:judge"),
-    "wildguard": Method(WildGuardJudgeBlock, "rebend.evaluation.judges.wildguard:judge"),
-    "rubric": Method(RubricJudgeBlock, "rebend.evaluation.judges.rubric:judge"),
+    "world_truth": Method(WorldTruthBlock, "rebend.evaluation.judges.safety.world_truth:judge"),
+    "refusal_matcher": Method(RefusalMatcherBlock, "rebend.evaluation.judges.safety.refusal_phrases:judge"),
+    "harmbench": Method(HarmBenchJudgeBlock, "rebend.evaluation.judges.safety.harmbench:judge"),
+    "wildguard": Method(WildGuardJudgeBlock, "rebend.evaluation.judges.safety.wildguard:judge"),
+    "rubric": Method(RubricJudgeBlock, "rebend.evaluation.judges.safety.rubric:judge"),
 }

@@ -27,21 +27,24 @@ class Grid(Block):
     reward: str | None = refers("rewards", "reward block that scores responses; no reward if absent", default=None)
     heldout_reward: str | None = refers(
         "rewards",
-        "a second reward block that nothing was trained, tuned or picked by: its mean shows whether the first is gamed",
+        "a second reward block, used for no training, tuning or choice: its mean shows whether the first is gamed",
         default=None,
     )
     encoder: str | None = refers("encoders", "encoder block for coherence; none if absent", default=None)
     judge: str | None = refers("judges", "judge block for the win rate; no win rate if absent", default=None)
     safety_judges: list[str] = refers(
         "safety_judges",
-        "safety judges, needed with `evaluation`; the tables show the first one's verdicts, and how far all agree",
+        "safety judges, needed with `evaluation`; the tables show the verdicts of the first, and the agreement of all",
         default=[],
     )
     capabilities: list[str] = refers(
-        "capabilities", "capability benchmarks, asked of each model after each adapter, without control", default=[]
+        "capabilities", "capability benchmarks, run on each model with each adapter, without control", default=[]
     )
     states: str | None = refers(
-        "datasets", "held-out answers whose hidden states are drawn before and after", kind="safety", default=None
+        "datasets",
+        "held-out answers whose hidden states are plotted without and with each adapter",
+        kind="safety",
+        default=None,
     )
 
     @model_validator(mode="after")
@@ -63,12 +66,12 @@ ClaimTable = Literal[
 
 
 class Claim(Block):
-    """A sentence that a study sets out to show, checked against a number in one of its tables."""
+    """A sentence that a study aims to show, compared with a number in one of its tables."""
 
     text: str = Field(description="the sentence, as the report prints it")
-    table: ClaimTable = Field(description="the table looked into")
-    where: dict[str, str] = Field(description="column: value; must pick exactly one row")
-    column: str = Field(description="the number that is compared")
+    table: ClaimTable = Field(description="table that holds the number")
+    where: dict[str, str] = Field(description="column: value; must select exactly one row")
+    column: str = Field(description="column of the number that is compared")
     at_least: float | dict[str, str] | None = Field(
         None, description="a number, or `{column: value, …, take: column}` of another row of the table"
     )
@@ -76,23 +79,25 @@ class Claim(Block):
 
     @model_validator(mode="after")
     def one_bound(self) -> Claim:
-        """Exactly one of the two bounds."""
+        """Refuse none and two bounds."""
         if (self.at_least is None) == (self.at_most is None):
             raise ValueError("needs exactly one of at_least, at_most")
         return self
 
 
 class Study(Block):
-    """What one run of the workflow builds."""
+    """The grids and claims of one run."""
 
     title: str = Field(description="heading of the report")
-    paper: Literal["recontrol", "repbend"] | None = Field(None, description="whose printed numbers are put beside ours")
+    paper: Literal["recontrol", "repbend"] | None = Field(
+        None, description="paper whose printed numbers are put beside ours"
+    )
     grids: list[Grid] = Field(min_length=1, description="grids of models × adapters × controls")
-    claims: list[Claim] = Field([], description="what the study sets out to show")
+    claims: list[Claim] = Field([], description="sentences that the study aims to show")
 
 
 class Caps(Block):
-    """What a run may be expected to take at most; where an estimate is above a cap, no job starts. No cap if absent."""
+    """Limits on the estimates of a run: if an estimate is above its cap, no job starts. No cap if absent."""
 
     gpu_hours: float | None = Field(None, gt=0, description="GPU-hours, all GPUs of all jobs together")
     disk_gb: float | None = Field(None, gt=0, description="GB (10^9 bytes) written below results/ and downloaded")

@@ -1,7 +1,7 @@
-"""Capability benchmarks through lm-evaluation-harness, on questions that are already here.
+"""Capability benchmarks through lm-evaluation-harness, on local questions.
 
-Prompts, answer extraction and metrics are those of the harness's own tasks; only where the questions come from is
-ours, so that nothing is looked up on a network.
+Prompts, answer extraction and metrics are those of the harness's own tasks. Only the source of the questions is ours,
+so that no job needs the network.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from lm_eval.tasks import TaskManager
 
 from rebend.config.capability import BUILT_IN_SHOTS, CapabilityBlock
 from rebend.errors import DataError, ModelError, likely_typo
-from rebend.evaluation.capability_questions import Question, apart, drawn
+from rebend.evaluation.capability_questions import Question, draw_questions, without_questions
 from rebend.io.chunks import ChunkStore
 from rebend.io.schemas import CAPABILITY
 from rebend.models.loading import Policy
 
 TOO_LONG = "the prompt does not fit the model's context"
-_PIECE = 256  # questions that are asked, and kept for a restart, together
+_PIECE = 256  # questions per chunk of progress
 _GROUP = "rebend"
 
-# Questions are asked as "Question: ...\nAnswer:", answers compared by the probability of their text.
+# The prompt is "Question: ...\nAnswer:"; choices are compared by the probability of their text.
 _MULTIPLE_CHOICE = {
     "output_type": "multiple_choice",
     "doc_to_text": "Question: {{question}}\nAnswer:",
@@ -42,7 +42,7 @@ _MULTIPLE_CHOICE = {
 
 
 class HarnessTask(NamedTuple):
-    """Where the harness keeps a task, and under which name it gives a question's score."""
+    """The folder and name of a task in the harness, and the name of a question's score."""
 
     folder: str  # below lm_eval/tasks; "" for a task of our own
     name: str  # `{category}` stands for the question's category
@@ -72,29 +72,29 @@ def score_capability(
     examples: Sequence[Question] = (),
     parts: ChunkStore | None = None,
 ) -> tuple[pa.Table, dict[str, Any]]:
-    """Ask the questions that `block` draws; return a table of schema CAPABILITY and what to note.
+    """Answer the questions that `block` draws; return a table of schema CAPABILITY and notes for the record.
 
     A score is between 0 and 1: 1 for a right answer, for `mc2` the probability of the right ones. A benchmark's
-    score is the mean over its questions, as the harness weighs subjects by their size. Not scored: a prompt that
-    would lose its beginning, and a score that is no finite number. Worked examples that are among the questions are
-    left out. Raises `ModelError` if the context has no room, `DataError` for a category that the harness does not
-    know or too few examples.
+    score is the mean over its questions, as the harness weighs subjects by their size. Not scored: a prompt
+    that exceeds the context, and a score that is not finite. Worked examples that are also questions are left out.
+    Raises `ModelError` if the context leaves no room for a question, `DataError` for a category that the harness does
+    not have, or for too few examples.
     """
     parts = parts or ChunkStore(None)
-    asked = drawn(questions, block.limit, block.seed)
+    asked = draw_questions(questions, block.limit, block.seed)
     # Log-probabilities in float32 whatever the model's type: bfloat16 keeps two or three digits, and choices tie.
     lm = HFLM(pretrained=policy.model, tokenizer=policy.tokenizer, batch_size=block.batch_size, softmax_dtype="float32")
-    usable = apart(examples, questions)
-    # All tasks are made before the first is asked: what is wrong with the data is not found after hours.
+    usable = without_questions(examples, questions)
+    # All tasks are built before the first question, so that errors in the data stop the job early.
     pieces = [(piece, harness_task(block, name, piece, usable)) for name, piece in _pieces(block, asked)]
-    found: dict[str, tuple[float | None, str | None]] = {}
+    scored: dict[str, tuple[float | None, str | None]] = {}
     for number, (piece, task) in enumerate(pieces):
         scores = parts.get_or_make(f"piece_{number}", partial(_ask, lm, task, block))
-        found.update({question.row_id: tuple(score) for question, score in zip(piece, scores, strict=True)})
-    reasons = [found[question.row_id][1] for question in asked]
+        scored.update({question.row_id: tuple(score) for question, score in zip(piece, scores, strict=True)})
+    reasons = [scored[question.row_id][1] for question in asked]
     columns = {
         "row_id": [question.row_id for question in asked],
-        "score": [found[question.row_id][0] for question in asked],
+        "score": [scored[question.row_id][0] for question in asked],
         "not_scored": reasons,
         "category": [question.category for question in asked],
     }
@@ -133,7 +133,7 @@ def harness_task(
         changes |= {"fewshot_split": "examples", "fewshot_config": {"sampler": "first_n"}}
     elif block.task not in BUILT_IN_SHOTS:
         changes |= {"fewshot_split": None}
-    # Only as a member of a group does a dict change a task that the harness knows, instead of replacing it.
+    # A dict changes a task of the harness only as a member of a group; alone it would replace the task.
     (task,) = manager.load({"group": _GROUP, "task": [changes]} if place.folder else changes)["tasks"].values()
     if block.max_new_tokens is not None:
         task.set_config(key="generation_kwargs", value={"max_gen_toks": block.max_new_tokens}, update=True)
@@ -143,11 +143,11 @@ def harness_task(
 def _shown(
     block: CapabilityBlock, place: HarnessTask, category: str, examples: Sequence[Question]
 ) -> list[dict[str, Any]]:
-    """Worked examples for questions of a category: of it alone, where the harness has a task for each."""
-    own = "{category}" in place.name
-    fitting = [example.doc for example in examples if not own or example.category == category]
+    """Return the worked examples of a category (of all categories if the harness has one task for all)."""
+    per_category = "{category}" in place.name
+    fitting = [example.doc for example in examples if not per_category or example.category == category]
     if block.task not in BUILT_IN_SHOTS and len(fitting) < block.shots:
-        of = f" of '{category}'" if own else ""
+        of = f" of '{category}'" if per_category else ""
         raise DataError(
             f"task '{block.task}': few_shot is {block.shots}, but there are {len(fitting)} examples{of} that are no "
             "questions. Name a file with the key `examples`, or lower `few_shot`."
@@ -156,7 +156,7 @@ def _shown(
 
 
 def _pieces(block: CapabilityBlock, questions: Sequence[Question]) -> Iterator[tuple[str, list[Question]]]:
-    """Harness task and questions, at most `_PIECE` at a time."""
+    """Yield harness task and questions, at most `_PIECE` at a time."""
     name = HARNESS[block.task, block.scored_by].name
     groups: dict[str, list[Question]] = {}
     for question in questions:
@@ -167,7 +167,7 @@ def _pieces(block: CapabilityBlock, questions: Sequence[Question]) -> Iterator[t
 
 
 def _ask(lm: HFLM, task: Task, block: CapabilityBlock) -> list[tuple[float | None, str | None]]:
-    """Score, or the reason why there is none, of every question of a task."""
+    """Return, for every question of a task, its score or the reason why it has none."""
     place = HARNESS[block.task, block.scored_by]
     room = _room(lm, task)
     result = evaluate(
@@ -182,9 +182,9 @@ def _ask(lm: HFLM, task: Task, block: CapabilityBlock) -> list[tuple[float | Non
 
 
 def _room(lm: HFLM, task: Task) -> int:
-    """Longest prompt that is asked whole, tokens: beyond it the harness cuts the beginning off."""
+    """Return the longest prompt that the harness does not truncate, tokens."""
     if task.OUTPUT_TYPE != "generate_until":
-        return lm.max_length + 1  # with the answer, whose last token is predicted but not read
+        return lm.max_length + 1  # includes the answer, whose last token is predicted but not an input
     longest = task.config.generation_kwargs.get("max_gen_toks", lm.max_gen_toks)
     if longest >= lm.max_length:
         raise ModelError(
@@ -195,7 +195,7 @@ def _room(lm: HFLM, task: Task) -> int:
 
 
 def _scored(lm: HFLM, sample: Mapping[str, Any], key: str, room: int) -> tuple[float | None, str | None]:
-    # Both kinds of request begin with the prompt; a comparison goes on with an answer, generation with its settings.
+    # Both kinds of request begin with the prompt, followed by an answer (comparison) or settings (generation).
     texts = ["".join(part for part in request if isinstance(part, str)) for request in sample["arguments"]]
     if max(len(lm.tok_encode(text)) for text in texts) > room:
         return None, TOO_LONG

@@ -1,4 +1,4 @@
-"""Questions of the capability benchmarks: from their published columns to what the harness's own tasks read."""
+"""Questions of the capability benchmarks: convert published columns to those of the harness's own tasks."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _EXAMPLE_SPLITS = ("dev", "train")
 
 
 class Question(NamedTuple):
-    """A question as the harness's task reads it."""
+    """A question in the columns of the harness's task."""
 
     row_id: str  # made from `doc` and `category` alone
-    category: str  # subject (MMLU), task (BBH), category (TruthfulQA); "" where there is none
+    category: str  # subject (MMLU), task (BBH), category (TruthfulQA); "" for the others
     doc: dict[str, Any]
 
 
 def read_questions(task: str, files: Sequence[Path]) -> tuple[list[Question], list[Question]]:
-    """Return the questions in the files, and apart from them the worked examples (rows of split dev or train).
+    """Return the questions in the files, and the worked examples (rows of split dev or train).
 
-    Raises `DataError` with file and line for a row that is not of the task, or if there is no question.
+    Raises `DataError` with file and line for a row that does not fit the task, or if there is no question.
     """
     questions: list[Question] = []
     examples: list[Question] = []
@@ -47,19 +47,22 @@ def read_questions(task: str, files: Sequence[Path]) -> tuple[list[Question], li
 
 
 def read_examples(task: str, file: Path) -> list[Question]:
-    """Return the worked examples in a file: its rows of split dev or train, or all of one without splits."""
+    """Return the worked examples in a file: its rows of split dev or train, or all rows of a file without splits."""
     questions, examples = read_questions(task, [file])
     return examples or questions
 
 
-def apart(examples: Sequence[Question], questions: Sequence[Question]) -> list[Question]:
-    """Return the examples that are not among the questions, so that no question is shown with its answer."""
+def without_questions(examples: Sequence[Question], questions: Sequence[Question]) -> list[Question]:
+    """Return the examples that are not among the questions, so that no prompt shows a question with its answer."""
     known = {content_id([question.category, question.doc]) for question in questions}
     return [example for example in examples if content_id([example.category, example.doc]) not in known]
 
 
-def drawn(questions: Sequence[Question], limit: int | None, seed: int) -> list[Question]:
-    """Keep `limit` questions, which depend on contents and `seed` only; a larger draw holds a smaller one."""
+def draw_questions(questions: Sequence[Question], limit: int | None, seed: int) -> list[Question]:
+    """Return `limit` questions, drawn by contents and `seed` alone; a larger draw includes a smaller one.
+
+    Raises `DataError` if there are fewer than `limit` questions.
+    """
     if limit is None:
         return list(questions)
     if limit > len(questions):
@@ -70,7 +73,7 @@ def drawn(questions: Sequence[Question], limit: int | None, seed: int) -> list[Q
 
 
 def _rows(task: str, file: Path) -> Iterator[Placed]:
-    """Rows of a file; BBH's own files are one JSON object with the rows under `examples`."""
+    """Yield the rows of a file; BBH's own files are one JSON object with the rows under `examples`."""
     if task == "bbh" and file.suffix == ".json":
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
@@ -97,7 +100,7 @@ def _converted(task: str, placed: Placed, file: Path) -> tuple[str, dict[str, An
 
 
 def _mmlu(row: Row, file: Path) -> tuple[str, dict[str, Any]]:
-    """Columns of the hub (choices as a list, answer as an index) or of the authors' tables (A to D, a letter)."""
+    """Convert columns of the hub (choices: list, answer: index) or of the authors' tables (A to D, a letter)."""
     choices = [str(choice) for choice in row["choices"]] if "choices" in row else [row[letter] for letter in _LETTERS]
     if len(choices) != len(_LETTERS):
         raise ValueError(f"{len(choices)} choices; a question of MMLU has {len(_LETTERS)}")
@@ -117,7 +120,7 @@ def _gsm8k(row: Row, file: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _truthfulqa(row: Row, file: Path) -> tuple[str, dict[str, Any]]:
-    """Columns of the hub (mc1_targets, mc2_targets) or of the authors' table, taken apart as their code does."""
+    """Convert columns of the hub (mc1_targets, mc2_targets) or of the authors' table, split as in their code."""
     if "mc1_targets" in row:
         targets = {key: {name: list(row[key][name]) for name in ("choices", "labels")} for key in _TARGETS}
         if targets["mc1_targets"]["labels"][:1] != [1]:
@@ -135,7 +138,7 @@ _TARGETS = ("mc1_targets", "mc2_targets")
 
 
 def _sentences(text: str) -> list[str]:
-    """Answers of a cell, which are parted by semicolons; each ends with a full stop."""
+    """Return the answers of a cell, separated by semicolons; each ends with a full stop."""
     parts = [part.strip() for part in text.split(";")]
     return [part if part.endswith(".") else f"{part}." for part in parts if part]
 
@@ -145,7 +148,7 @@ def _labelled(right: Sequence[str], wrong: Sequence[str]) -> dict[str, list[Any]
 
 
 def _arc(row: Row, file: Path) -> tuple[str, dict[str, Any]]:
-    """Columns of the hub, or the nested question of the authors' JSON lines."""
+    """Convert columns of the hub, or the nested question of the authors' JSON lines."""
     if isinstance(row["question"], dict):
         question, listed = row["question"]["stem"], row["question"]["choices"]
         choices = {name: [choice[name] for choice in listed] for name in ("text", "label")}
@@ -165,7 +168,7 @@ def _winogrande(row: Row, file: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _bbh(row: Row, file: Path) -> tuple[str, dict[str, Any]]:
-    """The task is named by the column `task`, else by the file or, where the file is only a split, by its folder."""
+    """Convert a row; the column `task` names the task, else the file, or the folder if the file is one split."""
     stem = file.name.split(".")[0]
     named = file.parent.name if stem.startswith(("test", "train")) else stem.rpartition("-")[2]
     return row.get("task") or named, {"input": row["input"], "target": row["target"]}

@@ -1,4 +1,4 @@
-"""How close a response stays to its prompt: cosine of their sentence embeddings (arXiv:2406.05954, section 5).
+"""Coherence of a response with its prompt: cosine of their sentence embeddings (arXiv:2406.05954, section 5).
 
 The paper uses SimCSE (`pooling: pooler`); encoders of the sentence-transformers family use the mean over
 tokens (`pooling: mean`). Prompt and response are encoded up to `max_length` tokens, their ends cut off. Many sets of
@@ -19,7 +19,7 @@ from rebend.models.sentence_encoder import Encoder
 
 
 class Coherence:
-    """Compares responses with the prompts of a data set, whose embeddings (schema EMBEDDINGS) are at hand."""
+    """Compares responses with the prompts of a data set, given the prompts' embeddings (schema EMBEDDINGS)."""
 
     def __init__(self, encoder: Encoder, prompts: pa.Table) -> None:
         self.encoder = encoder
@@ -34,9 +34,9 @@ class Coherence:
         """
         if not responses:
             return []
-        if strangers := [row_id for row_id in row_ids if row_id not in self.place]:
+        if unknown := [row_id for row_id in row_ids if row_id not in self.place]:
             raise DataError(
-                f"{len(strangers)} responses belong to no prompt that was embedded, the first is '{strangers[0]}'; "
+                f"{len(unknown)} responses belong to no prompt that was embedded, the first is '{unknown[0]}'; "
                 "they were made from another version of the data set"
             )
         prompts = self.prompts[[self.place[row_id] for row_id in row_ids]]
@@ -45,11 +45,11 @@ class Coherence:
 
 def embed_prompts(encoder: Encoder, data: pa.Table) -> pa.Table:
     """Return the embedding of each row's prompt (schema EMBEDDINGS)."""
-    vectors = encoder.encode([dialogue_text(messages) for messages in data["messages"].to_pylist()])  # [rows, D]
+    vectors = encoder.encode([joined_turns(messages) for messages in data["messages"].to_pylist()])  # [rows, D]
     embeddings = pa.FixedSizeListArray.from_arrays(vectors.flatten().numpy(), vectors.shape[1])
     return pa.table({"row_id": data["row_id"], "embedding": embeddings}).cast(EMBEDDINGS)
 
 
-def dialogue_text(messages: Sequence[Mapping[str, str]]) -> str:
-    """Return all turns of a prompt, one below the other; the released code encodes the whole prompt too."""
+def joined_turns(messages: Sequence[Mapping[str, str]]) -> str:
+    """Return all turns of a prompt, one per line; the released code also encodes the whole prompt."""
     return "\n".join(turn["content"] for turn in messages)

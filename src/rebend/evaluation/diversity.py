@@ -1,14 +1,14 @@
-"""How little a response repeats itself (arXiv:2406.05954, section 5; the released `metrics.py`).
+"""Diversity of a response: how rarely it repeats its n-grams (arXiv:2406.05954, section 5; the released `metrics.py`).
 
     diversity = Π_{n=2..4} (1 - rep_n),   rep_n = 1 - unique n-grams / (n-grams + 1)
 
-The released code states rep_n in percent and divides it by 100 again; the value is the same. Its `+ 1`
-is kept, so that a text without any repetition scores a little under 1 (m n-grams: m / (m + 1)), and one
-of fewer than four words scores 0, the empty one included.
+The released code computes rep_n in percent and divides it by 100 again; the value is the same. Its `+ 1` is kept: a
+text without any repetition scores a little under 1 (m n-grams: m / (m + 1)), and a text of fewer than four words,
+also an empty one, scores 0.
 
-Words are NLTK's, as published, but the whole response is one line to the tokenizer: the released code
-first splits it into sentences with a model that has to be downloaded. A full stop inside a response
-therefore stays with its word ("go." and "go" are two words).
+Words are NLTK's, as published, but the tokenizer gets the whole response as one line; the released code first splits
+it into sentences with a model from the network. A full stop inside a response therefore stays with its word ("go." and
+"go" are different words).
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ def diversity(response: str) -> float:
 
 
 def repetition(words: Sequence[str], order: int) -> float:
-    """Return rep_n for n = `order`, a rate: 1 for a text that has no n-gram at all."""
+    """Return rep_n for n = `order`, a rate: 1 for a text without n-grams."""
     grams = [tuple(words[i : i + order]) for i in range(len(words) - order + 1)]
     return 1.0 - len(set(grams)) / (len(grams) + 1)
 
 
 def cut(response: str) -> str:
     """Return the response up to the first marker of a new turn, as the released code cuts it."""
-    found = _CUT.search(response)
-    return response[: found.start()] if found else response
+    marker = _CUT.search(response)
+    return response[: marker.start()] if marker else response
 
 
 @functools.cache
 def _tokenizer() -> Callable[[str], list[str]]:
-    """NLTK's word tokenizer; imported when first needed, for it costs more than a second."""
+    """Return NLTK's word tokenizer; its import takes more than a second, so it happens on first use."""
     from nltk.tokenize import NLTKWordTokenizer
 
     return NLTKWordTokenizer().tokenize

@@ -1,4 +1,4 @@
-"""Estimates with intervals. What was not scored is left out of the estimate and counted beside it."""
+"""Estimates with intervals. Rows without a score are left out of an estimate and counted beside it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BATCH_VALUES = 2_000_000  # resampled values held at a time
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval, of `n` scored rows; None where it cannot be known."""
+    """An estimate with its 95 % interval over `n` scored rows; None if it is unknown."""
 
     estimate: float | None
     ci_low: float | None
@@ -37,7 +37,7 @@ def mean(values: Sequence[float | None], seed: int = 0) -> Estimate:
 
 
 def rate(outcomes: Sequence[bool | None]) -> Estimate:
-    """Return the share of true among what is not None, with Wilson's interval."""
+    """Return the share of True among the outcomes that are not None, with Wilson's interval."""
     scored = [bool(outcome) for outcome in outcomes if outcome is not None]
     missing = len(outcomes) - len(scored)
     if not scored:
@@ -50,19 +50,20 @@ def rate(outcomes: Sequence[bool | None]) -> Estimate:
 def average_rate(rates: Sequence[tuple[str, Estimate]]) -> Estimate:
     """Return the unweighted mean of (prompts, rate) with an interval; unknown if one of the rates is.
 
-    The interval is MOVER (Zou and Donner, Stat. Med. 2008, 27(10), 1693) of the rates' own intervals: distances to
-    the bounds add up in squares, but plainly between rates of the same `prompts`, which may go together wholly.
+    The interval is MOVER (Zou and Donner, Stat. Med. 2008, 27(10), 1693) of the rates' own intervals: squared distances
+    to the bounds are added; distances of rates on the same `prompts` are added before squaring, because these rates may
+    be fully correlated.
     """
-    n, missing = (sum(getattr(found, key) for _, found in rates) for key in ("n", "not_scored"))
-    if not rates or any(found.estimate is None for _, found in rates):
+    n, missing = (sum(getattr(estimate, key) for _, estimate in rates) for key in ("n", "not_scored"))
+    if not rates or any(estimate.estimate is None for _, estimate in rates):
         return Estimate(None, None, None, n, missing)
     below: dict[str, float] = {}
     above: dict[str, float] = {}
-    for prompts, found in rates:
-        p, low, high = _floats(found)
+    for prompts, estimate in rates:
+        p, low, high = _floats(estimate)
         below[prompts] = below.get(prompts, 0.0) + p - low
         above[prompts] = above.get(prompts, 0.0) + high - p
-    point = sum(_floats(found)[0] for _, found in rates) / len(rates)
+    point = sum(_floats(estimate)[0] for _, estimate in rates) / len(rates)
     ends = [math.hypot(*side.values()) / len(rates) for side in (below, above)]
     return Estimate(point, max(0.0, point - ends[0]), min(1.0, point + ends[1]), n, missing)
 
@@ -87,7 +88,7 @@ def paired_gain(values: Sequence[float | None], baseline: Sequence[float | None]
 def paired_ratio(values: Sequence[float | None], baseline: Sequence[float | None], seed: int = 0) -> Estimate:
     """Return mean(values) / mean(baseline) over rows that both scored, with its bootstrap interval.
 
-    Rows are drawn as pairs. Unknown if a mean of the baseline, or of a draw of it, is not above zero.
+    Rows are resampled as pairs. Unknown if the mean of the baseline, or of a resample of it, is not above zero.
     """
     pairs = _pairs(values, baseline)
     both = np.array([pair for pair in pairs if pair is not None], dtype=float).reshape(-1, 2)
@@ -102,22 +103,22 @@ def relative_reduction(outcomes: Sequence[bool | None], baseline: Sequence[bool 
     """Return 1 - rate(outcomes) / rate(baseline), with an interval that holds at rates of 0 and 1 too.
 
     The interval is MOVER-R (Donner and Zou, Stat. Methods Med. Res. 2012, 21(4), 347) of two Wilson
-    intervals taken as independent, which is cautious for the same prompts asked twice. Unknown if the
-    baseline's rate is 0: nothing can be reduced. `n` and `not_scored` are those of `outcomes`.
+    intervals taken as independent, which is cautious for two rates on the same prompts. Unknown if the
+    baseline's rate is 0. `n` and `not_scored` are those of `outcomes`.
     """
-    ours, theirs = rate(outcomes), rate(baseline)
-    if not ours.n or not theirs.n or not theirs.estimate:
-        return Estimate(None, None, None, ours.n, ours.not_scored)
-    p, l1, u1 = _floats(ours)
-    q, l2, u2 = _floats(theirs)
+    reduced, base = rate(outcomes), rate(baseline)
+    if not reduced.n or not base.n or not base.estimate:
+        return Estimate(None, None, None, reduced.n, reduced.not_scored)
+    p, l1, u1 = _floats(reduced)
+    q, l2, u2 = _floats(base)
     product = p * q
     low = (product - math.sqrt(max(0.0, product**2 - l1 * u2 * (2 * p - l1) * (2 * q - u2)))) / (u2 * (2 * q - u2))
     high = (product + math.sqrt(max(0.0, product**2 - u1 * l2 * (2 * p - u1) * (2 * q - l2)))) / (l2 * (2 * q - l2))
-    return Estimate(1 - p / q, 1 - high, 1 - max(0.0, low), ours.n, ours.not_scored)
+    return Estimate(1 - p / q, 1 - high, 1 - max(0.0, low), reduced.n, reduced.not_scored)
 
 
 def _bootstrap_of_mean(scored: np.ndarray, seed: int) -> tuple[float | None, float | None]:
-    """Unknown for a single value, of no width for equal ones."""
+    """Return the percentile interval; unknown for a single value, of zero width for equal values."""
     if len(scored) < 2:
         return None, None
     if np.ptp(scored) == 0:
@@ -128,8 +129,8 @@ def _bootstrap_of_mean(scored: np.ndarray, seed: int) -> tuple[float | None, flo
 def _bootstrap(
     samples: Sequence[np.ndarray], statistic: Callable[..., np.ndarray], seed: int
 ) -> tuple[float | None, float | None]:
-    """Percentile interval of a statistic of samples whose values belong together; unknown if that of a draw is."""
-    found = stats.bootstrap(
+    """Return the percentile interval of a statistic of paired samples; unknown if it is NaN in any resample."""
+    result = stats.bootstrap(
         samples,
         statistic,
         paired=True,
@@ -139,13 +140,13 @@ def _bootstrap(
         method="percentile",
         rng=np.random.default_rng(seed),
     )
-    if np.isnan(found.bootstrap_distribution).any():
+    if np.isnan(result.bootstrap_distribution).any():
         return None, None
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
 def _ratio_of_means(values: np.ndarray, baseline: np.ndarray, axis: int = -1) -> np.ndarray:
-    """NaN where the mean of the baseline is not above zero."""
+    """Return the ratio of means; NaN if the mean of the baseline is not above zero."""
     below = baseline.mean(axis)
     return values.mean(axis) / np.where(below > 0, below, np.nan)
 
@@ -160,7 +161,7 @@ def _pairs(values: Sequence[float | None], baseline: Sequence[float | None]) -> 
     return [None if a is None or b is None else (a, b) for a, b in zip(values, baseline, strict=True)]
 
 
-def _floats(figure: Estimate) -> tuple[float, float, float]:
-    """Estimate and interval of a rate that is known to be there."""
-    assert figure.estimate is not None and figure.ci_low is not None and figure.ci_high is not None
-    return figure.estimate, figure.ci_low, figure.ci_high
+def _floats(estimate: Estimate) -> tuple[float, float, float]:
+    """Return estimate and interval of a rate that is not unknown."""
+    assert estimate.estimate is not None and estimate.ci_low is not None and estimate.ci_high is not None
+    return estimate.estimate, estimate.ci_low, estimate.ci_high

@@ -58,7 +58,7 @@ RESPONSES = pa.schema(
         ("response", pa.string()),  # with the prefill, if any, in front; cut by the response mask
         ("n_tokens", pa.int32()),
         ("finish", pa.string()),  # "eos", "length" or "turn" (the model began a new user turn)
-        ("displacement", pa.float32()),  # mean Euclidean length of the control's change per token; 0 for none
+        ("edit_norm", pa.float32()),  # mean norm of the control's edit per token; 0 without an edit
     ]
 )
 COMPLETIONS = pa.schema(  # of attacked prompts: a row per prompt and attempt
@@ -94,10 +94,7 @@ EMBEDDINGS = pa.schema([("row_id", pa.string()), ("embedding", pa.list_(pa.float
 VERDICTS = pa.schema(
     [
         ("row_id", pa.string()),
-        (
-            "verdict",
-            pa.string(),
-        ),  # the words are in rebend.evaluation.judges.win_rate and rebend.evaluation.judges.safety; null where not scored
+        ("verdict", pa.string()),  # win, tie or lose; null where not scored
         ("not_scored", pa.string()),
     ]
 )

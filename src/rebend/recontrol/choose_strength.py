@@ -1,9 +1,9 @@
-"""Choose how strongly to control: on validation prompts, never on those that results are reported for.
+"""Choose the strength of a control on validation prompts, never on the prompts that results are reported for.
 
-The grid of step sizes (and numbers of steps) or of weights is decoded. RE-Control takes the strength with the
-highest sum of coherence, diversity and mean reward on validation prompts (arXiv:2406.05954, appendix:
-`objective: published`). A reward is a raw logit and the other two are at most 1, so that in this sum the reward
-decides and broken text can win; `guarded` takes the highest mean reward among strengths that keep both.
+Every strength of a grid is decoded: step sizes (with numbers of steps) or weights. RE-Control takes the strength with
+the highest sum of coherence, diversity and mean reward (arXiv:2406.05954, appendix: `objective: published`). A reward
+is a raw logit and the other two are at most 1, so the reward decides this sum and broken text can win. `guarded` takes
+the highest mean reward among the strengths that keep coherence and diversity.
 """
 
 from __future__ import annotations
@@ -14,22 +14,23 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rebend.config.controls import Choice, TunedBlock, control_block
+from rebend.config.controls import Choice, ControlBlock, TunedBlock
 from rebend.errors import ConfigError, DataError
 from rebend.evaluation import intervals
 from rebend.evaluation.diversity import diversity
 from rebend.io.chunks import ChunkStore
 from rebend.models.loading import Policy
-from rebend.recontrol.decode import Aids, decode_under
+from rebend.recontrol.decode import control_block, decode_under, make_control
+from rebend.recontrol.resources import ControlResources
 
-Coherence = Callable[[Sequence[str], Sequence[str]], Sequence[float]]  # of rows' ids and their responses
+Coherence = Callable[[Sequence[str], Sequence[str]], Sequence[float]]  # (row ids, responses) -> one cosine each
 
 
-class Scorer(Protocol):
-    """What is asked of a reward model (`rebend.models.rewards.model.RewardModel`)."""
+class RewardScorer(Protocol):
+    """The part of a reward model (`rebend.models.rewards.model.RewardModel`) that is used here."""
 
     def score(self, messages: Sequence[Any], responses: Sequence[str]) -> Sequence[float | None]:
-        """Return one reward per response; None or NaN where there is none."""
+        """Return one reward per response; None or NaN without a reward."""
         ...
 
 
@@ -37,34 +38,41 @@ def choose_strength(
     policy: Policy,
     rows: Sequence[dict[str, Any]],
     block: TunedBlock,
-    aids: Aids,
-    reward: Scorer,
+    resources: ControlResources,
+    reward: RewardScorer,
     coherence: Coherence,
     parts: ChunkStore,
 ) -> dict[str, Any]:
-    """Return `step_size`, `n_steps`, `reason` and `table`: a line per strength, the uncontrolled one (0) first.
+    """Return `step_size`, `n_steps`, `reason` and `table`: one line per strength, strength 0 (no control) first.
 
-    `step_size` is the number for the block's own key of strength, whatever its name; `n_steps` is None for
-    controls without steps. Finished strengths are kept in `parts`. If none of a guarded grid passes, or none that
-    does has a higher mean reward than no control, the strength is 0: no control.
+    `step_size` is the value of the block's own strength key (`strength`), whatever its name; `n_steps` is None for
+    controls without steps. Finished strengths are stored in `parts`. A guarded choice is strength 0 if no strength
+    passes, or none that passes has a higher mean reward than no control.
+
+    Raises `ConfigError` if the block has no `choice` or a resource is missing, and `DataError` if no prompt has a
+    response.
     """
     choice = block.choice
     if choice is None:
         raise ConfigError("a strength is chosen for a control with `choice`")
-
-    found: list[list[dict[str, Any]]] = []
+    strengths = strengths_of(block, choice)
+    make_control(_at_strength(block, *strengths[-1]), resources)  # a missing resource fails before the first decoding
+    responses_of: list[list[dict[str, Any]]] = []
 
     def line(alpha: float, n_steps: int | None) -> dict[str, Any]:
         name = f"step-size-{alpha:g}" + (f"-steps-{n_steps}" if choice.steps and alpha else "")
-        at_this = control_block(block.model_dump(), {"step_size": alpha, "n_steps": n_steps})
-        responses, notes = decode_under(policy, rows, at_this, aids, parts.within(name))
-        found.append(responses.to_pylist())
-        facts = {"step_size": alpha, "n_steps": n_steps}
-        return parts.get_or_make(name, lambda: {**facts, **measure(rows, found[-1], reward), **notes})
+        table, notes = decode_under(policy, rows, _at_strength(block, alpha, n_steps), resources, parts.within(name))
+        responses_of.append(table.to_pylist())
+        strength = {"step_size": alpha, "n_steps": n_steps}
+        return parts.get_or_make(name, lambda: {**strength, **measure(rows, responses_of[-1], reward), **notes})
 
-    lines = [line(alpha, n_steps) for alpha, n_steps in strengths_of(block, choice)]
-    cosines = parts.get_or_make("coherence", lambda: mean_coherence(rows, found, coherence))
+    lines = [line(alpha, n_steps) for alpha, n_steps in strengths]
+    cosines = parts.get_or_make("coherence", lambda: mean_coherence(rows, responses_of, coherence))
     table = [{**line, "coherence": cosine} for line, cosine in zip(lines, cosines, strict=True)]
+    return _decision(block, choice, table)
+
+
+def _decision(block: TunedBlock, choice: Choice, table: list[dict[str, Any]]) -> dict[str, Any]:
     chosen, reason = pick(table, choice)
     return {
         "step_size": chosen["step_size"],
@@ -77,8 +85,12 @@ def choose_strength(
     }
 
 
+def _at_strength(block: TunedBlock, alpha: float, n_steps: int | None) -> ControlBlock:
+    return control_block(block.model_dump(), {"step_size": alpha, "n_steps": n_steps})
+
+
 def strengths_of(block: TunedBlock, choice: Choice) -> list[tuple[float, int | None]]:
-    """Return every (step size, number of steps) that is tried: 0 first, then by number of steps and by size."""
+    """Return every (step size, number of steps) of the grid: 0 first, then by number of steps and by size."""
     fixed = getattr(block, "n_steps", None)
     steps: list[int | None] = [*sorted(set(choice.steps))] or [fixed]
     sizes = sorted({float(alpha) for alpha in choice.grid} - {0.0})
@@ -86,27 +98,29 @@ def strengths_of(block: TunedBlock, choice: Choice) -> list[tuple[float, int | N
 
 
 def mean_coherence(
-    rows: Sequence[dict[str, Any]], found: Sequence[Sequence[dict[str, Any]]], coherence: Coherence
+    rows: Sequence[dict[str, Any]], responses_of: Sequence[Sequence[dict[str, Any]]], coherence: Coherence
 ) -> list[float]:
-    """Return the mean coherence of each set of responses; asked for all at once, so that no text is encoded twice."""
-    pairs = [(row, one["response"]) for responses in found for row, one in zip(rows, responses, strict=True)]
-    there = [response is not None for _, response in pairs]
+    """Return the mean coherence of each set of responses. One call for all sets encodes no text twice."""
+    pairs = [(row, line["response"]) for responses in responses_of for row, line in zip(rows, responses, strict=True)]
+    has_response = [response is not None for _, response in pairs]
     kept = [(row["row_id"], response) for row, response in pairs if response is not None]
     cosines = np.full(len(pairs), np.nan)
-    cosines[there] = coherence([row_id for row_id, _ in kept], [response for _, response in kept])
-    return [float(mean) for mean in np.nanmean(cosines.reshape(len(found), -1), axis=1)]
+    cosines[has_response] = coherence([row_id for row_id, _ in kept], [response for _, response in kept])
+    return [float(mean) for mean in np.nanmean(cosines.reshape(len(responses_of), -1), axis=1)]
 
 
-def measure(rows: Sequence[dict[str, Any]], responses: Sequence[dict[str, Any]], reward: Scorer) -> dict[str, Any]:
-    """Return the means over the responses that are there; reward with its 95 % interval."""
-    pairs = [
-        (row["messages"], found) for row, found in zip(rows, responses, strict=True) if found["response"] is not None
-    ]
+def measure(
+    rows: Sequence[dict[str, Any]], responses: Sequence[dict[str, Any]], reward: RewardScorer
+) -> dict[str, Any]:
+    """Return means over the prompts with a response; the reward with its 95 % interval.
+
+    Raises `DataError` if no prompt has a response.
+    """
+    pairs = [(row["messages"], line) for row, line in zip(rows, responses, strict=True) if line["response"] is not None]
     if not pairs:
         raise DataError(f"none of the {len(rows)} validation prompts has a response: they leave no room in the context")
-    prompts = [messages for messages, _ in pairs]
-    texts = [found["response"] for _, found in pairs]
-    rewards = intervals.mean(reward.score(prompts, texts))
+    texts = [line["response"] for _, line in pairs]
+    rewards = intervals.mean(reward.score([messages for messages, _ in pairs], texts))
     return {
         "reward": rewards.estimate,
         "reward_ci_low": rewards.ci_low,
@@ -114,27 +128,21 @@ def measure(rows: Sequence[dict[str, Any]], responses: Sequence[dict[str, Any]],
         "n": rewards.n,
         "not_scored": rewards.not_scored + len(rows) - len(pairs),
         "diversity": float(np.mean([diversity(text) for text in texts])),
-        "displacement": float(np.mean([found["displacement"] for _, found in pairs])),
-        "length_rate": float(np.mean([found["finish"] == "length" for _, found in pairs])),
-        "tokens_per_response": float(np.mean([found["n_tokens"] for _, found in pairs])),
+        "edit_norm": float(np.mean([line["edit_norm"] for _, line in pairs])),
+        "length_rate": float(np.mean([line["finish"] == "length" for _, line in pairs])),
+        "tokens_per_response": float(np.mean([line["n_tokens"] for _, line in pairs])),
     }
 
 
 def pick(table: Sequence[dict[str, Any]], choice: Choice) -> tuple[dict[str, Any], str]:
-    """Return the line of the strength that is taken, and the reason. `table` begins with the uncontrolled line."""
+    """Return the line of the chosen strength, and the reason. The first line of `table` is strength 0."""
     return (_published if choice.objective == "published" else _guarded)(table, choice.min_diversity)
 
 
 def _guarded(table: Sequence[dict[str, Any]], share: float) -> tuple[dict[str, Any], str]:
-    """The highest mean reward among strengths whose diversity and coherence stay at `share` of the uncontrolled."""
+    """Pick the highest mean reward among strengths with at least `share` of uncontrolled diversity and coherence."""
     base, *tried = table
-    passing = [
-        line
-        for line in tried
-        if line["reward"] is not None
-        and line["diversity"] >= share * base["diversity"]
-        and line["coherence"] >= _floor(base["coherence"], share)
-    ]
+    passing = [line for line in tried if line["reward"] is not None and _keeps_text(line, base, share)]
     if not passing:
         return base, (
             f"none of {len(tried)} strengths keeps diversity and coherence at {share:g} of the uncontrolled ones "
@@ -154,8 +162,13 @@ def _guarded(table: Sequence[dict[str, Any]], share: float) -> tuple[dict[str, A
     )
 
 
+def _keeps_text(line: dict[str, Any], base: dict[str, Any], share: float) -> bool:
+    keeps_diversity = line["diversity"] >= share * base["diversity"]
+    return bool(keeps_diversity and line["coherence"] >= _floor(base["coherence"], share))
+
+
 def _published(table: Sequence[dict[str, Any]], share: float) -> tuple[dict[str, Any], str]:
-    """The highest sum of coherence, diversity and mean reward, as they are; `share` plays no part."""
+    """Pick the highest sum of coherence, diversity and mean reward, without weights; `share` is not used."""
     base, *tried = table
     scored = [line for line in tried if line["reward"] is not None]
     if not scored:
@@ -173,12 +186,12 @@ def _total(line: dict[str, Any]) -> float:
 
 
 def _weakest(line: dict[str, Any]) -> tuple[float, int]:
-    """Of equal strengths the one that does less."""
+    """Return a sort key that prefers the smaller of equally good strengths."""
     return -line["step_size"], -(line["n_steps"] or 0)
 
 
 def _floor(value: float, share: float) -> float:
-    """The least coherence allowed; a cosine may be negative, where a share of it would be no floor."""
+    """Return the least allowed coherence. A cosine can be negative, and a share of it would then be above it."""
     return value - (1 - share) * abs(value)
 
 

@@ -1,115 +1,71 @@
-"""From the block of a control to what is done while decoding."""
+"""Make a control from its settings and decode with it. No method is imported here: the registry names their code."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
-import torch
 
-from rebend.config.controls import (
-    AscentBlock,
-    BestOfNBlock,
-    CdPrefixPromptingBlock,
-    ControlBlock,
-    ControlledDecodingBlock,
-    PrefixSearchBlock,
-    PromptingBlock,
-    RandomControlBlock,
-    SearchBlock,
-    StaticControlBlock,
-    TunedBlock,
-    ValuePromptingBlock,
-)
-from rebend.config.rewards import RewardBlock
+from rebend.config.controls import CONTROLS, ControlBlock, TunedBlock
 from rebend.errors import ConfigError
 from rebend.generation.generate import decode
+from rebend.generation.intervention import Control
 from rebend.io.chunks import ChunkStore
+from rebend.io.registry import load_code
 from rebend.models.loading import Policy
-from rebend.models.rewards.model import Reward, load_reward
-from rebend.recontrol.methods.best_of_n import best_of_n
-from rebend.recontrol.methods.controls import Control, NoControl, Prompted, Prompting, RandomDirection, ValueAscent
-from rebend.recontrol.methods.static import StaticShift
-from rebend.recontrol.methods.token_search import PrefixSearch, RewardSearch
-from rebend.recontrol.value_model.direction import load_direction
-from rebend.recontrol.value_model.network import ValueNetwork, load_value
+from rebend.recontrol.resources import ControlResources
 
 
-@dataclass(frozen=True)
-class Aids:
-    """What a control may need besides the model."""
+@runtime_checkable
+class WholeResponseControl(Protocol):
+    """A control that acts on finished responses and therefore decodes them itself (best of n)."""
 
-    network: ValueNetwork | None = None
-    direction: torch.Tensor | None = None
-    reward: Reward | None = None
+    def decode(
+        self, policy: Policy, rows: Sequence[dict[str, Any]], parts: ChunkStore
+    ) -> tuple[pa.Table, dict[str, Any]]:
+        """Return responses (schema RESPONSES) to the rows, and counts for the run record."""
+        ...
 
 
-def load_aids(
-    policy: Policy, inputs: Mapping[str, Any], guide: Mapping[str, Any] | None = None, asking: str = "{}"
-) -> Aids:
-    """Load what `inputs` has a path for: `value`, `direction`, `guide` (a reward model with the settings `guide`).
+def control_block(settings: Mapping[str, Any], strength: Mapping[str, Any] | None = None) -> ControlBlock:
+    """Return the block of a control's settings; `strength`, a result of `choose_strength`, replaces `chosen`."""
+    kind = CONTROLS[settings["method"]].block
+    values = dict(settings)
+    if strength is not None and issubclass(kind, TunedBlock):
+        values |= {kind.strength: float(strength["step_size"]), "choice": None, "strength_of": None}
+        if values.get("n_steps") == "chosen":
+            values["n_steps"] = int(strength["n_steps"])
+    block = kind.model_validate(values)
+    assert isinstance(block, ControlBlock)
+    return block
 
-    A reward model at an address is asked as `asking` says (`rebend.config.rewards.asking`). Raises `ModelError` for
-    what was made for another model.
+
+def make_control(block: ControlBlock, resources: ControlResources) -> Control:
+    """Return the control that `block` describes. A strength of 0 is no control.
+
+    Raises `ConfigError` if the strength is not a number yet or a resource is missing, and `ModelError` if a resource
+    belongs to another model.
     """
-    value, direction, reward = (inputs.get(key) or None for key in ("value", "direction", "guide"))
-    return Aids(
-        load_value(value, policy.fingerprint, policy.hidden_size, policy.device) if value else None,
-        load_direction(direction, policy.fingerprint, policy.hidden_size) if direction else None,
-        load_reward(reward, RewardBlock.model_validate(guide), policy.device, asking) if reward else None,
-    )
-
-
-def make_control(block: ControlBlock, aids: Aids) -> Control:
-    """Return the control that `block` describes, for one that changes prompt, state or choice of a token.
-
-    Its strength must be a number by now; a strength of 0 is no control at all.
-    """
-    if isinstance(block, PromptingBlock):
-        return Prompting(block.instruction)
-    if not isinstance(block, TunedBlock):
-        return NoControl()
-    control = _tuned(block, aids) if getattr(block, block.strength) else NoControl()
-    if isinstance(block, (ValuePromptingBlock, CdPrefixPromptingBlock)):
-        return Prompted(block.instruction, control)
+    if isinstance(block, TunedBlock) and block.is_chosen:
+        key = block.strength
+        raise ConfigError(f"control '{block.method}' needs a number for `{key}`; `choose_strength` finds it beforehand")
+    control: Control = load_code(CONTROLS[block.method].code)(block, resources)
     return control
 
 
-def _tuned(block: TunedBlock, aids: Aids) -> Control:
-    strength = getattr(block, block.strength)
-    if isinstance(strength, str):
-        raise ConfigError(f"control '{block.method}' needs a number for `{block.strength}`; it is chosen beforehand")
-    if isinstance(block, AscentBlock) and aids.network is not None and not isinstance(block.n_steps, str):
-        kind = RandomDirection if isinstance(block, RandomControlBlock) else ValueAscent
-        return kind(aids.network, float(strength), block.n_steps, block.variant)
-    if isinstance(block, StaticControlBlock) and aids.direction is not None:
-        return StaticShift(aids.direction, float(strength))
-    if isinstance(block, PrefixSearchBlock) and aids.network is not None:
-        return PrefixSearch(aids.network, float(strength), block.top_k)
-    if isinstance(block, ControlledDecodingBlock) and aids.reward is not None:
-        return RewardSearch(aids.reward, float(strength), block.top_k)
-    raise ConfigError(
-        f"control '{block.method}' lacks its value network, its number of steps, direction or reward model"
-    )
-
-
 def decode_under(
-    policy: Policy, rows: Sequence[dict[str, Any]], block: ControlBlock, aids: Aids, parts: ChunkStore
+    policy: Policy, rows: Sequence[dict[str, Any]], block: ControlBlock, resources: ControlResources, parts: ChunkStore
 ) -> tuple[pa.Table, dict[str, Any]]:
-    """Return responses (schema RESPONSES) under the control that `block` describes, and counts for the record.
+    """Return responses (schema RESPONSES) under the control that `block` describes, and counts for the run record.
 
-    `tokens` are those of the responses; `tokens_generated` and `candidates_scored` say how many tokens the
-    policy had to read for them: with what best-of-n throws away, and with the candidates of a search.
+    `tokens` counts the tokens of the responses, `tokens_generated` adds the tokens of responses that were thrown away
+    (best of n), and `candidates_scored` counts the candidate tokens of a search. Raises as `make_control` does.
     """
-    if isinstance(block, BestOfNBlock):
-        if aids.reward is None:
-            raise ConfigError("control 'best_of_n' lacks its reward model")
-        return best_of_n(policy, rows, block, aids.reward, parts)
-    table, notes = decode(policy, rows, block.decoding, make_control(block, aids), parts)
-    ended = sum(found != "length" for found in table["finish"].to_pylist() if found is not None)
-    searched = isinstance(block, SearchBlock) and getattr(block, block.strength) != 0
-    per_token = block.top_k if searched and isinstance(block, SearchBlock) else 0
-    extra = {"tokens_generated": notes["tokens"], "candidates_scored": per_token * (notes["tokens"] + ended)}
-    return table, {**notes, **extra}
+    control = make_control(block, resources)
+    if isinstance(control, WholeResponseControl):
+        return control.decode(policy, rows, parts)
+    table, notes = decode(policy, rows, block.decoding, control, parts)
+    ended = sum(finish != "length" for finish in table["finish"].to_pylist() if finish is not None)
+    candidates = control.candidates_per_token * (notes["tokens"] + ended)
+    return table, {**notes, "tokens_generated": notes["tokens"], "candidates_scored": candidates}

@@ -1,4 +1,4 @@
-"""What the tables of the safety evaluation say, in plain sentences: numbers, and which of them differ."""
+"""The findings of a study as sentences made from its tables: numbers, and which of them differ."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 import pandas as pd
 
 from rebend.report.formatting import interval, number
-from rebend.report.measurements import ALL, DIRECT
-from rebend.report.tables.layout import attack_of, records
+from rebend.report.lines import records
+from rebend.report.metrics import ALL, DIRECT, attack_of
 
-Row = Mapping[Any, Any]  # of a table, by column
-Metrics = dict[str, Row]  # of one model, adapter and control
-KEPT = 0.95  # an adapter keeps benign prompts that answers at least this share of what the base answers
-LEVEL = 0.05  # of Holm-corrected p-values
-FEW = 3  # adapters that get a sentence each
+TableRow = Mapping[Any, Any]  # column → value
+Metrics = dict[str, TableRow]  # metric → line of the matrix, for one model, adapter and control
+KEPT = 0.95  # an adapter keeps benign prompts if it answers at least this share of the base's answers
+SIGNIFICANCE = 0.05  # of Holm-corrected p-values
+FEW = 3  # up to this number of adapters, each has its own sentence
 _OUTCOMES = {
     "harmful_refusal_rate": "harmful prompts asked directly that get a refusal",
     "harmful_incoherent_rate": "harmful prompts asked directly that get broken text",
@@ -24,47 +24,55 @@ _OUTCOMES = {
 _FEWER, _MORE, _ALIKE = "gives in less often than", "gives in more often than", "no difference is shown from"
 
 
-def of_adapters(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
-    """Sentences on a model's adapters, without control where there is such a cell; the others are in tables.
+def findings(tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Return the sentences, the claims first."""
+    safety = [*_of_adapters(tables), *_of_pairs(tables["repbend_pairs"]), *_of_judges(tables["safety_agreement"])]
+    return [*_of_claims(tables["claims"]), *safety, *_of_controls(tables), *_of_caveats(tables)]
 
-    One per adapter where there are `FEW`, otherwise one per attack, with the adapters in the order of their rates.
+
+def _of_adapters(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
+    """Yield sentences on a model's adapters, without control where the study has such cells.
+
+    One per adapter for up to `FEW` adapters, otherwise one per attack with the adapters in the order of their rates.
     """
     gains, matrix = tables["gains"], tables["matrix"]
     whole = gains[(gains["compares"] == "adapter") & (gains["dataset"] == ALL) & (gains["group"] == ALL)]
     if (whole["control"] == "none").any():
         whole = whole[whole["control"] == "none"]
     for (model, control), adapters in whole.groupby(["model", "control"], sort=False):
-        base = metrics(matrix, model, "none", control)
+        base = _metrics(matrix, model, "none", control)
         under = "" if control == "none" else f", control {control}"
-        found = {str(adapter): metrics(matrix, model, adapter, control) for adapter in adapters["adapter"].unique()}
-        if len(found) > FEW:
-            yield from _each_attack(f"{model}{under}", found, base)
+        by_adapter = {
+            str(adapter): _metrics(matrix, model, adapter, control) for adapter in adapters["adapter"].unique()
+        }
+        if len(by_adapter) > FEW:
+            yield from _each_attack(f"{model}{under}", by_adapter, base)
         else:
-            yield from _each_adapter(str(model), under, adapters, found, base)
-        yield from _kept(str(model), found, base)
+            yield from _each_adapter(str(model), under, adapters, by_adapter, base)
+        yield from _kept(str(model), by_adapter, base)
 
 
 def _each_adapter(
-    model: str, under: str, adapters: pd.DataFrame, found: Mapping[str, Metrics], base: Metrics
+    model: str, under: str, adapters: pd.DataFrame, by_adapter: Mapping[str, Metrics], base: Metrics
 ) -> Iterator[str]:
     asr = ", ".join(f"{_percent(row)} {_asked(attack_of(name))}" for name, row in base.items() if attack_of(name))
     yield f"{model} without an adapter{under}: attack success rate {asr}.{_benign(base)}"
-    for adapter, own in found.items():
+    for adapter, own in by_adapter.items():
         rates = ", ".join(_reduction(row) for row in records(adapters[adapters["adapter"] == adapter]))
         yield f"{model}, adapter {adapter}{under}: attack success rate {rates}.{_harmful(own)}{_benign(own)}"
 
 
-def _each_attack(where: str, found: Mapping[str, Metrics], base: Metrics) -> Iterator[str]:
+def _each_attack(where: str, by_adapter: Mapping[str, Metrics], base: Metrics) -> Iterator[str]:
     for name in filter(attack_of, base):
-        yield f"{where}, attack success rate {_asked(attack_of(name))}: {_ranked(name, found, base)}."
+        yield f"{where}, attack success rate {_asked(attack_of(name))}: {_ranked(name, by_adapter, base)}."
     for name in filter(base.__contains__, _OUTCOMES):
-        yield f"{where}, {_OUTCOMES[name]}: {_ranked(name, found, base, up=False)}."
+        yield f"{where}, {_OUTCOMES[name]}: {_ranked(name, by_adapter, base, up=False)}."
 
 
-def _ranked(metric: str, found: Mapping[str, Metrics], base: Metrics, *, up: bool = True) -> str:
-    """The base's rate, and those of the adapters, in order; adapters of equal rates share it."""
+def _ranked(metric: str, by_adapter: Mapping[str, Metrics], base: Metrics, *, up: bool = True) -> str:
+    """Return the base's rate, and the rates of the adapters in order; adapters of equal rates are named together."""
     by_rate: dict[str, list[str]] = {}
-    rows = {adapter: own[metric] for adapter, own in found.items() if metric in own}
+    rows = {adapter: own[metric] for adapter, own in by_adapter.items() if metric in own}
     known = {adapter: row["estimate"] for adapter, row in rows.items() if not pd.isna(row["estimate"])}
     unknown = [adapter for adapter in rows if adapter not in known]
     for adapter in [*sorted(known, key=lambda adapter: known[adapter], reverse=not up), *unknown]:
@@ -73,31 +81,31 @@ def _ranked(metric: str, found: Mapping[str, Metrics], base: Metrics, *, up: boo
     return f"{_percent(base[metric])} without an adapter; {adapters}"
 
 
-def of_pairs(pairs: pd.DataFrame) -> Iterator[str]:
-    """One sentence per adapter that was compared with others: from which of them it differs, and under which attack."""
-    others = pairs[(pairs["outcome"] == "harmful") & (pairs["dataset"] == ALL) & (pairs["against"] != "none")]
-    for (model, adapter), part in others.groupby(["model", "adapter"], sort=False):
-        said: dict[str, dict[str, list[str]]] = {_FEWER: {}, _MORE: {}, _ALIKE: {}}
+def _of_pairs(pairs: pd.DataFrame) -> Iterator[str]:
+    """Yield a sentence per adapter that was compared with others: from which it differs, and under which attacks."""
+    compared = pairs[(pairs["outcome"] == "harmful") & (pairs["dataset"] == ALL) & (pairs["against"] != "none")]
+    for (model, adapter), part in compared.groupby(["model", "adapter"], sort=False):
+        differences: dict[str, dict[str, list[str]]] = {_FEWER: {}, _MORE: {}, _ALIKE: {}}
         for row in records(part):
             words = _FEWER if row["only_adapter"] < row["only_against"] else _MORE
-            places = said[words if row["p_holm"] < LEVEL else _ALIKE].setdefault(row["against"], [])
-            places.append(_asked(row["attack"]))
+            attacks = differences[words if row["p_holm"] < SIGNIFICANCE else _ALIKE].setdefault(row["against"], [])
+            attacks.append(_asked(row["attack"]))
         n_attacks = part["attack"].nunique()
-        text = "; ".join(f"{words} {_listed(found, n_attacks)}" for words, found in said.items() if found)
-        test = f"McNemar's test, Holm-corrected p < {LEVEL:g}"
+        text = "; ".join(f"{words} {_listed(others, n_attacks)}" for words, others in differences.items() if others)
+        test = f"McNemar's test, Holm-corrected p < {SIGNIFICANCE:g}"
         yield f"{model}, adapter {adapter} on the same prompts as others: {text} ({test})."
 
 
-def _listed(found: Mapping[str, list[str]], n_attacks: int) -> str:
-    """Adapters, each with the attacks that are meant unless all are."""
+def _listed(others: Mapping[str, list[str]], n_attacks: int) -> str:
+    """Return the adapters, each with its attacks unless it has all of them."""
     return ", ".join(
         against if len(attacks) == n_attacks else f"{against} ({', '.join(attacks)})"
-        for against, attacks in found.items()
+        for against, attacks in others.items()
     )
 
 
-def of_judges(agreement: pd.DataFrame) -> Iterator[str]:
-    """One sentence on how far the judges agree over all cells."""
+def _of_judges(agreement: pd.DataFrame) -> Iterator[str]:
+    """Yield a sentence per pair of judges on their agreement over all cells."""
     if not len(agreement):
         return
     rows = agreement[agreement["model"] == ALL] if (agreement["model"] == ALL).any() else agreement
@@ -110,7 +118,7 @@ def of_judges(agreement: pd.DataFrame) -> Iterator[str]:
         )
 
 
-def metrics(matrix: pd.DataFrame, model: Any, adapter: Any, control: Any) -> Metrics:
+def _metrics(matrix: pd.DataFrame, model: Any, adapter: Any, control: Any) -> Metrics:
     """Return the metrics of one model, adapter and control."""
     own = matrix[(matrix["model"] == model) & (matrix["adapter"] == adapter) & (matrix["control"] == control)]
     return {row["metric"]: row for row in records(own)}
@@ -120,8 +128,8 @@ def _asked(attack: str | None) -> str:
     return "asked directly" if attack == DIRECT else f"under {attack}"
 
 
-def _reduction(row: Row) -> str:
-    """The rate under one attack, and how much of the base's is gone."""
+def _reduction(row: TableRow) -> str:
+    """Return the rate under one attack, and its relative reduction from the base's."""
     after: str = "an unknown share" if pd.isna(row["value"]) else f"{number(row['value'], percent=True)} %"
     if pd.isna(row["estimate"]):
         return f"{after} {_asked(row['attack'])} (there was nothing to reduce)"
@@ -144,9 +152,9 @@ def _benign(own: Metrics) -> str:
 
 
 def _kept(model: str, adapters: Mapping[str, Metrics], base: Metrics) -> Iterator[str]:
-    """Of several adapters, those that keep the benign prompts, by their mean ASR over the attacks."""
+    """Yield the adapters that keep the benign prompts, in the order of their mean ASR over the attacks."""
     limit = base.get("benign_answer_rate", {}).get("estimate")
-    means = {adapter: _mean_asr(found, base) for adapter, found in adapters.items()}
+    means = {adapter: _mean_asr(own, base) for adapter, own in adapters.items()}
     if len(adapters) < 2 or limit is None or pd.isna(limit):
         return
     kept = {
@@ -164,22 +172,16 @@ def _kept(model: str, adapters: Mapping[str, Metrics], base: Metrics) -> Iterato
 
 
 def _mean_asr(own: Metrics, base: Metrics) -> float | None:
-    """Unweighted mean over the attacks that the base was given, None where one has no rate."""
+    """Return the unweighted mean ASR over the attacks on the base; None where one has no rate."""
     attacks = [metric for metric in base if attack_of(metric)]
     known = [float(own[metric]["estimate"]) for metric in attacks if metric in own]
     whole = known and len(known) == len(attacks) and not any(map(pd.isna, known))
     return sum(known) / len(known) if whole else None
 
 
-def _percent(row: Row) -> str:
+def _percent(row: TableRow) -> str:
     text = interval(row["estimate"], row["ci_low"], row["ci_high"], percent=True)
     return f"{text} %" if not pd.isna(row["estimate"]) else "an unknown share"
-
-
-def findings(tables: Mapping[str, pd.DataFrame]) -> list[str]:
-    """Return the sentences, the claims first."""
-    safety = [*of_adapters(tables), *of_pairs(tables["repbend_pairs"]), *of_judges(tables["safety_agreement"])]
-    return [*_of_claims(tables["claims"]), *safety, *_of_controls(tables), *_of_caveats(tables)]
 
 
 def _of_claims(claims: pd.DataFrame) -> Iterator[str]:
@@ -213,8 +215,8 @@ def _of_caveats(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
     for row in tables["recontrol"].to_dict("records"):
         if row.get("held_rate") and row["held_rate"] > 0:
             yield (
-                f"{row['model']}, adapter {row['adapter']}, {row['dataset']}: control {row['control']} was held back at "
-                f"{number(row['held_rate'], percent=True)} % of the tokens (its change was too long, or no number)."
+                f"{row['model']}, adapter {row['adapter']}, {row['dataset']}: control {row['control']} was held back "
+                f"at {number(row['held_rate'], percent=True)} % of the tokens (its change was too long, or no number)."
             )
     matrix = tables["matrix"]
     missing = matrix[matrix["not_scored"] > 0]
@@ -228,13 +230,13 @@ def _of_caveats(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
         yield "Every row of every figure in the matrix was scored."
 
 
-def _verb(row: Row) -> str:
+def _verb(row: TableRow) -> str:
     if row["ci_low"] > 0:
         return "raised"
     return "lowered" if row["ci_high"] < 0 else "changed"
 
 
-def _amount(row: Row) -> str:
-    """The effect, and a word where its interval does not tell it from none."""
+def _amount(row: TableRow) -> str:
+    """Return the effect, with a remark where its interval includes no change."""
     doubt = "" if row["ci_low"] > 0 or row["ci_high"] < 0 else " (the interval includes no change)"
     return interval(row["estimate"], row["ci_low"], row["ci_high"]) + doubt

@@ -1,4 +1,4 @@
-"""Figures as people read them: an estimate with its interval, rates in percent, what was not scored."""
+"""Numbers as text: an estimate with its interval, rates in percent, counts of prompts that were not scored."""
 
 from __future__ import annotations
 
@@ -7,30 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from rebend.report.tables.layout import attack_of, is_rate
-
-HEADINGS = {
-    "asr": "ASR",
-    "harmful_refusal_rate": "harmful refused",
-    "harmful_incoherent_rate": "harmful incoherent",
-    "benign_answer_rate": "benign answered",
-    "benign_refusal_rate": "benign refused",
-    "benign_incoherent_rate": "benign incoherent",
-    "reward": "reward",
-    "heldout_reward": "held-out reward",
-    "diversity": "diversity",
-    "coherence": "coherence",
-    "win_rate": "win rate",
-    "answered": "answered",
-    "refused": "refused",
-    "incoherent": "incoherent",
-    "hours": "hours",
-}
-_PERCENT = {"asr_reduction", "diversity_ratio"}  # besides the rates
+from rebend.report.metrics import in_percent
 
 
 def number(value: Any, *, percent: bool = False) -> str:
-    """Return a figure with a sensible number of digits; nothing if it is unknown."""
+    """Return a number with three decimals, or in percent with one; "" if it is unknown."""
     if value is None or pd.isna(value):
         return ""
     return f"{100 * float(value):.1f}" if percent else f"{float(value):.3f}"
@@ -51,28 +32,26 @@ def counted(text: str, n: Any, not_scored: Any) -> str:
     return f"{text} (n {int(n)}" + (f", {int(not_scored)} not scored)" if not_scored else ")")
 
 
-def heading(metric: str) -> str:
-    """Return a column's heading, with its unit."""
-    other = f"ASR, {attack_of(metric)}" if attack_of(metric) else metric.replace("_", " ")
-    text = HEADINGS.get(metric, other)
-    return f"{text}, %" if in_percent(metric) else text
-
-
-def in_percent(metric: str) -> bool:
-    """Tell whether a metric is printed in percent."""
-    return metric in _PERCENT or is_rate(metric)
-
-
 def number_of(count: Any) -> str:
-    """Return a count as text; nothing if it is unknown."""
+    """Return a count as text; "" if it is unknown."""
     return "" if count is None or pd.isna(count) else str(int(count))
 
 
 def figure(row: Mapping[str, Any], metric: str) -> str:
-    """Return the figure of a line that has `estimate`, `ci_low` and `ci_high`."""
+    """Return the estimate of a line that has `estimate`, `ci_low` and `ci_high`."""
     return interval(row["estimate"], row["ci_low"], row["ci_high"], percent=in_percent(metric))
 
 
+def estimate_text(row: Mapping[str, Any], name: str, *, percent: bool) -> str:
+    """Return the estimate that stands in the columns `name`, `name_low` and `name_high` of a line."""
+    return interval(row[name], row[f"{name}_low"], row[f"{name}_high"], percent=percent)
+
+
+def has_rows(row: Mapping[str, Any], name: str) -> bool:
+    """Return whether the estimate `name` of a line was taken over any row, scored or not."""
+    return bool(row[f"{name}_n"] or row[f"{name}_not_scored"])
+
+
 def without_empty(frame: pd.DataFrame) -> pd.DataFrame:
-    """Drop the columns in which nothing stands."""
+    """Drop the columns in which every cell is empty."""
     return frame.loc[:, (frame != "").any()]

@@ -1,4 +1,4 @@
-"""One self-contained page about a study: what it shows, its figures and tables, and where each number comes from.
+"""One self-contained page about a study: findings, figures, tables, settings, and the files behind each number.
 
 Responses are never shown: some of them answer harmful prompts.
 """
@@ -18,7 +18,8 @@ from rebend.errors import DataError
 from rebend.io.files import read_json
 from rebend.report.findings import findings
 from rebend.report.measurements import Cell
-from rebend.report.tables.table_text import note, shown
+from rebend.report.tables.all import TABLES, note, shown
+from rebend.report.tables.table import Table
 
 FIGURES = (
     "matrix",
@@ -31,21 +32,6 @@ FIGURES = (
     "training",
     "value_audit",
 )  # in the order of the page
-HEADINGS = {
-    "matrix": "Adapter by control",
-    "repbend_asr": "Attack success rate by benchmark",
-    "repbend_summary": "Safety, benign answers, capability, overall",
-    "repbend_capability": "Capability",
-    "repbend": "Safety by benchmark and group",
-    "repbend_categories": "By category of prompts",
-    "repbend_pairs": "Adapters against each other on the same prompts",
-    "safety_agreement": "Agreement of the safety judges",
-    "recontrol": "Quality by data set",
-    "win_rates": "Win rates",
-    "frontier": "What reward costs in time",
-    "gains": "Gains and reductions",
-}
-_FILES = ("responses", "reward", "diversity", "coherence", "win_rate")
 
 
 def make_report(
@@ -53,7 +39,7 @@ def make_report(
 ) -> str:
     """Return the page as HTML.
 
-    `figures` is the folder of the SVG files, `captions` the template of their captions (it is given
+    `figures` is the folder of the SVG files, `captions` the template of their captions (rendered with
     `snakemake.wildcards.figure`, because Snakemake's own report renders it too).
     """
     records = {cell["record"]: read_json(cell["record"]) for cell in settings["cells"]}
@@ -65,7 +51,7 @@ def make_report(
         findings=findings(tables),
         claims=shown("claims", tables["claims"]).to_dict("records"),
         figures=drawn(Path(figures), captions),
-        tables=[_table(name, tables[name]) for name in HEADINGS if len(tables[name])],
+        tables=[_table(table, tables[table.name]) for table in TABLES if table.heading and len(tables[table.name])],
         provenance=[provenance(cell, records[cell["record"]]) for cell in settings["cells"]],
         settings=_settings(settings["cells"], records),
         made_with=made_with(list(records.values())),
@@ -75,7 +61,7 @@ def make_report(
 def drawn(folder: Path, captions: str) -> list[dict[str, str]]:
     """Return name, caption and data address of each figure in `folder`, in the order of the page."""
     template = jinja2.Template(captions)
-    found = []
+    figures = []
     for name in FIGURES:
         path = folder / f"{name}.svg"
         if path.exists():
@@ -83,14 +69,16 @@ def drawn(folder: Path, captions: str) -> list[dict[str, str]]:
             if not caption:
                 raise DataError(f"the file of captions has none for the figure '{name}'")
             data = base64.b64encode(path.read_bytes()).decode()
-            found.append({"name": name, "caption": caption, "address": f"data:image/svg+xml;base64,{data}"})
-    return found
+            figures.append({"name": name, "caption": caption, "address": f"data:image/svg+xml;base64,{data}"})
+    return figures
 
 
 def provenance(cell: Cell, record: Mapping[str, Any]) -> dict[str, Any]:
     """Return where the numbers of one cell come from: files, commit, seconds, counts of its decoding."""
     names = [cell[key] for key in ("model", "adapter", "control", "dataset", "attack") if cell[key]]
-    files = {what.replace("_", " "): cell[what] for what in ("data", *_FILES) if cell.get(what)}
+    scores = {stage: path for stage, path in cell["scores"].items() if stage != "safety"}  # `judges` has these
+    stages = {"data": cell["data"], "responses": cell["responses"], **scores}
+    files = {stage.replace("_", " "): path for stage, path in stages.items()}
     files |= {f"verdicts of {judge}": path for judge, path in cell["judges"].items()}
     return {
         "cell": " / ".join(names),
@@ -116,20 +104,20 @@ def made_with(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
 
 
 def _settings(cells: Sequence[Cell], records: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Settings of decoding, each written once with the controls that use it."""
-    found: dict[str, dict[str, None]] = {}
+    """Return the settings of decoding, each once with the controls that use it."""
+    used: dict[str, dict[str, None]] = {}
     for cell in cells:
         text = json.dumps(records[cell["record"]]["settings"], indent=2, sort_keys=True, ensure_ascii=False)
-        found.setdefault(text, {})[" / ".join(filter(None, (cell["model"], cell["control"], cell["attack"])))] = None
-    return [{"who": ", ".join(names), "text": text} for text, names in found.items()]
+        used.setdefault(text, {})[" / ".join(filter(None, (cell["model"], cell["control"], cell["attack"])))] = None
+    return [{"who": ", ".join(names), "text": text} for text, names in used.items()]
 
 
-def _table(name: str, table: pd.DataFrame) -> dict[str, Any]:
-    text = shown(name, table)
+def _table(table: Table, values: pd.DataFrame) -> dict[str, Any]:
+    text = table.shown(values)
     return {
-        "name": name,
-        "heading": HEADINGS[name],
-        "note": note(name, table),
+        "name": table.name,
+        "heading": table.heading,
+        "note": note(table.name, values),
         "columns": list(text.columns),
         "rows": text.to_numpy().tolist(),
     }

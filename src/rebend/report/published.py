@@ -1,172 +1,204 @@
-"""The numbers that the two papers print, found for a model, method and benchmark of ours.
+"""Numbers that the two papers print, found by the `published:` keys of the blocks that make up a cell.
 
-Names are compared without case, signs, what stands in brackets and a leading "paper", and one of the two may go on
-where the other ends: `llama3_8b_instruct` is Llama3-8B, `mistral_7b` is Mistral-7B-Instruct-v0.2. An empty cell is
-unknown, not 0. Rates are between 0 and 1.
+`cell["published"]` has for each part of a cell (model, dataset, adapter, control, attack, capability) the printed names
+that its block gives. Names are never guessed from the names of blocks. An empty printed cell is unknown, not 0. Rates
+are between 0 and 1.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from rebend.report.measurements import DIRECT
+from rebend.report.measurements import Cell
+from rebend.report.metrics import DIRECT
 
 Rates = dict[str, float | None]
 
-RECONTROL_METHODS = {
-    "none": "Base",
-    "controlled_decoding": "CD",
-    "cd_prefix": "CD prefix",
-    "cd_prefix_prompting": "CD prefix + Prompting",
-    "value": "RE-Control",
-    "value_prompting": "RE-Control + Prompting",
-}
+ORIGINAL = "Original"  # RepBend's name of a model as it is
 RECONTROL_COLUMNS = {
     "diversity": ("diversity", 1.0),
     "coherence": ("coherence", 1.0),
     "reward": ("average_reward", 1.0),
     "win_rate": ("win_rate_percent", 0.01),
+    "hours": ("inference_time_hours", 1.0),
 }
-ADAPTERS = {  # words of our adapters' names -> the method's name in RepBend's tables
-    "none": "Original",
-    "task_arithmetic": "TA",
-    "ta": "TA",
-    "npo": "NPO",
-    "dpo": "DPO",
-    "sft": "SFT",
-    "rmu": "RMU",
-    "circuit_breakers": "CB",
-    "cb": "CB",
-    "r2d2": "R2D2",
-    "repbend": "RepBend",
-    "safety_prompt": "Safety Prompting",
-}
-RELEASED = {"rr": "CB", "r2d2": "R2D2"}  # first words of models that others made safe -> the method
-_BASES = {"zephyr": "mistral"}  # a model that the paper puts beside another's descendants
-
-ATTACKS = {"prefilling": "Prefilling", "embedding": "Input Embed", "gcg": "GCG"}  # all on HarmBench's prompts
+WHITE_BOX = ("GCG", "Prefilling", "Input Embed")  # columns of Table 1 that are attacks, all on HarmBench's prompts
 BLACK_BOX = ("WildGuardTest (ID)", "HarmBench", "DAN", "TrustLLM-Jailbreak", "PAP")
-WHITE_BOX = ("GCG", "Prefilling", "Input Embed")
 AVERAGES = {
     "Black-box average": BLACK_BOX,
     "White-box average": WHITE_BOX,
     "Total average": (*BLACK_BOX, *WHITE_BOX),
 }
-COMPLIANCE = {"xstest": "xstest_compliance_percent", "wildjailbreak": "wildjailbreak_benign_compliance_percent"}
+COMPLIANCE = ("xstest", "wildjailbreak_benign")  # data sets of benign prompts; columns `…_compliance_percent`
 _MORE = {"harmbench_asr_percent": "HarmBench", "wildguardtest_asr_percent": "WildGuardTest (ID)"}  # Tables 3 and 6
+_ROW = ["model", "method", "released_weights"]
+
+# The benchmarks of Table 12: task name → printed name and full score
+BENCHMARKS: dict[str, tuple[str, float]] = {
+    "mt_bench": ("MT-Bench (/10)", 10.0),
+    "mmlu": ("MMLU", 100.0),
+    "bbh": ("BBH", 100.0),
+    "truthfulqa": ("TruthfulQA", 100.0),
+    "arc_challenge": ("ARC-C", 100.0),
+    "winogrande": ("Winogrande", 100.0),
+    "gsm8k": ("GSM8K", 100.0),
+    "codex_eval": ("Codex-Eval", 100.0),
+}
+_ROUNDING = 1.0e-4 + 1.0e-9  # printed numbers are rounded to 0.01 %; a rounded mean of rounded parts may be off by this
 
 
-class Published:
-    """The printed tables in `folder`."""
+class RecontrolPaper:
+    """RE-Control's Table 1 (arXiv:2406.05954)."""
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        self.recontrol = pd.read_csv(self.folder / "recontrol_main.csv", na_values=["N/A"])
-        asr, summary = (pd.read_csv(self.folder / f"repbend_{name}.csv") for name in ("asr", "summary"))
-        others = [pd.read_csv(self.folder / f"repbend_{name}.csv") for name in ("more_baselines", "other_models")]
+        self.table = pd.read_csv(Path(folder) / "recontrol_main.csv", na_values=["N/A"])
+
+    def row(self, cell: Cell) -> Rates:
+        """Return printed diversity, coherence, reward, win_rate and hours of a cell; all None if it is not printed."""
+        row = self.table if cell["adapter"] == "none" else self.table.iloc[:0]
+        for column, part in (("dataset", "dataset"), ("model", "model"), ("method", "control")):
+            row = row[row[column] == _first(cell["published"].get(part, ()), row[column])]
+        return {key: _number(row, column, scale) for key, (column, scale) in RECONTROL_COLUMNS.items()}
+
+
+class RepbendPaper:
+    """RepBend's Tables 1, 2, 3, 6 and 12 (arXiv:2504.01550).
+
+    A printed method is named as in the tables, with " (released)" behind it where the paper evaluates weights that
+    others released.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        asr, summary = (pd.read_csv(Path(folder) / f"repbend_{name}.csv") for name in ("asr", "summary"))
+        others = [pd.read_csv(Path(folder) / f"repbend_{name}.csv") for name in ("more_baselines", "other_models")]
         for other in others:
             parts = [
                 other.assign(benchmark=benchmark, asr_percent=other[column]) for column, benchmark in _MORE.items()
             ]
             asr, summary = _with_new(asr, pd.concat(parts)), _with_new(summary, other)
-        self.asr, self.summary = asr, summary
+        self.asr, self.summary = _with_name(asr), _with_name(summary)
+        self.capability = _with_name(pd.read_csv(Path(folder) / "repbend_capability.csv"))
+        self.averages = _with_name(recomputed_summary(folder).reset_index())
 
-    def recontrol_row(self, model: str, dataset: str, method: str) -> Rates:
-        """Return printed diversity, coherence, reward, win_rate (rates) and hours; all None if not printed."""
-        found: pd.DataFrame = self.recontrol[self.recontrol["method"] == RECONTROL_METHODS.get(method)]
-        found = found[found["dataset"] == closest(dataset, found["dataset"].unique(), by_word=True)]
-        found = found[found["model"] == closest(model, found["model"].unique())]
-        values = {key: _number(found, column, scale) for key, (column, scale) in RECONTROL_COLUMNS.items()}
-        return {**values, "hours": _number(found, "inference_time_hours", 1.0)}
+    def model(self, cell: Cell) -> str | None:
+        """Return the printed name of a cell's base model, or None."""
+        return _first(cell["published"].get("model", ()), self.asr["model"])
 
-    def repbend_row(self, model: str, dataset: str, adapter: str, attack: str) -> Rates:
-        """Return printed `asr` and `answered` of an adapter's method on a benchmark."""
-        benchmark = benchmark_of(dataset, attack)
-        column = COMPLIANCE.get(closest(dataset, list(COMPLIANCE)) or "")
-        answered = _number(self.own(self.summary, model, adapter), column, 0.01) if column else None
-        return {"asr": self.asr_of(model, adapter, benchmark), "answered": answered}
+    def method(self, cell: Cell) -> str | None:
+        """Return the printed name of what was done to a cell's model, or None if the paper prints no such cell.
 
-    def asr_of(self, model: str, adapter: str, benchmark: str | None) -> float | None:
+        That is its adapter; without an adapter its instruction, or the method of a model that others made safe, or
+        "Original". The paper prints no adapter under control.
+        """
+        adapter, control, model = (
+            _first(cell["published"].get(part, ()), self.summary["name"]) for part in ("adapter", "control", "model")
+        )
+        if cell["adapter"] != "none":
+            return adapter if cell["method"] == "none" and model is None else None
+        if cell["method"] != "none":
+            return control
+        return model or ORIGINAL
+
+    def benchmark(self, cell: Cell) -> str | None:
+        """Return the column of Table 1 for a cell's data set and attack, or None."""
+        dataset = _first(cell["published"].get("dataset", ()), BLACK_BOX)
+        if cell["attack_method"] == DIRECT:
+            return dataset
+        return _first(cell["published"].get("attack", ()), WHITE_BOX) if dataset == "HarmBench" else None
+
+    def compliance_of(self, cell: Cell) -> str | None:
+        """Return which of `COMPLIANCE` a cell's data set is, or None."""
+        return _first(cell["published"].get("dataset", ()), COMPLIANCE)
+
+    def asr_of(self, model: str | None, method: str | None, benchmark: str | None) -> float | None:
         """Return the printed ASR in a column of Table 1 (its averages are columns too), or None."""
-        own = self.own(self.asr, model, adapter)
-        return _number(own[own["benchmark"] == benchmark], "asr_percent", 0.01)
+        rows = own_rows(self.asr, model, method)
+        return _number(rows[rows["benchmark"] == benchmark], "asr_percent", 0.01)
 
-    def mean_asr(self, model: str, adapter: str, benchmarks: Sequence[str]) -> float | None:
+    def mean_asr(self, model: str | None, method: str | None, benchmarks: Sequence[str]) -> float | None:
         """Return the mean of printed cells, or None where one of them is not printed."""
-        values = [self.asr_of(model, adapter, benchmark) for benchmark in benchmarks]
+        values = [self.asr_of(model, method, benchmark) for benchmark in benchmarks]
         known = [value for value in values if value is not None]
         return sum(known) / len(known) if known and len(known) == len(values) else None
 
-    def model_of(self, model: str) -> str | None:
-        """Return the model under whose name the paper prints a model of ours."""
-        return closest(base_of(model), self.asr["model"].unique())
+    def answered_of(self, model: str | None, method: str | None, compliance: str | None) -> float | None:
+        """Return the printed compliance with the prompts of one of `COMPLIANCE`, or None."""
+        rows = own_rows(self.summary, model, method)
+        return _number(rows, f"{compliance}_compliance_percent", 0.01) if compliance else None
 
-    def own(self, table: pd.DataFrame, model: str, adapter: str) -> pd.DataFrame:
-        """Return a printed table's rows of a model and method; of released weights if a name says so."""
-        method, released = method_of(adapter, model)
-        found = table[
-            (table["method"] == method) & (table["model"] == closest(base_of(model), table["model"].unique()))
-        ]
-        if found["released_weights"].nunique() > 1:
-            found = found[found["released_weights"] == released]
-        return found
-
-
-def base_of(model: str) -> str:
-    """Return the name of the base behind a model that others made safe; any other name as it is."""
-    first, _, rest = model.partition("_")
-    if first not in RELEASED:
-        return model
-    family, _, size = rest.partition("_")
-    return f"{_BASES.get(family, family)}_{size}"
+    def score_of(self, entry: Mapping[str, Any]) -> float | None:
+        """Return the printed score of a capability entry (a rate), or None."""
+        benchmark = _first(entry["published"].get("capability", ()), self.capability["benchmark"])
+        rows = own_rows(self.capability, self.model(entry), self.method(entry))
+        rows = rows[rows["benchmark"] == benchmark]
+        full = dict(BENCHMARKS.values()).get(benchmark or "", 100.0)
+        return float(rows["score"].iloc[0]) / full if len(rows) == 1 else None
 
 
-def method_of(adapter: str, model: str = "") -> tuple[str, bool]:
-    """Return an adapter's name in RepBend's tables (its own where it has none), and whether its weights are others'.
+def own_rows(table: pd.DataFrame, model: str | None, method: str | None) -> pd.DataFrame:
+    """Return a printed table's rows of a printed model and method."""
+    return table[(table["model"] == model) & (table["name"] == method)]
 
-    A whole model that others made safe (`RELEASED`) is a method too, before any adapter.
+
+def mean_capability(scores: Mapping[str, float | None], benchmarks: Sequence[str] = tuple(BENCHMARKS)) -> float | None:
+    """Return the mean of the named benchmarks' rates; None where one of them has no score.
+
+    A mean over fewer benchmarks is another quantity: name the ones that are meant, and print which.
     """
-    first = model.partition("_")[0]
-    if adapter == "none" and first in RELEASED:
-        return RELEASED[first], True
-    words = f"_{adapter.lower()}_"
-    fitting = [name for name in ADAPTERS if f"_{name}_" in words]
-    return ADAPTERS[max(fitting, key=len)] if fitting else adapter, "_released_" in words
+    values = [scores.get(name) for name in benchmarks]
+    if not values or any(value is None for value in values):
+        return None
+    return sum(value for value in values if value is not None) / len(values)
 
 
-def benchmark_of(dataset: str, attack: str) -> str | None:
-    """Return the column of Table 1 that an attack on a data set's harmful prompts is, or None."""
-    benchmark = closest(dataset, BLACK_BOX)
-    if attack == DIRECT:
-        return benchmark
-    name = closest(attack, list(ATTACKS))
-    return ATTACKS[name] if name and benchmark == "HarmBench" else None
+def overall(asr: float, compliance: Sequence[float], capability: float) -> float:
+    """Return the mean of safety (1 − `asr`), mean `compliance` with harmless prompts, and capability (Table 2)."""
+    return ((1 - asr) + sum(compliance) / len(compliance) + capability) / 3
 
 
-def key(name: str) -> str:
-    """Return a name reduced to small letters and digits, without what stands in brackets and a leading "paper"."""
-    return re.sub(r"[^a-z0-9]", "", re.sub(r"\(.*?\)", "", name.lower())).removeprefix("paper")
+def printed_scores(folder: str | Path) -> pd.DataFrame:
+    """Return Table 12 as rates: a row per model, method and whether weights were released, a column per benchmark."""
+    printed = pd.read_csv(Path(folder) / "repbend_capability.csv")
+    wide = printed.pivot(index=_ROW, columns="benchmark", values="score")
+    return pd.DataFrame({name: wide[label] / full for name, (label, full) in BENCHMARKS.items()})
 
 
-def closest(name: str, printed: Iterable[str], *, by_word: bool = False) -> str | None:
-    """Return the longest printed name that ours begins with, else the only one that begins with ours, or None.
+def recomputed_summary(folder: str | Path) -> pd.DataFrame:
+    """Return Table 2 with its two averages as printed and as recomputed from its own parts.
 
-    `by_word`: or else the only one whose first word is ours (`hh_test` is HH-RLHF).
+    The printed averages imply: capability is the mean of the eight benchmarks of Table 12, MT-Bench counted in tenths
+    of its 10 points; overall is the mean of safety (1 − average ASR), mean compliance and capability.
+
+    Columns: `capability` and `overall` (recomputed, rates), `capability_printed`, `overall_printed`, and for each
+    whether they `_agree` to rounding. `overall` is recomputed from the printed ASR, compliance and capability.
     """
-    own, printed = key(name), list(printed)
-    shorter = [other for other in printed if own.startswith(key(other))]
-    longer = [other for other in printed if key(other).startswith(own)]
-    if not shorter and not longer and by_word:
-        longer = [other for other in printed if _first_word(other) == _first_word(name)]
-    return max(shorter, key=lambda other: len(key(other))) if shorter else longer[0] if len(longer) == 1 else None
+    table = pd.read_csv(Path(folder) / "repbend_summary.csv").set_index(_ROW)
+    scores = printed_scores(folder).reindex(table.index)
+    summary = pd.DataFrame(index=table.index)
+    summary["capability"] = [mean_capability(dict(zip(BENCHMARKS, row, strict=True))) for row in scores.to_numpy()]
+    summary["capability_printed"] = table["avg_capability"] / 100
+    compliances = (table[[f"{name}_compliance_percent" for name in COMPLIANCE]] / 100).to_numpy().tolist()
+    parts = zip(table["avg_asr_percent"] / 100, compliances, summary["capability_printed"], strict=True)
+    summary["overall"] = [overall(asr, compliance, capability) for asr, compliance, capability in parts]
+    summary["overall_printed"] = table["overall"] / 100
+    for name in ("capability", "overall"):
+        summary[f"{name}_agrees"] = (summary[name] - summary[f"{name}_printed"]).abs() <= _ROUNDING
+    return summary
 
 
-def _first_word(name: str) -> str:
-    return re.split(r"[^a-z0-9]+", name.lower().removeprefix("paper_"))[0]
+def _first(names: Iterable[str], known: Iterable[str]) -> str | None:
+    """Return the first of a block's printed names that a table has."""
+    allowed = set(known)
+    return next((name for name in names if name in allowed), None)
+
+
+def _with_name(table: pd.DataFrame) -> pd.DataFrame:
+    """Add the column `name`: the method, with " (released)" behind it for released weights."""
+    return table.assign(name=table["method"] + table["released_weights"].map({True: " (released)", False: ""}))
 
 
 def _with_new(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
@@ -176,8 +208,8 @@ def _with_new(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([table, other.loc[new, [name for name in table if name in other]]], ignore_index=True)
 
 
-def _number(found: pd.DataFrame, column: str, scale: float) -> float | None:
-    """The one printed number, or None if it is not printed."""
-    if len(found) != 1 or pd.isna(found[column].iloc[0]):
+def _number(rows: pd.DataFrame, column: str, scale: float) -> float | None:
+    """Return the number of the only row, or None if it is not printed."""
+    if len(rows) != 1 or pd.isna(rows[column].iloc[0]):
         return None
-    return round(float(found[column].iloc[0]) * scale, 6)
+    return round(float(rows[column].iloc[0]) * scale, 6)

@@ -96,7 +96,11 @@ def test_every_study_of_the_repository_loads(catalogue: dict, study: str) -> Non
         ("controls.best_of_2.decoding", {"max_new_tokens": 4}, ["greedy ones are copies"]),
         ("controls.static.direction", "tiny_directoin", ["Did you mean 'tiny_direction'?"]),
         ("controls.small_random.strength_of", "small_none", ["'small_none' chooses no strength"]),
-        ("controls.small_none.n_steps", 3, ["controls.small_none.n_steps: unknown key. Allowed: method, decoding"]),
+        (
+            "controls.small_none.n_steps",
+            3,
+            ["controls.small_none.n_steps: unknown key. Allowed: label, published, method"],
+        ),
         ("judges.gpt4.model", None, ["judges.gpt4.model: got None"]),
         ("judges.gpt4.price_in", None, ["judges.gpt4: `price_in` and `price_out` belong together"]),
         ("judges.gpt4.base_url", "https://me:word@here/v1", ["judges.gpt4.base_url", "written into records"]),

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from rebend.config.capability import CapabilityBlock
 from rebend.errors import DataError
-from rebend.evaluation.capability_questions import apart, drawn, read_examples, read_questions
+from rebend.evaluation.capability_questions import draw_questions, read_examples, read_questions, without_questions
 from tests.conftest import shared_data
 
 CHOICES = {"text": ["sun", "moon", "lamp"], "label": ["A", "B", "C"]}
@@ -122,7 +122,7 @@ def test_all_rows_of_a_file_without_splits_are_examples(tmp_path: Path) -> None:
 def test_an_example_that_is_a_question_too_is_taken_out(tmp_path: Path) -> None:
     twice = [mmlu("one", split="dev"), mmlu("one", split="test"), mmlu("two", split="dev")]
     questions, examples = read_questions("mmlu", [lines(tmp_path / "m.jsonl", *twice)])
-    assert [example.doc["question"] for example in apart(examples, questions)] == ["two"]
+    assert [example.doc["question"] for example in without_questions(examples, questions)] == ["two"]
 
 
 def test_ids_depend_on_the_content_and_repeated_rows_have_their_own(tmp_path: Path) -> None:
@@ -134,14 +134,14 @@ def test_ids_depend_on_the_content_and_repeated_rows_have_their_own(tmp_path: Pa
 
 def test_a_draw_depends_on_contents_and_seed_and_a_larger_one_holds_it(tmp_path: Path) -> None:
     questions, _ = read_questions("mmlu", [lines(tmp_path / "m.jsonl", *(mmlu(f"q{n}") for n in range(40)))])
-    small, large = (drawn(questions, limit, 0) for limit in (5, 20))
+    small, large = (draw_questions(questions, limit, 0) for limit in (5, 20))
     ids = {question.row_id for question in small}
     assert ids < {question.row_id for question in large}
-    assert ids == {question.row_id for question in drawn(questions[::-1], 5, 0)}
-    assert ids != {question.row_id for question in drawn(questions, 5, 1)}
-    assert drawn(questions, None, 0) == questions
+    assert ids == {question.row_id for question in draw_questions(questions[::-1], 5, 0)}
+    assert ids != {question.row_id for question in draw_questions(questions, 5, 1)}
+    assert draw_questions(questions, None, 0) == questions
     with pytest.raises(DataError, match="limit: 41"):
-        drawn(questions, 41, 0)
+        draw_questions(questions, 41, 0)
 
 
 @pytest.mark.parametrize(

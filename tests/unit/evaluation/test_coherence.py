@@ -14,7 +14,7 @@ from transformers import BertConfig, BertModel
 
 from rebend.config.models import EncoderBlock
 from rebend.errors import DataError, ModelError
-from rebend.evaluation.coherence import Coherence, dialogue_text, embed_prompts
+from rebend.evaluation.coherence import Coherence, embed_prompts, joined_turns
 from rebend.io.files import read_parquet, write_parquet
 from rebend.io.schemas import EMBEDDINGS
 from rebend.models.sentence_encoder import Encoder, load_encoder, package_folder
@@ -138,4 +138,4 @@ def test_what_is_no_encoder_is_refused(tmp_path: Path) -> None:
 
 def test_a_dialogue_is_encoded_whole() -> None:
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
-    assert dialogue_text(turns) == "a\nb\nc"
+    assert joined_turns(turns) == "a\nb\nc"

@@ -5,21 +5,21 @@ import torch
 
 from rebend.config.decoding import Decoding
 from rebend.generation import continuous_batching
-from rebend.generation.continuous_batching import _Table, can_roll, roll
+from rebend.generation.continuous_batching import ActiveBatch, generate_continuous, supports_continuous_batching
 from rebend.generation.generate import Request, generate_batch, make_requests
 from tests.helpers.small_policy import make_policy, prompt_rows
 
 
 @pytest.fixture(scope="module")
 def policy():
-    made = make_policy()
-    made.model.generation_config.eos_token_id = list(range(20, 330, 12))  # so that responses end at different places
-    return made
+    policy = make_policy()
+    policy.model.generation_config.eos_token_id = list(range(20, 330, 12))  # so that responses end at different places
+    return policy
 
 
 def requests_of(policy, samples=3):
     encoded = make_requests(policy, [row["messages"] for row in prompt_rows()])
-    return [Request(f"row{i}/{s}", one.prompt_ids) for i, one in enumerate(encoded) for s in range(samples)]
+    return [Request(f"row{i}/{s}", request.prompt_ids) for i, request in enumerate(encoded) for s in range(samples)]
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 7, 100])
@@ -32,72 +32,72 @@ def requests_of(policy, samples=3):
         {"temperature": 1.0, "stop": ["e", "w"]},
     ],
 )
-def test_each_response_is_what_decoding_alone_gives(policy, batch_size, changes):
+def test_each_response_equals_the_one_decoded_alone(policy, batch_size, changes):
     requests = requests_of(policy)
     decoding = Decoding(max_new_tokens=25, batch_size=batch_size, **changes)
-    found = dict(roll(policy, requests, decoding, keep_states=True))
-    assert sorted(found) == list(range(len(requests)))
+    responses = dict(generate_continuous(policy, requests, decoding, keep_states=True))
+    assert sorted(responses) == list(range(len(requests)))
     lengths = set()
     for number, request in enumerate(requests):
         (alone,) = generate_batch(policy, [request], decoding, keep_states=True)
-        ours = found[number]
-        assert (ours.text, ours.token_ids, ours.finish) == (alone.text, alone.token_ids, alone.finish)
+        batched = responses[number]
+        assert (batched.text, batched.token_ids, batched.finish) == (alone.text, alone.token_ids, alone.finish)
         if alone.token_ids:
-            torch.testing.assert_close(ours.states, alone.states, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(batched.states, alone.states, rtol=1e-4, atol=1e-4)
         lengths.add(len(alone.token_ids))
     assert len(lengths) > 2
 
 
-def test_prompts_wait_for_a_place_and_no_more_rows_than_places_are_read(policy, monkeypatch):
-    seen = []
+def test_prompts_wait_for_a_free_row_and_the_batch_size_is_never_exceeded(policy, monkeypatch):
+    shapes = []
     forward = policy.model.forward
 
-    def watched(**given):
-        seen.append(given["input_ids"].shape)
-        return forward(**given)
+    def recording(**inputs):
+        shapes.append(inputs["input_ids"].shape)
+        return forward(**inputs)
 
-    monkeypatch.setattr(policy.model, "forward", watched)
+    monkeypatch.setattr(policy.model, "forward", recording)
     decoding = Decoding(max_new_tokens=25, temperature=1.0, batch_size=6)
-    found = list(roll(policy, requests_of(policy), decoding))
-    assert len(found) == 24
-    assert max(shape[0] for shape in seen) <= 6
-    prefills = [shape for shape in seen if shape[1] > 1]
-    assert len(prefills) > 4  # places were taken again before all rows of a batch had ended
-    tokens = sum(len(response.token_ids) + 1 for _, response in found)
-    steps = sum(shape[0] for shape in seen if shape[1] == 1)
+    responses = list(generate_continuous(policy, requests_of(policy), decoding))
+    assert len(responses) == 24
+    assert max(shape[0] for shape in shapes) <= 6
+    prefills = [shape for shape in shapes if shape[1] > 1]
+    assert len(prefills) > 4  # rows were refilled before all rows of a batch had ended
+    tokens = sum(len(response.token_ids) + 1 for _, response in responses)
+    steps = sum(shape[0] for shape in shapes if shape[1] == 1)
     assert steps < 1.4 * tokens
-    assert [response.states for _, response in found] == [None] * 24
+    assert [response.states for _, response in responses] == [None] * 24
 
 
-def test_a_model_with_a_sliding_window_is_left_to_the_library(policy, monkeypatch):
-    assert can_roll(policy)
+def test_a_model_with_a_sliding_window_is_not_supported(policy, monkeypatch):
+    assert supports_continuous_batching(policy)
     monkeypatch.setattr(policy.model.config, "sliding_window", 16, raising=False)
-    assert not can_roll(policy)
+    assert not supports_continuous_batching(policy)
 
 
-def test_rows_that_are_alive_are_not_copied_when_others_are_seated(policy, monkeypatch):
+def test_alive_rows_are_not_copied_when_others_are_replaced(policy, monkeypatch):
     kept = []
-    seated = _Table.seated
+    refilled = ActiveBatch.refilled
 
-    def watched(table, new):
-        before = [layer.buffers[0].data_ptr() for layer in table.cache.layers]
-        after = seated(table, new)
+    def watched(batch, new):
+        before = [layer.buffers[0].data_ptr() for layer in batch.cache.layers]
+        after = refilled(batch, new)
         kept.append(after is new or before == [layer.buffers[0].data_ptr() for layer in after.cache.layers])
         return after
 
-    monkeypatch.setattr(_Table, "seated", watched)
-    list(roll(policy, requests_of(policy), Decoding(max_new_tokens=25, temperature=1.0, batch_size=6)))
+    monkeypatch.setattr(ActiveBatch, "refilled", watched)
+    list(generate_continuous(policy, requests_of(policy), Decoding(max_new_tokens=25, temperature=1.0, batch_size=6)))
     assert len(kept) > 4
     assert all(kept)
 
 
-def test_nothing_to_read_gives_nothing(policy):
-    assert list(roll(policy, [], Decoding(max_new_tokens=5))) == []
+def test_no_requests_give_no_responses(policy):
+    assert list(generate_continuous(policy, [], Decoding(max_new_tokens=5))) == []
 
 
 @pytest.mark.parametrize("positions", [1, 100])
-def test_prompts_that_are_read_a_few_at_a_time_give_the_same_responses(policy, monkeypatch, positions):
+def test_prompts_read_in_several_passes_give_the_same_responses(policy, monkeypatch, positions):
     decoding = Decoding(max_new_tokens=25, temperature=1.0, batch_size=7)
-    whole = dict(roll(policy, requests_of(policy), decoding))
+    whole = dict(generate_continuous(policy, requests_of(policy), decoding))
     monkeypatch.setattr(continuous_batching, "_POSITIONS", positions)
-    assert dict(roll(policy, requests_of(policy), decoding)) == whole
+    assert dict(generate_continuous(policy, requests_of(policy), decoding)) == whole

@@ -8,12 +8,11 @@ import torch
 
 from rebend.config.decoding import Decoding
 from rebend.generation import generate as decoding_module
-from rebend.generation.generate import Request, decode, generate, generate_batch, make_requests, response_mask
-from rebend.generation.sampling import InverseSampler, row_seed
+from rebend.generation.generate import decode, generate, generate_batch, make_requests
+from rebend.generation.intervention import Edit, NoControl
 from rebend.io.chunks import ChunkStore
 from rebend.models.chat import prompt_text
 from rebend.models.hooks import before_head
-from rebend.recontrol.methods.controls import Edit, NoControl, Prompting
 from tests.helpers.small_policy import PROMPTS, make_policy, prompt_rows, tokenizer
 
 GREEDY = Decoding(max_new_tokens=16, batch_size=8)
@@ -22,7 +21,7 @@ SAMPLED = Decoding(max_new_tokens=40, temperature=1.0, batch_size=8)
 
 @dataclasses.dataclass(frozen=True)
 class Shift(NoControl):
-    """Adds a constant to the state: a control whose effect is easy to predict."""
+    """Adds a constant to the state."""
 
     amount: float
 
@@ -58,20 +57,20 @@ def test_only_the_newest_position_is_edited(policy):
     assert not torch.allclose(edited[:, -1], plain[:, -1])
 
 
-def test_the_hook_is_undone_when_the_block_fails(policy):
+def test_the_hook_is_removed_when_decoding_fails(policy):
     with pytest.raises(RuntimeError, match="broken"):
         generate(policy, PROMPTS, GREEDY, control=Breaks())
     assert not policy.model.get_output_embeddings()._forward_pre_hooks
 
 
-def test_a_models_own_settings_are_put_back_when_decoding_fails(policy):
+def test_the_checkpoints_settings_are_restored_when_decoding_fails(policy):
     kept = policy.model.generation_config
     with pytest.raises(RuntimeError, match="broken"):
         generate(policy, PROMPTS, GREEDY, control=Breaks())
     assert policy.model.generation_config is kept
 
 
-def test_a_models_own_sampling_settings_do_not_leak_in(policy):
+def test_the_checkpoints_sampling_settings_have_no_effect(policy):
     plain = tokens(generate(policy, PROMPTS, GREEDY))
     other = make_policy()
     other.model.generation_config.repetition_penalty = 5.0
@@ -106,45 +105,9 @@ def test_samples_differ_by_key_and_by_seed(policy):
     assert other_seed[0] != twice[0]
 
 
-def test_sampling_follows_the_distribution():
-    torch.manual_seed(0)
-    logits = torch.randn(1, 6)
-    logits[0, 2] = -torch.inf
-    n = 4000
-    sampler = InverseSampler([row_seed(0, str(i)) for i in range(n)], 1, 3, torch.device("cpu"))
-    chosen = sampler(torch.zeros(n, 3), logits.repeat(n, 1)).argmax(-1)
-    shares = torch.bincount(chosen, minlength=6) / n
-    assert shares[2] == 0
-    assert (shares - logits.softmax(-1)[0]).abs().max() < 0.03
-
-
 def test_top_k_of_one_is_greedy(policy):
     sampled = generate(policy, PROMPTS, SAMPLED.model_copy(update={"top_k": 1, "max_new_tokens": 16}))
     assert tokens(sampled) == tokens(generate(policy, PROMPTS, GREEDY))
-
-
-def test_the_response_ends_before_eos_and_before_a_new_user_turn():
-    tok = tokenizer()
-    request = Request("k", [])
-    words = tok("open the lid. User: and the lamp")["input_ids"]
-    eos, pad = tok.eos_token_id, tok.pad_token_id
-    n, text, finish = response_mask(tok, request, [*words, eos, pad, pad], {eos, pad}, [])
-    assert (n, text, finish) == (len(words), "open the lid. User: and the lamp", "eos")
-    n, text, finish = response_mask(tok, request, [*words, eos], {eos, pad}, ["User:"])
-    assert (text, finish) == ("open the lid. ", "turn")
-    assert tok.decode(words[:n]).startswith(text.rstrip())
-    assert "User" not in tok.decode(words[:n])
-    n, text, finish = response_mask(tok, request, words, {eos, pad}, [])
-    assert (n, finish) == (len(words), "length")
-
-
-def test_a_special_token_that_begins_a_user_turn_ends_the_response():
-    tok = tokenizer()
-    user = tok.convert_tokens_to_ids("<|user|>")
-    words = tok("a lamp")["input_ids"]
-    ids = [*words, user, *words]
-    n, text, finish = response_mask(tok, Request("k", []), ids, {tok.eos_token_id}, ["<|user|>"])
-    assert (n, text, finish) == (len(words), "a lamp", "turn")
 
 
 def test_decoding_stops_a_row_at_a_stop_text_and_leaves_the_others(policy):
@@ -160,7 +123,7 @@ def test_decoding_stops_a_row_at_a_stop_text_and_leaves_the_others(policy):
 
 @pytest.mark.parametrize("width", [1, 2, 3])
 def test_every_row_ends_where_its_text_first_holds_the_stop_text(policy, width):
-    # Pieces of what the model says, of any letters: spaces, and bytes that are no letter alone, among them.
+    # Pieces of the model's responses, with spaces and with bytes that are not a whole letter.
     for row, response in enumerate(generate(policy, PROMPTS, GREEDY)):
         for start in range(0, min(len(response.text) - width, 24), 5):
             stop = response.text[start : start + width]
@@ -183,7 +146,7 @@ def test_rows_stop_being_decoded_once_all_hold_the_stop_text(policy, monkeypatch
     assert len(stopped.token_ids) < len(passes) < whole
 
 
-def test_a_prefill_stands_in_front_and_is_continued(policy):
+def test_a_prefill_begins_the_response_and_is_continued(policy):
     (response,) = generate(policy, PROMPTS[:1], GREEDY, prefills=["Sure, here is"])
     ids = tokenizer()(prompt_text(tokenizer(), PROMPTS[0]) + "Sure, here is", add_special_tokens=False)["input_ids"]
     with torch.no_grad():
@@ -191,7 +154,7 @@ def test_a_prefill_stands_in_front_and_is_continued(policy):
     assert response.text.startswith("Sure, here is" + tokenizer().decode([first]))
 
 
-def test_a_prompts_data_set_is_decoded_as_it_is_whatever_else_its_rows_say(policy):
+def test_other_columns_of_a_prompts_data_set_have_no_effect(policy):
     plain, _ = decode(policy, prompt_rows(), GREEDY, NoControl(), ChunkStore(None))
     rows = [{**row, "prefill": "Sure, here is", "target": "Sure, here is"} for row in prompt_rows()]
     assert decode(policy, rows, GREEDY, NoControl(), ChunkStore(None))[0].equals(plain)
@@ -222,11 +185,11 @@ def test_finished_batches_are_not_decoded_again(policy, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         decode(policy, prompt_rows(), decoding, Shift(0.5), ChunkStore(tmp_path))
     resumed, _ = decode(policy, prompt_rows(), decoding, Shift(0.5), ChunkStore(tmp_path))
-    assert len(calls) == 3 + 2  # four batches: two were kept
+    assert len(calls) == 3 + 2  # of four batches, two were stored
     assert resumed.equals(undisturbed)
 
 
-def test_each_kept_state_is_the_one_its_token_was_sampled_from(policy):
+def test_each_stored_state_is_the_one_its_token_was_sampled_from(policy):
     requests = make_requests(policy, PROMPTS)
     for request, response in zip(requests, generate_batch(policy, requests, GREEDY, keep_states=True), strict=True):
         n = len(response.token_ids)
@@ -238,9 +201,8 @@ def test_each_kept_state_is_the_one_its_token_was_sampled_from(policy):
         torch.testing.assert_close(response.states, whole[start : start + n], rtol=1e-4, atol=1e-4)
 
 
-def test_a_control_acts_through_the_choice_of_tokens_only(policy):
-    # The states seen before each edit are those of a plain pass over prompt and response: nothing of an
-    # edit is left in the cache.
+def test_an_edit_is_not_left_in_the_cache(policy):
+    # The states before each edit equal those of a plain pass over prompt and response.
     requests = make_requests(policy, PROMPTS[:2])
     controlled = generate_batch(policy, requests, GREEDY, control=Shift(0.7), keep_states=True)
     plain = generate_batch(policy, requests, GREEDY)
@@ -256,14 +218,14 @@ def test_a_control_acts_through_the_choice_of_tokens_only(policy):
         assert chosen == response.token_ids
 
 
-def test_displacement_is_the_mean_length_of_the_change(policy):
+def test_edit_norm_is_the_mean_norm_of_the_edit(policy):
     for response in generate(policy, PROMPTS, SAMPLED, control=Shift(0.5)):
         expected = 0.5 * policy.hidden_size**0.5 if response.token_ids else 0.0
-        assert response.displacement == pytest.approx(expected, rel=1e-4)
-    assert all(r.displacement == 0 for r in generate(policy, PROMPTS, GREEDY))
+        assert response.edit_norm == pytest.approx(expected, rel=1e-4)
+    assert all(r.edit_norm == 0 for r in generate(policy, PROMPTS, GREEDY))
 
 
-def test_ended_rows_are_not_edited_any_more(policy):
+def test_ended_rows_are_not_edited(policy):
     seen: list[int] = []
 
     @dataclasses.dataclass(frozen=True)
@@ -278,16 +240,4 @@ def test_ended_rows_are_not_edited_any_more(policy):
     responses = generate(policy, PROMPTS, SAMPLED, control=Counts())
     ended = sum(response.finish == "eos" for response in responses)
     assert ended > 0
-    assert sum(seen) == sum(len(r.token_ids) for r in responses) + ended  # a row sees its own end token
-
-
-def test_prompting_changes_the_prompt_and_nothing_else(policy):
-    instruction = "Be kind."
-    control = Prompting(instruction)
-    turns = [*PROMPTS[0], {"role": "assistant", "content": "so"}, {"role": "user", "content": "and then"}]
-    changed = control.messages(turns)
-    assert changed[:-1] == turns[:-1]
-    assert changed[-1]["content"] == "Be kind. and then"
-    assert control.begin([1]) is None
-    by_hand = [[{"role": "user", "content": f"{instruction} {m[0]['content']}"}] for m in PROMPTS]
-    assert tokens(generate(policy, PROMPTS, GREEDY, control=control)) == tokens(generate(policy, by_hand, GREEDY))
+    assert sum(seen) == sum(len(r.token_ids) for r in responses) + ended  # the edit before a row's end token counts too

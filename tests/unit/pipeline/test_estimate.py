@@ -226,9 +226,9 @@ def test_records_and_benchmarks_of_earlier_jobs_are_found(tmp_path: Path, monkey
     (found,) = measured_jobs()["decode"]
     assert found.seconds == 4.5
     for shard in ("states-00000-of-00001", "states-00001-of-00002"):  # beside a folder's own record
-        write_json(f"{paths.activations('m', 'a')}/{shard}.json", {**record, "stage": "extract_activations"})
+        write_json(f"{paths.activations('m', 'a')}/{shard}.run.json", {**record, "stage": "extract_activations"})
     write_json(paths.record(paths.activations("m", "a")), {**record, "stage": "gather_activations"})
-    write_json("results/studies/s/tables.json", {**record, "stage": "make_tables"})
+    write_json("results/studies/s/tables.run.json", {**record, "stage": "make_tables"})
     assert {stage: len(found) for stage, found in measured_jobs().items() if stage.startswith(("ex", "ga", "ma"))} == {
         "extract_activations": 2,
         "gather_activations": 1,

@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from rebend.config.base import settings
-from rebend.config.judges import LIMITS, JudgeBlock, OpenAIJudgeBlock, judge_of, limits_of
+from rebend.config.judges import JUDGES, LIMITS, JudgeBlock, OpenAIJudgeBlock, limits_of, money
 from rebend.config.load import load_config
 from rebend.config.safety import SAFETY_JUDGES, RubricJudgeBlock
-from rebend.evaluation.judges.costs import money
+from rebend.evaluation.judges.block import judge_block
 from rebend.io.files import write_text
 from rebend.pipeline.cost.judges import judge_outlook
 from rebend.pipeline.graph import paths
@@ -30,7 +30,7 @@ def plan(study: str, **judge: Any) -> Plan:
 def test_requests_replies_cost_and_caps_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     one = plan("paper_recontrol", sample=10, max_tokens=100, price_in=1.0, price_out=2.0, max_cost=0.5)
-    cells = [cell for cell in one.cells if cell.role == "prompts"]
+    cells = [cell for cell in one.cells if cell.role == "quality"]
     requests = 2 * 10 * len(cells)
     (line,) = judge_outlook(one)
     assert f"judges.gpt4: {len(cells)} jobs ask 'gpt-4-0613' in both orders" in line
@@ -47,7 +47,7 @@ def test_a_rubric_that_is_asked_of_an_address_is_told_too(tmp_path: Path, monkey
     prices = {"price_in": 1.0, "price_out": 2.0, "max_cost": 0.5, "max_tokens": 100}
     raw["safety_judges"]["refusal_matcher"] = {"method": "rubric", "model": "judge-2026-01-01", **prices}
     one = Plan(load_config({**raw, "study": "tiny"}, ROOT / "config/studies"))
-    attacked = [cell for cell in one.cells if cell.role == "evaluation"]
+    attacked = [cell for cell in one.cells if cell.role == "safety"]
     (line,) = judge_outlook(one)
     assert f"safety_judges.refusal_matcher: {len(attacked)} jobs ask 'judge-2026-01-01' about every completion" in line
     assert "replies of at most 100 tokens (0.0002) each" in line and "more than 0.5" in line
@@ -74,7 +74,7 @@ def test_a_judge_goes_through_its_rule_unchanged() -> None:
     tracked = settings(judge, without=("timeout", "batch", "max_cost", "max_tokens_total"))
     assert not {"concurrency", "retries", "timeout", "batch", "max_cost"} & set(tracked)
     resources = {"concurrency": 3, "retries": 1, "limits": limits_of(judge), "mem_mb": 100}
-    assert judge_of(tracked, resources) == judge
+    assert judge_block(tracked, resources, JUDGES) == judge
 
 
 def test_a_safety_judge_goes_through_its_rule_unchanged() -> None:
@@ -84,14 +84,14 @@ def test_a_safety_judge_goes_through_its_rule_unchanged() -> None:
         *("method", "model", "base_url", "temperature", "max_tokens", "price_in", "price_out", "threshold")
     }
     resources = {"concurrency": 8, "retries": 1, "limits": limits_of(judge)}
-    assert judge_of(tracked, resources, SAFETY_JUDGES) == judge
-    truth = judge_of({"method": "world_truth"}, {"concurrency": 1, "retries": 0, "limits": "{}"}, SAFETY_JUDGES)
+    assert judge_block(tracked, resources, SAFETY_JUDGES) == judge
+    truth = judge_block({"method": "world_truth"}, {"concurrency": 1, "retries": 0, "limits": "{}"}, SAFETY_JUDGES)
     assert truth.method == "world_truth"
 
 
 def test_a_proxy_goes_through_its_rule_unchanged() -> None:
     resources = {"concurrency": 1, "retries": 0, "limits": limits_of(JudgeBlock(method="world_rubric"))}
-    assert judge_of({"method": "world_rubric", "sample": 3, "seed": 1}, resources).sample == 3
+    assert judge_block({"method": "world_rubric", "sample": 3, "seed": 1}, resources, JUDGES).sample == 3
 
 
 @pytest.mark.parametrize(

@@ -11,17 +11,34 @@ import yaml
 
 from rebend.config.load import load_config
 from rebend.pipeline.checks.study import load_plan
-from rebend.pipeline.graph.plan import Cell
-from rebend.report.published import Published
+from rebend.pipeline.graph.plan import Cell, Plan
+from rebend.report.published import RecontrolPaper, RepbendPaper
 
 ROOT = Path(__file__).parents[3]
-PUBLISHED = Published(ROOT / "resources" / "published")
+RECONTROL = RecontrolPaper(ROOT / "resources" / "published")
+REPBEND = RepbendPaper(ROOT / "resources" / "published")
 
 
 @pytest.fixture(scope="module")
-def cells() -> list[Cell]:
+def plan() -> Plan:
     raw = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
-    return load_plan({**raw, "study": "paper_repbend"}, ROOT / "config/studies").cells
+    return load_plan({**raw, "study": "paper_repbend"}, ROOT / "config/studies")
+
+
+@pytest.fixture(scope="module")
+def cells(plan: Plan) -> list[Cell]:
+    return plan.cells
+
+
+def asr(plan: Plan, cell: Cell) -> float | None:
+    described = cell.described(plan.config)
+    return REPBEND.asr_of(REPBEND.model(described), REPBEND.method(described), REPBEND.benchmark(described))
+
+
+def answered(plan: Plan, cell: Cell) -> float | None:
+    described = cell.described(plan.config)
+    names = REPBEND.model(described), REPBEND.method(described)
+    return REPBEND.answered_of(*names, REPBEND.compliance_of(described))
 
 
 MODELS = {"mistral_7b": "Mistral-7B-Instruct-v0.2", "llama3_8b": "Llama-3-8B-Instruct"}
@@ -37,10 +54,12 @@ METHODS = {
 
 @pytest.mark.parametrize("beginning", METHODS)
 @pytest.mark.parametrize("model", MODELS)
-def test_every_number_of_table_1_stands_beside_one_cell_of_ours(cells: list[Cell], model: str, beginning: str) -> None:
+def test_every_number_of_table_1_stands_beside_one_cell_of_ours(
+    plan: Plan, cells: list[Cell], model: str, beginning: str
+) -> None:
     own = [cell for cell in cells if cell.base == model and cell.control == "none_512"]
     own = [cell for cell in own if cell.adapter.startswith(beginning) and not cell.adapter.endswith("_released")]
-    found = Counter(PUBLISHED.repbend_row(model, cell.dataset, cell.adapter, cell.attack)["asr"] for cell in own)
+    found = Counter(asr(plan, cell) for cell in own)
     found.pop(None, None)
     with (ROOT / "resources" / "published" / "repbend_asr.csv").open(encoding="utf-8", newline="") as stream:
         printed = [row for row in csv.DictReader(stream) if "average" not in row["benchmark"]]
@@ -53,12 +72,10 @@ def test_every_number_of_table_1_stands_beside_one_cell_of_ours(cells: list[Cell
 
 
 @pytest.mark.parametrize("model", ["mistral_7b", "llama3_8b", "gemma2_2b", "qwen2_5_14b"])
-def test_over_refusal_is_measured_where_it_is_printed(cells: list[Cell], model: str) -> None:
+def test_over_refusal_is_measured_where_it_is_printed(plan: Plan, cells: list[Cell], model: str) -> None:
     for dataset in ("paper_xstest", "paper_wildjailbreak_benign"):
         own = [cell for cell in cells if (cell.base, cell.adapter, cell.dataset) == (model, "none", dataset)]
-        assert own and all(
-            PUBLISHED.repbend_row(model, dataset, "none", cell.attack)["answered"] is not None for cell in own
-        )
+        assert own and all(answered(plan, cell) is not None for cell in own)
 
 
 @pytest.mark.parametrize(
@@ -70,11 +87,11 @@ def test_over_refusal_is_measured_where_it_is_printed(cells: list[Cell], model: 
     ],
 )
 def test_models_that_others_made_safe_stand_beside_what_is_printed_for_them(
-    cells: list[Cell], model: str, base: str, method: str
+    plan: Plan, cells: list[Cell], model: str, base: str, method: str
 ) -> None:
     own = [cell for cell in cells if cell.base == model and cell.control == "none_512"]
     assert {cell.attack for cell in own} == {"direct", "gcg_harmbench", "prefilling_harmbench", "embedding"}
-    found = {PUBLISHED.repbend_row(model, cell.dataset, cell.adapter, cell.attack)["asr"] for cell in own} - {None}
+    found = {asr(plan, cell) for cell in own} - {None}
     with (ROOT / "resources" / "published" / "repbend_asr.csv").open(encoding="utf-8", newline="") as stream:
         printed = [row for row in csv.DictReader(stream) if "average" not in row["benchmark"]]
     wanted = {
@@ -102,10 +119,8 @@ def test_every_row_of_recontrols_table_stands_beside_one_cell_of_ours() -> None:
     plan = load_plan({**raw, "study": "paper_recontrol"}, ROOT / "config/studies")
     found: Counter[tuple[float | None, ...]] = Counter()
     for cell in plan.cells:
-        if cell.adapter == "none":
-            method = plan.config["controls"][cell.control].method
-            printed = PUBLISHED.recontrol_row(cell.base, cell.dataset, method)
-            found[printed["reward"], printed["win_rate"]] += 1
+        printed = RECONTROL.row(cell.described(plan.config))
+        found[printed["reward"], printed["win_rate"]] += 1
     found.pop((None, None))
     with (ROOT / "resources" / "published" / "recontrol_main.csv").open(encoding="utf-8", newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row["win_rate_percent"] != "N/A"]

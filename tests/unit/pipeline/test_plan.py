@@ -35,7 +35,7 @@ def tiny() -> Plan:
 
 
 def test_the_tiny_study_crosses_control_with_an_adapter_and_adapters_with_attacks(tiny: Plan) -> None:
-    prompts = [cell for cell in tiny.cells if cell.role == "prompts"]
+    prompts = [cell for cell in tiny.cells if cell.role == "quality"]
     assert {(cell.adapter, cell.control) for cell in prompts} == {
         (adapter, control)
         for adapter in ("none", "repbend")
@@ -44,7 +44,7 @@ def test_the_tiny_study_crosses_control_with_an_adapter_and_adapters_with_attack
             *("best_of_2", "best_of_8"),
         )
     }
-    attacked = [cell for cell in tiny.cells if cell.role == "evaluation" and cell.control == "none"]
+    attacked = [cell for cell in tiny.cells if cell.role == "safety" and cell.control == "none"]
     methods = {tiny.config["adapters"][cell.adapter].method for cell in attacked if cell.adapter != "none"}
     assert methods >= {"repbend", "circuit_breakers", "rmu", "npo", "dpo", "task_arithmetic"}
     attacks = {tiny.config["attacks"][cell.attack].method for cell in attacked}
@@ -91,19 +91,27 @@ def test_pictures_of_states_are_those_that_a_grid_asks_for(tiny: Plan) -> None:
 
 
 def test_the_held_out_reward_is_scored_in_every_prompts_cell(tiny: Plan) -> None:
-    scores = [cell.scores() for cell in tiny.cells if cell.role == "prompts"]
+    scores = [cell.scores() for cell in tiny.cells if cell.role == "quality"]
     assert all("/tiny_heldout_reward/" in found["heldout_reward"] for found in scores)
     assert all("/tiny_reward/" in found["reward"] for found in scores)
 
 
-def test_cells_are_labelled_by_method_where_that_is_unique(tiny: Plan) -> None:
+def test_cells_are_labelled_by_the_names_of_their_blocks() -> None:
     small = plan_of("real_small").summary("p")["cells"]
-    searches = {"controlled_decoding", "cd_prefix", "best_of_n"}
-    assert {cell["control"] for cell in small} == {
-        *("none", "random", "prompting", "static", "value", "value_prompting"),
-        *searches,
-    }
-    assert {cell["adapter"] for cell in small} == {"none", "repbend"}
+    names = ("none", "random", "prompting", "static", "value", "value_prompting", "controlled_decoding", "cd_prefix")
+    assert {cell["control"] for cell in small} == {f"small_{name}" for name in (*names, "best_of_4")}
+    assert {cell["adapter"] for cell in small} == {"none", "small_repbend"}
+    methods = {cell["control"]: cell["method"] for cell in small}
+    assert (methods["small_none"], methods["small_best_of_4"]) == ("none", "best_of_n")
+
+
+def test_cells_are_labelled_by_the_labels_of_their_blocks() -> None:
+    raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    raw["adapters"]["small_repbend"]["label"] = "RepBend, small"
+    summary = load_plan({**raw, "study": "real_small"}, ROOT / "config/studies").summary("p")
+    for entries in (summary["cells"], summary["capabilities"]):
+        assert {entry["adapter"] for entry in entries} == {"none", "RepBend, small"}
+    assert {entry["adapter"] for key in ("adapters", "states") for entry in summary[key]} == {"RepBend, small"}
 
 
 def test_a_blocks_needs_are_not_settings_of_a_stage(tiny: Plan) -> None:
@@ -124,10 +132,19 @@ def test_a_sum_of_adapters_is_not_trained_but_its_parts_are_used() -> None:
     assert not any("task_arithmetic" in path for path in plan.inputs() if path.startswith("results/adapters/"))
 
 
-def test_released_weights_and_a_safety_prompt_keep_their_names_in_tables() -> None:
+def test_adapters_of_one_method_keep_their_names_in_tables() -> None:
     cells = plan_of("paper_repbend").summary("published")["cells"]
-    assert {"none", "repbend", "repbend_mistral_released", "circuit_breakers"} <= {cell["adapter"] for cell in cells}
-    assert {cell["control"] for cell in cells} == {"none", "safety_prompt"}
+    names = {"none", "repbend_mistral", "repbend_mistral_released", "paper_circuit_breakers"}
+    assert names <= {cell["adapter"] for cell in cells}
+    assert {cell["control"] for cell in cells} == {"none_512", "safety_prompt"}
+
+
+def test_labels_and_printed_names_are_no_settings_of_a_stage() -> None:
+    plan = plan_of("paper_repbend")
+    for section, name in (("adapters", "paper_dpo"), ("datasets", "paper_dan"), ("controls", "safety_prompt")):
+        assert plan.config[section][name].printed_names
+        assert not {"label", "published"} & set(settings(plan.config[section][name]))
+        assert not {"label", "published"} & set(plan.config[section][name].model_dump())
 
 
 def test_a_benchmark_is_asked_once_of_each_model_after_each_adapter() -> None:
@@ -136,7 +153,7 @@ def test_a_benchmark_is_asked_once_of_each_model_after_each_adapter() -> None:
     assert len([path for path in small.inputs() if path.startswith("results/capability/")]) == 2 * 3
     entries = small.summary("p")["capabilities"]
     assert {(entry["adapter"], entry["task"]) for entry in entries} == {
-        (adapter, task) for adapter in ("none", "repbend") for task in ("mmlu", "gsm8k", "truthfulqa")
+        (adapter, task) for adapter in ("none", "small_repbend") for task in ("mmlu", "gsm8k", "truthfulqa")
     }
     assert paths.capability("small+small_repbend", "small_mmlu") in {entry["path"] for entry in entries}
 

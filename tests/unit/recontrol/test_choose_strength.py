@@ -2,19 +2,20 @@ from __future__ import annotations
 
 import pytest
 
-from rebend.config.controls import CdPrefixBlock, Choice, ValueControlBlock, control_block
+from rebend.config.controls import CdPrefixBlock, Choice, ValueControlBlock
 from rebend.config.decoding import Decoding
 from rebend.errors import DataError
 from rebend.io.chunks import ChunkStore
 from rebend.recontrol import choose_strength as strengths_module
 from rebend.recontrol.choose_strength import choose_strength, pick, strengths_of
-from rebend.recontrol.decode import Aids, decode_under
+from rebend.recontrol.decode import control_block, decode_under
+from rebend.recontrol.resources import ControlResources
 from rebend.recontrol.value_model.network import Shape, new_network
 from tests.helpers.small_policy import make_policy, prompt_rows
 
 BLOCK = ValueControlBlock(
     method="value",
-    value="v",
+    value_model="v",
     step_size="chosen",
     n_steps=5,
     choice=Choice(dataset="d", grid=[0.5, 0.1, 2.0], reward="r", encoder="e", min_diversity=0.0),
@@ -23,7 +24,7 @@ BLOCK = ValueControlBlock(
 
 
 class Lengths:
-    """A reward that anyone can check: the number of characters."""
+    """The reward is the number of characters."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -34,8 +35,8 @@ class Lengths:
 
 
 def line(step_size, reward, diversity=0.8, coherence=0.5, n_steps=5):
-    found = {"step_size": step_size, "n_steps": n_steps, "reward": reward}
-    return {**found, "diversity": diversity, "coherence": coherence}
+    strength = {"step_size": step_size, "n_steps": n_steps, "reward": reward}
+    return {**strength, "diversity": diversity, "coherence": coherence}
 
 
 def rule(**changes):
@@ -60,16 +61,22 @@ def parts_of_a_choice():
     return policy, network
 
 
+def resources_of(policy, network):
+    return ControlResources(policy, loaded={"value_model": network})
+
+
 def choose(parts_of_a_choice, reward, parts=None, rows=None, block=BLOCK):
     policy, network = parts_of_a_choice
-    return choose_strength(policy, rows or prompt_rows(), block, Aids(network), reward, ones, parts or ChunkStore(None))
+    return choose_strength(
+        policy, rows or prompt_rows(), block, resources_of(policy, network), reward, ones, parts or ChunkStore(None)
+    )
 
 
 def test_the_highest_reward_wins():
     assert picked([line(0.0, 1.0), line(0.1, 1.5), line(0.5, 2.0), line(1.0, 1.9)])[0] == 0.5
 
 
-def test_text_that_repeats_itself_or_wanders_off_is_not_bought_with_reward():
+def test_a_strength_that_lowers_diversity_or_coherence_is_not_chosen_for_its_reward():
     table = [line(0.0, 1.0), line(0.1, 1.5), line(0.5, 2.0, diversity=0.7), line(1.0, 3.0, coherence=0.4)]
     chosen, reason = picked(table)
     assert chosen == 0.1
@@ -80,13 +87,13 @@ def test_a_step_size_without_a_reward_is_never_chosen():
     assert picked([line(0.0, 1.0), line(0.1, None), line(0.5, 1.5)])[0] == 0.5
 
 
-def test_if_nothing_keeps_the_text_there_is_no_control_and_a_reason():
+def test_no_control_is_chosen_if_no_strength_keeps_diversity_and_coherence():
     chosen, reason = picked([line(0.0, 1.0), line(0.1, 5.0, diversity=0.1)])
     assert chosen == 0.0
     assert "none of 1" in reason
 
 
-def test_a_control_that_lowers_the_reward_is_no_control_and_a_reason():
+def test_no_control_is_chosen_if_no_strength_raises_the_reward():
     chosen, reason = picked([line(0.0, -0.390), line(0.1, -0.394), line(0.3, -0.399), line(1.0, 2.0, coherence=0.1)])
     assert chosen == 0.0
     assert "of the 2 of 3 strengths that keep" in reason and "(-0.394, uncontrolled -0.390): no control" in reason
@@ -94,7 +101,7 @@ def test_a_control_that_lowers_the_reward_is_no_control_and_a_reason():
     assert picked([line(0.0, None), line(0.1, 1.0)])[0] == 0.1
 
 
-def test_a_negative_coherence_still_has_a_floor():
+def test_a_negative_coherence_has_a_lower_limit():
     table = [line(0.0, 1.0, coherence=-0.1), line(0.1, 2.0, coherence=-0.105), line(0.5, 3.0, coherence=-0.2)]
     assert picked(table)[0] == 0.1
 
@@ -103,7 +110,7 @@ def test_the_table_holds_the_uncontrolled_line_and_each_step_size(parts_of_a_cho
     strength = choose(parts_of_a_choice, Lengths())
     table = strength["table"]
     assert [row["step_size"] for row in table] == [0.0, 0.1, 0.5, 2.0]
-    assert table[0]["displacement"] == 0 < table[1]["displacement"] < table[2]["displacement"]
+    assert table[0]["edit_norm"] == 0 < table[1]["edit_norm"] < table[2]["edit_norm"]
     assert strength["step_size"] == max(table[1:], key=lambda row: row["reward"])["step_size"]
     for row in table:
         assert row["reward_ci_low"] <= row["reward"] <= row["reward_ci_high"]
@@ -112,7 +119,7 @@ def test_the_table_holds_the_uncontrolled_line_and_each_step_size(parts_of_a_cho
         assert (row["n"], row["not_scored"], row["coherence"]) == (8, 0, 1.0)
 
 
-def test_finished_step_sizes_are_not_done_again(parts_of_a_choice, tmp_path, monkeypatch):
+def test_finished_step_sizes_are_not_decoded_again(parts_of_a_choice, tmp_path, monkeypatch):
     undisturbed = choose(parts_of_a_choice, Lengths())
     reward = Lengths()
     score = reward.score
@@ -127,7 +134,7 @@ def test_finished_step_sizes_are_not_done_again(parts_of_a_choice, tmp_path, mon
         choose(parts_of_a_choice, reward, ChunkStore(tmp_path))
     again = Lengths()
     assert choose(parts_of_a_choice, again, ChunkStore(tmp_path)) == undisturbed
-    assert again.calls == 2  # of four lines, two were kept
+    assert again.calls == 2  # of four lines, two were stored
 
 
 def test_prompts_without_a_response_are_counted_and_all_of_them_are_an_error(parts_of_a_choice):
@@ -144,7 +151,7 @@ def test_coherence_belongs_to_its_own_step_size(parts_of_a_choice):
         policy,
         prompt_rows(),
         BLOCK,
-        Aids(network),
+        resources_of(policy, network),
         Lengths(),
         lambda prompts, responses: [float(len(response)) for response in responses],
         ChunkStore(None),
@@ -153,13 +160,13 @@ def test_coherence_belongs_to_its_own_step_size(parts_of_a_choice):
         assert row["coherence"] == pytest.approx(row["reward"])
 
 
-def test_diversity_is_the_published_one(parts_of_a_choice, monkeypatch):
+def test_diversity_comes_from_the_published_measure(parts_of_a_choice, monkeypatch):
     monkeypatch.setattr(strengths_module, "diversity", lambda text: 0.25)
     assert choose(parts_of_a_choice, Lengths())["table"][0]["diversity"] == 0.25
 
 
 def test_the_published_objective_is_the_plain_sum_of_the_three():
-    """As printed: a reward of any scale beside two numbers below 1, so that broken text can win."""
+    """The reward has any scale and the other two are below 1, so broken text can win."""
     table = [line(0.0, 1.0), line(0.1, 1.5), line(0.5, 1.6, diversity=0.5, coherence=0.9), line(1.0, 1.7, 0.1, 0.2)]
     sums = {0.1: 1.5 + 0.8 + 0.5, 0.5: 1.6 + 0.5 + 0.9, 1.0: 1.7 + 0.1 + 0.2}
     chosen, reason = picked(table, objective="published")
@@ -171,7 +178,7 @@ def test_the_published_objective_is_the_plain_sum_of_the_three():
     assert picked([line(0.0, 1.0), line(0.1, None)], objective="published")[0] == 0.0
 
 
-def test_of_equal_strengths_the_one_that_does_less_is_taken():
+def test_the_weakest_of_equally_good_strengths_is_chosen():
     table = [line(0.0, 1.0), line(0.5, 2.0, n_steps=30), line(0.5, 2.0, n_steps=10), line(1.0, 2.0, n_steps=10)]
     for objective in ("guarded", "published"):
         chosen, _ = pick(table, rule(objective=objective))
@@ -188,8 +195,8 @@ def test_every_step_size_is_tried_with_every_number_of_steps(parts_of_a_choice, 
     strength = choose(parts_of_a_choice, Lengths(), ChunkStore(tmp_path), block=block)
     tried = [(row["step_size"], row["n_steps"]) for row in strength["table"]]
     assert tried == strengths_of(block, block.choice) == [(0.0, 2), (0.1, 2), (2.0, 2), (0.1, 6), (2.0, 6)]
-    moved = {key: row["displacement"] for key, row in zip(tried, strength["table"], strict=True)}
-    assert moved[0.1, 6] > 2 * moved[0.1, 2] > 0  # the number of steps is really used
+    moved = {key: row["edit_norm"] for key, row in zip(tried, strength["table"], strict=True)}
+    assert moved[0.1, 6] > 2 * moved[0.1, 2] > 0  # the number of steps has an effect
     best = max(strength["table"][1:], key=lambda row: row["reward"])
     assert (strength["step_size"], strength["n_steps"]) == (best["step_size"], best["n_steps"])
     again = Lengths()
@@ -197,22 +204,24 @@ def test_every_step_size_is_tried_with_every_number_of_steps(parts_of_a_choice, 
     assert again.calls == 0
 
 
-def test_a_chosen_strength_decodes_as_it_did_when_it_was_chosen(parts_of_a_choice):
+def test_the_chosen_strength_decodes_the_same_responses_again(parts_of_a_choice):
     policy, network = parts_of_a_choice
     strength = choose(parts_of_a_choice, Lengths(), block=stepped([0.5], [2, 6]))
     settings = stepped([0.5], [2, 6]).model_dump()
     table, notes = decode_under(
-        policy, prompt_rows(), control_block(settings, strength), Aids(network), ChunkStore(None)
+        policy, prompt_rows(), control_block(settings, strength), resources_of(policy, network), ChunkStore(None)
     )
     line = next(row for row in strength["table"] if row["n_steps"] == strength["n_steps"] and row["step_size"])
     assert notes["tokens"] == line["tokens"]
     assert sum(len(text) for text in table["response"].to_pylist()) / 8 == pytest.approx(line["reward"])
 
 
-def test_the_weight_of_a_search_is_chosen_alike(parts_of_a_choice):
+def test_the_weight_of_a_search_is_chosen(parts_of_a_choice):
     choice = rule(grid=[0.5, 4.0], min_diversity=0.0)
     decoding = Decoding(max_new_tokens=6, batch_size=4)
-    block = CdPrefixBlock(method="cd_prefix", value="v", weight="chosen", top_k=3, choice=choice, decoding=decoding)
+    block = CdPrefixBlock(
+        method="cd_prefix", value_model="v", weight="chosen", top_k=3, choice=choice, decoding=decoding
+    )
     strength = choose(parts_of_a_choice, Lengths(), block=block)
     assert [(row["step_size"], row["n_steps"]) for row in strength["table"]] == [(0.0, None), (0.5, None), (4.0, None)]
     assert [row["candidates_scored"] > 0 for row in strength["table"]] == [False, True, True]

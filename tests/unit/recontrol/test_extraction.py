@@ -11,13 +11,13 @@ import torch
 from rebend.config.decoding import Decoding
 from rebend.config.value_models import ActivationsBlock
 from rebend.errors import ConfigError, DataError, ModelError
-from rebend.generation.continuous_batching import roll
+from rebend.generation.continuous_batching import generate_continuous
 from rebend.generation.generate import Request, decode, generate_batch, make_requests
 from rebend.io.chunks import ChunkStore
 from rebend.io.files import read_json, write_parquet
 from rebend.io.schemas import PROMPTS
 from rebend.models.hidden_states import response_states
-from rebend.recontrol.methods.controls import ValueAscent
+from rebend.recontrol.methods.value_ascent import ValueAscent
 from rebend.recontrol.value_model import extraction as activations_module
 from rebend.recontrol.value_model.activation_store import MANIFEST, RESPONSES_FILE, Activations, key_of
 from rebend.recontrol.value_model.examples import Labels, ValueData
@@ -145,12 +145,12 @@ def test_a_killed_extraction_goes_on_after_its_finished_chunks(policy, made, tmp
 
     def killed(policy, requests, decoding, **changes):
         calls.append(len(requests))
-        for number, found in enumerate(roll(policy, requests, decoding, **changes)):
+        for number, found in enumerate(generate_continuous(policy, requests, decoding, **changes)):
             if len(calls) == 3 and number == 4:  # in the second chunk of the second shard
                 raise KeyboardInterrupt
             yield found
 
-    monkeypatch.setattr(activations_module, "roll", killed)
+    monkeypatch.setattr(activations_module, "generate_continuous", killed)
     with pytest.raises(KeyboardInterrupt):
         extract(policy, tmp_path)
     assert not (tmp_path / "out" / MANIFEST).exists()
@@ -163,7 +163,7 @@ def test_a_killed_extraction_goes_on_after_its_finished_chunks(policy, made, tmp
 
 
 def test_a_model_with_a_cache_of_its_own_is_decoded_in_batches(policy, made, tmp_path, monkeypatch):
-    monkeypatch.setattr(activations_module, "can_roll", lambda policy: False)
+    monkeypatch.setattr(activations_module, "supports_continuous_batching", lambda policy: False)
     other = by_response(extract(policy, tmp_path))
     rolled = by_response(made)
     assert set(other) == set(rolled)
@@ -224,8 +224,8 @@ def test_a_model_that_ends_at_once_leaves_responses_without_tokens_and_loses_non
         ValueData(made, Labels.of(rewards), 0.2, 0)
     climbing = ValueAscent(new_network(Shape(32, 16, 2), 0).requires_grad_(False), 0.5, 3)
     table, notes = decode(policy, prompt_rows(), Decoding(max_new_tokens=4), climbing, ChunkStore(None))
-    assert set(table["response"].to_pylist()) == {""} and set(table["displacement"].to_pylist()) == {0.0}
-    assert (notes["tokens"], notes["tokens_held_back"], notes["prompts_without_room"]) == (0, 0, 0)
+    assert set(table["response"].to_pylist()) == {""} and set(table["edit_norm"].to_pylist()) == {0.0}
+    assert (notes["tokens"], notes["tokens_clipped"], notes["prompts_without_room"]) == (0, 0, 0)
 
 
 def test_long_prompts_are_left_out_and_counted(policy, tmp_path):
@@ -319,4 +319,4 @@ def test_a_bfloat16_policy_is_decoded_and_stored_in_its_own_type(tmp_path):
     network = new_network(Shape(policy.hidden_size, 24, 2), 0).requires_grad_(False)
     request = make_requests(policy, [prompt_rows()[0]["messages"]])[0]
     (response,) = generate_batch(policy, [request], SETTINGS.decoding, control=ValueAscent(network, 0.5, 5))
-    assert response.displacement > 0
+    assert response.edit_norm > 0

@@ -1,4 +1,4 @@
-"""RepBend's Table 2 from its own cells: which formula was used, and every row where the paper disagrees with itself."""
+"""RepBend's Table 2 recomputed from its own cells: the formula, and every row where the paper disagrees with itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from rebend.report.capability_summary import BENCHMARKS, mean_capability, overall, printed_scores, recomputed_summary
+from rebend.report.published import BENCHMARKS, mean_capability, overall, printed_scores, recomputed_summary
 
 PUBLISHED = Path(__file__).parents[3] / "resources/published"
 MISTRAL, LLAMA = "Mistral-7B-Instruct-v0.2", "Llama-3-8B-Instruct"

@@ -13,8 +13,8 @@ from rebend.io.files import read_json, write_json
 from rebend.report.figures.frontier import curves_of, draw_frontier, draw_tradeoff
 from rebend.report.figures.style import write_figures
 from rebend.report.measurements import measurements, relative_times
-from rebend.report.tables.frontier import compute, frontier, shown_frontier
-from rebend.report.tables.layout import recontrol
+from rebend.report.tables import frontier, recontrol
+from rebend.report.tables.table import Inputs
 from tests.helpers.study_factory import prompts_cell, prompts_data, strength
 
 # control -> (method, seconds, tokens returned, tokens generated, candidates scored, reward above that of none)
@@ -45,7 +45,7 @@ def made(folder: Path, adapter: str) -> list[dict[str, Any]]:
 
 
 def table_of(cells: list[dict[str, Any]]) -> pd.DataFrame:
-    return frontier(cells, measurements(cells))
+    return frontier.compute(Inputs(cells, measurements(cells)))
 
 
 def test_time_is_relative_to_the_same_model_without_control(cells):
@@ -56,7 +56,7 @@ def test_time_is_relative_to_the_same_model_without_control(cells):
     )
     assert own["seconds_per_1000_tokens"]["value"] == pytest.approx(2.2)
     assert list(own.index) == ["none", "value", "slow", "search", "best_of_4"]  # the fastest first
-    beside = recontrol(cells, measurements(cells), None).set_index(["adapter", "control"])
+    beside = recontrol.compute(Inputs(cells, measurements(cells))).set_index(["adapter", "control"])
     assert beside.loc[("repbend", "search"), "relative_time"] == pytest.approx(3.0)
 
 
@@ -69,7 +69,7 @@ def test_an_adapter_without_an_uncontrolled_row_is_timed_against_the_base(cells)
 
 
 def test_compute_counts_what_is_thrown_away(cells):
-    by_control = {cell["control"]: compute(cell) for cell in cells if cell["adapter"] == "none"}
+    by_control = {cell["control"]: frontier.policy_tokens(cell) for cell in cells if cell["adapter"] == "none"}
     assert by_control == pytest.approx({"none": 1.0, "value": 1.0, "slow": 1.0, "best_of_4": 4.1, "search": 5.1})
 
 
@@ -89,7 +89,7 @@ def test_only_controls_that_nothing_beats_are_on_the_frontier(cells):
     for adapter in ("none", "repbend"):
         own = table[table["adapter"] == adapter]
         assert set(own[own["on_frontier"].eq(True)]["control"]) == {"none", "value", "best_of_4"}
-    shown = shown_frontier(table)
+    shown = frontier.text(table)
     assert (shown["on the frontier"] == "yes").sum() == 6
     assert {"reward", "held-out reward", "win rate, %"} <= set(shown)
 

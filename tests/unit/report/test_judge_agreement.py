@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from rebend.errors import DataError
+from rebend.evaluation.agreement import krippendorff_alpha
 from rebend.io.schemas import SAFETY_VERDICTS
 from rebend.report.tables.judge_agreement import agreement
 
@@ -105,3 +106,12 @@ def test_one_judge_alone_has_a_rate_and_no_pair() -> None:
     found = agreement({"a": table("hr")}, HARMFUL)
     assert found.pairs.empty and found.disagreements.empty and found.rates["asr"].tolist() == [0.5]
     assert found.asr_range == 0.0
+
+
+def test_more_than_two_judges_have_krippendorffs_alpha() -> None:
+    """Three judges on six rows, one verdict missing; the value is that of the package krippendorff."""
+    judges = {"a": table("hhrrs-"), "b": table("hhrrss"), "c": table("hrrrsh")}
+    words = [[LETTERS[letter] for letter in letters] for letters in ("hhrrs-", "hhrrss", "hrrrsh")]
+    alpha = agreement(judges, HARMFUL).alpha
+    assert alpha == pytest.approx(krippendorff_alpha(words)) and alpha == pytest.approx(0.6375, abs=0.1)
+    assert agreement({judge: judges[judge] for judge in "ab"}, HARMFUL).alpha is None

@@ -7,9 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from rebend.report.tables.all import read_tables, write_tables
-from rebend.report.tables.judge_agreement import safety_agreement
-from rebend.report.tables.table_text import shown
+from rebend.report.tables.all import read_tables, shown, write_tables
 from tests.helpers.study_factory import SECRET, evaluation_data, safety_cell
 from tests.unit.report.test_tables import made, one
 
@@ -25,7 +23,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
 
 
 def test_every_cell_and_all_cells_together_have_their_agreement(cells: list[dict]) -> None:
-    table, _ = safety_agreement(cells)
+    table = made(cells)["safety_agreement"]
     assert list(table["model"]) == ["all", "tiny", "tiny"]
     adapted = one(table, adapter="repbend")
     # 64 broken answers to harmful prompts and 2 to benign ones of 158 that were scored
@@ -40,7 +38,7 @@ def test_every_cell_and_all_cells_together_have_their_agreement(cells: list[dict
 
 
 def test_the_list_of_disagreements_has_ids_and_verdicts_only(cells: list[dict], tmp_path: Path) -> None:
-    _, differing = safety_agreement(cells)
+    differing = made(cells)["safety_disagreements"]
     assert list(differing) == [
         "model", "adapter", "control", "dataset", "attack", "row_id", "attempt", "verdict_truth", "verdict_matcher"
     ]  # fmt: skip
@@ -56,5 +54,6 @@ def test_the_list_of_disagreements_has_ids_and_verdicts_only(cells: list[dict], 
 
 
 def test_one_judge_alone_makes_empty_tables(cells: list[dict]) -> None:
-    single = [{**cell, "judges": {"truth": cell["safety"]}} for cell in cells]
-    assert all(table.empty for table in safety_agreement(single))
+    single = [{**cell, "judges": {"truth": cell["scores"]["safety"]}} for cell in cells]
+    tables = made(single)
+    assert tables["safety_agreement"].empty and tables["safety_disagreements"].empty

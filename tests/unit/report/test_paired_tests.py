@@ -5,11 +5,12 @@ from __future__ import annotations
 from math import comb
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rebend.io.files import read_parquet, write_parquet
+from rebend.report.tables.all import shown
 from rebend.report.tables.paired_tests import holm, mcnemar
-from rebend.report.tables.table_text import shown
 from tests.helpers.study_factory import evaluation_data, safety_cell
 from tests.unit.report.test_tables import made, one
 
@@ -33,8 +34,10 @@ def test_pairs_are_counted_on_the_same_prompts(tmp_path: Path) -> None:
         for adapter, harmful in (("none", 34), ("rmu", 10), ("repbend", 2))
         for attack in ("direct", "prefilling")
     ]
-    verdicts = read_parquet(cells[-1]["safety"])
-    write_parquet(cells[-1]["safety"], verdicts.take(list(range(len(verdicts)))[::-1]))  # their order says nothing
+    verdicts = read_parquet(cells[-1]["scores"]["safety"])
+    write_parquet(
+        cells[-1]["scores"]["safety"], verdicts.take(list(range(len(verdicts)))[::-1])
+    )  # their order says nothing
     pairs = made(cells)["repbend_pairs"]
     compared = set(zip(pairs["adapter"], pairs["against"], strict=True))
     assert compared == {("rmu", "none"), ("repbend", "none"), ("repbend", "rmu")}
@@ -54,3 +57,16 @@ def test_a_data_set_that_only_one_adapter_was_given_makes_no_pair(tmp_path: Path
     pairs = made(cells)["repbend_pairs"]
     harmful = pairs[pairs["outcome"] == "harmful"]
     assert list(harmful["dataset"]) == ["all", "harmbench"] and list(harmful["n"]) == [78, 78]
+
+
+@pytest.mark.parametrize(("first", "second"), [(1, 8), (0, 5), (7, 7), (12, 3), (0, 1)])
+def test_mcnemar_agrees_with_statsmodels(first: int, second: int) -> None:
+    contingency = pytest.importorskip("statsmodels.stats.contingency_tables")
+    theirs = contingency.mcnemar([[10, first], [second, 20]], exact=True)
+    assert mcnemar(first, second) == pytest.approx(theirs.pvalue, rel=1e-12)
+
+
+def test_holm_agrees_with_statsmodels() -> None:
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    p_values = np.random.default_rng(0).uniform(0, 0.2, 25) ** 2
+    assert holm(p_values.tolist()) == pytest.approx(multitest.multipletests(p_values, method="holm")[1], rel=1e-12)

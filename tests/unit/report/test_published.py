@@ -1,21 +1,42 @@
-"""The papers' numbers: found under our names, unknown where not printed."""
+"""The papers' numbers: found by the printed names of a cell, unknown where not printed."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
-from rebend.report.published import Published, benchmark_of, closest
+from rebend.report.published import RecontrolPaper, RepbendPaper
 from rebend.report.tables.all import write_tables
 from tests.helpers.study_factory import PUBLISHED, evaluation_data, prompts_cell, prompts_data, safety_cell
 from tests.unit.report.test_tables import made, one
 
+LLAMA = "Llama-3-8B-Instruct"
+
+
+def names(**published: str | list[str]) -> dict[str, Any]:
+    """Return a cell's printed names by part."""
+    return {part: [name] if isinstance(name, str) else name for part, name in published.items()}
+
+
+def cell(**changes: Any) -> dict[str, Any]:
+    """Return a cell without adapter, control and attack."""
+    nothing = {"adapter": "none", "control": "none", "method": "none", "attack_method": "direct", "published": {}}
+    return {**nothing, **changes}
+
 
 def test_printed_numbers_of_recontrol_stand_beside_ours(tmp_path: Path) -> None:
-    data = prompts_data(tmp_path, name="hh_rlhf_test")
-    cells = [prompts_cell(tmp_path, data, "vicuna_7b", "none", control, 0.0) for control in ("none", "value", "random")]
+    data = prompts_data(tmp_path, name="test")
+    methods = {"none": ["Base"], "value": ["RE-Control"], "random": []}
+    cells = [
+        prompts_cell(
+            tmp_path, data, "my_model", "none", control, 0.0,
+            published=names(dataset="HH-RLHF", model="Vicuna-7B", control=printed),
+        )
+        for control, printed in methods.items()
+    ]  # fmt: skip
     table = made(cells, paper="recontrol")["recontrol"]
     value = one(table, control="value")
     assert (value["printed_diversity"], value["printed_reward"], value["printed_win_rate"]) == (0.824, 6.214, 0.756)
@@ -24,55 +45,75 @@ def test_printed_numbers_of_recontrol_stand_beside_ours(tmp_path: Path) -> None:
 
 
 def test_an_empty_printed_cell_is_unknown() -> None:
-    printed = Published(PUBLISHED)
-    row = printed.recontrol_row("falcon-7b", "HH-RLHF", "none")
+    paper = RecontrolPaper(PUBLISHED)
+    row = paper.row(cell(published=names(model="Falcon-7B", dataset="HH-RLHF", control="Base")))
     assert row["diversity"] is None and row["reward"] == 3.439 and row["hours"] is None
-    assert set(printed.recontrol_row("gpt2", "HH-RLHF", "none").values()) == {None}
+    assert set(paper.row(cell(published=names(model="GPT-2", dataset="HH-RLHF", control="Base"))).values()) == {None}
+    assert set(paper.row(cell(published=names(model="Falcon-7B", dataset="HH-RLHF"))).values()) == {None}
 
 
 def test_printed_numbers_of_repbend_stand_beside_ours(tmp_path: Path) -> None:
-    data = evaluation_data(tmp_path)
+    data = evaluation_data(tmp_path, "my_benchmark")
     cells = [
-        safety_cell(tmp_path, data, "llama3_8b_instruct", adapter, "none", 3, attack)
-        for adapter in ("none", "repbend_llama3")
-        for attack in ("direct", "prefilling_harmbench")
-    ]
-    xstest = evaluation_data(tmp_path, name="xstest_v2")
-    cells.append(safety_cell(tmp_path, xstest, "llama3_8b_instruct", "none", "none", 3))
+        safety_cell(
+            tmp_path, data, "my_model", adapter, "none", 3, attack,
+            published=names(model=LLAMA, dataset="HarmBench", adapter=printed, attack="Prefilling"),
+        )
+        for adapter, printed in (("none", []), ("mine", "RepBend"))
+        for attack in ("direct", "prefilling")
+    ]  # fmt: skip
+    xstest = evaluation_data(tmp_path, name="my_benign")
+    cells.append(
+        safety_cell(
+            tmp_path, xstest, "my_model", "none", "none", 3, published=names(model=LLAMA, dataset="xstest")
+        )
+    )  # fmt: skip
     found = made(cells, paper="repbend")
-    # the data set is called harmbench; the paper's name of the model has a hyphen more
     table = found["repbend"]
     whole = {"prompts": "harmful", "group": "all"}
-    harm = table[table["dataset"] == "harmbench"]
+    harm = table[table["dataset"] == "my_benchmark"]
     assert one(harm, adapter="none", attack="direct", **whole)["printed_asr"] == pytest.approx(0.2219)
-    assert one(harm, adapter="repbend_llama3", attack="direct", **whole)["printed_asr"] == pytest.approx(0.0031)
-    prefilled = Published(PUBLISHED).asr.query(
-        "benchmark == 'Prefilling' and method == 'Original' and model.str.contains('Llama')"
-    )
-    assert one(harm, adapter="none", attack="prefilling_harmbench", **whole)["printed_asr"] == pytest.approx(
-        prefilled["asr_percent"].iloc[0] / 100
-    )
+    assert one(harm, adapter="mine", attack="direct", **whole)["printed_asr"] == pytest.approx(0.0031)
+    assert one(harm, adapter="none", attack="prefilling", **whole)["printed_asr"] == pytest.approx(0.85)
     assert harm[harm["group"] != "all"]["printed_asr"].isna().all()
-    over = one(table, dataset="xstest_v2", prompts="benign", group="all", attack="direct")
+    over = one(table, dataset="my_benign", prompts="benign", group="all", attack="direct")
     assert over["printed_answered"] == pytest.approx(0.8511)
     write_tables(tmp_path / "tables", found)
     assert "own averages disagree with its cells" in (tmp_path / "tables" / "repbend.md").read_text()
 
 
-def test_names_are_matched_by_their_longest_beginning() -> None:
-    printed = pd.Series(["Llama3-8B", "Vicuna-7B", "WildGuardTest (ID)", "HH-RLHF"])
-    assert closest("llama3_8b_instruct", printed) == "Llama3-8B"
-    assert closest("wildguardtest", printed) == "WildGuardTest (ID)"
-    assert closest("hh_rlhf_test", printed) == "HH-RLHF"
-    assert closest("tiny", printed) is None
-    assert closest("paper_harmbench", ["HarmBench", "DAN"]) == "HarmBench"  # the blocks of the paper studies
-    assert closest("mistral_7b", ["Mistral-7B-Instruct-v0.2", "Llama-3-8B-Instruct"]) == "Mistral-7B-Instruct-v0.2"
-    assert closest("llama", ["Llama-3-8B", "Llama-3-70B"]) is None  # which one?
-    assert closest("paper_hh_test", ["HH-RLHF", "SHP"], by_word=True) == "HH-RLHF"
-    assert closest("paper_hh_test", ["HH-RLHF", "SHP"]) is None
+def test_names_of_blocks_say_nothing_about_printed_numbers() -> None:
+    paper = RepbendPaper(PUBLISHED)
+    assert paper.model(cell(model="llama3_8b_instruct")) is None
+    assert paper.benchmark(cell(dataset="harmbench")) is None
+    assert paper.method(cell(adapter="without_dpo")) is None
+    assert paper.method(cell()) == "Original"
+
+
+def test_the_method_of_a_cell_is_its_adapter_or_its_instruction_or_that_of_a_model_that_others_made_safe() -> None:
+    paper = RepbendPaper(PUBLISHED)
+    assert paper.method(cell(adapter="mine", published=names(adapter="CB"))) == "CB"
+    prompted = cell(control="mine", method="prompting", published=names(control="Safety Prompting"))
+    assert paper.method(prompted) == "Safety Prompting"
+    released = names(model=[LLAMA, "CB (released)"])
+    assert paper.method(cell(published=released)) == "CB (released)" and paper.model(cell(published=released)) == LLAMA
+    assert paper.method(cell(control="value", method="value")) is None  # the paper prints no control
+    assert paper.method(cell(adapter="mine", method="value", published=names(adapter="CB"))) is None
+    assert paper.method(cell(adapter="mine", published=released | names(adapter="DPO"))) is None
 
 
 def test_attacks_are_columns_of_table_1_on_harmbench_only() -> None:
-    assert benchmark_of("paper_harmbench", "embedding_strong") == "Input Embed"
-    assert benchmark_of("paper_harmbench", "gcg_harmbench") == "GCG"
-    assert benchmark_of("paper_dan", "gcg") is None and benchmark_of("paper_dan", "direct") == "DAN"
+    paper = RepbendPaper(PUBLISHED)
+    attack = {"attack_method": "gcg"}
+    assert paper.benchmark(cell(**attack, published=names(dataset="HarmBench", attack="GCG"))) == "GCG"
+    assert paper.benchmark(cell(**attack, published=names(dataset="DAN", attack="GCG"))) is None
+    assert paper.benchmark(cell(**attack, published=names(dataset="HarmBench"))) is None
+    assert paper.benchmark(cell(published=names(dataset="DAN"))) == "DAN"
+
+
+def test_methods_of_the_wider_tables_are_found_too() -> None:
+    paper, mistral = RepbendPaper(PUBLISHED), "Mistral-7B-Instruct-v0.2"
+    assert paper.asr_of(mistral, "DPO", "HarmBench") == 0.2563
+    assert paper.asr_of("Gemma2-2B-Instruct", "RepBend", "WildGuardTest (ID)") == 0.0134
+    assert paper.asr_of(mistral, "NPO", "HarmBench") == 0.0006  # Table 6 also has one without a safe set
+    assert paper.asr_of(mistral, "DPO", "Total average") is None

@@ -13,26 +13,59 @@ import pytest
 from rebend.evaluation.intervals import wilson
 from rebend.io.files import write_parquet
 from rebend.io.schemas import CAPABILITY, SAFETY_VERDICTS
-from rebend.report.published import WHITE_BOX, Published, method_of
-from rebend.report.tables.all import read_tables, write_tables
-from rebend.report.tables.safety_text import beside_paper
-from rebend.report.tables.table_text import note, shown
-from tests.helpers.study_factory import PUBLISHED, evaluation_data, safety_cell
+from rebend.report.published import WHITE_BOX
+from rebend.report.side_by_side import beside_paper
+from rebend.report.tables.all import note, read_tables, shown, write_tables
+from tests.helpers.study_factory import evaluation_data, safety_cell
 from tests.unit.report.test_tables import made, one
 
 TABLE_1 = ("paper_wildguardtest", "paper_harmbench", "dan", "paper_trustllm", "pap")
 ADAPTERS = ("none", "repbend_mistral", "cb_mistral", "task_arithmetic", "released_cb")
 TOTAL = "Total average"
+PRINTED = {
+    "model": {
+        "mistral_7b": ["Mistral-7B-Instruct-v0.2"],
+        "rr_mistral_7b": ["Mistral-7B-Instruct-v0.2", "CB (released)"],
+        "r2d2_zephyr_7b": ["Mistral-7B-Instruct-v0.2", "R2D2 (released)"],
+        "rr_llama3_8b": ["Llama-3-8B-Instruct", "CB (released)"],
+        "llama3_8b": ["Llama-3-8B-Instruct"],
+        "llama3_8b_instruct": ["Llama-3-8B-Instruct"],
+    },
+    "adapter": {
+        "repbend_mistral": ["RepBend"], "cb_mistral": ["CB"], "task_arithmetic": ["TA"],
+        "released_cb": ["CB (released)"], "rmu": ["RMU"],
+    },
+    "dataset": {
+        "paper_wildguardtest": ["WildGuardTest (ID)"], "paper_harmbench": ["HarmBench"], "dan": ["DAN"],
+        "paper_trustllm": ["TrustLLM-Jailbreak"], "pap": ["PAP"], "paper_xstest": ["xstest"],
+        "paper_wildjailbreak": ["wildjailbreak_benign"],
+    },
+    "control": {"safety_prompt": ["Safety Prompting"]},
+    "attack": {
+        "prefilling": ["Prefilling"], "prefilling_harmbench": ["Prefilling"], "embedding": ["Input Embed"],
+        "gcg": ["GCG"],
+    },
+    "capability": {"paper_mmlu": ["MMLU"], "paper_truthfulqa": ["TruthfulQA"]},
+}  # fmt: skip
 
 
-def capability(root: Path, model: str, adapter: str, task: str, scores: Sequence[float | None]) -> dict[str, str]:
+def with_printed_names(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return cells or capabilities with the printed names of their parts."""
+    return [
+        {**entry, "published": {part: names.get(entry.get(part), []) for part, names in PRINTED.items()}}
+        for entry in entries
+    ]
+
+
+def capability(root: Path, model: str, adapter: str, task: str, scores: Sequence[float | None]) -> dict[str, Any]:
     path = root / "capability" / f"{model}+{adapter}" / f"{task}.parquet"
     lines = [
         {"row_id": f"q{i}", "score": s, "not_scored": None if s is not None else "too long", "category": ""}
         for i, s in enumerate(scores)
     ]
     write_parquet(path, pa.Table.from_pylist(lines, CAPABILITY))
-    return {"model": model, "adapter": adapter, "capability": f"paper_{task}", "task": task, "path": str(path)}
+    facts = {"method": "none", "adapter_method": adapter.partition("_")[0], "task": task, "path": str(path)}
+    return {"model": model, "adapter": adapter, "capability": f"paper_{task}", **facts}
 
 
 @pytest.fixture(scope="module")
@@ -50,15 +83,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
             )
         capabilities.append(capability(root, "mistral_7b", adapter, "mmlu", [1.0, 0.0, 1.0, 1.0, None]))
         capabilities.append(capability(root, "mistral_7b", adapter, "truthfulqa", [0.25, 0.5, 0.75]))
-    return made(cells, paper="repbend", capabilities=capabilities)
-
-
-def test_every_adapter_is_found_under_the_papers_name_of_its_method() -> None:
-    assert method_of("none") == ("Original", False) and method_of("circuit_breakers") == ("CB", False)
-    assert method_of("repbend_llama3") == ("RepBend", False) and method_of("ta_strong") == ("TA", False)
-    assert method_of("none", "rr_llama3_8b") == ("CB", True) and method_of("none", "r2d2_zephyr_7b") == ("R2D2", True)
-    assert method_of("safety_prompt") == ("Safety Prompting", False)
-    assert method_of("released_cb") == ("CB", True) and method_of("my_data") == ("my_data", False)  # no "ta" in "data"
+    return made(with_printed_names(cells), paper="repbend", capabilities=with_printed_names(capabilities))
 
 
 def test_attack_success_stands_beside_the_printed_cell(tables: dict[str, pd.DataFrame]) -> None:
@@ -175,7 +200,7 @@ def test_an_average_with_a_part_that_was_not_scored_is_unknown(tmp_path: Path) -
     data = [evaluation_data(tmp_path, name) for name in ("one", "two")]
     cells = [safety_cell(tmp_path, path, "tiny", "none", "none", 20, judges={}) for path in data]
     lines = [{"row_id": f"e1i{i}", "attempt": 0, "not_scored": "no"} for i in range(40)]
-    write_parquet(cells[1]["safety"], pa.Table.from_pylist(lines, SAFETY_VERDICTS))
+    write_parquet(cells[1]["scores"]["safety"], pa.Table.from_pylist(lines, SAFETY_VERDICTS))
     total = one(made(cells)["repbend_asr"], benchmark=TOTAL)
     assert pd.isna(total["asr"]) and total["asr_not_scored"] == 42
 
@@ -190,7 +215,7 @@ def test_models_made_safe_by_others_and_a_safety_prompt_stand_beside_the_adapter
         )
         for model, adapter, control in models
     ]
-    found = made(cells, paper="repbend")
+    found = made(with_printed_names(cells), paper="repbend")
     asr = found["repbend_asr"]
     direct = asr[asr["benchmark"] == "HarmBench"].set_index(["model", "method"])["printed_asr"]
     assert direct.to_dict() == {
@@ -214,7 +239,7 @@ def test_two_of_our_models_under_one_printed_name_keep_their_lines(tmp_path: Pat
         safety_cell(tmp_path, data, model, "none", "none", 4, judges={})
         for model in ("llama3_8b", "llama3_8b_instruct")
     ]
-    text = shown("repbend_asr", made(cells, paper="repbend")["repbend_asr"])
+    text = shown("repbend_asr", made(with_printed_names(cells), paper="repbend")["repbend_asr"])
     assert list(text["model"].unique()) == ["llama3_8b", "llama3_8b_instruct"] and "none" in text
 
 
@@ -226,11 +251,3 @@ def test_what_the_paper_prints_is_shown_once() -> None:
     assert beside_paper("1.0", {"printed_asr": None}, "asr") == "1.0"
     wrong: dict[str, Any] = {"paper_asr": 0.5563, "paper_asr_recomputed": 0.57603, "paper_asr_wrong": True}
     assert beside_paper("", wrong, "asr") == "(paper 55.63, its cells 57.60)"
-
-
-def test_methods_of_the_wider_tables_are_found_too() -> None:
-    printed = Published(PUBLISHED)
-    assert printed.asr_of("mistral_7b", "dpo", "HarmBench") == 0.2563
-    assert printed.asr_of("gemma2_2b", "repbend", "WildGuardTest (ID)") == 0.0134
-    assert printed.asr_of("mistral_7b", "npo", "HarmBench") == 0.0006  # the safe set's; Table 6 has one without
-    assert printed.asr_of("mistral_7b", "dpo", TOTAL) is None

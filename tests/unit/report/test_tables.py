@@ -16,10 +16,17 @@ from rebend.io.schemas import SAFETY_VERDICTS
 from rebend.io.scores import score_table
 from rebend.report.findings import findings
 from rebend.report.measurements import group_levels, measurements, outcome_of_prompts
-from rebend.report.tables.all import TABLES, all_tables, read_tables, write_tables
+from rebend.report.tables.all import TABLES, all_tables, read_tables, shown, write_tables
 from rebend.report.tables.claims import check_claims
-from rebend.report.tables.table_text import shown
-from tests.helpers.study_factory import PUBLISHED, evaluation_data, prompts_cell, prompts_data, safety_cell, study
+from tests.helpers.study_factory import (
+    PUBLISHED,
+    evaluation_data,
+    prompts_cell,
+    prompts_data,
+    safety_cell,
+    study,
+    without,
+)
 
 
 @pytest.fixture(scope="module")
@@ -129,27 +136,15 @@ def test_the_order_of_rows_in_a_score_file_does_not_matter(tmp_path: Path) -> No
     data = prompts_data(tmp_path)
     base, other = (prompts_cell(tmp_path, data, "tiny", "none", c, s) for c, s in (("none", 0.0), ("value", 1.0)))
     ids = [f"p{i}" for i in range(40)][::-1]
-    write_parquet(other["reward"], score_table(ids, [int(r[1:]) / 10 + 1.0 for r in ids]))
-    from rebend.report.tables.gains import gains
-
-    table = gains(measurements([base, other]))
+    write_parquet(other["scores"]["reward"], score_table(ids, [int(r[1:]) / 10 + 1.0 for r in ids]))
+    table = made([base, other])["gains"]
     line = one(table, metric="reward_gain")
     assert line["estimate"] == pytest.approx(1.0) and line["ci_high"] == pytest.approx(1.0)
 
 
 def test_a_metric_that_was_not_asked_for_makes_no_row(tmp_path: Path) -> None:
-    cell = prompts_cell(
-        tmp_path,
-        prompts_data(tmp_path),
-        "tiny",
-        "none",
-        "none",
-        0.0,
-        coherence=None,
-        win_rate=None,
-        heldout_reward=None,
-    )
-    found = made([cell])
+    cell = prompts_cell(tmp_path, prompts_data(tmp_path), "tiny", "none", "none", 0.0)
+    found = made([without(cell, "coherence", "win_rate", "heldout_reward")])
     assert set(found["matrix"]["metric"]) == {"reward", "diversity"}
     assert found["repbend"].empty and found["gains"].empty
     write_tables(tmp_path / "tables", found)
@@ -159,7 +154,7 @@ def test_a_metric_that_was_not_asked_for_makes_no_row(tmp_path: Path) -> None:
 def test_a_single_control_that_does_nothing_is_called_none(tmp_path: Path) -> None:
     data = prompts_data(tmp_path)
     cells = [prompts_cell(tmp_path, data, "tiny", "none", control, 0.0) for control in ("my_none", "my_value")]
-    assert list(measurements(cells)["control"].unique()) == ["none", "my_value"]
+    assert list(made(cells)["matrix"]["control"].unique()) == ["none", "my_value"]
 
 
 def test_two_data_sets_are_pooled_and_also_stand_alone(tmp_path: Path) -> None:
@@ -171,7 +166,7 @@ def test_two_data_sets_are_pooled_and_also_stand_alone(tmp_path: Path) -> None:
     ]
     for cell in cells[1::2]:
         ids = [f"p{i}" for i in range(40)]
-        write_parquet(cell["reward"], score_table(ids, [2.0 if cell["dataset"] == "more" else 1.0] * 40))
+        write_parquet(cell["scores"]["reward"], score_table(ids, [2.0 if cell["dataset"] == "more" else 1.0] * 40))
     found = made(cells)
     assert one(found["matrix"], control="value", metric="reward")["estimate"] == pytest.approx(1.5)
     assert one(found["matrix"], control="value", metric="reward")["n"] == 80
@@ -213,9 +208,9 @@ def test_an_attack_succeeds_on_a_prompt_if_one_attempt_does() -> None:
 def test_tables_of_several_attempts_count_prompts_and_name_the_tries(tmp_path: Path) -> None:
     data = evaluation_data(tmp_path)
     cell = safety_cell(tmp_path, data, "tiny", "none", "none", 3, "embedding", judges={})
-    first = read_parquet(cell["safety"]).to_pylist()
+    first = read_parquet(cell["scores"]["safety"]).to_pylist()
     more = [{**line, "attempt": 1, "verdict": "harmful" if i % 40 == 20 else "refusal"} for i, line in enumerate(first)]
-    write_parquet(cell["safety"], pa.Table.from_pylist([*first, *more], SAFETY_VERDICTS))
+    write_parquet(cell["scores"]["safety"], pa.Table.from_pylist([*first, *more], SAFETY_VERDICTS))
     found = made([cell])
     asr = one(found["matrix"], metric="asr_embedding")
     assert (asr["estimate"], asr["n"], asr["not_scored"]) == (8 / 78, 78, 2)
@@ -281,7 +276,7 @@ def test_the_files_hold_the_tables(tables: dict[str, pd.DataFrame], settings: di
     found = {**tables, "claims": check_claims([CLAIM], tables)}
     write_tables(tmp_path / "tables", found)
     assert {path.name for path in (tmp_path / "tables").iterdir()} == {
-        f"{name}.{end}" for name in TABLES for end in ("csv", "md", "tex")
+        f"{table.name}.{end}" for table in TABLES for end in ("csv", "md", "tex")
     }
     matrix = pd.read_csv(tmp_path / "tables" / "matrix.csv", keep_default_na=False)
     rates = matrix[~matrix["metric"].isin(["reward", "heldout_reward", "coherence"])]["estimate"].astype(float)
@@ -310,14 +305,14 @@ def test_tokens_at_which_a_control_was_held_back_are_in_table_and_report(tmp_pat
     data = prompts_data(tmp_path)
     cells = [prompts_cell(tmp_path, data, "tiny", "none", control, 0.1) for control in ("none", "value")]
     record = read_json(cells[1]["record"])
-    write_json(cells[1]["record"], {**record, "notes": {**record["notes"], "tokens_held_back": 30}})
+    write_json(cells[1]["record"], {**record, "notes": {**record["notes"], "tokens_clipped": 30}})
     tables = made(cells)
     assert one(tables["recontrol"], control="value")["held_rate"] == 0.02
     assert one(tables["recontrol"], control="none")["held_rate"] == 0
     assert shown("recontrol", tables["recontrol"])["held back, %"].tolist() == ["", "2.0"]
     said = " ".join(findings(tables))
     assert "control value was held back at 2.0 % of the tokens" in said and "control none was held" not in said
-    write_json(cells[1]["record"], {**record, "notes": {**record["notes"], "tokens_held_back": 0}})
+    write_json(cells[1]["record"], {**record, "notes": {**record["notes"], "tokens_clipped": 0}})
     tables = made(cells)
     assert "held back, %" not in shown("recontrol", tables["recontrol"])
     assert "was held back" not in " ".join(findings(tables))

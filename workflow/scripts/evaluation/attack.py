@@ -3,24 +3,24 @@
 from rebend.pipeline.jobs.job import job
 
 with job(snakemake) as run:
-    from rebend.config.controls import control_block
     from rebend.config.safety import ATTACKS
-    from rebend.evaluation.attacks.attack import attack
+    from rebend.evaluation.attacks.attack import run_attack
     from rebend.io.chunks import ChunkStore
     from rebend.io.files import read_json, read_parquet, write_parquet
     from rebend.io.schemas import EVALUATION
     from rebend.models.loading import load_policy
-    from rebend.recontrol.decode import load_aids, make_control
+    from rebend.recontrol.decode import control_block, make_control
+    from rebend.recontrol.resources import ControlResources
 
     strength = read_json(snakemake.input.strength) if snakemake.input.get("strength") else None
     control = control_block(run.settings["control"], strength)
     block = ATTACKS[run.settings["attack"]["method"]].block.model_validate(run.settings["attack"])
     policy = load_policy(snakemake.input.model, run.settings["dtype"])
-    aids = load_aids(policy, snakemake.input, run.settings["guide"], snakemake.resources.asking)
-    made = make_control(control, aids)
+    resources = ControlResources(policy, snakemake.input, run.settings["guide"], snakemake.resources.asking)
+    made = make_control(control, resources)
     parts = ChunkStore(run.progress)
     rows = read_parquet(snakemake.input.data, EVALUATION).to_pylist()
-    completions, notes = attack(policy, rows, block, control.decoding, made, parts)
+    completions, notes = run_attack(policy, rows, block, control.decoding, made, parts)
     write_parquet(snakemake.output.completions, completions, {"fingerprint": policy.fingerprint})
     run.note(batch_size=control.decoding.batch_size, **control.facts(), **notes)
     parts.clear()

@@ -5,14 +5,14 @@ from rebend.pipeline.jobs.job import job
 with job(snakemake) as run:
     import shutil
 
-    from rebend.config.judges import judge_of
     from rebend.config.safety import SAFETY_JUDGES
-    from rebend.evaluation.judges.safety import judge_safety
+    from rebend.evaluation.judges.block import judge_block
+    from rebend.evaluation.judges.safety.judge import judge_safety
     from rebend.io.files import read_parquet, write_parquet
     from rebend.io.schemas import COMPLETIONS, EVALUATION
     from rebend.io.scores import matched
 
-    judge = judge_of(run.settings["safety_judge"], snakemake.resources, SAFETY_JUDGES)
+    judge = judge_block(run.settings["safety_judge"], snakemake.resources, SAFETY_JUDGES)
     completions = read_parquet(snakemake.input.completions, COMPLETIONS)
     rows = matched(read_parquet(snakemake.input.data, EVALUATION), completions)
     model = snakemake.input.get("judge") or None

@@ -3,14 +3,15 @@
 from rebend.pipeline.jobs.job import job
 
 with job(snakemake) as run:
-    from rebend.config.judges import judge_of
-    from rebend.evaluation.judges.win_rate import described, judge_wins
-    from rebend.evaluation.judges.win_rate_statistics import win_rates
+    from rebend.config.judges import JUDGES
+    from rebend.evaluation.judges.block import judge_block
+    from rebend.evaluation.judges.win_rate.judge import described, judge_wins
+    from rebend.evaluation.judges.win_rate.statistics import win_rates
     from rebend.io.files import read_parquet, write_parquet
     from rebend.io.schemas import RESPONSES
     from rebend.io.scores import matched, read_scores
 
-    judge = judge_of(run.settings["judge"], snakemake.resources)
+    judge = judge_block(run.settings["judge"], snakemake.resources, JUDGES)
     rows = matched(read_parquet(snakemake.input.data), read_parquet(snakemake.input.responses, RESPONSES))
     rewards = read_scores(snakemake.input.rewards or None)  # no file for other judges
     references = read_scores(snakemake.input.reference_rewards or None)

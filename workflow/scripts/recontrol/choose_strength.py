@@ -3,7 +3,6 @@
 from rebend.pipeline.jobs.job import job
 
 with job(snakemake) as run:
-    from rebend.config.controls import control_block
     from rebend.config.models import EncoderBlock
     from rebend.config.rewards import RewardBlock
     from rebend.evaluation.coherence import Coherence
@@ -14,7 +13,8 @@ with job(snakemake) as run:
     from rebend.models.rewards.model import load_reward
     from rebend.models.sentence_encoder import load_encoder
     from rebend.recontrol.choose_strength import choose_strength
-    from rebend.recontrol.decode import load_aids
+    from rebend.recontrol.decode import control_block
+    from rebend.recontrol.resources import ControlResources
 
     policy = load_policy(snakemake.input.model, run.settings["dtype"])
     asking = snakemake.resources.asking
@@ -24,7 +24,7 @@ with job(snakemake) as run:
         policy,
         read_parquet(snakemake.input.data).to_pylist(),
         control_block(run.settings["control"]),
-        load_aids(policy, snakemake.input, run.settings["guide"], asking),
+        ControlResources(policy, snakemake.input, run.settings["guide"], asking),
         load_reward(
             snakemake.input.reward, RewardBlock.model_validate(run.settings["reward"]), endpoint_options=asking
         ),

@@ -3,24 +3,24 @@
 from rebend.pipeline.jobs.job import job
 
 with job(snakemake) as run:
-    from rebend.config.controls import control_block
     from rebend.io.chunks import ChunkStore
     from rebend.io.files import read_json, read_parquet, write_parquet
     from rebend.io.progress import Stopwatch
     from rebend.models.loading import load_policy
-    from rebend.recontrol.decode import decode_under, load_aids
+    from rebend.recontrol.decode import control_block, decode_under
+    from rebend.recontrol.resources import ControlResources
 
     strength = read_json(snakemake.input.strength) if snakemake.input.get("strength") else None
     control = control_block(run.settings["control"], strength)
     policy = load_policy(snakemake.input.model, run.settings["dtype"])
-    aids = load_aids(policy, snakemake.input, run.settings["guide"], snakemake.resources.asking)
+    resources = ControlResources(policy, snakemake.input, run.settings["guide"], snakemake.resources.asking)
     undisturbed = not run.progress.exists()
     parts = ChunkStore(run.progress)
     rows = read_parquet(snakemake.input.data).to_pylist()
     if undisturbed:  # what is loaded or compiled once is no part of the time per token
-        decode_under(policy, rows[:1], control, aids, ChunkStore(None))
+        decode_under(policy, rows[:1], control, resources, ChunkStore(None))
     watch = Stopwatch(policy.device)
-    responses, notes = decode_under(policy, rows, control, aids, parts)
+    responses, notes = decode_under(policy, rows, control, resources, parts)
     if undisturbed:  # the time of a resumed attempt would be that of its rest only
         run.note(decode_seconds=round(watch.seconds(), 3), clock=watch.clock)
     write_parquet(snakemake.output.responses, responses, {"fingerprint": policy.fingerprint, "method": control.method})

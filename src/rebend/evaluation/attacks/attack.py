@@ -1,8 +1,9 @@
-"""Attacks: what is done to a prompt, or put into the model's mouth, so that a harmful request is answered.
+"""Run an attack on a model, and write its completions as a table.
 
-An attack other than `direct` is made on harmful prompts alone, and may try several times: a prompt's
-completions are told apart by `attempt`. The attacker knows the model, but not the control on its states:
-attacks are made against the model alone, and their completions are decoded under the control.
+An attack changes a prompt, the model's input or the beginning of the response so that the model answers a harmful
+request. Every attack except `direct` uses only the harmful prompts. An attack may make several attempts per prompt;
+the column `attempt` numbers them. The attacker knows the model but not a control on its hidden states: attacks are
+optimised against the model alone, and their completions are decoded under the control.
 """
 
 from __future__ import annotations
@@ -13,89 +14,59 @@ from typing import Any
 import pyarrow as pa
 
 from rebend.config.decoding import Decoding
-from rebend.config.safety import AttackBlock, DirectBlock, EmbeddingBlock, GcgBlock, PrefillingBlock
-from rebend.evaluation.attacks.attempts import Row, Tries, aim, attempt_key
-from rebend.evaluation.attacks.embedding import embedding_completions
-from rebend.evaluation.attacks.gcg import gcg_prompts
-from rebend.generation.generate import Response, generate
+from rebend.config.safety import ATTACKS, AttackBlock
+from rebend.evaluation.attacks.attempts import AttackResult, AttackSetup, Attempts, PromptRow
+from rebend.generation.generate import Response
+from rebend.generation.intervention import Control
 from rebend.io.chunks import ChunkStore
+from rebend.io.registry import load_code
 from rebend.io.schemas import COMPLETIONS
-from rebend.models.chat import Message
 from rebend.models.loading import Policy
-from rebend.recontrol.methods.controls import Control
 
 
-def attack(
-    policy: Policy, rows: Sequence[Row], attack: AttackBlock, decoding: Decoding, control: Control, parts: ChunkStore
-) -> tuple[pa.Table, dict[str, Any]]:
-    """Return completions (schema COMPLETIONS) of an evaluation data set under an attack, and counts for the record.
-
-    Attempts of a prompt stand together, in their order. A prompt without room in the context has a null
-    response in each. What was finished before a kill is found again in `parts`.
-    """
-    attacked = [row for row in rows if row["harmful"] or isinstance(attack, DirectBlock)]
-    decoding = decoding.model_copy(update={"seed": decoding.seed + attack.seed})
-    prefills = [
-        aim(row, attack.target) + attack.suffix if isinstance(attack, PrefillingBlock) else "" for row in attacked
-    ]
-    notes: dict[str, Any] = {}
-    if isinstance(attack, EmbeddingBlock):
-        found, notes = embedding_completions(policy, attacked, attack, decoding, control, parts)
-    else:
-        prompts = [[row["messages"]] * attack.attempts for row in attacked]
-        if isinstance(attack, GcgBlock):
-            prompts, notes = gcg_prompts(policy, attacked, attack, decoding, control, parts.within("search"))
-        found = _answers(policy, attacked, prompts, prefills, decoding, control, parts)
-    lines = [
-        _line(row, attempt, prefill, response)
-        for row, prefill, tries in zip(attacked, prefills, found, strict=True)
-        for attempt, response in enumerate(tries)
-    ]
-    return pa.Table.from_pylist(lines, COMPLETIONS), {**_counts(found), **notes}
-
-
-def _answers(
+def run_attack(
     policy: Policy,
-    rows: Sequence[Row],
-    prompts: Sequence[Sequence[Sequence[Message]]],
-    prefills: Sequence[str],
+    rows: Sequence[PromptRow],
+    settings: AttackBlock,
     decoding: Decoding,
     control: Control,
     parts: ChunkStore,
-) -> Tries:
-    """Return a response to each of a row's prompts, with random numbers of its own."""
-    tries = [(i, attempt) for i, asked in enumerate(prompts) for attempt in range(len(asked))]
-    found = generate(
-        policy,
-        [prompts[i][attempt] for i, attempt in tries],
-        decoding,
-        prefills=[prefills[i] for i, _ in tries],
-        keys=[attempt_key(rows[i], attempt) for i, attempt in tries],
-        control=control,
-        parts=parts,
+) -> tuple[pa.Table, dict[str, Any]]:
+    """Return the completions of an evaluation data set under an attack (schema COMPLETIONS), and counts for the record.
+
+    The attempts of a prompt are adjacent and in order. A prompt that exceeds the model's context has a null response
+    in every attempt. `parts` keeps finished work, so that a job that was killed resumes.
+    """
+    decoding = decoding.model_copy(update={"seed": decoding.seed + settings.seed})
+    result: AttackResult = load_code(ATTACKS[settings.method].code)(
+        rows, settings, AttackSetup(policy, decoding, control, parts)
     )
-    in_order = iter(found)
-    return [[next(in_order) for _ in asked] for asked in prompts]
+    lines = [
+        _line(row, attempt, prefill, response)
+        for row, prefill, responses in zip(result.rows, result.prefills, result.attempts, strict=True)
+        for attempt, response in enumerate(responses)
+    ]
+    return pa.Table.from_pylist(lines, COMPLETIONS), {**_counts(result.attempts), **result.notes}
 
 
-def _line(row: Row, attempt: int, prefill: str, response: Response | None) -> dict[str, Any]:
+def _line(row: PromptRow, attempt: int, prefill: str, response: Response | None) -> dict[str, Any]:
     return {
         "row_id": row["row_id"],
         "response": response and response.text,
         "n_tokens": len(response.token_ids) if response else 0,
         "finish": response and response.finish,
-        "displacement": response.displacement if response else 0.0,
+        "edit_norm": response.edit_norm if response else 0.0,
         "attempt": attempt,
         "prefill": prefill,
     }
 
 
-def _counts(found: Tries) -> dict[str, Any]:
-    """Return what the record says about any attack."""
-    responses = [response for tries in found for response in tries if response]
+def _counts(attempts: Attempts) -> dict[str, Any]:
+    """Return the counts that the record of every attack holds."""
+    responses = [response for of_prompt in attempts for response in of_prompt if response]
     return {
-        "prompts_attacked": len(found),
+        "prompts_attacked": len(attempts),
         "tokens": sum(len(response.token_ids) for response in responses),
-        "tokens_held_back": sum(response.held for response in responses),
-        "prompts_without_room": sum(None in tries for tries in found),
+        "tokens_clipped": sum(response.n_clipped for response in responses),
+        "prompts_without_room": sum(None in of_prompt for of_prompt in attempts),
     }

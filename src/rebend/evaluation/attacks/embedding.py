@@ -1,9 +1,9 @@
-"""Input-embedding attack: soft tokens after the request, optimised until a target becomes likely, then an answer.
+"""Input-embedding attack: optimise soft tokens after the request until a target becomes likely, then decode.
 
-The attacker may put any vectors into the model's input (arXiv:2402.09063). As published with RepBend they move
-by plain gradient descent (`update: sgd`). The stronger variant (arXiv:2407.15902) steps by the signs of the
-gradient, starts elsewhere, and answers from several points on the way, because soft tokens that are driven
-too far often give the target and then nonsense.
+The attacker may put any vectors into the model's input (arXiv:2402.09063). As published with RepBend, the vectors
+move by plain gradient descent (`update: sgd`). The stronger variant (arXiv:2407.15902) steps by the sign of the
+gradient, starts elsewhere, and decodes after several shares of the steps, because soft tokens that are optimised too
+far often produce the target and then nonsense.
 """
 
 from __future__ import annotations
@@ -16,113 +16,118 @@ from typing import Any
 
 import torch
 
-from rebend.config.decoding import Decoding
 from rebend.config.safety import EmbeddingBlock
-from rebend.evaluation.attacks.attempts import Row, Tries, aim, attempt_key
+from rebend.evaluation.attacks.attempts import (
+    AttackResult,
+    AttackSetup,
+    Attempts,
+    PromptRow,
+    attempt_key,
+    harmful_rows,
+    target_of,
+)
 from rebend.evaluation.attacks.soft_tokens import (
-    Place,
-    cut_prompt,
+    SoftPrompt,
     drawn_tokens,
     optimise,
+    split_prompt,
     start_tokens,
     with_soft_tokens,
 )
 from rebend.generation.generate import Request, Response, generate_batch, room
 from rebend.generation.sampling import row_seed
-from rebend.io.chunks import ChunkStore
 from rebend.io.progress import progress
 from rebend.models.batching import batches_by_length
-from rebend.models.loading import Policy
-from rebend.recontrol.methods.controls import Control
 
-Made = dict[str, Any]  # what one try on one prompt gave, as plain values: `responses`, `losses`
+Outcome = dict[str, Any]  # one attempt on one prompt as plain values: `responses`, `losses`
+
+
+def attack(rows: Sequence[PromptRow], settings: EmbeddingBlock, setup: AttackSetup) -> AttackResult:
+    """Return `attempts` times `generations` responses per harmful prompt, and a summary of the losses.
+
+    Column `attempt` is t * generations + g for the response after share g of the steps of start t. Start 0 is the text
+    `start`; later starts are tokens drawn from the vocabulary, each with a seed of its own. Finished batches are kept.
+    """
+    rows = harmful_rows(rows)
+    run = _Attack(settings, setup)
+    prompts = [
+        split_prompt(setup.policy.tokenizer, setup.control.messages(row["messages"]), target_of(row, settings.target))
+        for row in rows
+    ]
+    attempts: Attempts = [[None] * (settings.attempts * settings.generations) for _ in rows]
+    losses: list[list[float]] = []
+    jobs = run.jobs(prompts)
+    for start, n, chosen in progress(jobs, "attacking", total=len(jobs)):
+
+        def make(start: int = start, chosen: list[int] = chosen) -> list[Outcome]:
+            return run.on_batch([rows[i] for i in chosen], [prompts[i] for i in chosen], start)
+
+        outcomes = setup.parts.get_or_make(f"attempt-{start:03d}-batch-{n:05d}", make)
+        for row, outcome in zip(chosen, outcomes, strict=True):
+            first = start * settings.generations
+            responses = [Response(**response) for response in outcome["responses"]]
+            attempts[row][first : first + settings.generations] = responses
+            losses.append(outcome["losses"])
+    return AttackResult(rows, attempts, [""] * len(rows), _loss_summary(losses, settings))
 
 
 @dataclass(frozen=True)
 class _Attack:
-    """All that stays the same from prompt to prompt."""
+    """Everything that is the same for all prompts."""
 
-    policy: Policy
     settings: EmbeddingBlock
-    decoding: Decoding
-    control: Control
+    setup: AttackSetup
 
-    def on_batch(self, rows: Sequence[Row], places: Sequence[Place], number: int) -> list[Made]:
-        """Optimise try `number` on a batch of prompts, and answer from each of its points."""
-        starts = torch.stack([self._start(row, number) for row in rows])
-        paths = optimise(self.policy, places, starts, self.settings)
-        made: list[Made] = [{"losses": path.losses, "responses": []} for path in paths]
+    def jobs(self, prompts: Sequence[SoftPrompt]) -> list[tuple[int, int, list[int]]]:
+        """Return (start, batch number, indices of prompts) for all prompts that fit the model's context."""
+        limit, new_tokens = room(self.setup.policy), self.setup.decoding.max_new_tokens
+        lengths = [len(prompt.before) + self.settings.n_tokens + len(prompt.after) for prompt in prompts]
+        fitting = [i for i, prompt in enumerate(prompts) if lengths[i] + max(len(prompt.target), new_tokens) <= limit]
+        batches = batches_by_length([lengths[i] for i in fitting], self.settings.batch_size)
+        return [
+            (start, n, [fitting[i] for i in batch])
+            for start in range(self.settings.attempts)
+            for n, batch in enumerate(batches)
+        ]
+
+    def on_batch(self, rows: Sequence[PromptRow], prompts: Sequence[SoftPrompt], start: int) -> list[Outcome]:
+        """Optimise soft tokens for a batch of prompts, and decode from each kept point."""
+        policy = self.setup.policy
+        starts = torch.stack([self._start(row, start) for row in rows])
+        trajectories = optimise(policy, prompts, starts, self.settings)
+        outcomes: list[Outcome] = [{"losses": trajectory.losses, "responses": []} for trajectory in trajectories]
         for point in range(self.settings.generations):
             requests = [
                 Request(
-                    attempt_key(row, number * self.settings.generations + point),
+                    attempt_key(row, start * self.settings.generations + point),
                     prompt_ids=[],
-                    embeddings=with_soft_tokens(self.policy, place, path.points[point]),
+                    embeddings=with_soft_tokens(policy, prompt, trajectory.points[point]),
                     messages=row["messages"],
                 )
-                for row, place, path in zip(rows, places, paths, strict=True)
+                for row, prompt, trajectory in zip(rows, prompts, trajectories, strict=True)
             ]
-            answers = generate_batch(self.policy, requests, self.decoding, control=self.control)
-            for one, answer in zip(made, answers, strict=True):
-                one["responses"].append(vars(answer))
-        return made
+            responses = generate_batch(policy, requests, self.setup.decoding, control=self.setup.control)
+            for outcome, response in zip(outcomes, responses, strict=True):
+                outcome["responses"].append(vars(response))
+        return outcomes
 
-    def _start(self, row: Row, number: int) -> torch.Tensor:
-        """Soft tokens `[n_tokens, D]` that try `number` on a prompt starts from."""
-        if number == 0:
-            return start_tokens(self.policy, self.settings.start, self.settings.n_tokens)
-        seed = row_seed(self.settings.seed, f"{row['row_id']}/start/{number}")
-        return drawn_tokens(self.policy, seed, self.settings.n_tokens)
-
-
-def embedding_completions(
-    policy: Policy,
-    rows: Sequence[Row],
-    settings: EmbeddingBlock,
-    decoding: Decoding,
-    control: Control,
-    parts: ChunkStore,
-) -> tuple[Tries, dict[str, Any]]:
-    """Return `attempts` times `generations` responses per prompt, and what the record says of the losses.
-
-    Attempt t·generations + g is the answer from point g of try t. Try 0 starts from the text `start`, a later
-    one from tokens drawn from the vocabulary with a seed of its own. Finished batches are kept in `parts`.
-    """
-    attack = _Attack(policy, settings, decoding, control)
-    places = [
-        cut_prompt(policy.tokenizer, control.messages(row["messages"]), aim(row, settings.target)) for row in rows
-    ]
-    lengths = [len(place.before) + settings.n_tokens + len(place.after) for place in places]
-    fitting = [
-        i
-        for i, place in enumerate(places)
-        if lengths[i] + max(len(place.target), decoding.max_new_tokens) <= room(policy)
-    ]
-    batches = batches_by_length([lengths[i] for i in fitting], settings.batch_size)
-    jobs = [(t, n, [fitting[i] for i in batch]) for t in range(settings.attempts) for n, batch in enumerate(batches)]
-    found: Tries = [[None] * (settings.attempts * settings.generations) for _ in rows]
-    losses: list[list[float]] = []
-    for number, n, chosen in progress(jobs, "attacking", total=len(jobs)):
-
-        def make(number: int = number, chosen: list[int] = chosen) -> list[Made]:
-            return attack.on_batch([rows[i] for i in chosen], [places[i] for i in chosen], number)
-
-        for row, made in zip(chosen, parts.get_or_make(f"try-{number:03d}-batch-{n:05d}", make), strict=True):
-            first = number * settings.generations
-            found[row][first : first + settings.generations] = [Response(**answer) for answer in made["responses"]]
-            losses.append(made["losses"])
-    return found, _of_losses(losses, settings)
+    def _start(self, row: PromptRow, start: int) -> torch.Tensor:
+        """Return the soft tokens `[n_tokens, D]` at which start number `start` of a prompt begins."""
+        if start == 0:
+            return start_tokens(self.setup.policy, self.settings.start, self.settings.n_tokens)
+        seed = row_seed(self.settings.seed, f"{row['row_id']}/start/{start}")
+        return drawn_tokens(self.setup.policy, seed, self.settings.n_tokens)
 
 
-def _of_losses(losses: Sequence[Sequence[float]], settings: EmbeddingBlock) -> dict[str, Any]:
-    """Say how the losses of all tries went; tries whose loss was not finite are counted, and in no mean."""
-    ended = [path for path in losses if isfinite(path[-1])]
-    if not ended:
+def _loss_summary(losses: Sequence[Sequence[float]], settings: EmbeddingBlock) -> dict[str, Any]:
+    """Return means of the losses; attempts whose last loss is not finite are counted and left out of the means."""
+    finite = [trajectory for trajectory in losses if isfinite(trajectory[-1])]
+    if not finite:
         return {"losses_not_finite": len(losses)}
     return {
-        "losses_not_finite": len(losses) - len(ended),
-        "loss_at_start": fmean(path[0] for path in ended),
-        "loss_at_end": fmean(path[-1] for path in ended),
-        "reached_stop_loss": sum(path[-1] <= settings.stop_loss for path in ended),
-        "mean_steps": fmean(len(path) - 1 for path in ended),
+        "losses_not_finite": len(losses) - len(finite),
+        "loss_at_start": fmean(trajectory[0] for trajectory in finite),
+        "loss_at_end": fmean(trajectory[-1] for trajectory in finite),
+        "reached_stop_loss": sum(trajectory[-1] <= settings.stop_loss for trajectory in finite),
+        "mean_steps": fmean(len(trajectory) - 1 for trajectory in finite),
     }

@@ -1,14 +1,13 @@
 """Soft tokens: vectors in a model's input, directly after the user's text, that make a target likelier.
 
-The loss of a prompt is the negative log-likelihood of its target given prompt and soft tokens, the mean over
-the target's tokens. Prompts of a batch do not see each other: each has its own loss, steps and end.
+The loss of a prompt is the negative log-likelihood of its target given prompt and soft tokens, averaged over the
+target's tokens. The prompts of a batch are independent: each has its own loss, steps and end.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,16 +17,17 @@ from torch.nn.utils.rnn import pad_sequence
 
 from rebend.config.safety import EmbeddingBlock
 from rebend.errors import ConfigError, ModelError
+from rebend.evaluation.attacks.frozen_weights import frozen_weights
 from rebend.models.chat import Message, prompt_text
 from rebend.models.loading import Policy
 from rebend.models.log_probs import token_logps
 
-_MARK = "\ue000"  # of Unicode's private use: no template and hardly any text has it
+_MARK = "\ue000"  # a private-use character of Unicode: no template and hardly any text contains it
 
 
 @dataclass(frozen=True)
-class Place:
-    """Token ids of a prompt, cut where soft tokens go, and of the text that they shall make likely."""
+class SoftPrompt:
+    """Token ids of a prompt, split where the soft tokens go, and of the target."""
 
     before: list[int]
     after: list[int]
@@ -35,33 +35,33 @@ class Place:
 
 
 @dataclass
-class Path:
-    """How the soft tokens of one prompt moved."""
+class Trajectory:
+    """Losses and kept points of the soft tokens of one prompt."""
 
     losses: list[float] = field(default_factory=list)  # before each step, and at the end
-    points: list[Tensor] = field(default_factory=list)  # [n_tokens, D] each: where they are answered from
+    points: list[Tensor] = field(default_factory=list)  # [n_tokens, D] each: responses are decoded from them
 
 
-def cut_prompt(tokenizer: Any, messages: Sequence[Message], target: str) -> Place:
-    """Return the place directly after the text of the user's last message, found with a mark put there.
+def split_prompt(tokenizer: Any, messages: Sequence[Message], target: str) -> SoftPrompt:
+    """Split a prompt directly after the text of the user's last message (a temporary mark finds the place).
 
-    Without soft tokens the ids are those of the prompt as it is, unless a token reaches over the cut.
-    Raises `ModelError` for a chat template that does not write the user's last text out exactly once.
+    The ids before and after are together those of the whole prompt, unless a token spans the split.
+    Raises `ModelError` if the chat template does not write the user's last text exactly once.
     """
     *earlier, last = messages
     marked = prompt_text(tokenizer, [*earlier, {**last, "content": last["content"] + _MARK}])
     if marked.count(_MARK) != 1:
         raise ModelError(
             f"the chat template writes the end of the user's last message {marked.count(_MARK)} times: "
-            "where soft tokens belong cannot be told"
+            "the position of the soft tokens is unknown"
         )
     before, after = marked.split(_MARK)
     left, right = _split(tokenizer, before, after)
-    return Place(left, right, _split(tokenizer, before + after, target)[1])
+    return SoftPrompt(left, right, _split(tokenizer, before + after, target)[1])
 
 
 def _split(tokenizer: Any, left: str, right: str) -> tuple[list[int], list[int]]:
-    """Token ids of two texts that stand together, cut between them."""
+    """Return the token ids of two adjacent texts, split between them."""
     first, whole = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (left, left + right))
     if whole[: len(first)] == first:
         return first, whole[len(first) :]
@@ -69,7 +69,10 @@ def _split(tokenizer: Any, left: str, right: str) -> tuple[list[int], list[int]]
 
 
 def start_tokens(policy: Policy, text: str, n_tokens: int) -> Tensor:
-    """Return the embeddings `[n_tokens, D]` of the tokens of `text`, repeated as often as needed."""
+    """Return the embeddings `[n_tokens, D]` of the tokens of `text`, repeated or cut to `n_tokens`.
+
+    Raises `ConfigError` if the text has no token.
+    """
     ids = policy.tokenizer(text, add_special_tokens=False)["input_ids"]
     if not ids:
         raise ConfigError(f"start {text!r} has no token: soft tokens need one to start from")
@@ -77,7 +80,7 @@ def start_tokens(policy: Policy, text: str, n_tokens: int) -> Tensor:
 
 
 def drawn_tokens(policy: Policy, seed: int, n_tokens: int) -> Tensor:
-    """Return the embeddings `[n_tokens, D]` of tokens drawn from the vocabulary, special ones left out."""
+    """Return the embeddings `[n_tokens, D]` of random tokens of the vocabulary, without special tokens."""
     special = set(policy.tokenizer.all_special_ids)
     ordinary = [token for token in range(len(policy.tokenizer)) if token not in special]
     drawn = torch.randint(len(ordinary), (n_tokens,), generator=torch.Generator().manual_seed(seed))
@@ -90,58 +93,58 @@ def embedded(policy: Policy, ids: Sequence[int]) -> Tensor:
         return policy.model.get_input_embeddings()(torch.tensor(ids, dtype=torch.long, device=policy.device))
 
 
-def with_soft_tokens(policy: Policy, place: Place, soft: Tensor) -> Tensor:
-    """Return the embeddings `[T, D]` of a prompt with soft tokens `[n_tokens, D]` in their place."""
-    return torch.cat([embedded(policy, place.before), soft.to(policy.model.dtype), embedded(policy, place.after)])
+def with_soft_tokens(policy: Policy, prompt: SoftPrompt, soft: Tensor) -> Tensor:
+    """Return the embeddings `[T, D]` of a prompt with soft tokens `[n_tokens, D]` at the split."""
+    return torch.cat([embedded(policy, prompt.before), soft.to(policy.model.dtype), embedded(policy, prompt.after)])
 
 
-def optimise(policy: Policy, places: Sequence[Place], starts: Tensor, attack: EmbeddingBlock) -> list[Path]:
-    """Move soft tokens from `starts` `[B, n_tokens, D]`, each prompt until its loss is at most `stop_loss`.
+def optimise(policy: Policy, prompts: Sequence[SoftPrompt], starts: Tensor, attack: EmbeddingBlock) -> list[Trajectory]:
+    """Optimise soft tokens from `starts` `[B, n_tokens, D]`, each prompt until its loss is at most `stop_loss`.
 
-    A point is kept after each of `generations` equal shares of the steps. Prompts that are done stay where they
-    are; one whose loss or slope is not finite goes back by a step and stays there. Soft tokens are at least
-    float32, whatever the model is.
+    A point is kept after each of `generations` equal shares of the steps. Finished prompts do not move any more; a
+    prompt whose loss or gradient is not finite goes back by one step and stops. Soft tokens have at least float32
+    precision, whatever the dtype of the model.
     """
-    frame = _Frame(policy, places)
+    batch = _PromptBatch(policy, prompts)
     soft = starts.to(torch.promote_types(starts.dtype, torch.float32)).clone()
-    sound = soft.clone()  # where each prompt's loss was last finite
-    paths = [Path() for _ in places]
-    active = torch.arange(len(places), device=policy.device)
+    last_finite = soft.clone()  # the soft tokens at each prompt's last finite loss
+    trajectories = [Trajectory() for _ in prompts]
+    active = torch.arange(len(prompts), device=policy.device)
     shares = [round(attack.steps * (i + 1) / attack.generations) for i in range(attack.generations)]
-    with frozen(policy.model):
+    with frozen_weights(policy.model):
         for step in range(attack.steps + 1):
-            losses, slopes = frame.slopes(soft[active], active)
+            losses, gradients = batch.gradients(soft[active], active)
             for row, loss in zip(active.tolist(), losses.tolist(), strict=True):
-                paths[row].losses.append(loss)
-            finite = torch.isfinite(losses) & torch.isfinite(slopes).flatten(1).all(1)
-            soft[active[~finite]] = sound[active[~finite]]
+                trajectories[row].losses.append(loss)
+            finite = torch.isfinite(losses) & torch.isfinite(gradients).flatten(1).all(1)
+            soft[active[~finite]] = last_finite[active[~finite]]
             if step in shares:
-                _keep(paths, soft)
+                _keep(trajectories, soft)
             goes_on = finite & (losses > attack.stop_loss)
-            active, slopes = active[goes_on], slopes[goes_on]
+            active, gradients = active[goes_on], gradients[goes_on]
             if step == attack.steps or not len(active):
                 break
-            sound[active] = soft[active]
-            soft[active] -= attack.lr * (slopes.sign() if attack.update == "sign" else slopes)
-    for _ in range(attack.generations - len(paths[0].points)):
-        _keep(paths, soft)
-    return paths
+            last_finite[active] = soft[active]
+            soft[active] -= attack.lr * (gradients.sign() if attack.update == "sign" else gradients)
+    for _ in range(attack.generations - len(trajectories[0].points)):
+        _keep(trajectories, soft)
+    return trajectories
 
 
-def _keep(paths: Sequence[Path], soft: Tensor) -> None:
-    for path, point in zip(paths, soft, strict=True):
-        path.points.append(point.clone())
+def _keep(trajectories: Sequence[Trajectory], soft: Tensor) -> None:
+    for trajectory, point in zip(trajectories, soft, strict=True):
+        trajectory.points.append(point.clone())
 
 
-class _Frame:
-    """A batch of prompts around their soft tokens: what stands before them is computed once, for all steps.
+class _PromptBatch:
+    """A batch of prompts with their soft tokens; the KV cache of the part before them is computed once.
 
-    Beginnings are padded on the left, so that soft tokens stand below each other; ends on the right.
+    The parts before are padded on the left, so that the soft tokens are aligned; the parts after on the right.
     """
 
-    def __init__(self, policy: Policy, places: Sequence[Place]) -> None:
+    def __init__(self, policy: Policy, prompts: Sequence[SoftPrompt]) -> None:
         self.model, self.body = policy.model, getattr(policy.model, policy.model.base_model_prefix)
-        before = [embedded(policy, place.before) for place in places]
+        before = [embedded(policy, prompt.before) for prompt in prompts]
         self.mask = _padded([torch.ones(len(row), device=policy.device) for row in before], "left").long()
         self.lengths = self.mask.sum(1, keepdim=True)
         with torch.no_grad():
@@ -151,30 +154,30 @@ class _Frame:
                 position_ids=(self.mask.cumsum(1) - 1).clamp(min=0),
                 use_cache=True,
             ).past_key_values
-        # A target's last token is predicted, never read. What comes after a row's own end is read by nobody.
-        self.end = _padded([embedded(policy, [*place.after, *place.target[:-1]]) for place in places], "right")
-        self.after = [len(place.after) for place in places]
-        self.targets = [torch.tensor(place.target, device=policy.device) for place in places]
+        # A target's last token is predicted, never an input. Outputs at padded positions are not used.
+        self.end = _padded([embedded(policy, [*prompt.after, *prompt.target[:-1]]) for prompt in prompts], "right")
+        self.after = [len(prompt.after) for prompt in prompts]
+        self.targets = [torch.tensor(prompt.target, device=policy.device) for prompt in prompts]
 
-    def slopes(self, soft: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return losses `[A]` of the rows `[A]` with soft tokens `[A, n_tokens, D]`, and the slopes of each loss."""
+    def gradients(self, soft: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return losses `[A]` of the rows `[A]` with soft tokens `[A, n_tokens, D]`, and each loss's gradient."""
         soft = soft.detach().requires_grad_()
         with torch.enable_grad():
             losses = self._losses(soft, rows)
-            (slopes,) = torch.autograd.grad(losses.sum(), soft)
-        return losses.detach(), slopes
+            (gradients,) = torch.autograd.grad(losses.sum(), soft)
+        return losses.detach(), gradients
 
     def _losses(self, soft: Tensor, rows: Tensor) -> Tensor:
-        """Mean negative log-likelihood `[A]` of each target; logits are computed where targets are predicted."""
+        """Return the mean negative log-likelihood `[A]` of each target; logits only where targets are predicted."""
         n = soft.shape[1]
         inputs = torch.cat([soft.to(self.end.dtype), self.end[rows]], dim=1)
-        places = torch.arange(inputs.shape[1], device=rows.device)
-        beginning = copy.deepcopy(self.beginning)  # the pass appends to it
+        positions = torch.arange(inputs.shape[1], device=rows.device)
+        beginning = copy.deepcopy(self.beginning)  # the forward pass appends to it
         beginning.batch_select_indices(rows)
         final = self.body(
             inputs_embeds=inputs,
             attention_mask=torch.cat([self.mask[rows], self.mask.new_ones(inputs.shape[:2])], dim=1),
-            position_ids=self.lengths[rows] + places,
+            position_ids=self.lengths[rows] + positions,
             past_key_values=beginning,
             use_cache=True,
         ).last_hidden_state
@@ -187,16 +190,3 @@ class _Frame:
 
 def _padded(rows: Sequence[Tensor], side: str) -> Tensor:
     return pad_sequence(list(rows), batch_first=True, padding_side=side)
-
-
-@contextmanager
-def frozen(model: Any) -> Iterator[None]:
-    """Inside the block no weight of a model takes part in gradients: nothing is kept for them."""
-    trained = [weight for weight in model.parameters() if weight.requires_grad]
-    for weight in trained:
-        weight.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for weight in trained:
-            weight.requires_grad_(True)

@@ -1,4 +1,4 @@
-"""Asking a judge behind any OpenAI-compatible address, and keeping each reply the moment it arrives."""
+"""Client of a judge behind any OpenAI-compatible address; writes each reply to the store on arrival."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from typing import Any
 
 from rebend.config.judges import AskedBlock
 from rebend.errors import JudgeError
-from rebend.evaluation.judges.costs import Budget, Spent, check_outlook, outlook
+from rebend.evaluation.judges.costs import Spent, budget_of, estimate_cost
 from rebend.evaluation.judges.replies import KEY, Form, Reply, failure, kept_reply, read_reply, without_key
-from rebend.evaluation.judges.reply_store import VerdictStore, digest_of
+from rebend.evaluation.judges.reply_store import ReplyStore, digest_of
 from rebend.io.progress import progress
 
 
 class JudgeClient:
-    """A judge at an address; replies are kept in the store in `folder`, and never asked for again."""
+    """A judge at an address. Replies are kept in the store in `folder`; a kept reply is never requested again."""
 
     def __init__(self, settings: AskedBlock, form: Form, folder: str | Path) -> None:
-        s = self.settings = settings
+        self.settings = settings
         self.form = form
-        self.budget = Budget(s.price_in, s.price_out, s.max_cost, s.max_tokens_total)
-        self.store = VerdictStore(folder)
+        self.budget = budget_of(settings)
+        self.store = ReplyStore(folder)
         self.spent = Spent(self.budget)
-        self._left_out: set[str] = set()  # keys of a request that the address does not know
+        self._left_out: set[str] = set()  # request keys that the address rejects
 
     def ask_all(self, questions: Sequence[str]) -> list[Reply]:
-        """Return a reply per question, in order; at most `concurrency` are asked at a time.
+        """Return a reply per question, in order; at most `concurrency` requests run at a time.
 
-        Raises `JudgeError` before anything is sent if there is no key, or if a cap might be broken; later if the
-        address refuses every request alike (key, model, credit), if a cap is broken after all, or if not one of the
-        questions got an answer. On SIGTERM, requests under way are awaited and kept.
+        Raises `JudgeError` before the first request without an API key or if the estimate exceeds a cap; later if the
+        address refuses every request alike (key, model, credit), if the tokens paid for exceed a cap, or if no
+        question got an answer. On SIGTERM, running requests are completed and their replies kept.
         """
         unique = list(dict.fromkeys(questions))
         kept = {question: reply for question in unique if (reply := self.store.read(self.key(question))) is not None}
         replies = {question: read_reply(reply, self.form) for question, reply in kept.items()}
         self.spent.reuse(len(kept))
         if waiting := [question for question in unique if question not in kept]:
-            expected = outlook(self.form.system, unique, waiting, self.settings.max_tokens)
+            expected = estimate_cost(self.form.system, unique, waiting, self.settings.max_tokens)
             print(expected.text(self.budget), flush=True)
-            check_outlook(expected, self.budget)
-            self._asked  # noqa: B018  (without a key or the package, nothing is begun)
+            expected.check(self.budget)
+            self._openai  # noqa: B018  (raises without a key or the package)
             with _exit_on_sigterm():
                 replies |= self._by_batch(waiting) if self.settings.batch else self._one_by_one(waiting, len(kept))
         if questions and all(reply.state == "error" for reply in replies.values()):
@@ -73,74 +73,74 @@ class JudgeClient:
         questions = {self.key(question): question for question in waiting}
         replies = dict.fromkeys(waiting, failure("the batch has no answer to it"))
 
-        def keep(key: str, came: Any) -> None:
+        def keep(key: str, result: Any) -> None:
             question = questions[key]
-            if (kept := self.store.read(key)) is not None:  # of a batch that another job waited for, too
+            if (kept := self.store.read(key)) is not None:  # another job waited for the same batch
                 self.spent.reuse(1)
                 replies[question] = read_reply(kept, self.form)
             else:
-                replies[question] = failure(came) if isinstance(came, str) else self._keep(question, came)
+                replies[question] = failure(result) if isinstance(result, str) else self._keep(question, result)
 
         keys = list(questions)
         for start in range(0, len(keys), MOST):
             bodies = {key: self.body(questions[key]) for key in keys[start : start + MOST]}
-            ask_by_batch(self._asked, bodies, self.store.folder / "batches", keep)
+            ask_by_batch(self._openai, bodies, self.store.folder / "batches", keep)
         return replies
 
     def _ask(self, question: str) -> Reply:
-        """Return the judge's reply to one question, and keep it; an error is not kept, but asked again next time."""
+        """Return the judge's reply to one question, and keep it; errors are not kept, so the next run asks again."""
         with self.store.held(self.key(question)):
-            if (kept := self.store.read(self.key(question))) is not None:  # another job asked meanwhile
+            if (kept := self.store.read(self.key(question))) is not None:  # from another job
                 self.spent.reuse(1)
                 return read_reply(kept, self.form)
-            came = self._request(question)
-            reply = came if isinstance(came, Reply) else self._keep(question, came)
+            result = self._request(question)
+            reply = result if isinstance(result, Reply) else self._keep(question, result)
         self.spent.check()
         return reply
 
     def _keep(self, question: str, completion: Any) -> Reply:
-        """Keep what came back, count it, and read it."""
+        """Write a completion to the store, count its tokens, and parse it."""
         reply = kept_reply(completion)
         if reply is None:
             return failure("a reply without a message")
         self.store.write(self.key(question), self.identity(question), reply)
-        self.spent.add(reply)
+        self.spent.add(reply.tokens_in, reply.tokens_out)
         return read_reply(reply, self.form)
 
     def _request(self, question: str) -> Any:
-        """The completion, or the reply "error"."""
+        """Return the completion, or a reply of state "error"."""
         import openai
 
         model, body = self.settings.model, self.body(question)
         try:
-            return self._asked.chat.completions.create(**body)
+            return self._openai.chat.completions.create(**body)
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
             return self._request(question) if self._leave_out(body, str(error)) else failure(error)
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-            # without its cause, whose text may hold the key
+            # no cause: its text may contain the API key
             raise JudgeError(f"the judge '{model}' cannot be asked: {without_key(str(error))}") from None
         except openai.OpenAIError as error:
             if getattr(error, "code", None) == "insufficient_quota":
                 raise JudgeError(f"the judge '{model}' cannot be asked: {without_key(str(error))}") from None
             return failure(error)
-        except ValueError as error:  # a body that is no JSON
+        except ValueError as error:  # the body is not JSON
             return failure(error)
 
     def body(self, question: str) -> dict[str, Any]:
         """Return the request for one question."""
-        found: dict[str, Any] = {
+        body: dict[str, Any] = {
             "model": self.settings.model,
             "messages": [{"role": "system", "content": self.form.system}, {"role": "user", "content": question}],
             "max_completion_tokens" if "max_tokens" in self._left_out else "max_tokens": self.settings.max_tokens,
         }
         if self.settings.temperature is not None:
-            found["temperature"] = self.settings.temperature
+            body["temperature"] = self.settings.temperature
         if self.form.response_format is not None and "response_format" not in self._left_out:
-            found["response_format"] = dict(self.form.response_format)
-        return found
+            body["response_format"] = dict(self.form.response_format)
+        return body
 
     def _leave_out(self, body: Mapping[str, Any], complaint: str) -> bool:
-        """Learn from a refused request which of its keys the address does not know; True if there is one."""
+        """Find the keys that the address rejected in its complaint, and leave them out from now on; True if any."""
         named = {name for name in ("response_format", "max_tokens") if name in body and name in complaint}
         if "max_completion_tokens" not in complaint:  # the other name of `max_tokens`
             named.discard("max_tokens")
@@ -150,7 +150,7 @@ class JudgeClient:
         return bool(named)
 
     def identity(self, question: str) -> dict[str, Any]:
-        """Return all that a reply depends on. An address from the environment is no part of it: it may be a proxy."""
+        """Return everything that a reply depends on, without an address from the environment (it may be a proxy)."""
         return {
             "form": self.form.version,
             "system": hashlib.sha256(self.form.system.encode()).hexdigest(),
@@ -162,12 +162,12 @@ class JudgeClient:
         }
 
     def key(self, question: str) -> str:
-        """Return the digest that a question's reply is kept under."""
+        """Return the digest that names a question's reply in the store."""
         return digest_of(self.identity(question))
 
     @cached_property
-    def _asked(self) -> Any:
-        """The client of the package `openai`, which retries 429, 5xx and lost connections with growing pauses."""
+    def _openai(self) -> Any:
+        """The client of the package `openai`; it retries 429, 5xx and lost connections with growing pauses."""
         if not os.environ.get(KEY):
             raise JudgeError(
                 f"{KEY} is not set; nothing was sent. Export it (any text for a local server that asks for none), "
@@ -183,7 +183,7 @@ class JudgeClient:
 
 @contextmanager
 def _exit_on_sigterm() -> Iterator[None]:
-    """Inside the block, SIGTERM raises `SystemExit`, so that what is under way can be awaited."""
+    """Raise `SystemExit` on SIGTERM inside the block, so that running requests can be completed."""
 
     def leave(signum: int, frame: FrameType | None) -> None:
         raise SystemExit("stopped by a signal; the replies so far are kept")

@@ -1,4 +1,4 @@
-"""What a judge is told, what it sent back, and how that is read: every way to say nothing has its own state."""
+"""Judge prompts, replies and their parsing. Refused, unreadable and failed replies are distinct states."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DECLINED = re.compile(
 
 
 class ReadMarks(Protocol):
-    """Reads the marks in a reply; None if they are not there. A truncated reply may end anywhere."""
+    """Parse the marks in a reply; None without marks. A truncated reply may end anywhere."""
 
     def __call__(self, reply: str, *, truncated: bool) -> tuple[float, ...] | None:
         """Return the marks."""
@@ -28,18 +28,18 @@ class ReadMarks(Protocol):
 
 @dataclass(frozen=True)
 class Form:
-    """What a judge is told before every question, and how its replies are read."""
+    """The system message of a judge, and the parser of its replies."""
 
-    version: str  # part of every stored reply's key: a new wording asks again
+    version: str  # part of every stored reply's key: a new wording means new requests
     system: str
     read: ReadMarks
-    unreadable: str  # what a reply without marks lacks
-    response_format: Mapping[str, Any] | None = None  # asked for where the address knows it
+    unreadable: str  # reason for a reply without marks
+    response_format: Mapping[str, Any] | None = None  # sent unless the address rejects it
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back: the marks if `state` is "read"; else refused, unreadable or error, and why."""
+    """A parsed reply: marks if `state` is "read"; else refused, unreadable or error, with the reason in `detail`."""
 
     state: str
     marks: tuple[float, ...] | None
@@ -50,12 +50,12 @@ class Reply:
 
     @property
     def tokens(self) -> int:
-        """All that was paid for."""
+        """Tokens of request and reply."""
         return self.tokens_in + self.tokens_out
 
 
 def kept_reply(completion: Any) -> KeptReply | None:
-    """Return what is kept of a completion, without the key if it was echoed; None if there is no message in it."""
+    """Return a completion as a reply for the store, without an echoed API key; None if it has no message."""
     choices = getattr(completion, "choices", None)
     if not choices or getattr(choices[0], "message", None) is None:
         return None
@@ -72,7 +72,7 @@ def kept_reply(completion: Any) -> KeptReply | None:
 
 
 def read_reply(kept: KeptReply, form: Form) -> Reply:
-    """Read a reply that was kept; whatever has no marks has its own state."""
+    """Parse a kept reply; each kind of reply without marks has its own state."""
     paid = kept.tokens_in or 0, kept.tokens_out or 0
     if kept.finish == "content_filter" or kept.refusal:
         return Reply("refused", None, kept.text, kept.refusal or "content filter", *paid)
@@ -80,18 +80,18 @@ def read_reply(kept: KeptReply, form: Form) -> Reply:
     marks = form.read(kept.text, truncated=truncated)
     if marks is not None:
         return Reply("read", marks, kept.text, "", *paid)
-    if _DECLINED.search(kept.text[:200]):  # a judge that declines is not one that is merely hard to read
+    if _DECLINED.search(kept.text[:200]):  # declined is not the same as unreadable
         return Reply("refused", None, kept.text, "the judge declined", *paid)
     return Reply("unreadable", None, kept.text, "truncated" if truncated else form.unreadable, *paid)
 
 
 def without_key(text: str) -> str:
-    """Return text that came from an address without the key, which some addresses repeat in their complaints."""
+    """Return text from an address without the API key, which some addresses repeat in error messages."""
     key = os.environ.get(KEY, "")
     return without_keys(text.replace(key, MARK) if len(key) >= _SECRET_LENGTH else text)
 
 
 def failure(reason: Exception | str) -> Reply:
-    """Return the reply "error": nothing came back, for this reason."""
+    """Return a reply of state "error" with this reason."""
     text = reason if isinstance(reason, str) else f"{type(reason).__name__}: {reason}"
     return Reply("error", None, None, without_key(text))

@@ -1,8 +1,8 @@
-"""Replies of judges, each in a file named after all that it depends on: shared by all tables and studies.
+"""Store of judge replies, one file per reply, shared by all tables and studies.
 
-A reply is kept as it came, with the tokens that were paid for, so that it can be read again in another way. Its key
-is a digest of the request and of who was asked; which of two answers stood first is part of the request's text.
-Files are whole or absent, and readable by their owner only. Two jobs that want the same reply wait for each other.
+A reply is kept unparsed with its number of tokens, so that another parser needs no new request. The file name is a
+digest of the request and of the judge; the order of two answers is part of the request's text. Files are written
+whole or not at all, and only their owner can read them. Two jobs that need the same reply wait for each other.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from rebend.io.locks import locked
 
 @dataclass(frozen=True)
 class KeptReply:
-    """What a judge sent back, unread."""
+    """A judge's reply before parsing."""
 
     text: str
     finish: str | None  # "stop", "length", "content_filter" ...
-    refusal: str | None  # the reason, where the address says that the model declined
-    tokens_in: int | None  # None: the address did not say
+    refusal: str | None  # the reason, if the address reports that the model declined
+    tokens_in: int | None  # None: not reported
     tokens_out: int | None
-    served_by: str | None  # model id as the address gave it
+    served_by: str | None  # model id in the reply
 
 
 def digest_of(identity: Mapping[str, Any]) -> str:
-    """Return 32 hex digits for all that a reply depends on (values that JSON can hold)."""
+    """Return 32 hex digits for everything that a reply depends on (JSON values)."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 
-class VerdictStore:
+class ReplyStore:
     """A folder of replies, `<2 hex digits>/<digest>.json`."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
     def read(self, digest: str) -> KeptReply | None:
-        """Return a reply, or None if it is not there; a damaged file is a `DataError` that names it."""
+        """Return a reply, or None if it is absent. Raises `DataError` for a damaged file."""
         path = self._path(digest)
         if not path.exists():
             return None
@@ -54,12 +54,12 @@ class VerdictStore:
             raise DataError(f"{path}: not a judge's reply ({error}). Delete it and run again.") from error
 
     def write(self, digest: str, identity: Mapping[str, Any], reply: KeptReply) -> None:
-        """Keep a reply together with what was asked."""
+        """Write a reply together with its request."""
         write_private_json(self._path(digest), {"asked": dict(identity), "reply": asdict(reply)})
 
     @contextmanager
     def held(self, digest: str) -> Iterator[None]:
-        """Keep others, in other jobs too, from asking for this reply inside the block."""
+        """Hold the lock of this reply inside the block, against other threads and jobs."""
         with locked(self.folder / ".locks" / digest[:3], announce=False, private=True):
             yield
 
@@ -68,7 +68,7 @@ class VerdictStore:
 
 
 def write_private_json(path: Path, value: Any) -> None:
-    """Write JSON, whole or not at all, that only its owner can read."""
+    """Write JSON, whole or not at all, with permissions 0600."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with whole_file(path) as temporary:
         temporary.touch(mode=0o600)

@@ -1,4 +1,4 @@
-"""What is looked at before any job starts: files, model folders, tokens and keys that the study needs."""
+"""Checks before the first job: files, model folders, tokens and keys that the study needs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check_before_fetch(plan: Plan) -> None:
 
 
 def asset_mistakes(plan: Plan) -> list[str]:
-    """Return a sentence per gated asset that nobody here may fetch, and per fetched one that the lock file denies."""
+    """List gated assets without a token, and fetched assets that differ from the lock file."""
     tokens = [mistake for _, mistake in missing_tokens(plan)]
     return tokens + lock_mistakes(paths.ASSET_LOCK, (paths.asset(name) for name in plan.assets))
 
@@ -48,7 +48,7 @@ def missing_tokens(plan: Plan) -> Iterator[tuple[Asset, str]]:
 
 
 def check_before_jobs(plan: Plan) -> None:
-    """Raise `ConfigError` with everything that a job would miss, perhaps after hours."""
+    """Raise `ConfigError` with every missing file, key or package that would make a job fail later."""
     mistakes = [
         *_datasets(plan),
         *_capabilities(plan),
@@ -172,7 +172,8 @@ def _layers(plan: Plan) -> Iterator[str]:
         adapter = plan.config["adapters"][adapter_name]
         last = adapter.last_target() if isinstance(adapter, TrainedAdapter) else None
         if depth is not None and last is not None and last > depth:
-            yield f"adapters.{adapter_name}: its target layers reach hidden_states[{last}]; '{base}' has only {depth} blocks"
+            reach = f"its target layers reach hidden_states[{last}]"
+            yield f"adapters.{adapter_name}: {reach}; '{base}' has only {depth} blocks"
 
 
 def _judge_keys(plan: Plan) -> Iterator[str]:
@@ -184,7 +185,7 @@ def _judge_keys(plan: Plan) -> Iterator[str]:
 
 
 def _reward_addresses(plan: Plan) -> Iterator[str]:
-    """What an address needs of the environment; whether it answers is seen by `check_reward_endpoint`, the first job."""
+    """List missing environment variables of endpoints; the first job, `check_reward_endpoint`, tests the endpoint."""
     for name in plan.used["rewards"]:
         endpoint = plan.config["rewards"][name].http
         if endpoint is not None and not endpoint.url and not os.environ.get("REWARD_URL"):
@@ -203,7 +204,7 @@ def _packages(plan: Plan) -> Iterator[str]:
 def check_accounts(named: Iterable[str]) -> None:
     """Raise `ConfigError` for a `slurm_account` that this user does not have; nothing where no accounts are kept.
 
-    Snakemake's executor looks too, but a group of jobs that it cannot send leaves a run waiting without a word.
+    Snakemake's executor checks too, but with a group of jobs that it cannot submit the run waits without a message.
     """
     wanted = {word for accounts in named for word in re.split(r"[,\s]+", accounts) if word}
     if not wanted or not (known := _accounts()):

@@ -1,4 +1,4 @@
-"""Names that point to other blocks: each must exist, be of the right kind, and make sense together."""
+"""Load a study and check it across blocks: names must exist, be of the right kind, and fit together."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rebend.config.load import load_config
 from rebend.config.study import Grid, Study
 from rebend.data.readers.registry import reader_mistakes
 from rebend.errors import ConfigError, likely_typo
+from rebend.pipeline.checks.published import label_mistakes, published_mistakes
 from rebend.pipeline.graph.plan import Plan
 
 Catalogue = Mapping[str, Mapping[str, Any]]
@@ -41,6 +42,7 @@ def reference_mistakes(catalogue: Catalogue, study_name: str, study: Study) -> l
         for name, block in blocks.items():
             mistakes += _names(catalogue, block, f"{section}.{name}")
     mistakes += [*_strengths(catalogue), *_sums(catalogue)]
+    mistakes += [*published_mistakes(catalogue), *label_mistakes(catalogue, study_name, study)]
     for number, grid in enumerate(study.grids):
         where = f"studies.{study_name}.grids.{number}"
         mistakes += _names(catalogue, grid, where)
@@ -120,7 +122,8 @@ def _layers(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:
                 )
             for block in adapter.transform_layers if isinstance(adapter, TrainedAdapter) else []:
                 if block >= depth or block < -1:
-                    yield f"adapters.{adapter_name}.transform_layers: {block} is beyond the {depth} blocks of '{model_name}'"
+                    beyond = f"{block} is beyond the {depth} blocks of '{model_name}'"
+                    yield f"adapters.{adapter_name}.transform_layers: {beyond}"
 
 
 def _honest(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rebend.config.judges import AskedBlock, OpenAIJudgeBlock
+from rebend.config.judges import AskedBlock, OpenAIJudgeBlock, Prices, money
 from rebend.config.safety import RubricJudgeBlock
-from rebend.evaluation.judges.costs import Budget, money
 from rebend.pipeline.cost.history import Measured
 from rebend.pipeline.cost.sizes import Facts
 from rebend.pipeline.cost.work import PlannedJob, work_of
@@ -28,7 +27,7 @@ def judge_outlook(plan: Plan) -> list[str]:
 
 def _of_win_rates(plan: Plan, name: str) -> Iterator[str]:
     judge = plan.config["judges"][name]
-    cells = [cell for cell in plan.cells if cell.role == "prompts" and cell.grid.judge == name]
+    cells = [cell for cell in plan.cells if cell.role == "quality" and cell.grid.judge == name]
     missing = [
         cell for cell in cells if not Path(paths.verdicts(name, cell.model, cell.dataset, cell.control)).exists()
     ]
@@ -40,7 +39,7 @@ def _of_win_rates(plan: Plan, name: str) -> Iterator[str]:
 
 def _of_safety(plan: Plan, name: str) -> Iterator[str]:
     judge = plan.config["safety_judges"][name]
-    cells = [cell for cell in plan.cells if cell.role == "evaluation" and name in cell.grid.safety_judges]
+    cells = [cell for cell in plan.cells if cell.role == "safety" and name in cell.grid.safety_judges]
     missing = [cell for cell in cells if not Path(cell.safety(name)).exists()]
     if isinstance(judge, RubricJudgeBlock) and missing:
         head = f"safety_judges.{name}: {len(missing)} jobs ask '{judge.model}'"
@@ -87,6 +86,6 @@ def asked_of(job: PlannedJob, facts: Facts, earlier: Iterable[Measured]) -> Aske
         sent, replied = (sum(one.get(key) or 0 for one in spent) / requests for key in ("tokens_in", "tokens_out"))
     else:
         sent, replied = _SENT, judge["max_tokens"]
-    prices = Budget(judge.get("price_in"), judge.get("price_out"))
+    prices = Prices(judge.get("price_in"), judge.get("price_out"))
     tokens_in, tokens_out = round(sent * work.amount), round(replied * work.amount)
     return Asked(tokens_in + tokens_out, prices.cost(tokens_in, tokens_out))

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, Protocol
 
 from rebend.config.study import Grid, Study
 from rebend.pipeline.graph import paths
 
-TOLD_BY_NAME = ("released", "safety_prompt")  # what a block's method does not say: which method, what kind of prompt
+QUALITY, SAFETY = "quality", "safety"  # roles of a cell
+# What a cell is made of → its section of the catalogue
+PARTS = {"model": "models", "adapter": "adapters", "control": "controls", "dataset": "datasets", "attack": "attacks"}
+
+
+class Catalogue(Protocol):
+    """The blocks of each section by name, as `rebend.config.load.Config` has them."""
+
+    def __getitem__(self, section: str, /) -> Any:
+        """Return the blocks of a section by name."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +30,8 @@ class Cell:
     adapter: str
     control: str
     dataset: str
-    role: str  # "prompts" or "evaluation"
-    attack: str  # "" for prompts
+    role: str  # QUALITY or SAFETY
+    attack: str  # "" in cells of quality
     grid: Grid
 
     @property
@@ -32,25 +40,23 @@ class Cell:
         return paths.model_name(self.base, self.adapter)
 
     def scores(self) -> dict[str, str]:
-        """Return metric → path of the scores or verdicts of this cell."""
-        where = (self.model, self.dataset, self.control)
-        if self.role == "evaluation":
+        """Return score stage → path of its scores or verdicts of this cell."""
+        names = (self.model, self.dataset, self.control)
+        if self.role == SAFETY:
             return {"safety": self.safety(self.grid.safety_judges[0])}
-        found = {"diversity": paths.diversity_scores(*where)}
-        if self.grid.reward:
-            found["reward"] = paths.reward_scores(self.grid.reward, *where)
-        if self.grid.heldout_reward:
-            found["heldout_reward"] = paths.reward_scores(self.grid.heldout_reward, *where)
-        if self.grid.encoder:
-            found["coherence"] = paths.coherence_scores(self.grid.encoder, *where)
-        if self.grid.judge:
-            found["win_rate"] = paths.verdicts(self.grid.judge, *where)
-        return found
+        stages = {
+            "reward": self.grid.reward and paths.reward_scores(self.grid.reward, *names),
+            "heldout_reward": self.grid.heldout_reward and paths.reward_scores(self.grid.heldout_reward, *names),
+            "diversity": paths.diversity_scores(*names),
+            "coherence": self.grid.encoder and paths.coherence_scores(self.grid.encoder, *names),
+            "win_rate": self.grid.judge and paths.verdicts(self.grid.judge, *names),
+        }
+        return {stage: path for stage, path in stages.items() if path}
 
     @property
     def responses(self) -> str:
         """Path of its responses, or of its completions."""
-        if self.role == "evaluation":
+        if self.role == SAFETY:
             return paths.completions(self.model, self.dataset, self.attack, self.control)
         return paths.responses(self.model, self.dataset, self.control)
 
@@ -58,23 +64,22 @@ class Cell:
         """Path of the verdicts of one safety judge."""
         return paths.safety(judge, self.model, self.dataset, self.attack, self.control)
 
-    def described(self, adapter: str, control: str, attack: str, method: str) -> dict[str, Any]:
-        """Return the cell as plain values, with the labels of its adapter, control and attack, for tables and figures."""
+    def described(self, catalogue: Catalogue) -> dict[str, Any]:
+        """Return the cell as plain values for tables and figures: labels, methods, printed names and files."""
+        names = {part: self.base if part == "model" else getattr(self, part) for part in PARTS}
         responses = self.responses
-        judges = self.grid.safety_judges if self.role == "evaluation" else []
+        judges = self.grid.safety_judges if self.role == SAFETY else []
         return {
-            "model": self.base,
-            "adapter": adapter,
-            "control": control,
-            "method": method,
-            "dataset": self.dataset,
+            **{part: label(catalogue, PARTS[part], name) for part, name in names.items()},
             "role": self.role,
-            "attack": attack,
+            "method": method_of(catalogue, "controls", self.control),
+            "adapter_method": method_of(catalogue, "adapters", self.adapter),
+            "attack_method": method_of(catalogue, "attacks", self.attack),
+            "published": published(catalogue, {PARTS[part]: (part, name) for part, name in names.items()}),
             "data": paths.data(self.dataset),
             "responses": responses,
             "record": paths.record(responses),
-            **dict.fromkeys(("reward", "heldout_reward", "diversity", "coherence", "win_rate", "safety")),
-            **self.scores(),
+            "scores": self.scores(),
             "judges": {judge: self.safety(judge) for judge in judges},
         }
 
@@ -88,24 +93,24 @@ def _cells(study: Study) -> Iterator[Cell]:
     for grid in study.grids:
         for base, adapter, control in product(grid.models, grid.adapters, grid.controls):
             for dataset in grid.prompts:
-                yield Cell(base, adapter, control, dataset, "prompts", "", grid)
+                yield Cell(base, adapter, control, dataset, QUALITY, "", grid)
             for dataset, attack in product(grid.evaluation, grid.attacks):
-                yield Cell(base, adapter, control, dataset, "evaluation", attack, grid)
+                yield Cell(base, adapter, control, dataset, SAFETY, attack, grid)
 
 
-def labels(cells: Iterable[Cell], key: str, blocks: Mapping[str, Any]) -> dict[tuple[str, str], str]:
-    """Return (base, block) → what tables call it: its method, or its own name where the method comes more than once.
+def label(catalogue: Catalogue, section: str, name: str) -> str:
+    """Return a block's label in tables: its `label`, or its name. A name without a block (`none`, "") is its own."""
+    block = catalogue[section].get(name)
+    return name if block is None or block.label is None else str(block.label)
 
-    `key` is adapter, control or attack. A name with one of the words `TOLD_BY_NAME` is kept, too.
-    """
-    names: dict[str, dict[str, str]] = {}
-    for cell in cells:
-        name = getattr(cell, key)
-        block = blocks.get(name)
-        names.setdefault(cell.base, {})[name] = block.method if block else ("none" if name == "none" else "")
-    times = {base: Counter(methods.values()) for base, methods in names.items()}
-    return {
-        (base, name): method if times[base][method] == 1 and not any(word in name for word in TOLD_BY_NAME) else name
-        for base, methods in names.items()
-        for name, method in methods.items()
-    }
+
+def method_of(catalogue: Catalogue, section: str, name: str) -> str:
+    """Return a block's method; a name without a block (`none`, "") is its own."""
+    block = catalogue[section].get(name)
+    return name if block is None else str(block.method)
+
+
+def published(catalogue: Catalogue, blocks: dict[str, tuple[str, str]]) -> dict[str, list[str]]:
+    """Return part → printed names of its block, for parts given as section → (part, name of the block)."""
+    found = ((part, catalogue[section].get(name)) for section, (part, name) in blocks.items())
+    return {part: list(block.printed_names) for part, block in found if block is not None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from typing import Any
 
@@ -12,7 +12,8 @@ from rebend.config.load import Config
 from rebend.config.value_models import ValueModelBlock
 from rebend.data.assets import Asset, block_assets
 from rebend.pipeline.graph import paths
-from rebend.pipeline.graph.cells import Cell, cells_of, labels
+from rebend.pipeline.graph.cells import Cell, cells_of, label, method_of
+from rebend.pipeline.graph.cells import published as published_names
 
 
 class Plan:
@@ -110,26 +111,20 @@ class Plan:
 
     def summary(self, published: str) -> dict[str, Any]:
         """Return the settings of the stages that make tables, figures and report."""
-        adapters, controls, attacks = (
-            labels(self.cells, key, self.config[f"{key}s"]) for key in ("adapter", "control", "attack")
-        )
+        named = {section: partial(label, self.config, section) for section in ("models", "adapters", "controls")}
         return {
             "study": self.name,
             "title": self.study.title,
             "paper": self.study.paper,
             "published": published,
             "claims": [claim.model_dump() for claim in self.study.claims],
-            "cells": [
-                cell.described(
-                    adapters[cell.base, cell.adapter],
-                    controls[cell.base, cell.control],
-                    attacks[cell.base, cell.attack],
-                    self.config["controls"][cell.control].method,
-                )
-                for cell in self.cells
-            ],
+            "cells": [cell.described(self.config) for cell in self.cells],
             "adapters": [
-                {"model": m, "adapter": adapters[m, b], "metrics": f"{paths.adapter(m, b)}/metrics.parquet"}
+                {
+                    "model": named["models"](m),
+                    "adapter": named["adapters"](b),
+                    "metrics": f"{paths.adapter(m, b)}/metrics.parquet",
+                }
                 for m, b in self.trained
             ],
             "values": [
@@ -137,20 +132,23 @@ class Plan:
                 for m, v in self.valued
             ],
             "strengths": [
-                {"model": m, "control": controls[paths.base_and_adapter(m)[0], c], "path": paths.strength(m, c)}
-                for m, c in self.tuned
+                {"model": m, "control": named["controls"](c), "path": paths.strength(m, c)} for m, c in self.tuned
             ],
             "states": [
-                {"model": m, "adapter": adapters[m, b], "path": paths.states(m, b, d)} for m, b, d in self.drawn_states
+                {"model": named["models"](m), "adapter": named["adapters"](b), "path": paths.states(m, b, d)}
+                for m, b, d in self.drawn_states
             ],
-            "capabilities": [
-                {
-                    "model": m,
-                    "adapter": adapters[m, b],
-                    "capability": name,
-                    "task": self.config["capabilities"][name].task,
-                    "path": paths.capability(paths.model_name(m, b), name),
-                }
-                for m, b, name in self.asked
-            ],
+            "capabilities": [self._capability(*triple) for triple in self.asked],
+        }
+
+    def _capability(self, base: str, adapter: str, name: str) -> dict[str, Any]:
+        """Return one capability benchmark as plain values for tables, with the keys of a cell without control."""
+        names = {"models": ("model", base), "adapters": ("adapter", adapter), "capabilities": ("capability", name)}
+        return {
+            **{part: label(self.config, section, block) for section, (part, block) in names.items()},
+            "method": "none",
+            "adapter_method": method_of(self.config, "adapters", adapter),
+            "published": published_names(self.config, names),
+            "task": self.config["capabilities"][name].task,
+            "path": paths.capability(paths.model_name(base, adapter), name),
         }

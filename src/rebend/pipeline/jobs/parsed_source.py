@@ -232,6 +232,8 @@ def _is_registry(value: ast.expr | None) -> bool:
 
 
 def _is_registered(value: ast.expr) -> bool:
+    if isinstance(value, ast.Call) and _last_name(value.func) == "Method":
+        return all(map(_is_registered, value.args))
     if isinstance(value, ast.Constant):
         return isinstance(value.value, str) and bool(_ENTRY.fullmatch(value.value))
     is_name = isinstance(value, (ast.Name, ast.Attribute))

@@ -1,33 +1,23 @@
-"""Compiled loops of the climb on a CPU: what torch would do in thousands of small operations per token.
+"""Compiled CPU loops of the ascent, in place of thousands of small torch operations per token.
 
-Rows of a batch are walked one by one, so other rows change nothing. A unit is active while its input is above 0,
-as in torch's ReLU, and only units that flip change a gradient. Without the fast-math flag sums keep their order:
-the same inputs give the same bytes. Letters: H units of the first layer, J of the second.
+Rows of a batch are processed one by one, so a row's result does not depend on the others. A unit is active while its
+input is above 0, as in torch's ReLU. A unit flips when it becomes active or inactive; only flips change the gradient.
+The fast-math flag is off, so sums keep their order and the same inputs give the same bytes. Letters as in `ascent.py`:
+z = W1 h + b1, u = dV/dz, d = G u with the Gram matrix G; H units in the first layer, J in the second.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import numba
 import numpy as np
 
-Array = np.ndarray[Any, Any]
-BLOCK = 32  # units that are looked at together for a flip; a constant, so that the loop becomes vector instructions
+from rebend.generation.norm_limit import Array, compiled
+
+BLOCK = 32  # units checked for a flip together; a constant, so that the compiler uses vector instructions
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile at the first call and keep the result on disk, where a folder for it can be written."""
-    try:
-        return numba.njit(function, cache=True, nogil=True, error_model="numpy")
-    except RuntimeError:  # neither beside this file nor in the user's cache
-        return numba.njit(function, nogil=True, error_model="numpy")
-
-
-@_compiled
+@compiled
 def _step(pre: Array, slope: Array, alpha: float, active: Array, flipped: Array) -> int:
-    """pre <- pre + alpha slope [H]; update `active`, list the units that flipped, return their number."""
+    """Add alpha · slope to `pre` [H], update `active`, write the flipped units to `flipped`; return their number."""
     n = 0
     size = pre.shape[0]
     whole = size - size % BLOCK
@@ -51,16 +41,16 @@ def _step(pre: Array, slope: Array, alpha: float, active: Array, flipped: Array)
     return n
 
 
-@_compiled
+@compiled
 def _add(out: Array, change: Array) -> None:
-    """Out <- out + change."""
+    """Add `change` to `out`."""
     for i in range(out.shape[0]):
         out[i] += change[i]
 
 
-@_compiled
+@compiled
 def _add_rows(out: Array, matrix: Array, rows: Array, factors: Array, n: int) -> None:
-    """Out <- out + the first n of `rows` of the matrix, each times its factor; four in one pass."""
+    """Add the first n of `rows` of the matrix to `out`, each times its factor, four in one pass."""
     whole = n - n % 4
     for k in range(0, whole, 4):
         a, b, c, d = matrix[rows[k]], matrix[rows[k + 1]], matrix[rows[k + 2]], matrix[rows[k + 3]]
@@ -73,9 +63,9 @@ def _add_rows(out: Array, matrix: Array, rows: Array, factors: Array, n: int) ->
             out[i] += p * a[i]
 
 
-@_compiled
+@compiled
 def _times_active(out: Array, matrix: Array, active: Array, values: Array, rows: Array, factors: Array) -> None:
-    """Out <- the sum of the matrix's rows of active units, each times its value."""
+    """Write the sum of the active units' rows of the matrix to `out`, each row times its value."""
     n = 0
     for i in range(active.shape[0]):
         if active[i]:
@@ -86,31 +76,31 @@ def _times_active(out: Array, matrix: Array, active: Array, values: Array, rows:
     _add_rows(out, matrix, rows, factors, n)
 
 
-@_compiled
-def _start_two(z: Array, u: Array, total: Array, active: Array, top: Array, n_steps: int) -> None:
-    """From z [H] to u = dV/dz, which units are active, and the sum of n_steps such u."""
+@compiled
+def _start_two_layers(z: Array, u: Array, total: Array, active: Array, top: Array, n_steps: int) -> None:
+    """Write u = dV/dz, the active units and n_steps · u from z [H]."""
     for i in range(z.shape[0]):
         active[i] = z[i] > 0
         u[i] = top[i] * active[i]
         total[i] = u[i] * n_steps
 
 
-@_compiled
-def start_two(z: Array, u: Array, total: Array, active: Array, top: Array, n_steps: int) -> None:
-    """`_start_two` of every row: arrays [B, H]."""
+@compiled
+def start_two_layers(z: Array, u: Array, total: Array, active: Array, top: Array, n_steps: int) -> None:
+    """Call `_start_two_layers` for every row of arrays [B, H]."""
     for row in range(z.shape[0]):
-        _start_two(z[row], u[row], total[row], active[row], top, n_steps)
+        _start_two_layers(z[row], u[row], total[row], active[row], top, n_steps)
 
 
-@_compiled
-def _walk_two(
+@compiled
+def _steps_two_layers(
     z: Array, d: Array, u: Array, total: Array, active: Array, top: Array, gram: Array, alpha: float, n_steps: int,
     after: int, limit: int, flipped: Array, factors: Array,
 ) -> bool:  # fmt: skip
-    """Steps of one row [H], of which `after` more follow later: u = dV/dz and d = gram u are true at every step.
+    """Take `n_steps` steps of one row [H]; the caller takes `after` more later. u and d are updated at every step.
 
-    `total` is the sum of the u of all steps if no unit flips any more: a change counts as often as there are steps
-    left. After a step with more flips than `limit` it stops and answers True: the new d is then the caller's work.
+    `total` is the sum of u over all steps, as if no further unit flipped: a change of u is added once per remaining
+    step. After a step with more flips than `limit` the function returns True, and the caller must compute d.
     """
     for k in range(n_steps):
         n = _step(z, d, alpha, active, flipped)
@@ -130,27 +120,28 @@ def _walk_two(
     return False
 
 
-@_compiled
-def walk_two(
+@compiled
+def steps_two_layers(
     z: Array, d: Array, u: Array, total: Array, active: Array, top: Array, gram: Array, alpha: float, n_steps: int,
     after: int, limit: int, stale: Array,
 ) -> None:  # fmt: skip
-    """Walk every row as `_walk_two` does; `stale` [B] are its answers. Arrays are [B, H], gram [H, H]."""
+    """Call `_steps_two_layers` for every row, with its result in `stale` [B]. Arrays are [B, H], gram [H, H]."""
     flipped, factors = np.empty(z.shape[1], np.int64), np.empty(z.shape[1], z.dtype)
     for row in range(z.shape[0]):
-        stale[row] = _walk_two(
+        stale[row] = _steps_two_layers(
             z[row], d[row], u[row], total[row], active[row], top, gram, alpha, n_steps, after, limit, flipped, factors
         )
 
 
-@_compiled
-def climb_two(
+@compiled
+def ascend_two_layers(
     states: Array, weight: Array, weight_t: Array, bias: Array, top: Array, gram: Array, alpha: float, n_steps: int,
     out: Array,
 ) -> None:  # fmt: skip
-    """The whole climb [B, D] of a two-layer network in one call: where calls cost more than their work.
+    """Write the states [B, D] after the whole ascent of a two-layer network to `out`.
 
-    `weight` is W1 [H, D], `weight_t` its transpose in one piece.
+    One call, for batches where calls cost more than the work in them. `weight` is W1 [H, D], `weight_t` its contiguous
+    transpose.
     """
     size = weight.shape[0]
     z, d = np.empty(size, states.dtype), np.empty(size, states.dtype)
@@ -160,9 +151,9 @@ def climb_two(
     for row in range(states.shape[0]):
         z[:] = bias
         _add_rows(z, weight_t, every, states[row], states.shape[1])
-        _start_two(z, u, total, active, top, n_steps)
+        _start_two_layers(z, u, total, active, top, n_steps)
         _times_active(d, gram, active, u, flipped, factors)
-        _walk_two(z, d, u, total, active, top, gram, alpha, n_steps - 1, 0, size, flipped, factors)
+        _steps_two_layers(z, d, u, total, active, top, gram, alpha, n_steps - 1, 0, size, flipped, factors)
         for i in range(size):
             active[i] = total[i] != 0
             total[i] *= alpha
@@ -170,15 +161,15 @@ def climb_two(
         _add(out[row], states[row])
 
 
-@_compiled
-def _pace_three(
+@compiled
+def _step_three_layers(
     z: Array, d: Array, u: Array, total: Array, active: Array, y: Array, e: Array, g: Array, above: Array,
     top: Array, gram: Array, middle: Array, middle_t: Array, alpha: float,
     flipped: Array, crossed: Array, factors: Array,
 ) -> int:  # fmt: skip
-    """One step of one row; what is left to the caller: 0 nothing, 1 the new e, 2 the new d and e."""
+    """Take one step of one row; return what the caller must compute: 0 nothing, 1 e, 2 d and e."""
     n = _step(z, d, alpha, active, flipped)
-    for f in range(n):  # what e does not hold of a unit that flipped: its distance from the kink
+    for f in range(n):  # the step of y by e misses the part of a flipped unit beyond its kink
         factors[f] = abs(z[flipped[f]])
     _add_rows(y, middle_t, flipped, factors, n)
     m = _step(y, e, alpha, above, crossed)
@@ -205,15 +196,15 @@ def _pace_three(
     return 1 if n else 0
 
 
-@_compiled
-def walk_three(
+@compiled
+def steps_three_layers(
     z: Array, d: Array, u: Array, total: Array, active: Array, y: Array, e: Array, g: Array, above: Array,
     top: Array, gram: Array, middle: Array, middle_t: Array, alpha: float, n_steps: int,
 ) -> None:  # fmt: skip
-    """Walk a three-layer network [H units, then J] to the end; y [B, J] is the second layer's input.
+    """Take all steps of a three-layer network with H, then J units; y [B, J] is the second layer's input.
 
-    Kept true at every step: g = middle^T (top where y is above 0) [B, H], u = g where z is above 0 = dV/dz,
-    d = gram u, e = middle (d where z is above 0) [B, J]: what a step of length 1 adds to y.
+    Updated at every step: g = middle^T (top where y is above 0) [B, H], u = dV/dz = g where z is above 0,
+    d = gram u, and e = middle (d where z is above 0) [B, J], the change of y by a step of length 1.
     """
     size = z.shape[1]
     flipped, crossed, factors = np.empty(size, np.int64), np.empty(y.shape[1], np.int64), np.empty(size, z.dtype)
@@ -221,7 +212,7 @@ def walk_three(
         factors = np.empty(y.shape[1], z.dtype)
     for row in range(z.shape[0]):
         for _ in range(n_steps):
-            left = _pace_three(
+            left = _step_three_layers(
                 z[row], d[row], u[row], total[row], active[row], y[row], e[row], g[row], above[row],
                 top, gram, middle, middle_t, alpha, flipped, crossed, factors,
             )  # fmt: skip
@@ -231,40 +222,16 @@ def walk_three(
                 _times_active(e[row], middle_t, active[row], d[row], flipped, factors)
 
 
-@_compiled
-def pace_three(
+@compiled
+def step_three_layers(
     z: Array, d: Array, u: Array, total: Array, active: Array, y: Array, e: Array, g: Array, above: Array,
     top: Array, gram: Array, middle: Array, middle_t: Array, alpha: float, stale: Array,
 ) -> None:  # fmt: skip
-    """One step of every row as in `walk_three`; `stale` [B] says what is left to the caller (`_pace_three`)."""
+    """Take one step of every row; `stale` [B] gets the results of `_step_three_layers`."""
     size = z.shape[1]
     flipped, crossed, factors = np.empty(size, np.int64), np.empty(y.shape[1], np.int64), np.empty(size, z.dtype)
     for row in range(z.shape[0]):
-        stale[row] = _pace_three(
+        stale[row] = _step_three_layers(
             z[row], d[row], u[row], total[row], active[row], y[row], e[row], g[row], above[row],
             top, gram, middle, middle_t, alpha, flipped, crossed, factors,
         )  # fmt: skip
-
-
-@_compiled
-def hold_back(before: Array, after: Array, length: Array, held: Array, longest: float) -> None:
-    """Bring rows of `after` [B, D] back that moved beyond `longest` lengths of `before`, or are not finite.
-
-    Writes the distance moved at last [B] and which rows were held back [B]; a row that is not finite stays where
-    it was.
-    """
-    for row in range(before.shape[0]):
-        start, end = before[row], after[row]
-        moved = own = 0.0
-        for i in range(start.shape[0]):
-            change = np.float64(end[i]) - np.float64(start[i])
-            moved += change * change
-            own += np.float64(start[i]) * np.float64(start[i])
-        moved, limit = np.sqrt(moved), longest * np.sqrt(own)
-        held[row] = not moved <= limit
-        if held[row]:
-            finite = np.isfinite(moved)
-            for i in range(start.shape[0]):
-                end[i] = start[i] + (end[i] - start[i]) * (limit / moved) if finite else start[i]
-            moved = limit if finite else 0.0
-        length[row] = moved

@@ -24,7 +24,7 @@ import torch
 from rebend.config.decoding import Decoding
 from rebend.config.value_models import ActivationsBlock
 from rebend.errors import DataError
-from rebend.generation.continuous_batching import can_roll, roll
+from rebend.generation.continuous_batching import generate_continuous, supports_continuous_batching
 from rebend.generation.generate import Request, Response, generate_batch, has_room, make_requests
 from rebend.io.files import whole_file, write_json
 from rebend.io.memory import give_back, keep_flat, memory_advice
@@ -220,8 +220,8 @@ def _responses(
     policy: Policy, requests: Sequence[Request], decoding: Decoding, *, keep_states: bool
 ) -> Iterator[tuple[int, Response]]:
     """Yield responses as they end; a batch after the other where the model's cache is of a kind of its own."""
-    if can_roll(policy):
-        yield from roll(policy, requests, decoding, keep_states=keep_states)
+    if supports_continuous_batching(policy):
+        yield from generate_continuous(policy, requests, decoding, keep_states=keep_states)
         return
     for batch in batches_by_length([len(request.prompt_ids) for request in requests], decoding.batch_size):
         asked = [requests[i] for i in batch]

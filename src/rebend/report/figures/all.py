@@ -1,4 +1,4 @@
-"""The figures of a study. One that the study has no data for is left out."""
+"""The figures of a study. A figure without data is left out."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ from rebend.report.figures.style import BLACK, BLUE, GREY, MARKS, STYLE, VERMILL
 from rebend.report.figures.training import draw_training
 from rebend.report.figures.value_audit import draw_value_audit
 from rebend.report.formatting import number
+from rebend.report.measurements import prompting_controls
 
 
 def all_figures(settings: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
     """Return name -> figure, from the settings of `make_figures` and the tables of `rebend.report.tables.all`."""
+    prompting = prompting_controls(settings["cells"])
     makers: dict[str, Callable[[], Figure | None]] = {
         "matrix": lambda: draw_matrix(tables["matrix"]),
-        "asr": lambda: draw_asr(tables["matrix"]),
-        "over_refusal": lambda: draw_over_refusal(tables["matrix"]),
-        "outcomes": lambda: draw_outcomes(tables["repbend"]),
+        "asr": lambda: draw_asr(tables["matrix"], prompting),
+        "over_refusal": lambda: draw_over_refusal(tables["matrix"], prompting),
+        "outcomes": lambda: draw_outcomes(tables["repbend"], prompting),
         "tradeoff": lambda: draw_tradeoff(settings["strengths"]),
         "frontier": lambda: draw_frontier(tables["frontier"]),
         "states": lambda: draw_states(settings["states"]),

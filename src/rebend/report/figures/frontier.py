@@ -1,4 +1,4 @@
-"""Figures of what control buys: reward and win rate against time, and the curves that a strength is chosen from."""
+"""Figures of reward and win rate against time, and of the curves from which a strength is chosen."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from rebend.io.files import read_json
 from rebend.report.figures.style import BLACK, BLUE, DASHES, GREY, LINES, MARKS, VERMILLION, legend_below, panels
-from rebend.report.formatting import heading
-from rebend.report.tables.frontier import GAINED
+from rebend.report.metrics import heading, metrics_against_time
 
 
 def draw_frontier(table: pd.DataFrame) -> Figure | None:
     """Draw reward, held-out reward and win rate of each control against its time per token.
 
-    A row per data set, model and adapter. Lines join the points of best-of-n, and those that nothing beats.
+    A row per data set, model and adapter. Lines join the points of best-of-n, and the points of the frontier.
     """
     known = table[table["relative_time"].notna() & table["reward"].notna()]
     parts = [(keys, part) for keys, part in known.groupby(["dataset", "model", "adapter"], sort=False) if len(part) > 1]
-    metrics = [metric for metric in GAINED if known[metric].notna().any()]
+    metrics = [metric.name for metric in metrics_against_time() if known[metric.name].notna().any()]
     if not parts:
         return None
     figure, axes = panels(len(parts), len(metrics), width=max(6.0, 4.2 * len(metrics)), height=3.4)
@@ -70,7 +69,7 @@ def _cloud(axis: Axes, part: pd.DataFrame, metric: str, looks: Mapping[str, tupl
 
 
 def draw_tradeoff(strengths: Sequence[Mapping[str, str]]) -> Figure | None:
-    """Draw reward against diversity as each control grows, what was chosen, and where text breaks.
+    """Draw reward against diversity for each strength of a control, the chosen strength, and where text breaks.
 
     A control with several numbers of steps has a curve for each.
     """
@@ -130,7 +129,7 @@ def _chosen(axes: Axes, curves: Mapping[int | None, pd.DataFrame], chosen: tuple
 
 
 def _limits(axes: Axes, curves: Mapping[int | None, pd.DataFrame], share: float) -> None:
-    """Shade what lies below the least diversity, and leave room for the numbers."""
+    """Shade the range below the least diversity, and leave room for the numbers."""
     table = pd.concat(list(curves.values()))
     limit = share * table["diversity"].iloc[0]
     lowest = min(limit, table["diversity"].min())

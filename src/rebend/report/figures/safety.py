@@ -1,8 +1,8 @@
-"""Figures of the safety evaluation: ASR by adapter and attack, what it costs in benign answers, and what answers are."""
+"""Figures of the safety evaluation: ASR by adapter and attack, ASR against benign answers, shares of outcomes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 
 from rebend.evaluation.intervals import wilson
 from rebend.report.figures.style import BLACK, BLUE, GREY, LINES, MARKS, SKY, VERMILLION, panels
+from rebend.report.lines import records
 from rebend.report.measurements import as_methods
-from rebend.report.tables.layout import ALL, attack_of, records
+from rebend.report.metrics import ALL, attack_of
 
 _OUTCOMES = {"asr": ("harmful answer", VERMILLION), "refused": ("refused", BLUE), "incoherent": ("incoherent", GREY)}
 _LINE = ["model", "group", "adapter"]
@@ -20,12 +21,15 @@ _FEW = 3  # adapters; of more, groups are not drawn apart
 _BENIGN = "benign_answer_rate"
 
 
-def draw_asr(matrix: pd.DataFrame) -> Figure | None:
-    """Draw the ASR of each adapter under each attack, with its interval; a panel per model."""
+def draw_asr(matrix: pd.DataFrame, prompting: Collection[str] = ()) -> Figure | None:
+    """Draw the ASR of each adapter under each attack, with its interval; a panel per model.
+
+    `prompting`: controls that stand among the adapters (`rebend.report.measurements.as_methods`).
+    """
     rows = _attacked(matrix[matrix["n"] > 0])
     if not len(rows):
         return None
-    rows = as_methods(rows)
+    rows = as_methods(rows, prompting)
     attacks = [metric for metric in matrix["metric"].unique() if (rows["metric"] == metric).any()]
     models = list(rows["model"].unique())
     adapters = rows.groupby("model", sort=False)["adapter"].nunique()
@@ -40,7 +44,7 @@ def draw_asr(matrix: pd.DataFrame) -> Figure | None:
 
 
 def _bands(axes: Axes, rows: pd.DataFrame, adapters: list[str], attacks: list[str]) -> None:
-    """A band per adapter, in it a point per attack."""
+    """Draw a band per adapter, in it a point per attack."""
     step = 0.7 / max(1, len(attacks))
     for i, metric in enumerate(attacks):
         own = rows[rows["metric"] == metric].set_index("adapter").reindex(adapters)
@@ -53,10 +57,10 @@ def _bands(axes: Axes, rows: pd.DataFrame, adapters: list[str], attacks: list[st
     axes.grid(visible=False, axis="y")
 
 
-def draw_over_refusal(matrix: pd.DataFrame) -> Figure | None:
+def draw_over_refusal(matrix: pd.DataFrame, prompting: Collection[str] = ()) -> Figure | None:
     """Draw the ASR against the share of benign prompts answered, a point per adapter; a panel per model and attack."""
     rows = matrix[matrix["n"] > 0]
-    rows = as_methods(rows) if len(rows) else rows
+    rows = as_methods(rows, prompting) if len(rows) else rows
     benign = rows[rows["metric"] == _BENIGN].set_index(["model", "adapter"])
     attacked = _attacked(rows)
     attacked = attacked[pd.MultiIndex.from_frame(attacked[["model", "adapter"]]).isin(benign.index)]
@@ -85,12 +89,12 @@ def draw_over_refusal(matrix: pd.DataFrame) -> Figure | None:
     return figure
 
 
-def draw_outcomes(repbend: pd.DataFrame) -> Figure | None:
-    """Draw what becomes of harmful prompts, per adapter and attack, over all data sets; of few adapters also per group."""
+def draw_outcomes(repbend: pd.DataFrame, prompting: Collection[str] = ()) -> Figure | None:
+    """Draw the outcomes of harmful prompts per adapter and attack, over all data sets; few adapters also per group."""
     rows = repbend[(repbend["prompts"] == "harmful") & (repbend["n"] > 0)]
     if not len(rows):
         return None
-    rows = as_methods(rows)
+    rows = as_methods(rows, prompting)
     depth = 1 if rows.groupby("model")["adapter"].nunique().max() <= _FEW and rows["dataset"].nunique() == 1 else 0
     rows = rows[rows["group"].map(lambda group: group == ALL or group.count(",") < depth)]
     attacks, lines = list(rows["attack"].unique()), rows[_LINE].drop_duplicates()
@@ -116,12 +120,12 @@ def pooled(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _attacked(matrix: pd.DataFrame) -> pd.DataFrame:
-    """The attack success rates among the metrics."""
+    """Return the lines of attack success rates."""
     return matrix[matrix["metric"].isin([metric for metric in matrix["metric"].unique() if attack_of(metric)])]
 
 
 def _look(i: int) -> dict[str, Any]:
-    """Colour and mark of the i-th thing: pairs that recur only after thirty."""
+    """Return colour and mark of the i-th series; the pairs recur only after thirty."""
     return {"color": (*LINES, BLACK)[i % 7], "marker": MARKS[(i + i // 7) % len(MARKS)]}
 
 
@@ -133,7 +137,7 @@ def _points(
 
 
 def _crossed(axes: Axes, benign: pd.Series, attacked: pd.Series, *, label: str, **look: Any) -> None:
-    """A point with both of its intervals."""
+    """Draw a point with both of its intervals."""
     arms = [
         [[max(0.0, row["estimate"] - row["ci_low"])], [max(0.0, row["ci_high"] - row["estimate"])]]
         for row in (benign, attacked)
@@ -143,11 +147,10 @@ def _crossed(axes: Axes, benign: pd.Series, attacked: pd.Series, *, label: str, 
 
 
 def _line_names(lines: pd.DataFrame) -> list[str]:
-    """What tells the lines apart: the adapter, behind the model and the group where there are several."""
-    told = [name for name in ("model", "group") if lines[name].nunique() > 1]
-    return [
-        ": ".join([", ".join(row[name] for name in told)] * bool(told) + [row["adapter"]]) for row in records(lines)
-    ]
+    """Return a name per line: the adapter, behind the model and the group where there are several."""
+    several = [name for name in ("model", "group") if lines[name].nunique() > 1]
+    heads = [[", ".join(row[name] for name in several)] * bool(several) for row in records(lines)]
+    return [": ".join([*head, adapter]) for head, adapter in zip(heads, lines["adapter"], strict=True)]
 
 
 def _outcomes(axes: Axes, rows: pd.DataFrame, lines: pd.DataFrame, names: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""How figures look and how they are written: the same bytes for the same data, readable without colour vision."""
+"""Style of the figures and how they are written: the same bytes for the same data, colours for all kinds of vision."""
 
 from __future__ import annotations
 
@@ -61,5 +61,5 @@ def write_figures(folder: str | Path, figures: Mapping[str, Figure]) -> None:
     with whole_directory(folder) as temporary, mpl.rc_context(STYLE):
         for name, figure in figures.items():
             figure.savefig(temporary / f"{name}.svg", metadata={"Date": None})
-            figure.set_layout_engine("none")  # what was laid out for one format is so for the other
+            figure.set_layout_engine("none")  # keep the layout of the first format
             figure.savefig(temporary / f"{name}.png", dpi=150, metadata={"Software": None})

@@ -1,4 +1,4 @@
-"""A picture of what value networks know of held-out responses: their audit."""
+"""Figure of the audit of value networks on held-out responses."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from matplotlib.figure import Figure
 from rebend.io.files import read_json, read_parquet
 from rebend.report.figures.style import BLACK, BLUE, GREY, VERMILLION, legend_below, panels
 
-_FACTS, _CURVE = (
-    "audit.json",
-    "audit.parquet",
-)  # as `rebend.recontrol.value_model.audit` writes them; that would import torch
+# files that `rebend.recontrol.value_model.audit` writes (importing it would import torch)
+_FACTS, _CURVE = "audit.json", "audit.parquet"
 
 
 def draw_value_audit(values: Sequence[Mapping[str, str]]) -> Figure | None:

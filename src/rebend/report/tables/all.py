@@ -1,4 +1,4 @@
-"""All tables of a study, and the files that they are written to."""
+"""The list of tables, and the files that they are written to."""
 
 from __future__ import annotations
 
@@ -10,53 +10,84 @@ import pandas as pd
 
 from rebend.errors import DataError
 from rebend.io.files import whole_directory
-from rebend.report.measurements import measurements
-from rebend.report.published import Published
-from rebend.report.tables.claims import check_claims
-from rebend.report.tables.frontier import frontier
-from rebend.report.tables.gains import gains
-from rebend.report.tables.judge_agreement import safety_agreement
-from rebend.report.tables.layout import matrix, recontrol, repbend, repbend_categories
-from rebend.report.tables.paired_tests import repbend_pairs
-from rebend.report.tables.repbend_paper import repbend_asr, repbend_capability, repbend_summary
-from rebend.report.tables.table_text import note, shown
-from rebend.report.tables.win_rates import win_rate_table
+from rebend.report.measurements import measurements, named_controls
+from rebend.report.published import RecontrolPaper, RepbendPaper
+from rebend.report.tables import (
+    claims,
+    frontier,
+    gains,
+    judge_agreement,
+    matrix,
+    paired_tests,
+    recontrol,
+    repbend,
+    repbend_asr,
+    repbend_capability,
+    repbend_categories,
+    repbend_summary,
+    win_rates,
+)
+from rebend.report.tables.table import Inputs, Table
 
-TABLES = (
-    "matrix", "recontrol", "repbend", "repbend_asr", "repbend_summary", "repbend_capability", "repbend_categories",
-    "repbend_pairs", "safety_agreement", "safety_disagreements", "win_rates", "frontier", "gains", "claims",
-)  # fmt: skip
+TABLES: list[Table] = [  # in the order of computation: a table comes after the tables that it needs
+    matrix.TABLE,
+    repbend_asr.TABLE,
+    repbend_capability.TABLE,
+    repbend_summary.TABLE,
+    repbend.TABLE,
+    repbend_categories.TABLE,
+    paired_tests.TABLE,
+    judge_agreement.TABLE,
+    judge_agreement.DISAGREEMENTS,
+    recontrol.TABLE,
+    win_rates.TABLE,
+    frontier.TABLE,
+    gains.TABLE,
+    claims.TABLE,
+]
+_PRINTED_NOTE = (
+    "Printed: as in the paper, whole benchmarks without control. The paper's own averages disagree with its cells "
+    "in places (resources/published/README.md); beside such an average stands the one recomputed from its cells."
+)
+_WORDS = ("group", "dataset", "attack", "judge", "form")  # columns of text in which "" is no missing value
 
 
 def all_tables(settings: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
-    """Return the tables `TABLES` of a study.
+    """Return the tables of `TABLES` by name.
 
-    `settings` has its `cells`, `capabilities`, `claims`, `paper`, and the folder `released_code`.
+    `settings` has the study's `cells`, `capabilities`, `claims` and `paper`, and `published`, the folder of the printed
+    numbers (see `rebend.pipeline.graph.plan.Plan.summary`).
     """
-    cells, paper = settings["cells"], settings["paper"]
-    papers = dict.fromkeys(("recontrol", "repbend"), None) | (
-        {paper: Published(settings["published"])} if paper else {}
+    cells, folder, paper = named_controls(settings["cells"]), settings["published"], settings["paper"]
+    inputs = Inputs(
+        cells,
+        measurements(cells),
+        settings["capabilities"],
+        settings["claims"],
+        RecontrolPaper(folder) if paper == "recontrol" else None,
+        RepbendPaper(folder) if paper == "repbend" else None,
     )
-    rows = measurements(cells)
-    asr = repbend_asr(rows, papers["repbend"])
-    capability = repbend_capability(settings["capabilities"], papers["repbend"])
-    agreement, disagreements = safety_agreement(cells)
-    found = {
-        "matrix": matrix(rows),
-        "recontrol": recontrol(cells, rows, papers["recontrol"]),
-        "repbend": repbend(cells, rows, papers["repbend"]),
-        "repbend_asr": asr,
-        "repbend_summary": repbend_summary(rows, asr, capability, papers["repbend"]),
-        "repbend_capability": capability,
-        "repbend_categories": repbend_categories(rows),
-        "repbend_pairs": repbend_pairs(rows),
-        "safety_agreement": agreement,
-        "safety_disagreements": disagreements,
-        "win_rates": win_rate_table(cells),
-        "frontier": frontier(cells, rows),
-        "gains": gains(rows),
-    }
-    return {**found, "claims": check_claims(settings["claims"], found)}
+    for table in TABLES:
+        inputs.tables[table.name] = table.compute(inputs)
+    return inputs.tables
+
+
+def shown(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table `name` as text, ready to print."""
+    return _by_name(name).shown(table)
+
+
+def note(name: str, table: pd.DataFrame) -> str:
+    """Return the note under the table `name`: how its numbers were made."""
+    more = [_PRINTED_NOTE] if any(str(column).startswith("printed_") for column in table.columns) else []
+    judged = name in ("recontrol", "win_rates") and len(table) > 0
+    judges = sorted({judge for judge in table["judge"] if judge}) if judged else []
+    more += [f"Win rate judged by {', '.join(judges)}."] if judges else []
+    return " ".join([_by_name(name).note, *more])
+
+
+def _by_name(name: str) -> Table:
+    return next(table for table in TABLES if table.name == name)
 
 
 def write_tables(folder: str | Path, tables: Mapping[str, pd.DataFrame]) -> None:
@@ -71,26 +102,26 @@ def write_tables(folder: str | Path, tables: Mapping[str, pd.DataFrame]) -> None
 
 
 def read_tables(folder: str | Path) -> dict[str, pd.DataFrame]:
-    """Read the tables that `write_tables` wrote."""
-    found = {}
-    for name in TABLES:
+    """Read the tables that `write_tables` wrote; raise `DataError` if one is missing or not readable."""
+    tables = {}
+    for name in (table.name for table in TABLES):
         try:
             table = pd.read_csv(Path(folder) / f"{name}.csv", keep_default_na=False, na_values=[""])
         except (OSError, ValueError) as error:
             raise DataError(f"{folder}/{name}.csv: not a readable table ({error})") from error
-        words = [column for column in ("group", "dataset", "attack", "judge", "form") if column in table]
-        found[name] = table.assign(**{column: table[column].astype(object).fillna("") for column in words})
-    return found
+        words = [column for column in _WORDS if column in table]
+        tables[name] = table.assign(**{column: table[column].astype(object).fillna("") for column in words})
+    return tables
 
 
 def _plain(table: pd.DataFrame) -> pd.DataFrame:
-    """Truth values as CSV readers of other languages write them."""
+    """Return the table with truth values as CSV readers of other languages write them."""
     truths = [name for name in map(str, table) if name in ("met", "on_frontier") or name.endswith("_wrong")]
     return table.assign(**{name: table[name].map({True: "true", False: "false"}) for name in truths})
 
 
 def _latex(name: str, table: pd.DataFrame, text: pd.DataFrame) -> str:
-    """A `tabular` for the package booktabs; the note as a comment above it."""
+    """Return a `tabular` for the package booktabs; the note as a comment above it."""
     escaped = text.rename(columns=_escaped).map(_escaped)
     body = escaped.to_latex(index=False, escape=False) if len(text) else ""
     return f"% {name}: {note(name, table)}\n% needs \\usepackage{{booktabs}}\n{body}"

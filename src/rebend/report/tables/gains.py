@@ -1,4 +1,4 @@
-"""What a control or an adapter changes, on the same prompts: paired gains, and relative reductions of the ASR."""
+"""The table gains: effects of a control or an adapter on the same prompts, as paired gains and relative reductions."""
 
 from __future__ import annotations
 
@@ -8,45 +8,54 @@ from typing import Any
 import pandas as pd
 
 from rebend.evaluation.intervals import Estimate, paired_gain, paired_ratio, relative_reduction
-from rebend.report.measurements import ALL
-from rebend.report.tables.layout import FIGURE, datasets, evaluation_parts, figures
+from rebend.report.formatting import counted, figure, number
+from rebend.report.lines import ESTIMATE, datasets, estimate_values, evaluation_parts, listed, measured, records
+from rebend.report.metrics import ALL, METRICS, QUALITY, heading, quality_metrics
+from rebend.report.tables.table import Inputs, Table
 
+_ASR = METRICS[0]
 SIDES = ["value", "baseline"]  # the two means, or the two rates, that are compared
-GAINS = [
-    "compares", "model", "adapter", "control", "against", "dataset", "group", "attack", "metric", *FIGURE, *SIDES
+COLUMNS = [
+    "compares", "model", "adapter", "control", "against", "dataset", "group", "attack", "metric", *ESTIMATE, *SIDES
 ]  # fmt: skip
-GAINED = ("reward", "heldout_reward", "diversity", "coherence")
 
 
-def gains(rows: pd.DataFrame) -> pd.DataFrame:
+def compute(inputs: Inputs) -> pd.DataFrame:
     """Return control against no control, `value` against `random`, and adapter against no adapter.
 
     `compares` says which of the two choices differs ("control" or "adapter") and `against` from what.
-    Metrics: reward_gain, diversity_gain, coherence_gain (means of paired differences), diversity_ratio,
-    asr_reduction (1 - ASR / ASR of the base; unknown where the base's is 0). A gain's `not_scored` counts the
-    prompts that lack one of the two scores.
+    Metrics: `{metric}_gain` of every mean (the mean of paired differences), diversity_ratio, and asr_reduction (1 -
+    ASR / ASR of the base; unknown where the base's is 0). A gain's `not_scored` counts the prompts that lack one of
+    the two scores.
     """
-    lines = [*_control_lines(rows), *_adapter_lines(rows)]
-    return pd.DataFrame(lines, columns=GAINS)
+    lines = [*_control_lines(inputs.rows), *_adapter_lines(inputs.rows)]
+    return pd.DataFrame(lines, columns=COLUMNS)
 
 
 def _control_lines(rows: pd.DataFrame) -> Iterator[list[Any]]:
-    prompts = rows[rows["role"] == "prompts"]
+    prompts = rows[rows["role"] == QUALITY]
+    means = [metric for metric in quality_metrics() if not metric.is_rate]
     for (model, adapter), part in prompts.groupby(["model", "adapter"], sort=False):
-        cells = [(dataset, dict(iter(own.groupby(["control", "metric"])))) for dataset, own in datasets(part)]
+        cells = [(dataset, dict(iter(own.groupby(["control", "measurement"])))) for dataset, own in datasets(part)]
         for control, against in _compared(part):
             for dataset, cell in cells:
                 keys = ["control", model, adapter, control, against, dataset, ALL, ""]
-                for metric in [name for name in GAINED if (control, name) in cell and (against, name) in cell]:
-                    ours, theirs = _paired(cell[control, metric], cell[against, metric])
+                for metric in means:
+                    sides = [cell.get((name, metric.measured.name)) for name in (control, against)]
+                    if sides[0] is None or sides[1] is None:
+                        continue
+                    ours, theirs = _paired(sides[0], sides[1])
+                    means_of_both = _means(ours, theirs)
                     if len(ours):
-                        yield [*keys, f"{metric}_gain", *figures(paired_gain(ours, theirs)), *_means(ours, theirs)]
-                    if len(ours) and metric == "diversity":
-                        yield [*keys, "diversity_ratio", *figures(paired_ratio(ours, theirs)), *_means(ours, theirs)]
+                        gain = estimate_values(paired_gain(ours, theirs))
+                        yield [*keys, f"{metric.name}_gain", *gain, *means_of_both]
+                    if len(ours) and metric.ratio:
+                        ratio = estimate_values(paired_ratio(ours, theirs))
+                        yield [*keys, f"{metric.name}_ratio", *ratio, *means_of_both]
 
 
 def _adapter_lines(rows: pd.DataFrame) -> Iterator[list[Any]]:
-    attacked = rows[(rows["role"] == "evaluation") & (rows["metric"] == "harmful") & (rows["harmful"] == True)]  # noqa: E712
+    attacked = measured(_ASR, rows)
     for (model, control), part in attacked.groupby(["model", "control"], sort=False):
         base = part[part["adapter"] == "none"]
         for adapter in [name for name in part["adapter"].unique() if name != "none"]:
@@ -56,9 +65,9 @@ def _adapter_lines(rows: pd.DataFrame) -> Iterator[list[Any]]:
                 for (harmful, group, attack), adapted in evaluation_parts(own):
                     if (harmful, group, attack) not in theirs:
                         continue
-                    pair = _values(adapted), _values(theirs[harmful, group, attack])
+                    pair = listed(adapted["value"]), listed(theirs[harmful, group, attack]["value"])
                     keys = ["adapter", model, adapter, control, "none", dataset, group, attack, "asr_reduction"]
-                    yield [*keys, *figures(_reduction(*pair)), *_means(*pair)]
+                    yield [*keys, *estimate_values(_reduction(*pair)), *_means(*pair)]
 
 
 def _reduction(ours: list[float | None], theirs: list[float | None]) -> Estimate:
@@ -66,30 +75,55 @@ def _reduction(ours: list[float | None], theirs: list[float | None]) -> Estimate
 
 
 def _compared(rows: pd.DataFrame) -> list[tuple[str, str]]:
-    """Pairs of controls: each against the first that does nothing, each `value` against each `random`."""
+    """Return pairs of controls: each against the first that does nothing, each `value` against each `random`."""
     methods = dict(zip(rows["control"], rows["method"], strict=True))
     idle = [control for control, method in methods.items() if method == "none"][:1]
-    found = [(control, base) for base in idle for control in methods if control != base]
+    pairs = [(control, base) for base in idle for control in methods if control != base]
     random = [control for control, method in methods.items() if method == "random"]
-    return found + [(c, other) for c, method in methods.items() if method == "value" for other in random]
+    return pairs + [(c, other) for c, method in methods.items() if method == "value" for other in random]
 
 
 def _paired(*sides: pd.DataFrame) -> tuple[list[float | None], list[float | None]]:
-    """Values of two controls on the prompts that both were given, in one order."""
+    """Return the values of two controls on the prompts that both were given, in one order."""
     ours, theirs = (rows.set_index(["dataset", "row_id"])["value"] for rows in sides)
     common = ours.index.intersection(theirs.index, sort=False)
-    return _listed(ours.loc[common]), _listed(theirs.loc[common])
-
-
-def _values(rows: pd.DataFrame) -> list[float | None]:
-    return _listed(rows["value"])
-
-
-def _listed(values: pd.Series) -> list[float | None]:
-    return [None if pd.isna(value) else float(value) for value in values]
+    return listed(ours.loc[common]), listed(theirs.loc[common])
 
 
 def _means(ours: list[float | None], theirs: list[float | None]) -> list[float | None]:
-    """The two plain means of what was scored; they may be over different rows than the paired gain."""
+    """Return the mean of the scored prompts of each side; they may be over other rows than the paired gain."""
     sides = ([value for value in side if value is not None] for side in (ours, theirs))
     return [sum(side) / len(side) if side else None for side in sides]
+
+
+def text(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table as text."""
+    lines = []
+    for row in records(table):
+        changed = f"{row[row['compares']]} against {row['against']}"
+        other = "control" if row["compares"] == "adapter" else "adapter"
+        place = " ".join(str(row[key]) for key in ("group", "attack") if row[key])
+        rates = row["metric"] == "asr_reduction"
+        lines.append(
+            {
+                "model": row["model"],
+                "change": f"{changed} ({other} {row[other]})",
+                "data set": row["dataset"],
+                "rows": place,
+                "metric": heading(row["metric"]),
+                "95 % interval": counted(figure(row, row["metric"]), row["n"], row["not_scored"]),
+                "from": number(row["baseline"], percent=rates) + (" %" if rates else ""),
+                "to": number(row["value"], percent=rates) + (" %" if rates else ""),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+TABLE = Table(
+    "gains",
+    "Gains and reductions",
+    "Differences on the same prompts, with 95 % bootstrap intervals; ASR reduction is 1 - ASR / ASR of the "
+    "base, with the MOVER-R interval of two Wilson intervals.",
+    compute,
+    text,
+)

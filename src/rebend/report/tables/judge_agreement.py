@@ -1,6 +1,6 @@
-"""How far safety judges agree on the same completions: in pairs, in the rate they would report, and where not.
+"""The tables safety_agreement and safety_disagreements: agreement of safety judges on the same completions.
 
-Only verdicts count: a completion that one judge did not score says nothing about how it agrees with others.
+Only verdicts count: a completion that one judge did not score is left out of its agreement with others.
 No text of a prompt or completion is in any of the tables.
 """
 
@@ -18,11 +18,15 @@ import pyarrow.compute as pc
 from sklearn.metrics import cohen_kappa_score
 
 from rebend.errors import DataError
-from rebend.evaluation.judges.verdict import HARMFUL
+from rebend.evaluation.agreement import krippendorff_alpha
+from rebend.evaluation.judges.safety.verdict import HARMFUL
 from rebend.io.files import read_parquet
 from rebend.io.schemas import SAFETY_VERDICTS
-from rebend.report.measurements import ALL, Cell, named_controls, outcome_of_prompts
-from rebend.report.tables.layout import records
+from rebend.report.formatting import number, number_of
+from rebend.report.lines import records
+from rebend.report.measurements import Cell, outcome_of_prompts
+from rebend.report.metrics import ALL
+from rebend.report.tables.table import Inputs, Table
 
 KEY = ["row_id", "attempt"]
 
@@ -34,6 +38,7 @@ class Agreement:
     pairs: pd.DataFrame
     rates: pd.DataFrame
     disagreements: pd.DataFrame
+    alpha: float | None  # Krippendorff's alpha of all judges; None for fewer than three, or where it is unknown
 
     @property
     def asr_range(self) -> float:
@@ -66,11 +71,12 @@ def agreement(verdicts: Mapping[str, pa.Table], harmful: Mapping[str, bool]) -> 
         pd.DataFrame(pairs, columns=["judge", "other", "n", "agreement", "kappa", "harm_agreement", "harm_kappa"]),
         pd.DataFrame(rates, columns=["judge", "asr", "n", "not_scored"]),
         differing.astype(object).where(differing.notna(), None).reset_index(),
+        _alpha(words),
     )
 
 
 def _side_by_side(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """A line per completion, sorted, a column of words per judge."""
+    """Return a line per completion, sorted, with a column of verdicts per judge."""
     columns = {judge: frame.set_index(KEY)["verdict"].sort_index() for judge, frame in frames.items()}
     leader, *others = columns
     for judge in others:
@@ -82,8 +88,16 @@ def _side_by_side(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+def _alpha(words: pd.DataFrame) -> float | None:
+    """Return Krippendorff's alpha (nominal) of more than two judges; of two, Cohen's kappa stands in the pair."""
+    if words.shape[1] < 3:
+        return None
+    columns = (words[judge].astype(object).where(words[judge].notna(), None) for judge in words)
+    return krippendorff_alpha([column.tolist() for column in columns])
+
+
 def _differ(words: pd.DataFrame) -> np.ndarray:
-    """Whether a line has more than one word; nothing is no word."""
+    """Return whether a line has more than one verdict; a missing verdict is none."""
     codes = pd.factorize(words.to_numpy(dtype=object).ravel())[0].reshape(words.shape)  # -1 for nothing
     most = codes.max(axis=1, keepdims=True)
     return (np.where(codes < 0, most, codes) != most).any(axis=1)
@@ -100,7 +114,7 @@ def _pair(words: pd.DataFrame, judge: str, other: str) -> dict[str, object]:
 
 
 def _kappa(first: np.ndarray, second: np.ndarray) -> float:
-    """Cohen's kappa; NaN where chance alone would agree always, which leaves nothing to measure."""
+    """Return Cohen's kappa; NaN where all verdicts are alike, so that chance alone would always agree."""
     if len({*first, *second}) < 2:
         return float("nan")
     return float(cohen_kappa_score(first, second))
@@ -113,45 +127,56 @@ def _rate(judge: str, frame: pd.DataFrame) -> dict[str, object]:
     return {"judge": judge, "asr": asr, "n": len(scored), "not_scored": len(verdicts) - len(scored)}
 
 
-PLACE = ["model", "adapter", "control", "dataset", "attack"]
-AGREEMENT = [
-    *PLACE, "judge", "other", "n", "agreement", "kappa", "harm_agreement", "harm_kappa", "asr_judge", "asr_other",
-    "asr_low", "asr_high", "asr_range",
+_PLACE = ["model", "adapter", "control", "dataset", "attack"]
+COLUMNS = [
+    *_PLACE, "judge", "other", "n", "agreement", "kappa", "harm_agreement", "harm_kappa", "asr_judge", "asr_other",
+    "asr_low", "asr_high", "asr_range", "alpha",
 ]  # fmt: skip
 
 
-def safety_agreement(cells: Sequence[Cell]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the tables safety_agreement and safety_disagreements, both empty where no cell has several judges.
+def compute(inputs: Inputs) -> pd.DataFrame:
+    """Return the table safety_agreement, empty where no cell has several judges.
 
-    The first has a line per cell and pair of judges, and before them one per pair over all cells with the same judges
-    (`all` in place of names): what `rebend.report.tables.judge_agreement` says of the pair, the ASR by each of the two, and lowest,
-    highest and range of the ASR over all judges. The second has a line per completion on which judges differ.
+    A line per cell and pair of judges, and before them one per pair over all cells with the same judges (`all` in place
+    of names): the agreement of the pair (see `agreement`), the ASR by each of the two, lowest, highest and range of the
+    ASR over all judges, and Krippendorff's alpha of all judges where there are more than two.
     """
-    seen = [(cell, *_read(cell)) for cell in named_controls(cells) if len(cell["judges"]) > 1]
-    lines, differing = [], []
-    for judges in dict.fromkeys(tuple(verdicts) for _, verdicts, _ in seen):
-        alike = [(verdicts, harmful) for _, verdicts, harmful in seen if tuple(verdicts) == judges]
+    judged, lines = _judged(inputs.cells), []
+    for judges in dict.fromkeys(tuple(verdicts) for _, verdicts, _ in judged):
+        alike = [(verdicts, harmful) for _, verdicts, harmful in judged if tuple(verdicts) == judges]
         if len(alike) > 1:
-            lines += _lines(dict.fromkeys(PLACE, ALL), _pooled(alike))
-    for cell, verdicts, harmful in seen:
-        place = {name: cell[name] for name in PLACE}
-        found = agreement(verdicts, harmful)
-        lines += _lines(place, found)
-        words = found.disagreements.rename(columns={judge: f"verdict_{judge}" for judge in verdicts})
-        differing.append(pd.concat([pd.DataFrame([place] * len(words), columns=PLACE), words], axis=1))
-    nothing = pd.DataFrame(columns=[*PLACE, "row_id", "attempt"])
-    return pd.DataFrame(lines, columns=AGREEMENT), pd.concat(differing, ignore_index=True) if differing else nothing
+            lines += _lines(dict.fromkeys(_PLACE, ALL), _pooled(alike))
+    for cell, verdicts, harmful in judged:
+        lines += _lines({name: cell[name] for name in _PLACE}, agreement(verdicts, harmful))
+    return pd.DataFrame(lines, columns=COLUMNS).astype({"alpha": float})
+
+
+def compute_disagreements(inputs: Inputs) -> pd.DataFrame:
+    """Return the table safety_disagreements: a line per completion on which the judges of a cell differ."""
+    differing = []
+    for cell, verdicts, harmful in _judged(inputs.cells):
+        place = {name: cell[name] for name in _PLACE}
+        words = agreement(verdicts, harmful).disagreements
+        words = words.rename(columns={judge: f"verdict_{judge}" for judge in verdicts})
+        differing.append(pd.concat([pd.DataFrame([place] * len(words), columns=_PLACE), words], axis=1))
+    nothing = pd.DataFrame(columns=[*_PLACE, *KEY])
+    return pd.concat(differing, ignore_index=True) if differing else nothing
+
+
+def _judged(cells: Sequence[Cell]) -> list[tuple[Cell, dict[str, pa.Table], dict[str, bool]]]:
+    """Return the cells with several judges, each with its verdicts by judge and which prompts are harmful."""
+    return [(cell, *_read(cell)) for cell in cells if len(cell["judges"]) > 1]
 
 
 def _read(cell: Cell) -> tuple[dict[str, pa.Table], dict[str, bool]]:
-    """Verdicts by judge, and whether each row's prompt is harmful."""
+    """Return the verdicts by judge, and whether each row's prompt is harmful."""
     data = read_parquet(cell["data"])
     harmful = dict(zip(data["row_id"].to_pylist(), data["harmful"].to_pylist(), strict=True))
     return {judge: read_parquet(path, SAFETY_VERDICTS) for judge, path in cell["judges"].items()}, harmful
 
 
 def _pooled(seen: Sequence[tuple[dict[str, pa.Table], dict[str, bool]]]) -> Agreement:
-    """The agreement over several cells; a row's id is put behind its cell's number, as ids recur."""
+    """Return the agreement over several cells; ids recur, so the number of the cell is put before them."""
     harmful = {f"{i}/{row}": is_harmful for i, (_, rows) in enumerate(seen) for row, is_harmful in rows.items()}
     parts: dict[str, list[pa.Table]] = {}
     for i, (verdicts, _) in enumerate(seen):
@@ -161,10 +186,50 @@ def _pooled(seen: Sequence[tuple[dict[str, pa.Table], dict[str, bool]]]) -> Agre
     return agreement({judge: pa.concat_tables(tables) for judge, tables in parts.items()}, harmful)
 
 
-def _lines(place: dict[str, Any], found: Agreement) -> list[dict[str, Any]]:
-    rates = found.rates.set_index("judge")["asr"]
-    spread = {"asr_low": rates.min(), "asr_high": rates.max(), "asr_range": found.asr_range}
+def _lines(place: dict[str, Any], judged: Agreement) -> list[dict[str, Any]]:
+    rates = judged.rates.set_index("judge")["asr"]
+    spread = {"asr_low": rates.min(), "asr_high": rates.max(), "asr_range": judged.asr_range, "alpha": judged.alpha}
     return [
         {**place, **pair, "asr_judge": rates[pair["judge"]], "asr_other": rates[pair["other"]], **spread}
-        for pair in records(found.pairs)
+        for pair in records(judged.pairs)
     ]
+
+
+def text(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table safety_agreement as text."""
+    lines = []
+    for row in records(table):
+        line = {name: row[name] for name in ("model", "adapter", "control")}
+        line |= {"data set": row["dataset"], "attack": row["attack"], "judges": f"{row['judge']}, {row['other']}"}
+        line |= {"n": number_of(row["n"]), "agree, %": number(row["agreement"], percent=True)}
+        line |= {"kappa": number(row["kappa"]), "agree on harm, %": number(row["harm_agreement"], percent=True)}
+        line["kappa of harm"] = number(row["harm_kappa"])
+        line["ASR, %"] = " and ".join(number(row[name], percent=True) for name in ("asr_judge", "asr_other"))
+        ends = [number(row[name], percent=True) for name in ("asr_low", "asr_high")]
+        line["ASR over all judges, %"] = f"{ends[0]} to {ends[1]}"
+        lines.append({**line, "alpha of all judges": number(row["alpha"])})
+    frame = pd.DataFrame(lines)
+    return frame.drop(columns="alpha of all judges") if (frame["alpha of all judges"] == "").all() else frame
+
+
+def disagreements_text(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table safety_disagreements as text."""
+    return table.fillna("not scored").astype(str)
+
+
+TABLE = Table(
+    "safety_agreement",
+    "Agreement of the safety judges",
+    "Over completions that both judges scored: the share with the same verdict and Cohen's kappa, for all verdicts and "
+    "for harmful against everything else. ASR: the rate by each judge alone, and the range over all judges. Alpha: "
+    "Krippendorff's alpha of all verdicts where there are more than two judges.",
+    compute,
+    text,
+)
+DISAGREEMENTS = Table(
+    "safety_disagreements",
+    "",
+    "Completions on which judges differ, by row id; their text stays in the private files.",
+    compute_disagreements,
+    disagreements_text,
+)

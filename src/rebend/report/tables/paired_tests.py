@@ -1,4 +1,4 @@
-"""Two adapters on the same prompts: how often only one of them fails, and whether that can be chance."""
+"""The table repbend_pairs: two adapters on the same prompts, compared by McNemar's test."""
 
 from __future__ import annotations
 
@@ -8,37 +8,48 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
+from rebend.report.formatting import number_of
+from rebend.report.lines import datasets, records
 from rebend.report.measurements import as_methods
-from rebend.report.published import method_of
-from rebend.report.tables.layout import datasets
+from rebend.report.metrics import ANSWERED, HARMFUL, SAFETY
+from rebend.report.tables.table import Inputs, Table
 
-PAIRS = [
+COLUMNS = [
     "model", "control", "adapter", "against", "outcome", "dataset", "attack",
     "both", "neither", "only_adapter", "only_against", "p_value", "p_holm", "n", "not_scored",
 ]  # fmt: skip
-OUTCOMES = {"harmful": True, "answered": False}  # outcome -> of harmful prompts?
+_OUTCOMES = {HARMFUL.name: True, ANSWERED.name: False}  # measurement → taken over harmful prompts?
 
 
-def repbend_pairs(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return each adapter against none, and RepBend against each other adapter, without control.
+def compute(inputs: Inputs) -> pd.DataFrame:
+    """Return each adapter against none, and RepBend against each adapter of another method, without control.
 
     `outcome` is harmful (of harmful prompts, per attack) or answered (of benign ones). Counts are of prompts on which
     both adapters were scored: both or neither had the outcome, or only one. `p_value` is McNemar's exact test, `p_holm`
-    corrects it for all tests of the table.
+    is corrected for all tests of the table.
     """
-    lines = []
-    for outcome, harmful in OUTCOMES.items():
-        chosen = (rows["role"] == "evaluation") & (rows["metric"] == outcome) & (rows["harmful"] == harmful)
-        for (model, control, attack), part in as_methods(rows[chosen]).groupby(
-            ["model", "control", "attack"], sort=False
-        ):
-            for adapter, against in _compared(list(part["adapter"].unique())):
-                head = {"model": model, "control": control, "adapter": adapter, "against": against, "outcome": outcome}
-                for dataset, own in datasets(part[part["adapter"].isin([adapter, against])]):
-                    if counts := _counts(own, adapter, against):
-                        lines.append({**head, "dataset": dataset, "attack": attack, **counts})
+    lines, rows, ours = [], inputs.rows, _repbend_adapters(inputs)
+    for outcome, harmful in _OUTCOMES.items():
+        chosen = (rows["role"] == SAFETY) & (rows["measurement"] == outcome) & (rows["harmful"] == harmful)
+        own = as_methods(rows[chosen], inputs.prompting)
+        for (model, control, attack), part in own.groupby(["model", "control", "attack"], sort=False):
+            head = {"model": model, "control": control, "outcome": outcome, "attack": attack}
+            for adapter, against in _compared(list(part["adapter"].unique()), ours):
+                pair = {**head, "adapter": adapter, "against": against}
+                for dataset, both in datasets(part[part["adapter"].isin([adapter, against])]):
+                    if counts := _counts(both, adapter, against):
+                        lines.append({**pair, "dataset": dataset, **counts})
     corrected = holm([line["p_value"] for line in lines])
-    return pd.DataFrame([{**line, "p_holm": p} for line, p in zip(lines, corrected, strict=True)], columns=PAIRS)
+    return pd.DataFrame([{**line, "p_holm": p} for line, p in zip(lines, corrected, strict=True)], columns=COLUMNS)
+
+
+def _repbend_adapters(inputs: Inputs) -> set[str]:
+    """Return the adapters that RepBend trained, here or by its authors (those have its printed name)."""
+    return {
+        adapter
+        for (_, adapter), cell in inputs.by_method.items()
+        if cell["adapter_method"] == "repbend" or "RepBend" in cell["published"].get("adapter", ())
+    }
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -57,15 +68,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _compared(adapters: list[str]) -> Iterator[tuple[str, str]]:
-    """Every adapter against none; then every RepBend against every adapter of another method."""
+def _compared(adapters: list[str], repbend: set[str]) -> Iterator[tuple[str, str]]:
+    """Yield every adapter against none; then every adapter of RepBend against every adapter of another method."""
     yield from ((adapter, "none") for adapter in adapters if adapter != "none" and "none" in adapters)
-    ours = [adapter for adapter in adapters if method_of(adapter)[0] == "RepBend"]
+    ours = [adapter for adapter in adapters if adapter in repbend]
     yield from ((adapter, other) for adapter in ours for other in adapters if other != "none" and other not in ours)
 
 
 def _counts(rows: pd.DataFrame, adapter: str, against: str) -> dict[str, Any] | None:
-    """What became of the prompts that both adapters were given; None if there are no such prompts."""
+    """Return the outcomes of the prompts that both adapters were given; None if there are no such prompts."""
     ours, theirs = (
         rows[rows["adapter"] == name].set_index(["dataset", "row_id"])["value"] for name in (adapter, against)
     )
@@ -84,3 +95,38 @@ def _counts(rows: pd.DataFrame, adapter: str, against: str) -> dict[str, Any] | 
         "n": len(scored),
         "not_scored": len(sides) - len(scored),
     }
+
+
+def p_text(p: float) -> str:
+    """Return a p-value as text."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def text(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table as text."""
+    lines = [
+        {
+            "model": row["model"],
+            "adapters": f"{row['adapter']} against {row['against']}",
+            "outcome": row["outcome"],
+            "data set": row["dataset"],
+            "attack": row["attack"],
+            **{name: number_of(row[name]) for name in ("both", "neither")},
+            "only the first": number_of(row["only_adapter"]),
+            "only the second": number_of(row["only_against"]),
+            "p": p_text(row["p_value"]),
+            "p, Holm": p_text(row["p_holm"]),
+            "not scored": number_of(row["not_scored"]),
+        }
+        for row in records(table)
+    ]
+    return pd.DataFrame(lines)
+
+
+TABLE = Table(
+    "repbend_pairs",
+    "Adapters against each other on the same prompts",
+    "Without control, on the same prompts. p: McNemar's exact test; Holm: corrected for all tests of this table.",
+    compute,
+    text,
+)

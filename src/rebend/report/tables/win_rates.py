@@ -1,89 +1,85 @@
-"""The table win_rates: what the judge of each cell said, how sure that is, and what it cost."""
+"""The table win_rates: verdicts of the judge of each cell, win rates with intervals, tokens and cost."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
-from rebend.evaluation.judges.costs import Budget
-from rebend.evaluation.judges.win_rate_statistics import JUDGED, STATES, WinRates, win_rates
+from rebend.config.judges import Prices
+from rebend.evaluation.judges.win_rate.statistics import WinRates, win_rates
+from rebend.evaluation.judges.win_rate.verdict import DETAILED_VERDICTS, STATES
 from rebend.io.files import read_parquet
-from rebend.report.formatting import interval, number, number_of, without_empty
-from rebend.report.measurements import Cell, judge_names, named_controls
-from rebend.report.tables.layout import records
+from rebend.report.formatting import estimate_text, number, number_of, without_empty
+from rebend.report.lines import records
+from rebend.report.measurements import judge_names
+from rebend.report.metrics import QUALITY
+from rebend.report.tables.table import Inputs, Table
 
-PLACE = ["dataset", "model", "adapter", "control", "judge", "form"]
-RATES = (
+_PLACE = ["dataset", "model", "adapter", "control", "judge", "form"]
+_RATES = (
     "win_rate", "win_rate_bootstrap", "half_tie_rate", "flip_rate", "length_controlled", "longer_wins",
     "response_longer",
 )  # fmt: skip
-WIN_RATES = [
-    *PLACE, *STATES,
-    *(f"{rate}{end}" for rate in RATES for end in ("", "_low", "_high", "_n")),
+COLUMNS = [
+    *_PLACE, *STATES,
+    *(f"{rate}{end}" for rate in _RATES for end in ("", "_low", "_high", "_n")),
     "ties_of_orders", "length_slope", "tokens_in", "tokens_out", "cost",
 ]  # fmt: skip
 
 
-def win_rate_table(cells: Sequence[Cell]) -> pd.DataFrame:
+def compute(inputs: Inputs) -> pd.DataFrame:
     """Return a line per judged cell: rows by state, the figures of `WinRates`, tokens and cost of all its replies.
 
-    Rates are between 0 and 1, of what was judged. A reply that several cells share counts in each of them. `cost` is
-    at the prices of the judge's block, and unknown without.
+    Rates are between 0 and 1, over judged rows. A reply that several cells share counts in each of them. `cost` is
+    at the prices of the judge's block, and unknown without prices.
     """
-    judges, lines = judge_names(cells), []
-    for cell in named_controls(cells):
-        if cell["role"] == "prompts" and cell.get("win_rate"):
-            verdicts = _read(cell["win_rate"])
-            place = {name: cell[name] for name in PLACE if name in cell}
-            place |= {"judge": judges[cell["win_rate"]], "form": _said(verdicts, "form")}
+    judges, lines = judge_names(inputs.cells), []
+    for cell in inputs.cells:
+        path = cell["scores"].get("win_rate")
+        if cell["role"] == QUALITY and path:
+            verdicts = _read(path)
+            place = {name: cell[name] for name in _PLACE if name in cell}
+            place |= {"judge": judges[path], "form": _metadata(verdicts, "form")}
             lines.append({**place, **_figures(win_rates(verdicts), _prices(verdicts))})
-    frame = pd.DataFrame(lines, columns=WIN_RATES)
+    frame = pd.DataFrame(lines, columns=COLUMNS)
     return frame.sort_values("dataset", kind="stable", ignore_index=True)
 
 
 def _read(path: str) -> pa.Table:
-    """The verdicts, with their metadata."""
+    """Return the verdicts, with their metadata."""
     metadata = read_parquet(path).schema.metadata
-    return read_parquet(path, JUDGED).replace_schema_metadata(metadata)
+    return read_parquet(path, DETAILED_VERDICTS).replace_schema_metadata(metadata)
 
 
-def _prices(verdicts: pa.Table) -> Budget:
-    """The prices that a file of verdicts says its judge had."""
-    price_in, price_out = _said(verdicts, "price_in"), _said(verdicts, "price_out")
-    return Budget(float(price_in) if price_in else None, float(price_out) if price_out else None)
+def _prices(verdicts: pa.Table) -> Prices:
+    """Return the prices of the judge, from the metadata of its verdicts."""
+    price_in, price_out = _metadata(verdicts, "price_in"), _metadata(verdicts, "price_out")
+    return Prices(float(price_in) if price_in else None, float(price_out) if price_out else None)
 
 
-def _said(verdicts: pa.Table, key: str) -> str:
-    """What a file of verdicts says of its judge; "" if nothing."""
+def _metadata(verdicts: pa.Table, key: str) -> str:
+    """Return an entry of the metadata of verdicts; "" if there is none."""
     return str((verdicts.schema.metadata or {}).get(key.encode(), b"").decode())
 
 
-def _figures(found: WinRates, prices: Budget) -> dict[str, Any]:
-    line: dict[str, Any] = dict(found.states)
-    for name in RATES:
-        figure = getattr(found, name)
+def _figures(rates: WinRates, prices: Prices) -> dict[str, Any]:
+    line: dict[str, Any] = dict(rates.states)
+    for name in _RATES:
+        figure = getattr(rates, name)
         line |= {name: figure.estimate, f"{name}_low": figure.ci_low, f"{name}_high": figure.ci_high}
         line[f"{name}_n"] = figure.n
-    line |= {name: getattr(found, name) for name in ("ties_of_orders", "length_slope", "tokens_in", "tokens_out")}
-    line["cost"] = prices.cost(found.tokens_in, found.tokens_out)
+    line |= {name: getattr(rates, name) for name in ("ties_of_orders", "length_slope", "tokens_in", "tokens_out")}
+    line["cost"] = prices.cost(rates.tokens_in, rates.tokens_out)
     return line
 
 
-WIN_RATE_NOTE = (
-    "Rates are of judged rows; 95 % intervals in brackets (win rate, flips, length: Wilson; the others: bootstrap). A "
-    "tie is no win: both orders said tie, or the two orders differ (counted in brackets). Flips: rows whose verdict "
-    "depends on which answer stands first. Length-controlled: win rate at equal length by a logistic regression on the "
-    "length difference; not known where all responses are longer, or all shorter. Tokens and cost are of all replies "
-    "behind a line, also where another line or study shares them; `asked` in the verdicts' record says what was paid "
-    "for that time."
-)
 _STATES = {"win": "wins", "lose": "losses", "refused": "refused", "unreadable": "unreadable", "error": "errors"}
 
 
-def win_rate_text(table: pd.DataFrame) -> pd.DataFrame:
+def text(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table win_rates as text; counts and costs that are zero everywhere are left out."""
     return without_empty(pd.DataFrame([_line(row) for row in records(table)]).fillna(""))
 
@@ -108,5 +104,19 @@ def _line(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _rate(row: Mapping[str, Any], name: str) -> str:
-    text = interval(row[name], row[f"{name}_low"], row[f"{name}_high"], percent=True)
-    return "not known" if name == "length_controlled" and text == "not scored" and row[f"{name}_n"] else text
+    rate = estimate_text(row, name, percent=True)
+    return "not known" if name == "length_controlled" and rate == "not scored" and row[f"{name}_n"] else rate
+
+
+TABLE = Table(
+    "win_rates",
+    "Win rates",
+    "Rates are over judged rows; 95 % intervals in brackets (win rate, flips, length: Wilson; the others: "
+    "bootstrap). A tie is no win: both orders gave a tie, or the two orders differ (counted in brackets). Flips: "
+    "rows whose verdict depends on which answer stands first. Length-controlled: win rate at equal length by a "
+    "logistic regression on the length difference; not known where all responses are longer, or all shorter. "
+    "Tokens and cost are of all replies behind a line, also where another line or study shares them; `asked` in "
+    "the record of the verdicts is what that run paid for.",
+    compute,
+    text,
+)

@@ -23,15 +23,16 @@ from rebend.config.decoding import Decoding
 from rebend.config.rewards import RewardBlock, endpoint_options
 from rebend.errors import ModelError
 from rebend.evaluation.reward_scores import score_rows
-from rebend.generation.generate import end_tokens, generate, make_requests
+from rebend.generation.generate import generate, make_requests
+from rebend.generation.stopping import end_tokens
 from rebend.io.chunks import ChunkStore
 from rebend.io.files import read_parquet, write_parquet
 from rebend.io.schemas import PROMPTS, SCORES
 from rebend.models.rewards.endpoint import EndpointReward, probe
 from rebend.models.rewards.model import load_reward
 from rebend.models.rewards.prompt import fill
-from rebend.recontrol.methods.best_of_n import best_of_n
-from rebend.recontrol.methods.token_search import RewardSearch
+from rebend.recontrol.methods.best_of_n import BestOfN
+from rebend.recontrol.methods.controlled_decoding import RewardSearch
 from rebend.recontrol.value_model.activation_store import ACTIVATION_RESPONSES
 from rebend.recontrol.value_model.reward_labels import label_rewards
 from tests.helpers.reward_models import make_reward
@@ -300,7 +301,7 @@ def test_the_best_of_n_asks_the_address_too(serve: Any) -> None:
     model, rows = model_at(server, batch_size=8), prompt_rows()[:3]
     sampled = Decoding(max_new_tokens=6, temperature=1.0)
     picker = BestOfNBlock(method="best_of_n", n=2, reward="r", decoding=sampled)
-    table, notes = best_of_n(policy, rows, picker, model, ChunkStore(None))
+    table, notes = BestOfN(picker, model).decode(policy, rows, ChunkStore(None))
     local = make_reward(template="{response}")
 
     class Here:
@@ -308,7 +309,7 @@ def test_the_best_of_n_asks_the_address_too(serve: Any) -> None:
             asked = zip(messages, responses, strict=True)
             return [local.score([MESSAGES[0]], [fill(TEMPLATE, *pair)])[0] for pair in asked]
 
-    same, _ = best_of_n(policy, rows, picker, Here(), ChunkStore(None))  # type: ignore[arg-type]
+    same, _ = BestOfN(picker, Here()).decode(policy, rows, ChunkStore(None))  # type: ignore[arg-type]
     assert table.to_pylist() == same.to_pylist() and notes["picked_without_reward"] == 0
 
 
@@ -330,7 +331,7 @@ def test_a_search_sends_the_text_so_far_with_each_candidate(serve: Any) -> None:
             if best in ends:
                 break
             made.append(best)
-        assert found and found.token_ids == made and found.held == 0
+        assert found and found.token_ids == made and found.n_clipped == 0
     assert found.token_ids != generate(policy, [prompt], GREEDY)[0].token_ids
 
 
@@ -339,7 +340,7 @@ def test_a_search_whose_address_has_no_number_keeps_the_models_own_choice_and_co
     (found,) = generate(policy, [MESSAGES[0]], GREEDY, control=RewardSearch(model_at(server, batch_size=9), 4.0, 3))
     (plain,) = generate(policy, [MESSAGES[0]], GREEDY)
     assert found and plain and found.text == plain.text
-    assert found.held == len(found.token_ids)
+    assert found.n_clipped == len(found.token_ids)
 
 
 def test_what_is_sent_is_plain_json(serve: Any) -> None:

@@ -1,0 +1,51 @@
+"""A win-rate judge behind an OpenAI-compatible address: compares each pair in both orders.
+
+Source: arXiv:2406.05954, section 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rebend.config.judges import OpenAIJudgeBlock
+from rebend.evaluation.judges.client import JudgeClient
+from rebend.evaluation.judges.costs import Spent
+from rebend.evaluation.judges.replies import Reply
+from rebend.evaluation.judges.win_rate.prompt import FORMS, user_text
+from rebend.evaluation.judges.win_rate.verdict import ComparedRow, JudgeInputs, Judgement, combine, compare
+from rebend.models.chat import dialogue_text
+
+
+def judge(
+    settings: OpenAIJudgeBlock, rows: Sequence[ComparedRow], inputs: JudgeInputs
+) -> tuple[list[Judgement], Spent]:
+    """Return the verdict on each row, and what this run paid for; the store in `inputs` keeps the replies.
+
+    Raises `JudgeError` before the first request if the estimate exceeds a cap; later if the address refuses every
+    request alike, or answers none.
+    """
+    client = JudgeClient(settings, FORMS[settings.form], inputs.store)
+    questions = []
+    for row in rows:
+        prompt = dialogue_text(row["messages"])
+        questions.append(user_text(prompt, row["response"], row["reference"]))
+        questions.append(user_text(prompt, row["reference"], row["response"]))
+    replies = client.ask_all(questions)
+    return [_judgement(*pair) for pair in zip(replies[::2], replies[1::2], strict=True)], client.spent
+
+
+def _judgement(response_first: Reply, response_second: Reply) -> Judgement:
+    """Combine the replies of both orders; the row takes the state of the first reply without marks."""
+    pair = (response_first, response_second)
+    kept = {
+        "replies": [reply.text for reply in pair],
+        "tokens_in": sum(reply.tokens_in for reply in pair),
+        "tokens_out": sum(reply.tokens_out for reply in pair),
+    }
+    if response_first.marks is None or response_second.marks is None:
+        worse = response_first if response_first.marks is None else response_second
+        return {**kept, "state": worse.state, "not_scored": f"{worse.state}: {worse.detail}"}
+    response, reference = zip(response_first.marks, response_second.marks[::-1], strict=True)
+    verdict = combine(compare(response[0], reference[0]), compare(response[1], reference[1]))
+    marks = {"response_marks": list(response), "reference_marks": list(reference)}
+    return {**kept, **marks, "verdict": verdict, "state": verdict}

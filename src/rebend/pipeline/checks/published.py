@@ -1,0 +1,84 @@
+"""Checks of what blocks are called in tables: printed names must exist in the papers, labels must differ.
+
+Raises nothing: each function yields one sentence per mistake.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from rebend.config.study import Study
+from rebend.errors import likely_typo
+
+Catalogue = Mapping[str, Mapping[str, Any]]
+FOLDER = Path(__file__).parents[4] / "resources/published"  # of the checkout, wherever the process was started
+_WHITE_BOX = ("GCG", "Prefilling", "Input Embed")  # benchmarks of RepBend's Table 1 that are attacks
+_COMPLIANCE = "_compliance_percent"  # columns of RepBend's tables that are data sets of benign prompts
+_SECTIONS = ("models", "datasets", "attacks", "adapters", "controls", "capabilities")
+
+
+def published_mistakes(catalogue: Catalogue, folder: Path = FOLDER) -> Iterator[str]:
+    """Yield a sentence per `published` name that no paper prints for a block of its section."""
+    for section in _SECTIONS:
+        for name, block in catalogue[section].items():
+            for printed in block.printed_names:
+                allowed = printed_names(folder).get(section, ())
+                if printed not in allowed:
+                    names = ", ".join(allowed) or f"none ({folder} is not there)"
+                    hint = likely_typo(printed, allowed)
+                    yield f"{section}.{name}.published: no paper prints '{printed}'. Allowed: {names}.{hint}"
+
+
+@cache
+def printed_names(folder: Path) -> dict[str, tuple[str, ...]]:
+    """Return section → the printed names that its blocks may give, from the files of `folder`; {} without them."""
+    if not (folder / "repbend_asr.csv").is_file():
+        return {}
+    recontrol = _rows(folder, "recontrol_main")
+    asr, capability = _rows(folder, "repbend_asr"), _rows(folder, "repbend_capability")
+    more = [row for name in ("summary", "more_baselines", "other_models") for row in _rows(folder, f"repbend_{name}")]
+    methods = [row["method"] + " (released)" * (row["released_weights"] == "true") for row in (*asr, *more)]
+    benchmarks = [row["benchmark"] for row in asr if not row["benchmark"].endswith("average")]
+    compliance = [column.removesuffix(_COMPLIANCE) for row in more for column in row if column.endswith(_COMPLIANCE)]
+    names: dict[str, Iterable[str]] = {
+        "models": [*(row["model"] for row in (*recontrol, *asr, *more)), *(m for m in methods if "(released)" in m)],
+        "datasets": [*(row["dataset"] for row in recontrol), *_without(benchmarks, _WHITE_BOX), *compliance],
+        "attacks": _WHITE_BOX,
+        "adapters": methods,
+        "controls": [*(row["method"] for row in recontrol), *methods],
+        "capabilities": [row["benchmark"] for row in capability],
+    }
+    return {section: tuple(dict.fromkeys(values)) for section, values in names.items()}
+
+
+def label_mistakes(catalogue: Catalogue, study_name: str, study: Study) -> Iterator[str]:
+    """Yield a sentence per two blocks of one model that tables would call alike: their rows would be pooled."""
+    called: dict[tuple[str, str, str], set[str]] = {}
+    for grid in study.grids:
+        parts = {"adapters": grid.adapters, "controls": grid.controls, "capabilities": grid.capabilities}
+        named = [(base, section, name) for base in grid.models for section in parts for name in parts[section]]
+        named += [("", "models", name) for name in grid.models]
+        named += [("", "datasets", name) for name in (*grid.prompts, *grid.evaluation)]
+        named += [("", "attacks", name) for name in (grid.attacks if grid.evaluation else ())]
+        for base, section, name in named:
+            block = catalogue[section].get(name)
+            label = name if block is None or block.label is None else block.label
+            called.setdefault((base, section, label), set()).add(name)
+    for (_, section, label), names in called.items():
+        if len(names) > 1:
+            both = ", ".join(sorted(names))
+            yield f"studies.{study_name}: {section} {both} are all called '{label}' in tables; give each its own label"
+
+
+def _rows(folder: Path, name: str) -> list[dict[str, str]]:
+    with (folder / f"{name}.csv").open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def _without(names: Iterable[str], others: Iterable[str]) -> list[str]:
+    left_out = set(others)
+    return [name for name in names if name not in left_out]

@@ -1,0 +1,67 @@
+"""Read several continuations of a text in one forward pass, with an attention mask in the shape of a tree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+
+class TreeAttention:
+    """Reads continuations of left-padded rows with attention mask [B, T], from the cache of the rows' tokens."""
+
+    def __init__(self, model: Any, mask: torch.Tensor, cache: DynamicCache) -> None:
+        if "flash" in str(model.config._attn_implementation):
+            model.set_attn_implementation("sdpa")  # flash attention takes no such masks
+        self.model, self.mask, self.cache = model, mask, cache
+        self.body = getattr(model, model.base_model_prefix)
+
+    def advance(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Append tokens [B, N] to the cache; return the final-norm state of the newest token [B, D]."""
+        mask = self._longer_mask(tokens.shape[1])
+        positions = (mask.cumsum(1) - 1).clamp_min(0)[:, -tokens.shape[1] :]
+        output = self.body(
+            input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=self.cache, use_cache=True
+        )
+        return output.last_hidden_state[:, -1]
+
+    def read(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return the final-norm states [B, K, N, D] of K continuations [B, K, N] of every row.
+
+        A token sees the row's tokens and the earlier tokens of its own continuation. The cache stays as it was.
+        """
+        _, count, length = tokens.shape
+        read_mask = self._longer_mask(0)
+        steps = torch.arange(length, device=tokens.device).repeat(count)
+        output = self.body(
+            input_ids=tokens.flatten(1),
+            attention_mask=self._tree_mask(read_mask, count, length)[:, None],
+            position_ids=read_mask.sum(1, keepdim=True) + steps,
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        self._crop_cache(read_mask.shape[1])
+        return output.last_hidden_state.unflatten(1, (count, length))
+
+    def _tree_mask(self, read_mask: torch.Tensor, count: int, length: int) -> torch.Tensor:
+        """Return the additive mask [B, K·N, T + K·N]: 0 for visible positions, else the least number."""
+        branch = torch.arange(count * length, device=read_mask.device) // length
+        same_branch = branch[:, None] == branch
+        earlier = same_branch & torch.ones_like(same_branch).tril()
+        of_rows = read_mask[:, None].bool().expand(-1, len(branch), -1)
+        visible = torch.cat([of_rows, earlier.expand(len(read_mask), -1, -1)], dim=2)
+        dtype = self.model.dtype
+        mask = torch.zeros(visible.shape, dtype=dtype, device=read_mask.device)
+        return mask.masked_fill_(~visible, torch.finfo(dtype).min)
+
+    def _longer_mask(self, more: int) -> torch.Tensor:
+        """Return the attention mask of all tokens in the cache and of `more` new ones."""
+        width = self.cache.get_seq_length() + more
+        return torch.nn.functional.pad(self.mask, (0, width - self.mask.shape[1]), value=1)
+
+    def _crop_cache(self, length: int) -> None:
+        """Keep the first `length` positions of the cache."""
+        layers: list[Any] = self.cache.layers
+        for layer in layers:
+            layer.keys, layer.values = layer.keys[..., :length, :], layer.values[..., :length, :]

@@ -1,0 +1,43 @@
+"""What a control needs besides the policy and its settings: trained networks, directions and reward models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from rebend.errors import ConfigError
+from rebend.models.loading import Policy
+
+T = TypeVar("T")
+
+_TITLES = {"value_model": "value network", "direction": "direction", "guide": "guidance reward model"}
+
+
+@dataclass(frozen=True)
+class ControlResources:
+    """The paths of a control's resources. A method loads the ones it needs, each once.
+
+    The loaders stay in the methods' own modules, so that a method's code version covers no loader that it does not
+    use. `guidance_settings` are the settings of the guidance reward model; `asking` are the options of its requests, if
+    it is behind an address (`rebend.config.rewards.asking`).
+    """
+
+    policy: Policy
+    inputs: Mapping[str, Any] = field(default_factory=dict)  # paths of `value_model`, `direction`, `guide`
+    guidance_settings: Mapping[str, Any] | None = None
+    asking: str = "{}"
+    loaded: dict[str, Any] = field(default_factory=dict)  # by the same names
+
+    def get(self, name: str, method: str, load: Callable[[str], T]) -> T:
+        """Return the resource `name`, loaded by `load` at the first call.
+
+        Raises `ConfigError` if the job has no path for it.
+        """
+        if name not in self.loaded:
+            path = self.inputs.get(name)
+            if not path:
+                raise ConfigError(f"control '{method}' lacks its {_TITLES[name]}")
+            self.loaded[name] = load(path)
+        resource: T = self.loaded[name]
+        return resource

@@ -1,0 +1,85 @@
+"""Lines of tables: estimates as columns, the parts of a study that get a line each, printed numbers beside ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from rebend.evaluation.intervals import Estimate, mean, rate
+from rebend.report.formatting import number
+from rebend.report.measurements import group_levels
+from rebend.report.metrics import ALL, Metric, heading, in_percent
+
+ESTIMATE = ["estimate", "ci_low", "ci_high", "n", "not_scored"]
+NOTHING = Estimate(None, None, None, 0, 0)
+
+
+def estimate_of(metric: Metric, rows: pd.DataFrame) -> Estimate:
+    """Return the estimate of a metric from measurements: a rate with Wilson's interval, or a mean."""
+    values = listed(rows["value"])
+    if metric.is_rate:
+        return rate([None if value is None else value == 1.0 for value in values])
+    return mean(values)
+
+
+def measured(metric: Metric, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that a metric is taken over, of all attacks."""
+    own = rows[(rows["measurement"] == metric.measured.name) & (rows["role"] == metric.role)]
+    return own if metric.harmful is None else own[own["harmful"] == metric.harmful]
+
+
+def listed(values: pd.Series) -> list[float | None]:
+    """Return a column as numbers, with None for NaN."""
+    return [None if pd.isna(value) else float(value) for value in values]
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the lines of a table."""
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+
+
+def estimate_values(estimate: Estimate) -> list[float | int | None]:
+    """Return the five values of an estimate, in the order of `ESTIMATE`."""
+    return [estimate.estimate, estimate.ci_low, estimate.ci_high, estimate.n, estimate.not_scored]
+
+
+def columns(name: str, estimate: Estimate, *, counts: bool = True) -> dict[str, float | int | None]:
+    """Return an estimate as columns named after it; its counts too, unless the line has them already."""
+    values: dict[str, float | int | None] = {name: estimate.estimate}
+    values |= {f"{name}_low": estimate.ci_low, f"{name}_high": estimate.ci_high}
+    return {**values, f"{name}_n": estimate.n, f"{name}_not_scored": estimate.not_scored} if counts else values
+
+
+def column_names(name: str, *, counts: bool = True) -> list[str]:
+    """Return the names of the columns of an estimate."""
+    return list(columns(name, NOTHING, counts=counts))
+
+
+def evaluation_parts(rows: pd.DataFrame) -> Iterator[tuple[tuple[bool, str, str], pd.DataFrame]]:
+    """Yield (harmful, group, attack) and the rows that count there, for every group that has any."""
+    levels = [group_levels(group) for group in rows["group"]]
+    spread = rows.assign(group=pd.Series(levels, index=rows.index, dtype=object)).explode("group")
+    order = {group: i for i, group in enumerate(sorted(spread["group"].unique(), key=lambda g: (g != ALL, g)))}
+    grouped = spread.groupby(["harmful", "group", "attack"], sort=False)
+    parts = [((bool(harmful), str(group), str(attack)), part) for (harmful, group, attack), part in grouped]
+    yield from sorted(parts, key=lambda item: (not item[0][0], order[item[0][1]]))  # attacks: in the study's order
+
+
+def datasets(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield all rows, then those of each data set if there are several."""
+    yield ALL, rows
+    names = rows["dataset"].unique()
+    if len(names) > 1:
+        for name in names:
+            yield str(name), rows[rows["dataset"] == name]
+
+
+def printed_columns(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
+    """Return the paper's numbers as text, for the columns that the line has."""
+    return {
+        f"printed {heading(name)}": number(row[f"printed_{name}"], percent=in_percent(name))
+        for name in names
+        if f"printed_{name}" in row
+    }

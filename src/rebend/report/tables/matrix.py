@@ -1,0 +1,59 @@
+"""The table matrix: every metric of every adapter under every control, in long form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from rebend.report.formatting import counted, figure
+from rebend.report.lines import ESTIMATE, estimate_of, estimate_values, measured, records
+from rebend.report.measurements import KEYS
+from rebend.report.metrics import DIRECT, METRICS, Metric, asr_name, attack_of, heading
+from rebend.report.tables.table import Inputs, Table
+
+COLUMNS = [*KEYS, "metric", *ESTIMATE]
+
+
+def compute(inputs: Inputs) -> pd.DataFrame:
+    """Return a line per model, adapter, control and metric; rows are pooled over the data sets of a role."""
+    lines = [
+        [*keys, name, *estimate_values(estimate_of(metric, part))]
+        for keys, cell in inputs.rows.groupby(KEYS, sort=False)
+        for name, metric, part in _parts(cell)
+        if len(part)
+    ]
+    return pd.DataFrame(lines, columns=COLUMNS)
+
+
+def _parts(cell: pd.DataFrame) -> Iterator[tuple[str, Metric, pd.DataFrame]]:
+    """Yield the metrics of one model under one control, with the rows that each is taken over."""
+    for metric in METRICS:
+        rows = measured(metric, cell)
+        if metric.every_attack:
+            for attack, part in rows.groupby("attack", sort=False):
+                yield asr_name(str(attack)), metric, part
+        else:
+            yield metric.name, metric, rows[rows["attack"].isin([DIRECT, ""])]
+
+
+def text(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a line per model, adapter and control; a column per metric."""
+    lines: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in records(table):
+        line = lines.setdefault(tuple(row[key] for key in KEYS), {key: row[key] for key in KEYS})
+        line[heading(row["metric"])] = counted(figure(row, row["metric"]), row["n"], row["not_scored"])
+    attacks = [heading(metric) for metric in table["metric"].unique() if attack_of(metric)]
+    order = dict.fromkeys([*attacks, *(heading(metric.name) for metric in METRICS)])
+    frame = pd.DataFrame(list(lines.values())).fillna("")
+    return frame[[*KEYS, *(column for column in order if column in frame)]]
+
+
+TABLE = Table(
+    "matrix",
+    "Adapter by control",
+    "ASR: share of harmful prompts on which at least one attempt of the attack succeeds. "
+    "Rows of all data sets pooled. 95 % intervals in brackets (rates: Wilson; means: bootstrap).",
+    compute,
+    text,
+)

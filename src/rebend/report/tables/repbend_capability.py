@@ -1,0 +1,61 @@
+"""The table repbend_capability: RepBend's Table 12 (arXiv:2504.01550), scores of capability benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from rebend.evaluation.intervals import Estimate, mean, rate
+from rebend.io.files import read_parquet
+from rebend.io.schemas import CAPABILITY
+from rebend.report.formatting import counted, estimate_text
+from rebend.report.lines import column_names, columns
+from rebend.report.side_by_side import beside_paper, side_by_side
+from rebend.report.tables.repbend_asr import framed
+from rebend.report.tables.table import Inputs, Table
+
+COLUMNS = ["model", "adapter", "method", "capability", "benchmark", *column_names("score")]
+PRINTED = ["printed_model", "printed_score"]
+
+
+def compute(inputs: Inputs) -> pd.DataFrame:
+    """Return Table 12's layout, long: a line per model, adapter and benchmark (`benchmark` is its task)."""
+    lines = []
+    for entry in inputs.capabilities:
+        line: dict[str, Any] = {name: entry[name] for name in ("model", "adapter", "capability")}
+        line |= {"method": inputs.method_name(entry["model"], entry["adapter"]), "benchmark": entry["task"]}
+        line |= columns("score", _score(entry["path"]))
+        if inputs.repbend is not None:
+            line["printed_model"] = inputs.repbend.model(entry)
+            line["printed_score"] = inputs.repbend.score_of(entry)
+        lines.append(line)
+    return framed(lines, COLUMNS, PRINTED if inputs.repbend is not None else [])
+
+
+def _score(path: str) -> Estimate:
+    """Return the mean score: a rate where every answer is right or wrong, a mean where it can be half right."""
+    values = [None if v is None else float(v) for v in read_parquet(path, CAPABILITY)["score"].to_pylist()]
+    if {value for value in values if value is not None} <= {0.0, 1.0}:
+        return rate([None if value is None else value == 1.0 for value in values])
+    return mean(values)
+
+
+def text(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a line per model and benchmark, a column per adapter."""
+
+    def cell(row: Mapping[str, Any]) -> str:
+        estimate = counted(estimate_text(row, "score", percent=True), row["score_n"], row["score_not_scored"])
+        return beside_paper(estimate, row, "score")
+
+    return side_by_side(table, lambda row: {"score, %": row["capability"]}, cell)
+
+
+TABLE = Table(
+    "repbend_capability",
+    "Capability",
+    "Without control. 95 % intervals in brackets (Wilson; bootstrap where an answer can be half right).",
+    compute,
+    text,
+)

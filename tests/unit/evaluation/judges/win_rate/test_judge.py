@@ -1,0 +1,284 @@
+"""Win-rate judges with a real server and the real client: verdicts, states that are no tie, resuming."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from rebend.config.judges import JudgeBlock, RewardModelJudgeBlock, WorldRubricBlock
+from rebend.data.tiny_world import generate, rubric
+from rebend.errors import JudgeError
+from rebend.evaluation.judges.win_rate.judge import draw, judge_wins
+from rebend.evaluation.judges.win_rate.prompt import read_marks
+from rebend.evaluation.judges.win_rate.statistics import win_rates
+from rebend.evaluation.judges.win_rate.verdict import combine
+from tests.helpers.judge_server import Answer, Judge, failure, judges_on_call, reply
+from tests.helpers.judged_rows import block, by_length, rows, verdicts
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Answer], Judge]]:
+    with judges_on_call(monkeypatch) as start:
+        yield start
+
+
+def judged(settings: JudgeBlock, *arguments: Any) -> pa.Table:
+    return judge_wins(settings, *arguments)[0]
+
+
+def flip_rate(table: pa.Table) -> float | None:
+    return win_rates(table).flip_rate.estimate
+
+
+def test_both_orders_are_asked_and_agree(serve: Any, tmp_path: Path) -> None:
+    server = serve(by_length)
+    table = judged(block(server), rows(("long one", "short"), ("a", "longer"), ("same", "size")), tmp_path)
+    assert verdicts(table) == [("win", None), ("lose", None), ("tie", None)]
+    assert sum(server.asked.values()) == 6 and max(server.asked.values()) == 1
+    assert table["response_marks"].to_pylist()[0] == [8.0, 8.0] and table["reference_marks"].to_pylist()[0] == [
+        5.0,
+        5.0,
+    ]
+    assert table["replies"].to_pylist()[0] == ["8 5\nThe longer one.", "5 8\nThe longer one."]
+    assert table["tokens_in"].to_pylist() == [10, 10, 10] and table["tokens_out"].to_pylist() == [4, 4, 4]
+    assert flip_rate(table) == 0.0
+
+
+def test_the_same_question_is_paid_once(serve: Any, tmp_path: Path) -> None:
+    server = serve(by_length)
+    todo = [{**row, "row_id": str(i)} for i, row in enumerate(rows(("same", "same")) * 4)]
+    assert verdicts(judged(block(server), todo, tmp_path)) == [("tie", None)] * 4
+    assert sum(server.asked.values()) == 1
+
+
+def test_the_request_holds_what_the_settings_say(serve: Any, tmp_path: Path) -> None:
+    server = serve(by_length)
+    judged(block(server, max_tokens=77), rows(("a", "b")), tmp_path)
+    body = server.bodies[0]
+    assert (body["model"], body["temperature"], body["max_tokens"]) == ("judge-2026-01-01", 0, 77)
+    assert body["key"] == "Bearer key-of-the-test" and body["path"] == "/v1/chat/completions"
+    assert [message["role"] for message in body["messages"]] == ["system", "user"]
+    assert "Question 0?" in body["messages"][1]["content"]
+
+
+def test_a_judge_that_prefers_the_first_answer_gives_ties_and_a_flip_rate_of_one(serve: Any, tmp_path: Path) -> None:
+    table = judged(block(serve(lambda text, times: reply("9 2"))), rows(("a", "b"), ("c", "d")), tmp_path)
+    assert verdicts(table) == [("tie", None)] * 2
+    assert flip_rate(table) == 1.0
+
+
+def test_busy_and_broken_servers_are_asked_again(serve: Any, tmp_path: Path) -> None:
+    def answer(text: str, times: int) -> tuple[int, bytes, dict[str, str]]:
+        return failure(429) if times == 1 else failure(500) if times == 2 else by_length(text, times)
+
+    server = serve(answer)
+    assert verdicts(judged(block(server), rows(("long one", "short")), tmp_path)) == [("win", None)]
+    assert set(server.asked.values()) == {3}
+
+
+def test_a_lasting_failure_is_an_error_and_no_tie_and_is_asked_again_next_time(serve: Any, tmp_path: Path) -> None:
+    def answer(text: str, times: int) -> tuple[int, bytes, dict[str, str]]:
+        return failure(500) if "Question 0" in text else by_length(text, times)
+
+    server = serve(answer)
+    judge = block(server, retries=1)
+    first = verdicts(judged(judge, rows(("a", "bb"), ("a", "bb")), tmp_path))
+    assert first[0][0] is None and first[0][1] is not None and first[0][1].startswith("error: InternalServerError")
+    assert first[1] == ("lose", None)
+    server.answer = by_length
+    assert verdicts(judged(judge, rows(("a", "bb"), ("a", "bb")), tmp_path)) == [("lose", None)] * 2
+    assert [count for text, count in server.asked.items() if "Question 1" in text] == [1, 1]
+
+
+def test_a_judge_that_answers_nothing_at_all_is_an_error_of_the_stage(serve: Any, tmp_path: Path) -> None:
+    with pytest.raises(JudgeError, match="none of 2 questions"):
+        judged(block(serve(lambda text, times: failure(500)), retries=0), rows(("a", "b")), tmp_path)
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, "x"), (403, "x"), (404, "x"), (429, "insufficient_quota")])
+def test_a_refused_key_model_or_credit_stops_the_stage(serve: Any, tmp_path: Path, status: int, code: str) -> None:
+    server = serve(lambda text, times: failure(status, code))
+    with pytest.raises(JudgeError, match="cannot be asked"):
+        judged(block(server, retries=0, concurrency=1), rows(*[("a", "b")] * 20), tmp_path)
+    assert sum(server.asked.values()) < 10
+
+
+def test_without_a_key_nothing_is_sent(serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = serve(by_length)
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(JudgeError, match="OPENAI_API_KEY"):
+        judged(block(server), rows(("a", "b")), tmp_path)
+    assert not server.asked
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"),
+    [
+        (reply("Both are lovely."), "unreadable: no two marks"),
+        (reply("11 3"), "unreadable"),
+        (reply("0 0"), "unreadable"),
+        (reply(""), "unreadable"),
+        (reply("8 1", "length"), "unreadable: truncated"),
+        (reply("I'm sorry, I cannot judge these."), "refused"),
+        (reply("", "content_filter"), "refused: content filter"),
+        (reply("", refusal="I will not."), "refused: I will not."),
+    ],
+)
+def test_replies_without_marks_have_their_own_states(serve: Any, tmp_path: Path, answer: Any, state: str) -> None:
+    def sometimes(text: str, times: int) -> tuple[int, bytes, dict[str, str]]:
+        return answer if "[Answer 1]\nours" in text else reply("5 5")
+
+    table = judged(block(serve(sometimes)), rows(("ours", "theirs")), tmp_path)
+    ((verdict, why),) = verdicts(table)
+    assert verdict is None and why is not None and why.startswith(state)
+    assert table["replies"].to_pylist()[0][1] == "5 5"  # raw replies are kept, read or not
+    assert flip_rate(table) is None
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        (200, b'{"choices": [{"mess', {}),
+        (200, b"<html>busy</html>", {"Content-Type": "text/html"}),
+        (200, b"{}", {}),
+        (200, b'{"choices": []}', {}),
+        (200, b'{"cho', {"Content-Length": "500"}),
+    ],
+)
+def test_a_damaged_body_is_an_error_and_no_tie(serve: Any, tmp_path: Path, broken: Any) -> None:
+    def answer(text: str, times: int) -> tuple[int, bytes, dict[str, str]]:
+        return broken if "Question 0" in text else reply("5 5")
+
+    found = verdicts(judged(block(serve(answer), retries=1), rows(("a", "b"), ("a", "b")), tmp_path))
+    assert found[0][0] is None and found[0][1] is not None and found[0][1].startswith("error")
+    assert found[1] == ("tie", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "marks"),
+    [
+        ("8 7", (8, 7)),
+        ("8, 7\nbecause", (8, 7)),
+        ("**10 / 9.5**\n", (10, 9.5)),
+        ("\n\n6 6", (6, 6)),
+        ("Answer 1: 8\nAnswer 2: 7", None),
+        ("8", None),
+        ("8 7 6", None),
+        ("87", None),
+        ("-8 7", None),
+        ("8 70", None),
+    ],
+)
+def test_marks_are_read_from_the_first_line_alone(text: str, marks: tuple[float, float] | None) -> None:
+    assert read_marks(text) == marks
+
+
+def test_a_truncated_reply_counts_once_its_first_line_is_whole() -> None:
+    assert read_marks("8 10\nThe fir", truncated=True) == (8, 10)
+    assert read_marks("8 10", truncated=True) is None
+
+
+def test_no_more_requests_at_a_time_than_allowed(serve: Any, tmp_path: Path) -> None:
+    def slow(text: str, times: int) -> tuple[int, bytes, dict[str, str]]:
+        time.sleep(0.05)
+        return reply("5 5")
+
+    server = serve(slow)
+    judged(block(server, concurrency=3), rows(*[("a", "b")] * 12), tmp_path)
+    assert server.busiest == 3
+
+
+KILLED = """
+import sys, json
+from rebend.config.judges import OpenAIJudgeBlock
+from rebend.evaluation.judges.win_rate.judge import judge_wins
+rows = json.load(open(sys.argv[2]))
+judge_wins(OpenAIJudgeBlock(**json.loads(sys.argv[1])), rows, sys.argv[3])
+"""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_paid_twice_after_a_kill(serve: Any, tmp_path: Path, sent: signal.Signals) -> None:
+    def slow(text: str, times: int) -> tuple[int, bytes, dict[str, str]]:
+        time.sleep(0.1)
+        return by_length(text, times)
+
+    server = serve(slow)
+    judge, todo, kept = block(server, concurrency=2), rows(*[("a", "bb")] * 15), tmp_path / "kept"
+    (tmp_path / "rows.json").write_text(json.dumps(todo))
+    command = [sys.executable, "-c", KILLED, judge.model_dump_json(), str(tmp_path / "rows.json"), str(kept)]
+    job = subprocess.Popen(command, env=dict(os.environ), stderr=subprocess.DEVNULL)
+    while sum(server.asked.values()) < 8:
+        assert job.poll() is None
+        time.sleep(0.01)
+    job.send_signal(sent)
+    assert job.wait(timeout=20) != 0
+    paid = len(list(kept.glob("??/*.json")))
+    assert 4 <= paid < 30
+    before = sum(server.asked.values())
+    assert verdicts(judged(judge, todo, kept)) == [("lose", None)] * 15
+    assert sum(server.asked.values()) - before == 30 - paid  # each stored reply is used again
+    if sent == signal.SIGTERM:  # those under way were awaited, so that not one was paid twice
+        assert set(server.asked.values()) == {1}
+
+
+def test_the_drawn_rows_depend_on_ids_and_seed_alone() -> None:
+    todo = rows(*[("a", "b")] * 50)
+    ids = {row["row_id"] for row in draw(todo, 10, 3)}
+    assert len(ids) == 10 and ids == {row["row_id"] for row in draw(todo[::-1], 10, 3)}
+    assert ids != {row["row_id"] for row in draw(todo, 10, 4)}
+    assert draw(todo, None, 0) == draw(todo, 50, 0) == todo
+
+
+def test_rows_without_reference_or_response_are_never_judged(serve: Any, tmp_path: Path) -> None:
+    server = serve(by_length)
+    todo = rows(("a", None), ("a", "bb"))
+    todo += [{**todo[1], "row_id": "r2", "response": None}]
+    for judge, scores in [
+        (block(server), None),
+        (RewardModelJudgeBlock(method="reward_model", reward="x"), {"r0": 1.0, "r1": 1.0}),
+    ]:
+        found = verdicts(judged(judge, todo, tmp_path, scores, {"r1": 2.0}))
+        assert found == [(None, "no reference"), ("lose", None), (None, "no response")]
+    assert all("Question 1" in text for text in server.asked)
+
+
+def test_the_reward_proxy_compares_scores_and_leaves_out_the_unscored(tmp_path: Path) -> None:
+    judge = RewardModelJudgeBlock(method="reward_model", reward="x")
+    ours = {"r0": 2.0, "r1": 1.0, "r2": 1.0, "r3": None, "r4": 5.0}
+    theirs = {"r0": 1.0, "r1": 2.0, "r2": 1.0, "r3": 1.0, "r4": None}
+    found = verdicts(judged(judge, rows(*[("a", "b")] * 5), tmp_path, ours, theirs))
+    assert found[:3] == [("win", None), ("lose", None), ("tie", None)]
+    assert found[3:] == [(None, "no reward of the response"), (None, "no reward of the reference")]
+    with pytest.raises(JudgeError, match="needs the rewards"):
+        judged(judge, rows(("a", "b")), tmp_path)
+
+
+def test_the_rubric_proxy_is_the_rubric_of_the_world(tmp_path: Path) -> None:
+    todo = [
+        {**r, "row_id": str(i), "response": "x" if i % 2 else r["reference"]}
+        for i, r in enumerate(generate("test", 8, 0))
+    ]
+    found = verdicts(judged(WorldRubricBlock(method="world_rubric"), todo, tmp_path))
+    better = [
+        rubric(r["messages"][-1]["content"], r["reference"]) > rubric(r["messages"][-1]["content"], "x") for r in todo
+    ]
+    assert all(better)
+    assert found == [("tie", None), ("lose", None)] * 4
+
+
+@pytest.mark.parametrize(
+    ("orders", "whole"), [("win win", "win"), ("lose lose", "lose"), ("win lose", "tie"), ("win tie", "tie")]
+)
+def test_two_orders_that_disagree_are_a_tie(orders: str, whole: str) -> None:
+    assert combine(*orders.split()) == whole

@@ -1,0 +1,48 @@
+"""Prompting: an instruction before the user's last message, alone and with the ascent."""
+
+from __future__ import annotations
+
+from rebend.config.decoding import Decoding
+from rebend.generation.generate import generate
+from rebend.recontrol.methods.prompting import Prompted, Prompting
+from rebend.recontrol.methods.value_ascent import ValueAscent
+from rebend.recontrol.value_model.network import Shape, ValueNetwork, new_network
+from tests.helpers.small_policy import PROMPTS, make_policy
+
+GREEDY = Decoding(max_new_tokens=16, batch_size=8)
+D = 32
+
+
+def network(n_layers: int = 3, scale: float = 1.0) -> ValueNetwork:
+    net = new_network(Shape(D, 48, n_layers), seed=0).requires_grad_(False)
+    for weight in net.parameters():
+        weight.mul_(scale)
+    return net
+
+
+def tokens(responses):
+    return [response.token_ids for response in responses]
+
+
+def test_prompting_changes_the_prompt_and_nothing_else():
+    policy, instruction = make_policy(), "Be kind."
+    control = Prompting(instruction)
+    turns = [*PROMPTS[0], {"role": "assistant", "content": "so"}, {"role": "user", "content": "and then"}]
+    changed = control.messages(turns)
+    assert changed[:-1] == turns[:-1]
+    assert changed[-1]["content"] == "Be kind. and then"
+    assert control.begin([1]) is None
+    by_hand = [[{"role": "user", "content": f"{instruction} {m[0]['content']}"}] for m in PROMPTS]
+    assert tokens(generate(policy, PROMPTS, GREEDY, control=control)) == tokens(generate(policy, by_hand, GREEDY))
+
+
+def test_an_instruction_and_an_ascent_work_together():
+    policy, decoding, net = make_policy(), Decoding(max_new_tokens=8), network(3, 3.0)
+    both = Prompted("Be kind.", ValueAscent(net, 0.5, 30))
+    assert both.messages(PROMPTS[0]) == Prompting("Be kind.").messages(PROMPTS[0])
+    by_hand = [Prompting("Be kind.").messages(prompt) for prompt in PROMPTS]
+    together = generate(policy, PROMPTS, decoding, control=both)
+    assert [r.token_ids for r in together] == [
+        r.token_ids for r in generate(policy, by_hand, decoding, control=ValueAscent(net, 0.5, 30))
+    ]
+    assert all(response.edit_norm > 0 for response in together)
