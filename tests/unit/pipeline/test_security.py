@@ -33,7 +33,7 @@ from rebend.models.loading import check_checkpoint, link_checkpoint, load_policy
 from rebend.models.remote_code import CODE_FILE
 from rebend.models.rewards.model import load_reward
 from rebend.models.sentence_encoder import load_encoder
-from rebend.pipeline.graph.rules import wildcard_patterns
+from rebend.pipeline.stages.rules import wildcard_patterns
 from rebend.repbend.merge.weight_files import stored_tensors
 from rebend.repbend.methods.released import take_adapter
 from tests.helpers.small_policy import config, tokenizer

@@ -54,7 +54,7 @@ def job(snakemake: Any) -> Iterator[Run]:
     """Run a stage's work with its output in the log, and write its record after it succeeded.
 
     Of Snakemake's object it uses `rule` (the stage), `input`, `output` (the path named `record` is the record's),
-    `params` (see `rebend.pipeline.graph.rules.Stages`), `log`, `threads` and the resource `gpu`. Two jobs for the same
+    `params` (see `rebend.pipeline.stages.rules.Stages`), `log`, `threads` and the resource `gpu`. Two jobs for the same
     results wait for each other; the second exits with status 0 if the first has made them.
 
     Raises `ChangedError` before the work if code or settings differ from the planned ones, and `DataError` if a result
