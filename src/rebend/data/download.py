@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import os
@@ -30,7 +29,8 @@ from huggingface_hub.utils import filter_repo_objects
 
 from rebend.data.assets import Asset, token_mistake
 from rebend.errors import DataError
-from rebend.io.files import file_digest, write_text
+from rebend.io.checksums import bytes_digest, file_digest
+from rebend.io.files import write_text
 
 # Weights in other formats would double the download.
 _WANTED = ["*.json", "*.jinja", "*.model", "*.txt", "*.safetensors", "README.md", "LICENSE*", "NOTICE*", "USE_POLICY*"]
@@ -196,7 +196,7 @@ def fetch_asset(asset: Asset, folder: Path, locked: Mapping[str, Any] | None = N
         "licence": found.licence,
         "size": sum(facts["size"] for facts in files.values()),
         "files": files,
-        "digest": hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest(),
+        "digest": bytes_digest(json.dumps(files, sort_keys=True).encode()),
         "folder": str(found.folder.absolute()),
     }
 
