@@ -24,7 +24,8 @@ from typing import Any, TextIO
 
 from rebend import __version__
 from rebend.errors import RebendError
-from rebend.io.files import disk_advice, file_digest, read_json, sweep, sweep_inside, write_json
+from rebend.io.checksums import file_digest
+from rebend.io.files import disk_advice, read_json, sweep, sweep_inside, write_json
 from rebend.io.locks import locked
 from rebend.io.secrets import clear_of_keys, show_without_keys, without_keys
 from rebend.pipeline.jobs.gpus import take_gpus
