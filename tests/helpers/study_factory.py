@@ -166,7 +166,7 @@ def study(root: Path, **changes: Any) -> dict[str, Any]:
 def adapter_metrics(root: Path) -> dict[str, str]:
     steps = np.arange(1, 51)
     table = {"step": pa.array(steps, pa.int32()), "lr": [1e-3] * 50, "grad_norm": np.exp(-steps / 20)}
-    for i, name in enumerate(("keep", "push", "gather", "hold", "total")):
+    for i, name in enumerate(("safe_norm", "unsafe_norm", "unsafe_cosine", "retain_kl", "total")):
         table[name] = np.exp(-steps / 30) * (i + 1) * (-1 if name == "total" else 1)
     write_parquet(root / "adapter" / "metrics.parquet", pa.table(table))
     return {"model": "tiny", "adapter": "repbend", "metrics": str(root / "adapter" / "metrics.parquet")}

@@ -18,9 +18,9 @@ def data() -> TrainingExamples:
 
 
 @pytest.mark.parametrize("label", ["safe", "unsafe"])
-def test_data_with_one_class_only_is_refused(label: str) -> None:
+def test_answers_of_one_label_only_are_refused(label: str) -> None:
     one_class = samples().filter(pc.field("label") == label)
-    with pytest.raises(DataError, match=r"bending needs (un)?safe samples"):
+    with pytest.raises(DataError, match=r"training an adapter needs (un)?safe answers"):
         load_training_examples(tokenizer(), one_class, pairs(), retain(), 64)
 
 
@@ -31,12 +31,12 @@ def test_missing_pairs_or_chats_are_refused() -> None:
         load_training_examples(tokenizer(), samples(), pairs(), CHAT.empty_table(), 64)
 
 
-def test_half_a_pair_is_refused_by_name() -> None:
+def test_incomplete_pair_is_refused_with_its_name() -> None:
     with pytest.raises(DataError, match=r"pair 'p2' has the labels \['unsafe'\]"):
         load_training_examples(tokenizer(), samples(), pairs().slice(0, 5), retain(), 64)
 
 
-def test_rows_hold_the_prompt_through_the_template_and_the_bare_answer(data: TrainingExamples) -> None:
+def test_tokens_are_templated_prompt_and_plain_answer(data: TrainingExamples) -> None:
     pieces = tokenizer()
     entry, row = samples().to_pylist()[0], data.safe[0]
     prompt = pieces.apply_chat_template(entry["messages"], tokenize=False, add_generation_prompt=True)
@@ -60,7 +60,7 @@ def test_too_long_prompts_and_empty_answers_are_left_out_and_counted() -> None:
     assert (long.row_id, len(long.tokens) - long.n_prompt) == ("z", 64)
 
 
-def test_one_table_may_hold_samples_and_pairs() -> None:
+def test_one_table_may_hold_single_and_paired_answers() -> None:
     both = pa.concat_tables([samples(), pairs()])
     data = load_training_examples(tokenizer(), both, both, retain(), 64)
     assert [row.row_id for row in (*data.safe, *data.unsafe)] == ["s0", "s2", "s4", "s1", "s3", "s5"]
@@ -69,32 +69,32 @@ def test_one_table_may_hold_samples_and_pairs() -> None:
     ]
 
 
-def test_a_table_of_pairs_alone_gives_samples_too() -> None:
+def test_table_of_pairs_only_serves_as_single_answers_too() -> None:
     data = load_training_examples(tokenizer(), pairs(), pairs(), retain(), 64)
     assert [row.row_id for row in data.safe] == ["p0safe", "p1safe", "p2safe"]
     assert len(data.unsafe) == len(data.pairs) == 3
 
 
-def test_rows_of_a_step_depend_on_seed_and_number_alone(data: TrainingExamples) -> None:
+def test_examples_of_a_step_depend_on_seed_and_number_only(data: TrainingExamples) -> None:
     later = data.step(7, 2, 0).ids()
     data.step(0, 2, 0)
     assert data.step(7, 2, 0).ids() == later
     assert any(data.step(step, 2, 1).ids() != data.step(step, 2, 0).ids() for step in (0, 1))
 
 
-def test_every_row_is_seen_once_in_an_epoch(data: TrainingExamples) -> None:
+def test_each_example_occurs_once_per_epoch(data: TrainingExamples) -> None:
     seen = [row.row_id for step in range(5) for row in data.step(step, 2, 0).retain]
     assert sorted(seen[:5]) == sorted(seen[5:]) == [f"r{n}" for n in range(5)]
 
 
-def test_groups_of_a_step_are_its_items_in_order(data: TrainingExamples) -> None:
+def test_groups_hold_the_items_of_a_step_in_order(data: TrainingExamples) -> None:
     whole = data.step(3, 4, 0)
     assert [row_id for group in whole.groups(2) for row_id in group.ids()] != whole.ids()
     assert [row.row_id for group in whole.groups(2) for row in group.retain] == [row.row_id for row in whole.retain]
     assert [data.step(item, 1, 0).ids() for item in range(12, 16)] == [group.ids() for group in whole.groups(1)]
 
 
-def test_a_template_that_rewrites_answers_is_refused() -> None:
+def test_template_that_changes_answers_is_refused() -> None:
     pieces = tokenizer()
     pieces.chat_template = pieces.chat_template.replace("message['content']", "message['content'] | upper").replace(
         "message.content", "message.content | upper"

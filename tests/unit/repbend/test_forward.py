@@ -49,7 +49,7 @@ def test_the_embeddings_are_refused() -> None:
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_batches_show_what_each_text_alone_shows(name: str, packed: bool) -> None:
+def test_states_of_batches_equal_those_of_each_text_alone(name: str, packed: bool) -> None:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(ARCHITECTURES[name]).eval()
     with torch.no_grad():
@@ -58,15 +58,15 @@ def test_batches_show_what_each_text_alone_shows(name: str, packed: bool) -> Non
     texts = [torch.randint(3, 300, (length,)) for length in (9, 5, 14)]
     probes = [Example(text.tolist(), {"all": range(len(text)), "end": [len(text) - 1]}) for text in texts]
     with torch.no_grad():
-        seen = run_pass(model, make_batches(probes, CPU, packed=packed), {"all": [1, 2, 3], "end": [3]})
+        together = run_pass(model, make_batches(probes, CPU, packed=packed), {"all": [1, 2, 3], "end": [3]})
         alone = [model(input_ids=text[None], output_hidden_states=True).hidden_states for text in texts]
     same = all(
-        torch.allclose(seen.ordered("all")[number], torch.cat([states[index][0] for states in alone]), atol=1e-4)
+        torch.allclose(together.ordered("all")[number], torch.cat([states[index][0] for states in alone]), atol=1e-4)
         for number, index in enumerate((1, 2, 3))
     )
-    # Falcon's code does not keep packed texts apart: there it is found out, and nothing is packed.
+    # Falcon's code does not separate packed texts; `keeps_packed_texts_apart` detects this, and nothing is packed.
     assert same == (not packed or "falcon" not in name)
     if packed:
         assert keeps_packed_texts_apart(model) == same
     else:
-        assert torch.allclose(seen.ordered("end")[0], torch.cat([states[3][0, -1:] for states in alone]), atol=1e-4)
+        assert torch.allclose(together.ordered("end")[0], torch.cat([states[3][0, -1:] for states in alone]), atol=1e-4)

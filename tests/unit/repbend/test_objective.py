@@ -1,4 +1,4 @@
-"""The baselines in RepBend's frame: what they look at, that they train, and what is written."""
+"""Objectives of the methods that RepBend is compared with: tokens, terms and training."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def block(method: str, **changes: Any) -> Any:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_training_lowers_the_loss_on_its_own_rows(base: Path, data: TrainingExamples, method: str) -> None:
+def test_training_lowers_the_change_term(base: Path, data: TrainingExamples, method: str) -> None:
     trainer = AdapterTrainer(load_policy(base), block(method, batch_size=6, max_step=30), data)
     for _ in range(30):
         trainer.step()
     assert set(trainer.metrics[0]) == {"step", "change", "retain", "total", "grad_norm", "lr"}
     first, last = trainer.metrics[0], trainer.metrics[-1]
-    # Circuit breakers shift weight from one term to the other, so their total is no measure.
+    # Circuit breakers shift weight from one term to the other, so their total need not fall.
     assert last["change"] < first["change"]
 
 
@@ -67,7 +67,7 @@ def test_training_lowers_the_loss_on_its_own_rows(base: Path, data: TrainingExam
         ("dpo", math.log(2), None),
     ],
 )
-def test_a_fresh_adapter_is_the_reference(
+def test_terms_of_a_fresh_adapter_are_those_of_the_reference(
     base: Path, data: TrainingExamples, method: str, change: float | None, retain: float | None
 ) -> None:
     trainer = AdapterTrainer(load_policy(base), block(method), data)
@@ -78,7 +78,7 @@ def test_a_fresh_adapter_is_the_reference(
         assert trainer.metrics[0]["retain"] == pytest.approx(retain, abs=1e-5)
 
 
-def test_log_probabilities_of_answers_are_those_of_the_whole_models_logits(base: Path, data: TrainingExamples) -> None:
+def test_log_probabilities_of_answers_equal_those_from_all_logits(base: Path, data: TrainingExamples) -> None:
     policy = load_policy(base)
     rows = [data.unsafe[0], data.safe[1], data.unsafe[2]]
     trainer = AdapterTrainer(policy, block("npo"), data)
@@ -89,7 +89,7 @@ def test_log_probabilities_of_answers_are_those_of_the_whole_models_logits(base:
         assert float(log_probs[number]) == pytest.approx(float(logps_after(trainer.engine.model, row).sum()), rel=1e-5)
 
 
-def test_likelihoods_are_learnt_with_the_end_of_the_turn(data: TrainingExamples) -> None:
+def test_likelihood_methods_train_the_end_of_turn_token(data: TrainingExamples) -> None:
     pieces = tokenizer()
     bare = load_training_examples(pieces, *tables(), max_length=64)
     assert data.unsafe[0].tokens[: len(bare.unsafe[0].tokens)] == bare.unsafe[0].tokens
@@ -97,7 +97,7 @@ def test_likelihoods_are_learnt_with_the_end_of_the_turn(data: TrainingExamples)
     assert [objective_class(block(method)).trains_end_of_turn for method in METHODS] == [False, False, True, True, True]
 
 
-def test_fine_tuning_learns_the_answers_that_its_block_names(base: Path, data: TrainingExamples) -> None:
+def test_fine_tuning_trains_the_answers_named_in_its_block(base: Path, data: TrainingExamples) -> None:
     def gained(answers: str) -> tuple[float, float]:
         """How much likelier a token of the safe and of the unsafe answers has become."""
         trainer = AdapterTrainer(
@@ -132,7 +132,7 @@ def mean(parts: list[Tensor]) -> float:
 
 
 @pytest.mark.parametrize("method", ["circuit_breakers", "rmu", "npo"])
-def test_safe_samples_safe_answers_of_pairs_and_chats_are_retained_in_one_mean(
+def test_retain_term_is_one_mean_over_safe_answers_and_chats(
     base: Path, data: TrainingExamples, method: str
 ) -> None:
     trainer = AdapterTrainer(load_policy(base), block(method), data)
@@ -140,7 +140,7 @@ def test_safe_samples_safe_answers_of_pairs_and_chats_are_retained_in_one_mean(
     with torch.no_grad():
         for weight in model.parameters():
             if weight.requires_grad:
-                weight.add_(0.05)  # an adapter that does something
+                weight.add_(0.05)  # an adapter that changes the states
     rows = data.step(0, 2, 0)
     retained = [*rows.safe, *(safe for safe, _ in rows.pairs), *rows.retain]
     found = float(trainer.objective.loss(model, rows, StepInfo(0, 4, 2)).terms["retain"].detach())

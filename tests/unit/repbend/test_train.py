@@ -16,6 +16,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from rebend.config.adapters import trained_adapter
 from rebend.errors import ConfigError, ModelError
 from rebend.io.checkpoints import Checkpoints
 from rebend.io.files import read_parquet
@@ -45,39 +46,39 @@ def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class StoppedAt(Checkpoints):
-    """Progress that does something to its own process when so many steps are done."""
+    """Checkpoints that call `act` after a number of steps."""
 
     def __init__(self, directory: Path, step: int, act: Callable[[], None]) -> None:
         super().__init__(directory, every_seconds=0.0)
-        self.left = step
+        self.steps_left = step
         self.act = act
 
     def after_step(self, make_state: Callable[[], dict[str, Any]], **ranks: Any) -> None:
-        self.left -= 1
-        if self.left == 0:
+        self.steps_left -= 1
+        if self.steps_left == 0:
             self.act()
         super().after_step(make_state, **ranks)
 
 
-def killed() -> None:
-    """Die between a step and its checkpoint, as by SIGKILL."""
+def end_like_sigkill() -> None:
+    """End between a step and its checkpoint, as SIGKILL does."""
     raise KeyboardInterrupt
 
 
-def asked_to_stop() -> None:
-    """Get SIGTERM, as from Slurm."""
+def send_sigterm() -> None:
+    """Send SIGTERM to this process, as Slurm does."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-@pytest.mark.parametrize("act", [killed, asked_to_stop])
+@pytest.mark.parametrize("act", [end_like_sigkill, send_sigterm])
 @pytest.mark.parametrize("step", [1, 4])
-def test_a_training_that_was_stopped_ends_in_the_same_bytes(
+def test_resumed_training_ends_in_the_same_bytes(
     base: Path, adapter: Path, tmp_path: Path, step: int, act: Callable[[], None]
 ) -> None:
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         train_adapter(base, "float32", settings(), tables(), tmp_path / "adapter", StoppedAt(tmp_path / "p", step, act))
     assert not (tmp_path / "adapter").exists()
-    assert Checkpoints(tmp_path / "p").path.exists() == (act is asked_to_stop or step > 1)
+    assert Checkpoints(tmp_path / "p").path.exists() == (act is send_sigterm or step > 1)
     torch.rand(3)  # the generator's state at the second start must not matter
     train_adapter(base, "float32", settings(), tables(), tmp_path / "adapter", Checkpoints(tmp_path / "p"))
     assert sorted(file.name for file in adapter.iterdir()) == sorted(
@@ -87,7 +88,7 @@ def test_a_training_that_was_stopped_ends_in_the_same_bytes(
         assert file.read_bytes() == (tmp_path / "adapter" / file.name).read_bytes(), file.name
 
 
-def test_training_leaves_the_callers_random_numbers_alone(base: Path, tmp_path: Path) -> None:
+def test_training_does_not_change_the_callers_random_state(base: Path, tmp_path: Path) -> None:
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
@@ -95,11 +96,11 @@ def test_training_leaves_the_callers_random_numbers_alone(base: Path, tmp_path: 
     assert torch.equal(torch.rand(2), expected)
 
 
-def test_metrics_have_a_row_per_step_and_begin_with_nothing_moved(adapter: Path) -> None:
+def test_metrics_have_a_row_per_step_and_start_with_norms_of_zero(adapter: Path) -> None:
     rows = read_parquet(adapter / "metrics.parquet").to_pylist()
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert rows[-1]["unsafe_norm"] > 0.1
-    # Dropout acts on the adapter alone, whose output is zero at first: nothing can have moved.
+    # Dropout acts on the adapter only, and a fresh adapter's output is zero: no state has moved.
     assert (rows[0]["safe_norm"], rows[0]["unsafe_norm"], rows[0]["retain_kl"]) == (0.0, 0.0, 0.0)
     for row in rows:
         total = 0.5 * row["safe_norm"] - 0.5 * row["unsafe_norm"] + 0.1 * row["unsafe_cosine"] + 0.3 * row["retain_kl"]
@@ -133,7 +134,7 @@ def test_the_adapter_is_written_without_network_and_peft_loads_it(
     assert any(weight.any() for name, weight in saved.items() if "lora_B" in name)
 
 
-def test_the_adapter_says_which_base_it_belongs_to_and_no_path(base: Path, adapter: Path) -> None:
+def test_adapter_file_names_the_base_and_no_path(base: Path, adapter: Path) -> None:
     facts = json.loads((adapter / "adapter.json").read_text())
     assert facts["base_fingerprint"] == fingerprint(base)
     assert facts["settings"]["lora_r"] == 4
@@ -161,7 +162,7 @@ def test_layers_beyond_the_model_are_refused_with_the_allowed_range(base: Path, 
         )
 
 
-def test_a_loss_that_is_no_number_stops_and_names_the_rows(base: Path, tmp_path: Path) -> None:
+def test_loss_that_is_no_number_ends_the_training_and_names_the_rows(base: Path, tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(base)
     with torch.no_grad():
         model.model.layers[1].mlp.up_proj.weight[0, 0] = float("nan")
@@ -174,7 +175,7 @@ def test_a_loss_that_is_no_number_stops_and_names_the_rows(base: Path, tmp_path:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_every_architecture_adapters(name: str, tmp_path: Path) -> None:
+def test_each_architecture_can_be_trained(name: str, tmp_path: Path) -> None:
     pieces = tokenizer()
     config = ARCHITECTURES[name]
     config.vocab_size = len(pieces)
@@ -189,7 +190,7 @@ def test_every_architecture_adapters(name: str, tmp_path: Path) -> None:
     assert not any(module._forward_hooks for module in trainer.engine.model.modules())
 
 
-def test_groups_and_recomputed_activations_change_memory_and_not_the_loss(base: Path, data: TrainingExamples) -> None:
+def test_groups_and_gradient_checkpointing_do_not_change_the_loss(base: Path, data: TrainingExamples) -> None:
     def first_steps(**changes: Any) -> list[dict[str, float]]:
         trainer = AdapterTrainer(load_policy(base), settings(batch_size=4, lora_dropout=0.0, **changes), data)
         for _ in range(3):
@@ -200,15 +201,15 @@ def test_groups_and_recomputed_activations_change_memory_and_not_the_loss(base: 
     for other in (first_steps(gradient_checkpointing=True), first_steps(micro_batch=4)):
         assert [row["total"] for row in other] == pytest.approx([row["total"] for row in whole], rel=1e-4)
     assert whole[2]["unsafe_norm"] > 0
-    # Smaller groups gather among fewer rows: a setting, as in the released code.
+    # With smaller groups, the cosine term compares fewer texts, as in the released code.
     assert first_steps(micro_batch=2)[0]["unsafe_cosine"] != pytest.approx(whole[0]["unsafe_cosine"], rel=1e-3)
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_a_quantised_base_adapters(tmp_path: Path, bits: int) -> None:
+def test_quantised_base_can_be_trained_on(tmp_path: Path, bits: int) -> None:
     pytest.importorskip("bitsandbytes", reason="base_bits needs bitsandbytes")
     config = configuration(len(tokenizer()))
-    config.update({"hidden_size": 64, "intermediate_size": 128, "head_dim": 16})  # its blocks are 64 wide
+    config.update({"hidden_size": 64, "intermediate_size": 128, "head_dim": 16})  # bitsandbytes quantises blocks of 64 values
     base = make_base(tmp_path / "base", config=config)
     block = settings(base_bits=bits, max_step=3)
     train_adapter(base, "float32", block, tables(), tmp_path / "adapter", Checkpoints(tmp_path / "p"))
@@ -217,3 +218,24 @@ def test_a_quantised_base_adapters(tmp_path: Path, bits: int) -> None:
     assert {weight.dtype for weight in load_file(tmp_path / "adapter" / "adapter_model.safetensors").values()} == {
         torch.float32
     }
+
+
+@pytest.mark.parametrize(("method", "expected"), [("repbend", False), ("rmu", False), ("npo", True), ("dpo", True)])
+def test_method_decides_whether_the_end_of_turn_token_is_trained(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, expected: bool
+) -> None:
+    end_of_turn: list[bool] = []
+
+    def load(*args: Any, **options: Any) -> TrainingExamples:
+        end_of_turn.append(options["end_of_turn"])
+        return load_training_examples(*args, **options)
+
+    monkeypatch.setattr("rebend.repbend.train.load_training_examples", load)
+    keys = ("examples", "paired_examples", "retain_chats", "batch_size", "max_length")
+    common = {key: getattr(settings(), key) for key in keys}
+    layers = {"rmu": {"target_layer": 2}, "repbend": {"target_layer_start_idx": 2, "layers_window_size": 2}}
+    block = trained_adapter({**common, **layers.get(method, {}), "method": method, "max_step": 1})
+    if method == "rmu":
+        block = block.model_copy(update={"transform_layers": [1]})
+    train_adapter(base, "float32", block, tables(), tmp_path / "adapter", Checkpoints(tmp_path / "p"))
+    assert end_of_turn == [expected]

@@ -95,7 +95,7 @@ def test_busy_and_broken_servers_are_asked_again(serve: Any) -> None:
 
 def test_a_server_that_stays_broken_is_told_with_what_it_says_and_how_often_it_was_asked(serve: Any) -> None:
     with pytest.raises(
-        ModelError, match="'tiny-2026-01-01' at its address answered with status 503 after 3 tries: later"
+        ModelError, match="'tiny-2026-01-01' at its address answered with status 503 after 3 attempts: later"
     ):
         model_at(serve(lambda body, times: busy(503))).score(ASKED, TEXTS)
 
@@ -125,7 +125,7 @@ def test_a_hung_connection_is_given_up_and_tried_again(serve: Any) -> None:
     server = serve(hangs_once)
     try:
         assert model_at(server, batch_size=7, timeout=1).score(ASKED, TEXTS) == by_model(server)
-        with pytest.raises(ModelError, match=r"did not answer in 1 tries.*[Tt]imed out"):
+        with pytest.raises(ModelError, match=r"did not answer in 1 attempts.*[Tt]imed out"):
             model_at(serve(lambda body, times: release.wait(20)), batch_size=7, timeout=1, retries=0).score(
                 ASKED, TEXTS
             )
@@ -146,7 +146,7 @@ def test_nobody_at_the_address_is_an_error_with_the_address(serve: Any) -> None:
     server = serve()
     server.shutdown()
     server.server_close()
-    with pytest.raises(ModelError, match=r"did not answer in 1 tries: .*127\.0\.0\.1.*refused"):
+    with pytest.raises(ModelError, match=r"did not answer in 1 attempts: .*127\.0\.0\.1.*refused"):
         model_at(server, retries=0).score(ASKED, TEXTS)
 
 

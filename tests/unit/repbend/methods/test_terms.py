@@ -17,19 +17,19 @@ def test_distances_are_euclidean_and_have_gradient_zero_at_zero() -> None:
     assert vectors.grad.tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0.0, 0.0]]
 
 
-def test_the_distances_gradient_is_right() -> None:
+def test_gradient_of_distances_equals_finite_differences() -> None:
     new, old = torch.randn(2, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert torch.autograd.gradcheck(lambda states: shift_norms([states], [old]), new.requires_grad_())
 
 
-def test_the_embeddings_count_as_a_layer_that_cannot_move_when_published() -> None:
+def test_frozen_layers_count_in_the_mean() -> None:
     old, new = torch.zeros(4, 3), torch.ones(4, 3)
     assert float(mean_shift_norm([new], [old], n_frozen_layers=1)) == pytest.approx(
         float(mean_shift_norm([new], [old])) / 2
     )
 
 
-def test_half_precision_states_are_compared_in_float32() -> None:
+def test_differences_of_half_precision_states_are_float32() -> None:
     old = torch.full((1, 4), 100.0, dtype=torch.bfloat16)
     new = (old.float() + 1).bfloat16()
     assert mean_shift_norm([new], [old]).dtype == torch.float32

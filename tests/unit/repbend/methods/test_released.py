@@ -1,4 +1,4 @@
-"""Adapters of others: taken over for a base, or refused."""
+"""Adapters released by others: copied for a base model, or refused."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import pytest
 from rebend.errors import ModelError
 from rebend.io.checkpoints import Checkpoints
 from rebend.models.loading import load_policy
-from rebend.models.lora import take_adapter
 from rebend.repbend.merge.merge import merge_adapter
+from rebend.repbend.methods.released import take_adapter
 from rebend.repbend.train import train_adapter
 from tests.helpers.training_parts import make_base, settings, tables
 
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An adapter folder as PEFT writes it, without what only rebend writes."""
+    """A base model, and an adapter folder with PEFT's two files only."""
     folder = tmp_path_factory.mktemp("released")
     base = make_base(folder / "base")
     train_adapter(base, "float32", settings(max_step=1), tables(), folder / "adapter", Checkpoints(folder / "p"))
@@ -26,7 +26,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_released_adapter_is_merged_like_one_of_our_own(released: Path, tmp_path: Path) -> None:
+def test_released_adapter_can_be_merged(released: Path, tmp_path: Path) -> None:
     facts = take_adapter(released / "adapter", released / "base", tmp_path / "adapter", {"method": "released"})
     assert facts["stated_base"] == "base"
     merge_adapter(released / "base", tmp_path / "adapter", tmp_path / "merged", "float32")
