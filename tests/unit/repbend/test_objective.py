@@ -132,9 +132,7 @@ def mean(parts: list[Tensor]) -> float:
 
 
 @pytest.mark.parametrize("method", ["circuit_breakers", "rmu", "npo"])
-def test_retain_term_is_one_mean_over_safe_answers_and_chats(
-    base: Path, data: TrainingExamples, method: str
-) -> None:
+def test_retain_term_is_one_mean_over_safe_answers_and_chats(base: Path, data: TrainingExamples, method: str) -> None:
     trainer = AdapterTrainer(load_policy(base), block(method), data)
     model: Any = trainer.engine.model
     with torch.no_grad():
