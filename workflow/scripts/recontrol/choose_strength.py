@@ -26,7 +26,9 @@ with job(snakemake) as run:
         control_block(run.settings["control"]),
         ControlResources(policy, snakemake.input, run.settings["guide"], endpoint_options),
         load_reward(
-            snakemake.input.reward, RewardBlock.model_validate(run.settings["reward"]), endpoint_options=endpoint_options
+            snakemake.input.reward,
+            RewardBlock.model_validate(run.settings["reward"]),
+            endpoint_options=endpoint_options,
         ),
         Coherence(encoder, read_parquet(snakemake.input.prompts, EMBEDDINGS)),
         parts,
