@@ -99,7 +99,8 @@ def prompts_cell(root: Path, data: Path, model: str, adapter: str, control: str,
     write_parquet(folder / "verdicts.parquet", table, {"judge": "world_rubric", "model": ""})
     path, record = responses(folder, ids, {"decode_seconds": 3.0, "tokens": 1500, "tokens_clipped": 0})
     return {
-        "model": model, "adapter": adapter, "control": control, "method": METHODS.get(control.removeprefix("my_"), control),
+        "model": model, "adapter": adapter, "control": control,
+        "method": METHODS.get(control.removeprefix("my_"), control),
         **methods(adapter, ""), "dataset": data.stem, "role": "quality", "attack": "", "published": {},
         "data": str(data), "responses": path, "record": record, "judges": {},
         "scores": {**scores, "win_rate": str(folder / "verdicts.parquet")}, **changes,
@@ -135,7 +136,8 @@ def safety_cell(
     judges = {"truth": str(folder / "safety.parquet"), "matcher": str(folder / "matcher.parquet")}
     path, record = completions(folder, lines, attack)
     return {
-        "model": model, "adapter": adapter, "control": control, "method": METHODS.get(control), "dataset": data.stem,
+        "model": model, "adapter": adapter, "control": control,
+        "method": METHODS.get(control), "dataset": data.stem,
         **methods(adapter, attack), "role": "safety", "attack": attack, "published": {}, "data": str(data),
         "responses": path, "record": record, "scores": {"safety": str(folder / "safety.parquet")}, "judges": judges,
         **changes,

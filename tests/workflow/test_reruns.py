@@ -326,8 +326,9 @@ from rebend.config.controls import CONTROLS
 from rebend.config.datasets import READERS
 from rebend.pipeline.jobs.code_version import code_version
 
+TRAINED = set(ADAPTERS) - {"released", "task_arithmetic"}
 entries = {
-    "train_adapter": {name: method.code for name, method in ADAPTERS.items() if name not in ("released", "task_arithmetic")},
+    "train_adapter": {name: method.code for name, method in ADAPTERS.items() if name in TRAINED},
     "decode": {name: method.code for name, method in CONTROLS.items()},
     "choose_strength": {name: method.code for name, method in CONTROLS.items()},
     "attack": {name: method.code for name, method in CONTROLS.items()},

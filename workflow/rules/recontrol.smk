@@ -74,7 +74,7 @@ rule label_rewards:
         ENVIRONMENT
     resources:
         **resources(partial(models.reward_resources, CONFIG)),
-        asking=partial(models.reward_asking, CONFIG),
+        endpoint_options=partial(models.reward_endpoint_options, CONFIG),
     params:
         **stage("label_rewards", settings=partial(models.reward_settings, CONFIG)),
     script:
@@ -170,7 +170,7 @@ rule choose_strength:
         ENVIRONMENT
     resources:
         **resources(partial(common.model_resources, CONFIG)),
-        asking=partial(recontrol.control_asking, CONFIG),
+        endpoint_options=partial(recontrol.control_endpoint_options, CONFIG),
     params:
         **stage(
             "choose_strength",
@@ -199,7 +199,7 @@ rule decode:
         ENVIRONMENT
     resources:
         **resources(partial(common.model_resources, CONFIG)),
-        asking=partial(recontrol.control_asking, CONFIG),
+        endpoint_options=partial(recontrol.control_endpoint_options, CONFIG),
     params:
         **stage(
             "decode",

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from rebend.errors import ModelError
-from rebend.io.files import file_digest, read_json, write_json
+from rebend.io.checksums import file_digest
+from rebend.io.files import read_json, write_json
 
 CODE_FILE = "repository_code.json"
 

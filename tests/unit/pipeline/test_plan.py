@@ -11,8 +11,8 @@ from rebend.config.base import Resources, settings
 from rebend.pipeline.checks.study import load_plan
 from rebend.pipeline.graph import paths
 from rebend.pipeline.graph.plan import Plan
-from rebend.pipeline.graph.rules import one_of, resources
 from rebend.pipeline.stages import evaluation, recontrol
+from rebend.pipeline.stages.rules import one_of, resources
 
 ROOT = Path(__file__).parents[3]
 

@@ -10,31 +10,30 @@ from typing import Any
 import pytest
 import yaml
 
-from rebend.config.load import Config, load_config
 from rebend.errors import ConfigError
 from rebend.pipeline.checks.published import printed_names
+from rebend.pipeline.checks.study import load_plan
 from rebend.pipeline.graph.plan import Plan
 from rebend.report.measurements import Cell
 from rebend.report.published import RecontrolPaper, RepbendPaper
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "resources" / "published"
-EXPECTED = Path(__file__).with_name(
-    "printed_cells.csv"
-)  # as the tables showed them before blocks had the key `published`
+# The numbers that the tables showed when names were matched by their words, before blocks had the key `published`
+EXPECTED = Path(__file__).with_name("printed_cells.csv")
 Key = tuple[str, ...]
 
 
-def config_of(study: str, **sections: Mapping[str, Any]) -> Config:
+def plan_of(study: str, **sections: Mapping[str, Any]) -> Plan:
     raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     for section, blocks in sections.items():
         raw[section] = raw[section] | blocks
-    return load_config({**raw, "study": study}, ROOT / "config/studies")
+    return load_plan({**raw, "study": study}, ROOT / "config/studies")
 
 
 def printed(study: str) -> Iterator[tuple[Key, float]]:
     """Yield (model, adapter, control, data set, attack, column) and the printed number, where there is one."""
-    plan = Plan(config_of(study))
+    plan = plan_of(study)
     summary = plan.summary(str(FOLDER))
     for cell, described in zip(plan.cells, summary["cells"], strict=True):
         key = (cell.base, cell.adapter, cell.control, cell.dataset, cell.attack)
@@ -65,12 +64,11 @@ def test_each_cell_has_the_numbers_printed_for_it(study: str) -> None:
 
 @pytest.mark.parametrize("name", ["without_dpo", "dpo", "paper_dpo_again"])
 def test_a_name_with_a_method_in_it_gets_no_printed_numbers(name: str) -> None:
-    config = config_of("paper_repbend", adapters={name: {"like": "paper_dpo", "retain_weight": 0.5}})
-    plan = Plan(config)
+    plan = plan_of("paper_repbend", adapters={name: {"like": "paper_dpo", "retain_weight": 0.5}})
     first = next(cell for cell in plan.cells if cell.adapter == "paper_dpo" and cell.dataset == "paper_harmbench")
-    cell = first.__class__(**{**vars(first), "adapter": name}).described(config)
+    cell = first.__class__(**{**vars(first), "adapter": name}).described(plan.config)
     assert cell["published"]["adapter"] == [] and set(numbers("paper_repbend", cell).values()) == {None}
-    assert numbers("paper_repbend", first.described(config))["asr"] == 0.2563
+    assert numbers("paper_repbend", first.described(plan.config))["asr"] == 0.2563
 
 
 @pytest.mark.parametrize(
@@ -85,7 +83,7 @@ def test_a_name_with_a_method_in_it_gets_no_printed_numbers(name: str) -> None:
 def test_an_unknown_printed_name_is_a_mistake(section: str, block: str, published: Any, message: str) -> None:
     raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())[section][block]
     with pytest.raises(ConfigError, match=message):
-        config_of("tiny", **{section: {block: {**raw, "published": published}}})
+        plan_of("tiny", **{section: {block: {**raw, "published": published}}})
 
 
 def test_the_report_finds_every_name_that_a_block_may_give() -> None:
@@ -107,4 +105,4 @@ def test_the_report_finds_every_name_that_a_block_may_give() -> None:
 def test_two_blocks_under_one_label_are_a_mistake() -> None:
     with pytest.raises(ConfigError, match=r"adapters tiny_dpo, tiny_npo are all called 'preferences' in tables"):
         raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())["adapters"]
-        config_of("tiny", adapters={n: {**raw[n], "label": "preferences"} for n in ("tiny_dpo", "tiny_npo")})
+        plan_of("tiny", adapters={n: {**raw[n], "label": "preferences"} for n in ("tiny_dpo", "tiny_npo")})

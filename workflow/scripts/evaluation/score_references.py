@@ -11,7 +11,7 @@ with job(snakemake) as run:
     from rebend.models.rewards.model import load_reward
 
     reward = RewardBlock.model_validate(run.settings["reward"])
-    model = load_reward(snakemake.input.reward, reward, endpoint_options=snakemake.resources.asking)
+    model = load_reward(snakemake.input.reward, reward, endpoint_options=snakemake.resources.endpoint_options)
     rows = [row for row in read_parquet(snakemake.input.data, PROMPTS).to_pylist() if row["reference"]]
     parts = ChunkStore(run.progress)
     scores = score_rows(model, rows, "reference", parts)

@@ -12,7 +12,7 @@ with job(snakemake) as run:
     from rebend.models.rewards.model import load_reward
 
     reward = RewardBlock.model_validate(run.settings["reward"])
-    model = load_reward(snakemake.input.reward, reward, endpoint_options=snakemake.resources.asking)
+    model = load_reward(snakemake.input.reward, reward, endpoint_options=snakemake.resources.endpoint_options)
     rows = matched(read_parquet(snakemake.input.data), read_parquet(snakemake.input.responses, RESPONSES))
     parts = ChunkStore(run.progress)
     scores = score_rows(model, rows, "response", parts)

@@ -17,16 +17,18 @@ with job(snakemake) as run:
     from rebend.recontrol.resources import ControlResources
 
     policy = load_policy(snakemake.input.model, run.settings["dtype"])
-    asking = snakemake.resources.asking
+    endpoint_options = snakemake.resources.endpoint_options
     encoder = load_encoder(snakemake.input.encoder or None, EncoderBlock.model_validate(run.settings["encoder"]))
     parts = ChunkStore(run.progress)
     strength = choose_strength(
         policy,
         read_parquet(snakemake.input.data).to_pylist(),
         control_block(run.settings["control"]),
-        ControlResources(policy, snakemake.input, run.settings["guide"], asking),
+        ControlResources(policy, snakemake.input, run.settings["guide"], endpoint_options),
         load_reward(
-            snakemake.input.reward, RewardBlock.model_validate(run.settings["reward"]), endpoint_options=asking
+            snakemake.input.reward,
+            RewardBlock.model_validate(run.settings["reward"]),
+            endpoint_options=endpoint_options,
         ),
         Coherence(encoder, read_parquet(snakemake.input.prompts, EMBEDDINGS)),
         parts,

@@ -9,7 +9,7 @@ with job(snakemake) as run:
     from rebend.recontrol.value_model.reward_labels import label_rewards
 
     reward = RewardBlock.model_validate(run.settings["reward"])
-    model = load_reward(snakemake.input.reward, reward, endpoint_options=snakemake.resources.asking)
+    model = load_reward(snakemake.input.reward, reward, endpoint_options=snakemake.resources.endpoint_options)
     parts = ChunkStore(run.progress)
     run.note(**label_rewards(model, snakemake.input.data, snakemake.input.responses, snakemake.output.rewards, parts))
     parts.clear()

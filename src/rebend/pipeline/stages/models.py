@@ -85,6 +85,6 @@ def reward_resources(config: Config, wildcards: Any) -> Resources:
     return config["rewards"][wildcards.reward].resources
 
 
-def reward_asking(config: Config, wildcards: Any) -> str:
+def reward_endpoint_options(config: Config, wildcards: Any) -> str:
     """Return timeout, concurrency and retries of a reward model's endpoint."""
     return endpoint_options([config["rewards"][wildcards.reward]])

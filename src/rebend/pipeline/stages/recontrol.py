@@ -105,7 +105,7 @@ def control_strength(config: Config, wildcards: Any) -> Paths:
     return paths.strength(wildcards.model, block.strength_of or wildcards.control) if is_chosen else []
 
 
-def control_asking(config: Config, wildcards: Any) -> str:
+def control_endpoint_options(config: Config, wildcards: Any) -> str:
     """Return timeout, concurrency and retries of the endpoints that a control uses, or the choice of its strength."""
     choice = getattr(config["controls"][wildcards.control], "choice", None)
     names = [name for name in (guidance(config, wildcards.control), choice and choice.reward) if name]

@@ -128,7 +128,7 @@ os.umask(0o022)
 job = json.load(open(sys.argv[1]))
 snakemake = SimpleNamespace(**{k: Named(job[k]) for k in ("input", "output", "params")}, log=[job["log"]], threads=1)
 snakemake.rule = "attack"
-snakemake.resources = Named({"gpu": 0, "asking": "{}"})
+snakemake.resources = Named({"gpu": 0, "endpoint_options": "{}"})
 runpy.run_path(job["script"], init_globals={"snakemake": snakemake})
 """
 

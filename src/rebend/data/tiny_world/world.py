@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rebend.data.tiny_world_words import (
+from rebend.data.tiny_world.words import (
     CLOSERS,
     INSTRUCTIONS,
     JAILBREAKS,

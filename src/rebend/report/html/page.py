@@ -16,7 +16,7 @@ import pandas as pd
 
 from rebend.errors import DataError
 from rebend.io.files import read_json
-from rebend.report.findings import findings
+from rebend.report.html.findings import findings
 from rebend.report.measurements import Cell
 from rebend.report.tables.all import TABLES, note, shown
 from rebend.report.tables.table import Table
@@ -125,7 +125,7 @@ def _table(table: Table, values: pd.DataFrame) -> dict[str, Any]:
 
 def _environment() -> jinja2.Environment:
     return jinja2.Environment(
-        loader=jinja2.PackageLoader("rebend.report", ""),
+        loader=jinja2.PackageLoader("rebend.report.html", ""),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
