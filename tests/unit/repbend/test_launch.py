@@ -39,7 +39,9 @@ def job(inputs: dict[str, str], folder: Path, *, ranks: int = 1, stage: int = 0,
     adapter = settings(batch_size=4, micro_batch=2, **changes).model_dump()
     zero = json.loads((CONFIGS / f"zero{stage}.json").read_text()) if stage else None
     if zero and stage == 3:
-        zero["zero_optimization"]["stage3_param_persistence_threshold"] = 0  # otherwise small weights are not partitioned
+        zero["zero_optimization"]["stage3_param_persistence_threshold"] = (
+            0  # otherwise small weights are not partitioned
+        )
     out, progress = str(folder / "adapter"), str(folder / "progress")
     return TrainingJob(**inputs, out=out, progress=progress, dtype="float32", adapter=adapter, ranks=ranks, zero=zero)
 
@@ -69,9 +71,7 @@ def test_two_ranks_train_what_one_process_trains(
     assert ours == theirs  # whole under ZeRO-3 too, and in the same layout
 
 
-def test_stopped_ranks_resume_with_another_number_of_ranks(
-    inputs: dict[str, str], alone: Path, tmp_path: Path
-) -> None:
+def test_stopped_ranks_resume_with_another_number_of_ranks(inputs: dict[str, str], alone: Path, tmp_path: Path) -> None:
     first = job(inputs, tmp_path, ranks=2, stage=2, max_step=400)
     write_json(tmp_path / "job.json", asdict(first))
     code = "import sys, json; from rebend.repbend.launch import TrainingJob, run_training_job"

@@ -42,7 +42,8 @@ def data() -> TrainingExamples:
 def block(method: str, **changes: Any) -> Any:
     common = {
         "method": method, "examples": "samples", "paired_examples": "pairs", "retain_chats": "retain",
-        "max_step": 4, "batch_size": 2, "lr": 5.0e-3, "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "max_length": 64,
+        "max_step": 4, "batch_size": 2, "lr": 5.0e-3,
+        "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "max_length": 64,
     }  # fmt: skip
     return trained_adapter({**common, **METHODS[method], **changes})
 
@@ -132,9 +133,7 @@ def mean(parts: list[Tensor]) -> float:
 
 
 @pytest.mark.parametrize("method", ["circuit_breakers", "rmu", "npo"])
-def test_retain_term_is_one_mean_over_safe_answers_and_chats(
-    base: Path, data: TrainingExamples, method: str
-) -> None:
+def test_retain_term_is_one_mean_over_safe_answers_and_chats(base: Path, data: TrainingExamples, method: str) -> None:
     trainer = AdapterTrainer(load_policy(base), block(method), data)
     model: Any = trainer.engine.model
     with torch.no_grad():
