@@ -41,7 +41,7 @@ from tests.helpers.small_policy import PROMPTS as MESSAGES
 from tests.helpers.small_policy import make_policy, prompt_rows
 
 TEXTS = [f"take the lamp {i}" for i in range(7)]
-PROMPT_OF_TEXT = [MESSAGES[i % len(MESSAGES)] for i in range(7)]
+QUESTIONS = [MESSAGES[i % len(MESSAGES)] for i in range(7)]
 SECRET = "reward-key-7741"
 GREEDY = Decoding(max_new_tokens=5)
 
@@ -59,7 +59,7 @@ def model_at(server: RewardServer, **changes: Any) -> EndpointReward:
 
 
 def by_model(server: RewardServer) -> list[float]:
-    return server.rewards([fill(TEMPLATE, *pair) for pair in zip(PROMPT_OF_TEXT, TEXTS, strict=True)])
+    return server.rewards([fill(TEMPLATE, *pair) for pair in zip(QUESTIONS, TEXTS, strict=True)])
 
 
 def test_texts_are_scored_in_batches_with_limited_concurrency(serve: Any) -> None:
@@ -67,7 +67,7 @@ def test_texts_are_scored_in_batches_with_limited_concurrency(serve: Any) -> Non
         time.sleep(0.05)
 
     server = serve(slow)
-    found = model_at(server).score([*PROMPT_OF_TEXT, PROMPT_OF_TEXT[0]], [*TEXTS, None])
+    found = model_at(server).score([*QUESTIONS, QUESTIONS[0]], [*TEXTS, None])
     assert found == [*by_model(server), None]
     assert len(set(found)) == 8 and server.busiest == 2
     assert sorted(len(request["query"]) for request in server.requests) == [1, 2, 2, 2]
@@ -89,7 +89,7 @@ def test_request_follows_the_protocol_and_holds_no_preferred_answer(serve: Any) 
 
 def test_requests_to_busy_and_broken_servers_are_repeated(serve: Any) -> None:
     server = serve(lambda body, times: busy(429) if times == 1 else busy(500) if times == 2 else None)
-    assert model_at(server).score(PROMPT_OF_TEXT, TEXTS) == by_model(server)
+    assert model_at(server).score(QUESTIONS, TEXTS) == by_model(server)
     assert set(server.asked.values()) == {3}
 
 
@@ -97,13 +97,13 @@ def test_error_of_a_broken_server_has_its_reply_and_the_number_of_attempts(serve
     with pytest.raises(
         ModelError, match="'tiny-2026-01-01' at its address answered with status 503 after 3 attempts: later"
     ):
-        model_at(serve(lambda body, times: busy(503))).score(PROMPT_OF_TEXT, TEXTS)
+        model_at(serve(lambda body, times: busy(503))).score(QUESTIONS, TEXTS)
 
 
 def test_refused_request_is_not_repeated(serve: Any) -> None:
     server = serve(lambda body, times: (422, b"no such model", {}))
     with pytest.raises(ModelError, match="status 422: no such model"):
-        model_at(server, batch_size=7).score(PROMPT_OF_TEXT, TEXTS)
+        model_at(server, batch_size=7).score(QUESTIONS, TEXTS)
     assert set(server.asked.values()) == {1}
 
 
@@ -111,7 +111,7 @@ def test_redirection_is_not_followed(serve: Any) -> None:
     other = serve()
     server = serve(lambda body, times: (307, b"", {"Location": other.url}))
     with pytest.raises(ModelError, match="status 307"):
-        model_at(server, batch_size=7).score(PROMPT_OF_TEXT, TEXTS)
+        model_at(server, batch_size=7).score(QUESTIONS, TEXTS)
     assert not other.asked
 
 
@@ -124,10 +124,10 @@ def test_request_without_reply_times_out_and_is_repeated(serve: Any) -> None:
 
     server = serve(hangs_once)
     try:
-        assert model_at(server, batch_size=7, timeout=1).score(PROMPT_OF_TEXT, TEXTS) == by_model(server)
+        assert model_at(server, batch_size=7, timeout=1).score(QUESTIONS, TEXTS) == by_model(server)
         with pytest.raises(ModelError, match=r"did not answer in 1 attempts.*[Tt]imed out"):
             model_at(serve(lambda body, times: release.wait(20)), batch_size=7, timeout=1, retries=0).score(
-                PROMPT_OF_TEXT, TEXTS
+                QUESTIONS, TEXTS
             )
     finally:
         release.set()
@@ -138,7 +138,7 @@ def test_request_with_a_truncated_reply_is_repeated(serve: Any) -> None:
         return (200, b'{"rewards": [0.1', {"Content-Length": "900", "Connection": "close"}) if times == 1 else None
 
     server = serve(cut)
-    assert model_at(server, batch_size=7).score(PROMPT_OF_TEXT, TEXTS) == by_model(server)
+    assert model_at(server, batch_size=7).score(QUESTIONS, TEXTS) == by_model(server)
     assert set(server.asked.values()) == {2}
 
 
@@ -147,7 +147,7 @@ def test_address_without_a_server_raises_with_the_address(serve: Any) -> None:
     server.shutdown()
     server.server_close()
     with pytest.raises(ModelError, match=r"did not answer in 1 attempts: .*127\.0\.0\.1.*refused"):
-        model_at(server, retries=0).score(PROMPT_OF_TEXT, TEXTS)
+        model_at(server, retries=0).score(QUESTIONS, TEXTS)
 
 
 @pytest.mark.parametrize(
@@ -161,10 +161,12 @@ def test_address_without_a_server_raises_with_the_address(serve: Any) -> None:
 )
 def test_invalid_replies_raise_with_their_content(serve: Any, reply: Sent, message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        model_at(serve(lambda body, times: reply), batch_size=7).score(PROMPT_OF_TEXT, TEXTS)
+        model_at(serve(lambda body, times: reply), batch_size=7).score(QUESTIONS, TEXTS)
 
 
-ROWS = [{"row_id": f"id{i}", "messages": m, "response": t} for i, (m, t) in enumerate(zip(PROMPT_OF_TEXT, TEXTS, strict=True))]
+ROWS = [
+    {"row_id": f"id{i}", "messages": m, "response": t} for i, (m, t) in enumerate(zip(QUESTIONS, TEXTS, strict=True))
+]
 
 
 @pytest.mark.parametrize(
@@ -177,7 +179,7 @@ ROWS = [{"row_id": f"id{i}", "messages": m, "response": t} for i, (m, t) in enum
         ([True, *[0.0] * 6], "row 'id0': .* sent 'True'"),
     ],
 )
-def test_wrong_number_of_rewards_and_entries_that_are_no_number_name_the_row(serve: Any, rewards: Any, message: str) -> None:
+def test_wrong_number_of_rewards_and_invalid_entries_name_the_row(serve: Any, rewards: Any, message: str) -> None:
     server = serve(lambda body, times: sent(rewards))
     with pytest.raises(ModelError, match=message):
         score_rows(model_at(server, batch_size=7), ROWS, "response", ChunkStore(None))
@@ -190,19 +192,17 @@ def test_nan_and_null_are_not_scored(serve: Any) -> None:
     assert table[1]["not_scored"] == table[2]["not_scored"] == "the score is nan"
 
 
-def test_key_is_sent_if_the_block_has_it_and_is_in_no_message(
-    serve: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_key_is_sent_if_the_block_has_it_and_is_in_no_message(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match="REWARD_API_KEY is not set"):
         model_at(serve(), key=True)
     monkeypatch.setenv("REWARD_API_KEY", SECRET)
     server = serve(lambda body, times: (401, f"who is {SECRET}?".encode(), {}))
     with pytest.raises(ModelError, match=r"status 401: who is \[the key\]") as raised:
-        model_at(server, key=True).score(PROMPT_OF_TEXT, TEXTS)
+        model_at(server, key=True).score(QUESTIONS, TEXTS)
     assert SECRET not in str(raised.value)
     assert server.requests[0]["key"] == f"Bearer {SECRET}"
     other = serve()
-    model_at(other).score(PROMPT_OF_TEXT, TEXTS)
+    model_at(other).score(QUESTIONS, TEXTS)
     assert {request["key"] for request in other.requests} == {None}
 
 
@@ -213,7 +213,7 @@ def test_address_from_the_environment_is_used_and_may_hold_no_secret(
     with pytest.raises(ModelError, match="REWARD_URL is not set"):
         model_at(server, url=None)
     monkeypatch.setenv("REWARD_URL", server.url)
-    assert model_at(server, url=None).score(PROMPT_OF_TEXT, TEXTS) == by_model(server)
+    assert model_at(server, url=None).score(QUESTIONS, TEXTS) == by_model(server)
     monkeypatch.setenv("REWARD_URL", "http://user:word@127.0.0.1:1/get_reward")
     with pytest.raises(ModelError, match="REWARD_URL: an address with a user") as raised:
         model_at(server, url=None)
