@@ -247,8 +247,8 @@ class TaskArithmeticBlock(AdapterBlock):
     parts: list[AdapterPart] = Field(
         min_length=1,
         description="the adapters, each with the keys `adapter` (its name; one trained in the graph) and `factor` "
-        "(below 0 takes it away); they must be alike in rank, scale and modules. RepBend's run: 0.5 times one trained on safe "
-        "answers, -0.1 times one trained on unsafe ones",
+        "(below 0 takes it away); they must be alike in rank, scale and modules. RepBend's run: 0.5 times one "
+        "trained on safe answers, -0.1 times one trained on unsafe ones",
     )
 
 

@@ -73,7 +73,8 @@ def test_ranks_that_are_told_to_stop_go_on_with_another_number_of_them(
 ) -> None:
     first = job(inputs, tmp_path, ranks=2, stage=2, max_step=400)
     write_json(tmp_path / "job.json", asdict(first))
-    code = "import sys, json; from rebend.repbend.launch import *\nrun_training_job(TrainingJob(**json.load(open(sys.argv[1]))))"
+    code = "import sys, json; from rebend.repbend.launch import *"
+    code += "\nrun_training_job(TrainingJob(**json.load(open(sys.argv[1]))))"
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "job.json")], stderr=subprocess.PIPE)
     assert process.stderr is not None
     said = b""
