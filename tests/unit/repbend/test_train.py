@@ -209,9 +209,8 @@ def test_groups_and_gradient_checkpointing_do_not_change_the_loss(base: Path, da
 def test_quantised_base_can_be_trained_on(tmp_path: Path, bits: int) -> None:
     pytest.importorskip("bitsandbytes", reason="base_bits needs bitsandbytes")
     config = configuration(len(tokenizer()))
-    config.update(
-        {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16}
-    )  # bitsandbytes quantises blocks of 64 values
+    # bitsandbytes quantises blocks of 64 values
+    config.update({"hidden_size": 64, "intermediate_size": 128, "head_dim": 16})
     base = make_base(tmp_path / "base", config=config)
     block = settings(base_bits=bits, max_step=3)
     train_adapter(base, "float32", block, tables(), tmp_path / "adapter", Checkpoints(tmp_path / "p"))

@@ -116,7 +116,7 @@ class EndpointReward:
         }
 
     def _post(self, body: dict[str, list[str]]) -> Any:
-        """Return the JSON of a reply; urllib3 repeats a request after a pause if the address is busy."""
+        """Return the JSON of a reply; urllib3 repeats a request after a pause if the address is busy or fails."""
         attempts = f"{self.endpoint.retries + 1} attempts"
         try:
             reply = self._pool.request("POST", self.url, body=json.dumps(body).encode(), redirect=False)
@@ -141,7 +141,7 @@ class EndpointReward:
         if len(rewards) != len(batch):
             raise BadRewardError(
                 batch[min(len(rewards), len(batch) - 1)],
-                f"{self._name} sent {len(rewards)} rewards for {len(batch)} texts; they cannot be matched",
+                f"{self._name} sent {len(rewards)} rewards for {len(batch)} texts; they cannot be assigned",
             )
         for row, reward in zip(batch, rewards, strict=True):
             if isinstance(reward, bool) or not isinstance(reward, (int, float, type(None))):

@@ -30,17 +30,17 @@ Pair = tuple[list[int], list[int]]  # token ids of the chosen and of the rejecte
 def train_tiny_reward_model(
     base: str | Path, rows: Sequence[Mapping[str, Any]], settings: TinyReward, out: str | Path, checkpoints: Checkpoints
 ) -> dict[str, float | int]:
-    """Train a reward model on preference rows and save it in the folder `out`; return what to note.
+    """Train a reward model on preference rows and save it in the folder `out`; return facts for the record.
 
-    It is the decoder of the folder `base` with a linear head of one output, read at the last real token of
-    prompt and response. Loss: -log σ(r(chosen) - r(rejected)), the mean over pairs (Bradley and Terry).
-    Conversations longer than the model's context lose their beginning. `held_out_accuracy` is the share of
-    held-out pairs whose chosen response has the higher reward. A killed training goes on from
-    `checkpoints` and ends in the same bytes. Raises `DataError` for fewer than two pairs.
+    The model is the decoder of the folder `base` with a linear head of one output, at the last token of prompt and
+    response. Loss: -log σ(r(chosen) - r(rejected)), mean over pairs (Bradley and Terry). Conversations longer than the
+    model's context are cut at their beginning. `held_out_accuracy` is the share of held-out pairs whose chosen response
+    has the higher reward. A killed training resumes from `checkpoints` and ends in the same bytes. Raises `DataError`
+    for fewer than two pairs.
     """
     tokenizer = load_tokenizer(base)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)  # the head is drawn from the global generator
+        torch.manual_seed(settings.seed)  # the head's weights are drawn from the global generator
         model = AutoModelForSequenceClassification.from_pretrained(
             base, num_labels=1, local_files_only=True, trust_remote_code=runs_code(base)
         )
@@ -72,33 +72,33 @@ def encode_pairs(tokenizer: Any, rows: Sequence[Mapping[str, Any]], context: int
     """Return the token ids of every pair, each conversation cut to its last `context` tokens."""
     texts = [conversation_text(tokenizer, row["messages"], row[key]) for row in rows for key in ("chosen", "rejected")]
     ids = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
-    cut = [one[-context:] for one in ids]
+    cut = [conversation[-context:] for conversation in ids]
     return list(zip(cut[::2], cut[1::2], strict=True))
 
 
 def rewards(model: Any, encoded: Sequence[list[int]]) -> torch.Tensor:
-    """Return the rewards [B] of token ids, read at the last real token of each.
+    """Return the rewards [B] of token ids, from the state at the last token of each.
 
-    Padded on the right and without an attention mask: a real token looks only to its left.
+    Padded on the right without an attention mask: a token depends only on tokens to its left.
     """
     tokens = pad_right(encoded, model.config.pad_token_id)
     states = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
-    last = torch.tensor([len(one) - 1 for one in encoded])
+    last = torch.tensor([len(text) - 1 for text in encoded])
     return model.score(states[torch.arange(len(encoded)), last]).squeeze(-1)
 
 
 @torch.no_grad()
 def accuracy(model: Any, pairs: Sequence[Pair], batch_size: int = 64) -> float:
-    """Return the share of pairs whose chosen conversation has the higher reward, a rate; a tie is half right."""
-    right = 0.0
+    """Return the rate of pairs whose chosen conversation has the higher reward; a tie counts as one half."""
+    n_right = 0.0
     for batch in batches_by_length([max(map(len, pair)) for pair in pairs], batch_size):
         chosen, rejected = rewards(model, [text for number in batch for text in pairs[number]]).view(-1, 2).T
-        right += float((chosen > rejected).sum()) + 0.5 * float((chosen == rejected).sum())
-    return right / len(pairs)
+        n_right += float((chosen > rejected).sum()) + 0.5 * float((chosen == rejected).sum())
+    return n_right / len(pairs)
 
 
 def _split(pairs: Sequence[Pair], seed: int) -> tuple[list[Pair], list[Pair]]:
-    """Return the pairs for training and those held out, at random."""
+    """Divide the pairs at random into pairs for training and held-out pairs."""
     if len(pairs) < 2:
         raise DataError(f"the preference data set holds {len(pairs)} pairs; at least 2 are needed")
     count = min(_MOST_HELD_OUT, max(1, round(HELD_OUT_SHARE * len(pairs))))

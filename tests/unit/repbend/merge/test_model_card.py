@@ -74,7 +74,7 @@ def test_the_card_of_a_sum_of_adapters_names_the_data_and_settings_of_its_parts(
     whole = {**adapter(method="task_arithmetic", parts=parts), "parts": [adapter(**block) for block in settings]}
     text = model_card(tmp_path, whole, "12ab", "float32")
     assert ModelCard(text).data.tags == ["rebend", "task_arithmetic"]
-    assert text.count("- retain: `chats`\n") == 1 and "trained elsewhere" not in text
+    assert text.count("- retain_chats: `chats`\n") == 1 and "trained elsewhere" not in text
     kind, foul = text.index("### 0.5 times `kind`"), text.index("### -0.1 times `foul`")
     assert kind < text.index("- lr: 0.1\n") < text.index("- answers: safe\n") < foul < text.index("- lr: 0.2\n")
 

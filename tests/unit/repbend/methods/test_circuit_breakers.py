@@ -104,6 +104,6 @@ def test_target_layers_are_sorted_and_none_is_named_twice_or_the_embeddings() ->
     """The released list of RepBend's run has 29 where 19 belongs, and so 29 twice."""
     block = {"method": "circuit_breakers", "examples": "s", "paired_examples": "p", "retain_chats": "r"}
     assert CircuitBreakersBlock.model_validate({**block, "target_layers": [20, 10]}).target_layers == [10, 20]
-    for wrong, message in (([18, 29, 20, 29], "twice: \\[29\\]"), ([0, 3], "embeddings")):
+    for indices, message in (([18, 29, 20, 29], "twice: \\[29\\]"), ([0, 3], "embeddings")):
         with pytest.raises(ValidationError, match=message):
-            CircuitBreakersBlock.model_validate({**block, "target_layers": wrong})
+            CircuitBreakersBlock.model_validate({**block, "target_layers": indices})
