@@ -31,8 +31,8 @@ def combine_adapters(folders: Sequence[str | Path], settings: TaskArithmeticBloc
     """Write the weighted sum of the adapters in `folders` as an adapter, to the folder `out`.
 
     `folders` are in the order of `settings.parts`. The sum is exact (see `combined`). The file `adapter.json` also
-    holds those of the parts. Returns facts for the record. Raises `ModelError` if the parts were trained on different bases,
-    or if their configurations differ.
+    holds those of the parts. Returns facts for the record. Raises `ModelError` if the parts were trained on different
+    bases, or if their configurations differ.
     """
     sources = [Path(folder) for folder in folders]
     adapters = [read_json(source / ADAPTER_FILE) for source in sources]
