@@ -222,7 +222,7 @@ def test_the_tiny_study_shows_what_it_claims(checkout: Checkout) -> None:
         assert rows_of(checkout, name)
     claims = rows_of(checkout, "claims")
     assert len(claims) == 12
-    # Rounding differs between processors, and RepBend's training amplifies it: on two of them the same seed left 93 % and
+    # Rounding differs between processors, and RepBend's training amplifies it: with one seed, two of them left 93 % and
     # 69 % of benign prompts answered rightly (docs/determinism.md). All other claims must be met on every machine.
     benign = {row["text"]: float(row["measured"]) for row in claims if "benign prompts" in row["text"]}
     assert len(benign) == 2 and min(benign.values()) >= 0.6

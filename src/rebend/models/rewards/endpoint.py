@@ -141,7 +141,7 @@ class EndpointReward:
         if len(rewards) != len(batch):
             raise BadRewardError(
                 batch[min(len(rewards), len(batch) - 1)],
-                f"{self._name} sent {len(rewards)} rewards for {len(batch)} texts; they cannot be assigned",
+                f"{self._name} sent {len(rewards)} rewards for {len(batch)} texts; they cannot be matched",
             )
         for row, reward in zip(batch, rewards, strict=True):
             if isinstance(reward, bool) or not isinstance(reward, (int, float, type(None))):
