@@ -62,7 +62,8 @@ def load_policy(
 
     Without `chat` no chat template is needed: a judge writes its own prompt. With 4 or 8 `bits`, bitsandbytes quantises
     the linear weights, for training an adapter. Attention is flash-attn's if it is installed and can be used, else
-    torch's. Raises `ModelError` for a folder without tokenizer or chat template, and for weight files with code.
+    torch's. Raises `ModelError` for a folder without tokenizer or chat template, and for weight files that hold other
+    objects.
     """
     tokenizer = load_tokenizer(path)
     if chat and not tokenizer.chat_template:

@@ -39,9 +39,7 @@ def job(inputs: dict[str, str], folder: Path, *, ranks: int = 1, stage: int = 0,
     adapter = settings(batch_size=4, micro_batch=2, **changes).model_dump()
     zero = json.loads((CONFIGS / f"zero{stage}.json").read_text()) if stage else None
     if zero and stage == 3:
-        zero["zero_optimization"]["stage3_param_persistence_threshold"] = (
-            0  # otherwise small weights are not partitioned
-        )
+        zero["zero_optimization"]["stage3_param_persistence_threshold"] = 0  # partition small weights too
     out, progress = str(folder / "adapter"), str(folder / "progress")
     return TrainingJob(**inputs, out=out, progress=progress, dtype="float32", adapter=adapter, ranks=ranks, zero=zero)
 
