@@ -378,9 +378,9 @@ EDITS: dict[str, tuple[str, str, str, set[str]]] = {
         stages_with({"dpo"}, "train_adapter"),
     ),
     "end-of-turn tokens": (
-        "repbend/examples.py",
-        "import annotations\n",
-        "import annotations\nNEW = 1\n",
+        "repbend/objective.py",
+        "trains_end_of_turn: ClassVar[bool] = False",
+        "trains_end_of_turn: ClassVar[bool] = True",
         stages_with(TRAININGS, "train_adapter"),
     ),
     "join column of a format": (
