@@ -1,4 +1,4 @@
-"""Random adapters with what rebend writes beside them, for tests of merging."""
+"""Random adapters with rebend's `adapter.json`, for tests of merging."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SETTINGS = {
 
 
 def adapted(base: Path, strength: float = 0.1, **lora: Any) -> PeftModel:
-    """The base in float32 with a random adapter on q_proj, v_proj and down_proj; `lora` changes its settings."""
+    """Return the base in float32 with a random adapter on q_proj, v_proj and down_proj; `lora` changes its settings."""
     torch.manual_seed(7)
     config = LoraConfig(
         **{"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj", "down_proj"], "task_type": "CAUSAL_LM"}
@@ -39,7 +39,7 @@ def adapted(base: Path, strength: float = 0.1, **lora: Any) -> PeftModel:
 
 
 def make_adapter(base: Path, folder: Path, strength: float = 0.1, **lora: Any) -> Path:
-    """Write that adapter as an adapter of the base."""
+    """Write that adapter as a folder."""
     folder.mkdir()
     model = adapted(base, strength, **lora)
     write_adapter(model, adapter_weights(model), folder, base.name)

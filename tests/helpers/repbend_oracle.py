@@ -1,9 +1,9 @@
-"""RepBend's loss once more, as slowly and plainly as it can be written: what the library is compared with.
+"""A second, plain version of RepBend's loss, for comparison with the library.
 
-From the paper, and for `released_code` from a description of the released code. Each row goes through the model alone,
-without padding, twice (adapter off and on), with every logit and every hidden state; each term is a loop over rows,
-layers and tokens in the model's own type, float64 in the tests. No code of the library is used, only its data class
-for a tokenised row, so an error has to be made twice to go unseen.
+It follows the paper, and for `released_code` a description of the released code. Each text goes through the model
+alone, without padding, twice (adapter off and on), with all logits and hidden states; each term is a loop over texts,
+layers and tokens in the model's type, float64 in the tests. It uses no code of the library except the data class of a
+tokenised text, so a mistake in one version makes the comparison fail.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Pair = tuple[TrainingExample, TrainingExample]  # safe and unsafe answer
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is to be computed. Layers are indices into `hidden_states`; `pushed` those of the window."""
+class OracleSettings:
+    """Settings of the loss. Layers are indices into `hidden_states`; `pushed` are the target layers."""
 
     mode: str
     alpha_mode: str
@@ -34,20 +34,20 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What the model shows of one row: a state per layer and token, `[T][D]`, and logits `[T][V]`."""
+class Outputs:
+    """Outputs of the model for one text: a state per layer and token, `[T][D]`, and logits `[T][V]`."""
 
     states: Sequence[Tensor]
     logits: Tensor
 
 
 class Oracle:
-    """A PEFT model and what is asked of it."""
+    """The loss of a PEFT model."""
 
-    def __init__(self, model: Any, asked: Asked) -> None:
+    def __init__(self, model: Any, settings: OracleSettings) -> None:
         self.model = model
-        self.asked = asked
-        self.published = asked.variant == "released_code"
+        self.settings = settings
+        self.published = settings.variant == "released_code"
 
     def terms(
         self,
@@ -57,32 +57,32 @@ class Oracle:
         retain: list[TrainingExample],
         met: list[Pair],
     ) -> dict[str, Tensor]:
-        """The five terms and the loss; `met` are all pairs of the training so far, these included."""
-        prompts_only = self.asked.mode in ("prompt_all", "prompt_last", "request_all", "request_last")
+        """Return the five terms and the loss; `met` are all pairs of the training so far, with these."""
+        prompts_only = self.settings.mode in ("prompt_all", "prompt_last", "request_all", "request_last")
         safe_rows = safe if prompts_only else safe + [pair[0] for pair in pairs]
         unsafe_rows = unsafe + [pair[1] for pair in pairs]
         first = self.first(met)
-        found = {
+        terms = {
             "safe_norm": self.change(safe_rows, self.kept(), first, None),
-            "unsafe_norm": self.change(unsafe_rows, self.asked.pushed, first, self.asked.limit),
-            "unsafe_cosine": self.unlikeness(unsafe_rows, first),
+            "unsafe_norm": self.change(unsafe_rows, self.settings.pushed, first, self.settings.limit),
+            "unsafe_cosine": self.cosine_distance(unsafe_rows, first),
             "retain_kl": self.divergence(retain),
             "pair_norm": self.distance(pairs, met),
         }
-        alpha, beta, gamma, epsilon, eta = self.asked.weights
-        kept, pulled = alpha * found["safe_norm"] + gamma * found["unsafe_cosine"], eta * found["pair_norm"]
-        found["total"] = kept + pulled + epsilon * found["retain_kl"] - beta * found["unsafe_norm"]
-        return found
+        alpha, beta, gamma, epsilon, eta = self.settings.weights
+        kept, paired = alpha * terms["safe_norm"] + gamma * terms["unsafe_cosine"], eta * terms["pair_norm"]
+        terms["total"] = kept + paired + epsilon * terms["retain_kl"] - beta * terms["unsafe_norm"]
+        return terms
 
     def kept(self) -> list[int]:
-        """Layers at which safe states are kept."""
-        if self.asked.alpha_mode == "target":
-            return list(self.asked.pushed)
+        """Return the layers at which safe states are kept."""
+        if self.settings.alpha_mode == "target":
+            return list(self.settings.pushed)
         last = self.model.config.num_hidden_layers
         return list(range(0 if self.published else 1, last + 1))
 
     def first(self, met: list[Pair]) -> int:
-        """R: 20, and as published never again more than the shortest paired answer that was met."""
+        """Return R: 20, or for the released code the shortest paired answer so far."""
         shortest = FIRST
         if self.published:
             for pair in met:
@@ -90,8 +90,8 @@ class Oracle:
                     shortest = min(shortest, len(row.tokens) - row.n_prompt)
         return shortest
 
-    def looked_at(self, row: TrainingExample, first: int) -> list[int]:
-        """Positions of the target tokens."""
+    def target_positions(self, row: TrainingExample, first: int) -> list[int]:
+        """Return the positions of the target tokens."""
         found = []
         for position in range(len(row.tokens)):
             place = position - row.n_prompt  # of the answer's tokens, from 0
@@ -105,45 +105,45 @@ class Oracle:
                 "request_last": place == -1,
                 "response_R": 0 <= place < first,
                 "response_one": place == 0,
-            }[self.asked.mode]:
+            }[self.settings.mode]:
                 found.append(position)
         return found
 
-    def shown(self, row: TrainingExample, *, adapted: bool) -> Shown:
-        """One row through the model, alone."""
+    def outputs(self, row: TrainingExample, *, adapted: bool) -> Outputs:
+        """Return the outputs for one text alone."""
         given = {"input_ids": torch.tensor([row.tokens]), "output_hidden_states": True, "use_cache": False}
         if adapted:
             self.model.train()
-            seen = self.model(**given)
+            output = self.model(**given)
         else:
             self.model.eval()
             with torch.no_grad(), self.model.disable_adapter():
-                seen = self.model(**given)
-        return Shown([states[0] for states in seen.hidden_states], seen.logits[0])
+                output = self.model(**given)
+        return Outputs([states[0] for states in output.hidden_states], output.logits[0])
 
     def change(self, rows: list[TrainingExample], layers: Sequence[int], first: int, limit: float | None) -> Tensor:
-        """Mean length of (adapted - reference) over the target tokens of all rows and over layers."""
+        """Return the mean length of (adapted - reference) over the target tokens of all texts and over layers."""
         total, count = torch.zeros((), dtype=torch.float64), 0
         for row in rows:
-            before, after = self.shown(row, adapted=False), self.shown(row, adapted=True)
+            before, after = self.outputs(row, adapted=False), self.outputs(row, adapted=True)
             for layer in layers:
-                for position in self.looked_at(row, first):
-                    far = norm(after.states[layer][position] - before.states[layer][position])
-                    total = total + (far if limit is None or far <= limit else limit)
+                for position in self.target_positions(row, first):
+                    distance = norm(after.states[layer][position] - before.states[layer][position])
+                    total = total + (distance if limit is None or distance <= limit else limit)
                     count += 1
         return total / count
 
-    def unlikeness(self, rows: list[TrainingExample], first: int) -> Tensor:
-        """Mean of 1 - cosine over layers and ordered pairs of different rows."""
-        shown = [self.shown(row, adapted=True) for row in rows]
+    def cosine_distance(self, rows: list[TrainingExample], first: int) -> Tensor:
+        """Return the mean of 1 - cosine over layers and ordered pairs of different texts."""
+        shown = [self.outputs(row, adapted=True) for row in rows]
         total, count = torch.zeros((), dtype=torch.float64), 0
-        for layer in self.asked.pushed:
+        for layer in self.settings.pushed:
             standing = []
             for row, seen in zip(rows, shown, strict=True):
                 if self.published:
                     standing.append(seen.states[layer][row.n_prompt - 1])
                 else:
-                    places = self.looked_at(row, first)
+                    places = self.target_positions(row, first)
                     standing.append(sum(seen.states[layer][place] for place in places) / len(places))
             for i, one in enumerate(standing):
                 for j, other in enumerate(standing):
@@ -157,7 +157,7 @@ class Oracle:
         temperature = 2.0 if self.published else 1.0
         total, tokens = torch.zeros((), dtype=torch.float64), 0
         for row in rows:
-            before, after = self.shown(row, adapted=False), self.shown(row, adapted=True)
+            before, after = self.outputs(row, adapted=False), self.outputs(row, adapted=True)
             for position in range(len(row.tokens)):
                 old = torch.exp(before.logits[position] / temperature)
                 new = torch.exp(after.logits[position] / temperature)
@@ -167,12 +167,12 @@ class Oracle:
         return total / (len(rows) if self.published else tokens)
 
     def distance(self, pairs: list[Pair], met: list[Pair]) -> Tensor:
-        """Mean length of (adapted, unsafe answer - reference, safe answer) from the last prompt token on."""
+        """Return the mean length of (adapted unsafe answer - reference safe answer), from the last prompt token on."""
         total, count = torch.zeros((), dtype=torch.float64), 0
         for pair in pairs:
             places = self.first(met) if self.published else min(FIRST, *(len(r.tokens) - r.n_prompt for r in pair))
-            goal, own = self.shown(pair[0], adapted=False), self.shown(pair[1], adapted=True)
-            for layer in self.asked.pushed:
+            goal, own = self.outputs(pair[0], adapted=False), self.outputs(pair[1], adapted=True)
+            for layer in self.settings.pushed:
                 for place in range(places):
                     there = goal.states[layer][pair[0].n_prompt - 1 + place]
                     total = total + norm(own.states[layer][pair[1].n_prompt - 1 + place] - there)
@@ -181,6 +181,6 @@ class Oracle:
 
 
 def norm(vector: Tensor) -> Tensor:
-    """Euclidean length, and a plain 0 (without the root's infinite slope) where nothing has moved."""
+    """Return the Euclidean length; for a zero vector a constant 0, because the root's slope is infinite there."""
     square = (vector * vector).sum()
     return torch.zeros((), dtype=vector.dtype) if float(square.detach()) == 0 else torch.sqrt(square)

@@ -1,4 +1,4 @@
-"""A real reward endpoint for tests: an HTTP server on this machine that serves a tiny reward model."""
+"""A reward endpoint for tests: an HTTP server with a tiny reward model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Sent = tuple[int, bytes, dict[str, str]]  # status, body, headers
 
 
 class RewardServer(ThreadingHTTPServer):
-    """Answers with the rewards of a tiny model, or as `answer` says for a request that was made so many times."""
+    """Replies with the rewards of a tiny model, or with `answer(body, times)`; `times` counts equal requests."""
 
     daemon_threads = True
 
@@ -28,16 +28,16 @@ class RewardServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answer = answer or (lambda body, times: None)
         self.model = make_reward(template="{response}")
-        self.asked: Counter[str] = Counter()  # texts
+        self.requested: Counter[str] = Counter()  # texts
         self.requests: list[dict[str, Any]] = []
         self.busy = self.busiest = 0
         self.lock = threading.Lock()
 
     def handle_error(self, *args: Any) -> None:
-        """Say nothing of those who have hung up."""
+        """Ignore closed connections."""
 
     def rewards(self, texts: list[str]) -> list[float]:
-        """Return the tiny model's rewards of whole texts, each scored by itself."""
+        """Return the tiny model's rewards of whole texts, each scored alone."""
         with self.lock:
             return [self.model.forward([self.model.encode([], text)])[0] for text in texts]
 
@@ -52,9 +52,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with self.server.lock:
-            self.server.asked.update(body["query"])
+            self.server.requested.update(body["query"])
             self.server.requests.append({**body, "key": self.headers["Authorization"], "path": self.path})
-            times = self.server.asked[body["query"][0]]
+            times = self.server.requested[body["query"][0]]
             self.server.busy += 1
             self.server.busiest = max(self.server.busiest, self.server.busy)
         status, payload, headers = self.server.answer(body, times) or sent(self.server.rewards(body["query"]))
@@ -67,11 +67,11 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(payload)
 
     def log_message(self, *args: Any) -> None:
-        """Say nothing."""
+        """Write no log."""
 
 
 def sent(rewards: Any) -> Sent:
-    """A reply with these rewards, and with what else such servers send."""
+    """Return a reply with these rewards and the other keys of OpenRLHF's servers."""
     return 200, json.dumps({"rewards": rewards, "scores": rewards, "extra_logs": {}}).encode(), {}
 
 
@@ -98,7 +98,7 @@ def endpoints_on_call(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[...,
         server.server_close()
 
 
-def block(server: RewardServer, batch_size: int = 2, **asked: Any) -> RewardBlock:
-    """A reward block that asks a server."""
-    http = {"model": "tiny-2026-01-01", "url": server.url, "concurrency": 2, "retries": 2, "timeout": 20, **asked}
+def block(server: RewardServer, batch_size: int = 2, **changes: Any) -> RewardBlock:
+    """Return a reward block with the address of a server."""
+    http = {"model": "tiny-2026-01-01", "url": server.url, "concurrency": 2, "retries": 2, "timeout": 20, **changes}
     return RewardBlock.model_validate({"http": http, "template": TEMPLATE, "batch_size": batch_size})

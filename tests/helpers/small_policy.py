@@ -1,4 +1,4 @@
-"""A random Llama of two blocks with a real tokenizer, for tests of decoding and what builds on it."""
+"""A random Llama of two blocks with a trained tokenizer, for tests of decoding."""
 
 from __future__ import annotations
 

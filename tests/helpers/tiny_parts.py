@@ -1,4 +1,4 @@
-"""Very small models trained on real generated chats, and a training that stops half-way."""
+"""Very small models trained on generated chats, and checkpoints that end the training."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from rebend.models.tiny_model import train_tiny_model
 
 
 class Stopped(BaseException):
-    """The process was ended."""
+    """Raised in place of the end of a process."""
 
 
 class StoppedAt(Checkpoints):
-    """Saves after step `step` and ends there, as a killed job does."""
+    """Saves after step `step` and raises `Stopped`."""
 
     def __init__(self, directory: Path, step: int) -> None:
         super().__init__(directory)
-        self.left = step
+        self.steps_left = step
 
     def after_step(self, make_state: Callable[[], dict[str, Any]]) -> None:
-        self.left -= 1
-        if self.left == 0:
+        self.steps_left -= 1
+        if self.steps_left == 0:
             self.save(make_state())
             raise Stopped
 

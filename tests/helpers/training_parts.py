@@ -1,4 +1,4 @@
-"""A small base model, safety data and settings that the tests of bending share."""
+"""A small base model, safety data and settings for tests of training."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ THINGS = ("a soup", "the old garden gate", "tea", "one very long and winding let
 
 
 def user(text: str) -> list[dict[str, str]]:
-    """A conversation of one turn."""
+    """Return a conversation of one turn."""
     return [{"role": "user", "content": text}]
 
 
 def samples() -> pa.Table:
-    """Six single answers, safe and unsafe by turns."""
+    """Return six single answers, alternately safe and unsafe."""
     rows = [
         {
             "row_id": f"s{n}",
@@ -39,7 +39,7 @@ def samples() -> pa.Table:
 
 
 def pairs() -> pa.Table:
-    """Three prompts with a safe and an unsafe answer each."""
+    """Return three prompts with a safe and an unsafe answer each."""
     rows = [
         {
             "row_id": f"p{n}{label}",
@@ -55,7 +55,7 @@ def pairs() -> pa.Table:
 
 
 def retain() -> pa.Table:
-    """Five chats of different lengths, one of them with two turns."""
+    """Return five chats of different lengths, one of them with two turns."""
     rows = [
         {
             "row_id": f"r{n}",
@@ -71,18 +71,18 @@ def retain() -> pa.Table:
 
 
 def tables() -> tuple[pa.Table, pa.Table, pa.Table]:
-    """Samples, pairs and retain chats."""
+    """Return single answers, pairs and retain chats."""
     return samples(), pairs(), retain()
 
 
 def tokenizer() -> Any:
-    """A byte-level BPE with chat template, trained on the texts above."""
+    """Return a byte-level BPE with chat template, trained on the texts above."""
     texts = [entry["response"] for entry in (samples().to_pylist() + pairs().to_pylist())]
     return train_tokenizer(texts + list(THINGS) * 3, 320)
 
 
 def configuration(vocab_size: int) -> LlamaConfig:
-    """A Llama of three blocks."""
+    """Return the configuration of a Llama with three blocks."""
     return LlamaConfig(
         vocab_size=vocab_size,
         hidden_size=32,
@@ -95,13 +95,13 @@ def configuration(vocab_size: int) -> LlamaConfig:
 
 
 def make_base(folder: Path, seed: int = 0, config: Any = None) -> Path:
-    """Write a random base model with its tokenizer; `config` is a Llama's if absent."""
+    """Write a random base model with its tokenizer; without `config`, a Llama."""
     pieces = tokenizer()
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config or configuration(len(pieces)))
     with torch.no_grad():
         for weight in model.parameters():
-            weight.mul_(3.0)  # fresh weights give nearly equal states and logits; these differ visibly
+            weight.mul_(3.0)  # fresh weights give nearly equal states and logits
     model.save_pretrained(folder)
     pieces.save_pretrained(folder)
     stamp(folder)
@@ -109,7 +109,7 @@ def make_base(folder: Path, seed: int = 0, config: Any = None) -> Path:
 
 
 def settings(**changes: Any) -> Any:
-    """Settings for the small base: published weights, a visible step size."""
+    """Return settings for the small base: the released weights of terms, and a large learning rate."""
     block = {
         "method": "repbend",
         "examples": "samples",

@@ -60,7 +60,7 @@ class TrainedAdapter(AdapterBlock):
     base_bits: Literal[4, 8, 16] = Field(
         16, description="bits of the frozen base's weights while training; 4 and 8 need bitsandbytes. 16: its dtype"
     )
-    ranks: Positive = Field(1, description="processes that share a step's groups, one GPU each where there are GPUs")
+    ranks: Positive = Field(1, description="processes that share a step's groups, with one GPU each if there are GPUs")
     zero: Literal[0, 1, 2, 3] = Field(0, description="stage of DeepSpeed ZeRO; 0 trains without DeepSpeed")
     seed: int = Field(0, description="seed of adapter, batches and dropout")
 

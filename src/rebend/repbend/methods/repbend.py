@@ -108,7 +108,7 @@ class RepBend(Objective[RepBendBlock]):
     def _safe_texts(self, answers: Sequence[TrainingExample], compared: Sequence[range], first: int) -> list[Example]:
         return [
             cut_text(answer, {"safe": self.target_tokens(answer, first), "safe_of_pair": tokens})
-            for answer, tokens in zip(answers, compared, strict=False)  # with prompts only, there are no pairs here
+            for answer, tokens in zip(answers, compared, strict=False)  # with prompts only, `answers` has no pairs
         ]
 
     def _unsafe_texts(self, answers: Sequence[TrainingExample], compared: Sequence[range], first: int) -> list[Example]:

@@ -90,7 +90,7 @@ def test_request_follows_the_protocol_and_holds_no_preferred_answer(serve: Any) 
 def test_requests_to_busy_and_broken_servers_are_repeated(serve: Any) -> None:
     server = serve(lambda body, times: busy(429) if times == 1 else busy(500) if times == 2 else None)
     assert model_at(server).score(QUESTIONS, TEXTS) == by_model(server)
-    assert set(server.asked.values()) == {3}
+    assert set(server.requested.values()) == {3}
 
 
 def test_error_of_a_broken_server_has_its_reply_and_the_number_of_attempts(serve: Any) -> None:
@@ -104,7 +104,7 @@ def test_refused_request_is_not_repeated(serve: Any) -> None:
     server = serve(lambda body, times: (422, b"no such model", {}))
     with pytest.raises(ModelError, match="status 422: no such model"):
         model_at(server, batch_size=7).score(QUESTIONS, TEXTS)
-    assert set(server.asked.values()) == {1}
+    assert set(server.requested.values()) == {1}
 
 
 def test_redirection_is_not_followed(serve: Any) -> None:
@@ -112,7 +112,7 @@ def test_redirection_is_not_followed(serve: Any) -> None:
     server = serve(lambda body, times: (307, b"", {"Location": other.url}))
     with pytest.raises(ModelError, match="status 307"):
         model_at(server, batch_size=7).score(QUESTIONS, TEXTS)
-    assert not other.asked
+    assert not other.requested
 
 
 def test_request_without_reply_times_out_and_is_repeated(serve: Any) -> None:
@@ -139,7 +139,7 @@ def test_request_with_a_truncated_reply_is_repeated(serve: Any) -> None:
 
     server = serve(cut)
     assert model_at(server, batch_size=7).score(QUESTIONS, TEXTS) == by_model(server)
-    assert set(server.asked.values()) == {2}
+    assert set(server.requested.values()) == {2}
 
 
 def test_address_without_a_server_raises_with_the_address(serve: Any) -> None:
@@ -291,7 +291,7 @@ def test_after_sigkill_only_running_requests_are_repeated(serve: Any, tmp_path: 
     release.set()
     counts = label_rewards(model_at(server), prompts, responses, output, ChunkStore(tmp_path / "parts"))
     assert counts == {"rows": 24, "not_scored": 0}
-    assert sorted(server.asked.values()) == [1] * 20 + [2] * 4  # two requests of two texts were under way
+    assert sorted(server.requested.values()) == [1] * 20 + [2] * 4  # two requests of two texts were under way
     texts = [fill(TEMPLATE, MESSAGES[i], f"yes {i} {s}") for i in range(8) for s in range(3)]
     assert read_parquet(output, SCORES)["score"].to_pylist() == server.rewards(texts)
 

@@ -19,7 +19,7 @@ from rebend.repbend.examples import StepExamples, TrainingExample, TrainingExamp
 from rebend.repbend.methods.repbend import RepBend
 from rebend.repbend.objective import Loss, StepInfo
 from tests.helpers import training_parts
-from tests.helpers.repbend_oracle import Asked, Oracle
+from tests.helpers.repbend_oracle import Oracle, OracleSettings
 
 VOCABULARY, N_LAYERS, PUSHED, BATCH = 40, 3, [1, 2], 2
 MODES = ("response_all", "prompt_response", "prompt_all", "prompt_last", "response_R", "response_one")
@@ -114,11 +114,11 @@ def oracle(
 ) -> dict[str, torch.Tensor]:
     """Return the oracle's terms of the same step; `mode` may be a released spelling."""
     weights = (block.alpha, block.beta, block.gamma, block.epsilon, block.eta)
-    asked = Asked(mode, block.alpha_mode, block.variant, PUSHED, weights, block.push_limit)
+    oracle_settings = OracleSettings(mode, block.alpha_mode, block.variant, PUSHED, weights, block.push_limit)
     steps: list[StepExamples] = [data.step(number, BATCH, block.seed) for number in range(step + 1)]
     rows = steps[-1]
     met = [pair for one in steps for pair in one.pairs]
-    return Oracle(model, asked).terms(rows.safe, rows.unsafe, rows.pairs, rows.retain, met)
+    return Oracle(model, oracle_settings).terms(rows.safe, rows.unsafe, rows.pairs, rows.retain, met)
 
 
 def assert_agrees(found: Loss, expected: dict[str, torch.Tensor], *, eta: bool = False) -> None:
