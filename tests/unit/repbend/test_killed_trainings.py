@@ -47,7 +47,7 @@ train_adapter("../base", "float32", settings(max_step=25), tables(), "result", p
 import torch
 from rebend.recontrol.value_model.activation_store import Activations
 from rebend.io.files import whole_directory
-from rebend.recontrol.value_model.examples import Labels
+from rebend.recontrol.value_model.labels import Labels
 from rebend.recontrol.value_model.train import train_value_model
 from tests.unit.recontrol.test_value_training import SETTINGS, responses
 labels, settings = Labels.of(responses(120)[1]), SETTINGS.model_copy(update={"epochs": 25})
