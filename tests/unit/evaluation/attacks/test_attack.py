@@ -140,7 +140,12 @@ def test_files_of_the_stage_are_readable_by_their_owner_only(policy: Policy, tmp
     write_parquet(tmp_path / "data.parquet", pa.Table.from_pylist(rows, EVALUATION))
     made = tmp_path / "made"
     control = ControlBlock(method="none", decoding=GREEDY)
-    settings = {"attack": PREFILLING.model_dump(), "control": control.model_dump(), "guide": None, "dtype": "float32"}
+    settings = {
+        "attack": PREFILLING.model_dump(),
+        "control": control.model_dump(),
+        "guidance_reward": None,
+        "dtype": "float32",
+    }
     job = {
         "input": {"model": str(tmp_path / "model"), "data": str(tmp_path / "data.parquet")},
         "output": {"completions": str(made / "c.parquet"), "record": str(made / "c.json")},
