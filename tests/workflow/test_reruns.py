@@ -384,12 +384,11 @@ EDITS: dict[str, tuple[str, str, str, set[str]]] = {
         "trains_end_of_turn = False",
         stages_with({"sft"}, "train_adapter"),
     ),
-    "end of turn in all methods": (
-        "repbend/examples.py",
-        "if not self.end_of_turn or not answer:",
-        "if not answer:",
-        # The projection encodes its texts with the same module, and a module counts as a whole.
-        stages_with(TRAININGS, "train_adapter") | {"project_hidden_states"},
+    "end-of-turn tokens": (
+        "repbend/objective.py",
+        "trains_end_of_turn: ClassVar[bool] = False",
+        "trains_end_of_turn: ClassVar[bool] = True",
+        stages_with(TRAININGS, "train_adapter"),
     ),
     "join column of a format": (
         "data/readers/safety/harmbench.py",

@@ -44,16 +44,16 @@ def target_indices(start: int, window: int, n_layers: int) -> list[int]:
     return list(range(start, last + 1))
 
 
-def transform_blocks(blocks: Sequence[int], last_target: int | None, n_layers: int) -> list[int]:
+def transform_blocks(blocks: Sequence[int], last_index: int | None, n_layers: int) -> list[int]:
     """Return the decoder blocks that get an adapter, sorted.
 
-    `[-1]` means the same as in the released code: every block from 0 to the number of the last target index, one block
-    more than the state at that index passes through. Without a target (None: the loss reads the output) it means all
-    blocks. Raises `ConfigError` for no blocks, blocks named twice, blocks that the model does not have, and blocks that
+    `[-1]` means the same as in the released code: every block from 0 to the number `last_index` of the last target
+    index, one block more than the state at that index passes through. Without a target (None: the loss reads the
+    output) it means all blocks. Raises `ConfigError` for no blocks, blocks named twice, blocks that the model does not have, and blocks that
     change no target.
     """
     if list(blocks) == [-1]:
-        return list(range(n_layers if last_target is None else min(last_target, n_layers - 1) + 1))
+        return list(range(n_layers if last_index is None else min(last_index, n_layers - 1) + 1))
     twice = sorted({block for block in blocks if list(blocks).count(block) > 1})
     if twice:
         raise ConfigError(f"transform_layers names blocks twice: {twice}")
@@ -63,10 +63,10 @@ def transform_blocks(blocks: Sequence[int], last_target: int | None, n_layers: i
             f"transform_layers {list(blocks)}: {f'{wrong} are no blocks of the model' if wrong else 'names no block'}; "
             f"allowed are 0 to {n_layers - 1}, or [-1] alone for all up to the last target layer"
         )
-    if last_target is not None and min(blocks) >= last_target:
+    if last_index is not None and min(blocks) >= last_index:
         raise ConfigError(
-            f"transform_layers {sorted(blocks)} cannot change any target: hidden_states[{last_target}], the last one, "
-            f"depends on blocks 0 to {last_target - 1} only"
+            f"transform_layers {sorted(blocks)} cannot change any target: hidden_states[{last_index}], the last one, "
+            f"depends on blocks 0 to {last_index - 1} only"
         )
     return sorted(blocks)
 

@@ -1,4 +1,4 @@
-"""Rewards from an HTTP address: a real server with a tiny model behind it, and everything that can go wrong there."""
+"""Rewards from an HTTP address: a server with a tiny model, and its possible failures."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from tests.helpers.small_policy import PROMPTS as MESSAGES
 from tests.helpers.small_policy import make_policy, prompt_rows
 
 TEXTS = [f"take the lamp {i}" for i in range(7)]
-ASKED = [MESSAGES[i % len(MESSAGES)] for i in range(7)]
+QUESTIONS = [MESSAGES[i % len(MESSAGES)] for i in range(7)]
 SECRET = "reward-key-7741"
 GREEDY = Decoding(max_new_tokens=5)
 
@@ -59,21 +59,21 @@ def model_at(server: RewardServer, **changes: Any) -> EndpointReward:
 
 
 def by_model(server: RewardServer) -> list[float]:
-    return server.rewards([fill(TEMPLATE, *pair) for pair in zip(ASKED, TEXTS, strict=True)])
+    return server.rewards([fill(TEMPLATE, *pair) for pair in zip(QUESTIONS, TEXTS, strict=True)])
 
 
-def test_each_text_gets_its_own_reward_in_batches_and_never_more_at_a_time_than_allowed(serve: Any) -> None:
+def test_texts_are_scored_in_batches_with_limited_concurrency(serve: Any) -> None:
     def slow(body: dict[str, Any], times: int) -> None:
         time.sleep(0.05)
 
     server = serve(slow)
-    found = model_at(server).score([*ASKED, ASKED[0]], [*TEXTS, None])
+    found = model_at(server).score([*QUESTIONS, QUESTIONS[0]], [*TEXTS, None])
     assert found == [*by_model(server), None]
     assert len(set(found)) == 8 and server.busiest == 2
     assert sorted(len(request["query"]) for request in server.requests) == [1, 2, 2, 2]
 
 
-def test_the_request_is_the_one_that_such_servers_know_and_holds_no_preferred_answer(serve: Any) -> None:
+def test_request_follows_the_protocol_and_holds_no_preferred_answer(serve: Any) -> None:
     server = serve()
     dialogue = [
         {"role": "user", "content": "a"},
@@ -87,35 +87,35 @@ def test_the_request_is_the_one_that_such_servers_know_and_holds_no_preferred_an
     assert request["path"] == "/get_reward" and request["key"] is None
 
 
-def test_busy_and_broken_servers_are_asked_again(serve: Any) -> None:
+def test_requests_to_busy_and_broken_servers_are_repeated(serve: Any) -> None:
     server = serve(lambda body, times: busy(429) if times == 1 else busy(500) if times == 2 else None)
-    assert model_at(server).score(ASKED, TEXTS) == by_model(server)
+    assert model_at(server).score(QUESTIONS, TEXTS) == by_model(server)
     assert set(server.asked.values()) == {3}
 
 
-def test_a_server_that_stays_broken_is_told_with_what_it_says_and_how_often_it_was_asked(serve: Any) -> None:
+def test_error_of_a_broken_server_has_its_reply_and_the_number_of_attempts(serve: Any) -> None:
     with pytest.raises(
         ModelError, match="'tiny-2026-01-01' at its address answered with status 503 after 3 attempts: later"
     ):
-        model_at(serve(lambda body, times: busy(503))).score(ASKED, TEXTS)
+        model_at(serve(lambda body, times: busy(503))).score(QUESTIONS, TEXTS)
 
 
-def test_a_refusal_is_not_asked_again(serve: Any) -> None:
+def test_refused_request_is_not_repeated(serve: Any) -> None:
     server = serve(lambda body, times: (422, b"no such model", {}))
     with pytest.raises(ModelError, match="status 422: no such model"):
-        model_at(server, batch_size=7).score(ASKED, TEXTS)
+        model_at(server, batch_size=7).score(QUESTIONS, TEXTS)
     assert set(server.asked.values()) == {1}
 
 
-def test_a_redirection_is_not_followed_with_the_texts(serve: Any) -> None:
+def test_redirection_is_not_followed(serve: Any) -> None:
     other = serve()
     server = serve(lambda body, times: (307, b"", {"Location": other.url}))
     with pytest.raises(ModelError, match="status 307"):
-        model_at(server, batch_size=7).score(ASKED, TEXTS)
+        model_at(server, batch_size=7).score(QUESTIONS, TEXTS)
     assert not other.asked
 
 
-def test_a_hung_connection_is_given_up_and_tried_again(serve: Any) -> None:
+def test_request_without_reply_times_out_and_is_repeated(serve: Any) -> None:
     release = threading.Event()
 
     def hangs_once(body: dict[str, Any], times: int) -> None:
@@ -124,34 +124,34 @@ def test_a_hung_connection_is_given_up_and_tried_again(serve: Any) -> None:
 
     server = serve(hangs_once)
     try:
-        assert model_at(server, batch_size=7, timeout=1).score(ASKED, TEXTS) == by_model(server)
+        assert model_at(server, batch_size=7, timeout=1).score(QUESTIONS, TEXTS) == by_model(server)
         with pytest.raises(ModelError, match=r"did not answer in 1 attempts.*[Tt]imed out"):
             model_at(serve(lambda body, times: release.wait(20)), batch_size=7, timeout=1, retries=0).score(
-                ASKED, TEXTS
+                QUESTIONS, TEXTS
             )
     finally:
         release.set()
 
 
-def test_a_truncated_reply_is_asked_for_again(serve: Any) -> None:
+def test_request_with_a_truncated_reply_is_repeated(serve: Any) -> None:
     def cut(body: dict[str, Any], times: int) -> Sent | None:
         return (200, b'{"rewards": [0.1', {"Content-Length": "900", "Connection": "close"}) if times == 1 else None
 
     server = serve(cut)
-    assert model_at(server, batch_size=7).score(ASKED, TEXTS) == by_model(server)
+    assert model_at(server, batch_size=7).score(QUESTIONS, TEXTS) == by_model(server)
     assert set(server.asked.values()) == {2}
 
 
-def test_nobody_at_the_address_is_an_error_with_the_address(serve: Any) -> None:
+def test_address_without_a_server_raises_with_the_address(serve: Any) -> None:
     server = serve()
     server.shutdown()
     server.server_close()
     with pytest.raises(ModelError, match=r"did not answer in 1 attempts: .*127\.0\.0\.1.*refused"):
-        model_at(server, retries=0).score(ASKED, TEXTS)
+        model_at(server, retries=0).score(QUESTIONS, TEXTS)
 
 
 @pytest.mark.parametrize(
-    ("reply", "said"),
+    ("reply", "message"),
     [
         ((200, b"<html>", {}), "a reply that is no JSON"),
         ((200, b"[1, 2]", {}), "without a list `rewards` .it is a list"),
@@ -159,16 +159,18 @@ def test_nobody_at_the_address_is_an_error_with_the_address(serve: Any) -> None:
         (sent(0.5), "without a list `rewards`"),
     ],
 )
-def test_nonsense_is_told_as_what_it_is(serve: Any, reply: Sent, said: str) -> None:
-    with pytest.raises(ModelError, match=said):
-        model_at(serve(lambda body, times: reply), batch_size=7).score(ASKED, TEXTS)
+def test_invalid_replies_raise_with_their_content(serve: Any, reply: Sent, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        model_at(serve(lambda body, times: reply), batch_size=7).score(QUESTIONS, TEXTS)
 
 
-ROWS = [{"row_id": f"id{i}", "messages": m, "response": t} for i, (m, t) in enumerate(zip(ASKED, TEXTS, strict=True))]
+ROWS = [
+    {"row_id": f"id{i}", "messages": m, "response": t} for i, (m, t) in enumerate(zip(QUESTIONS, TEXTS, strict=True))
+]
 
 
 @pytest.mark.parametrize(
-    ("rewards", "said"),
+    ("rewards", "message"),
     [
         ([0.0, 1.0, 2.0], "row 'id3': .* sent 3 rewards for 7 texts"),
         ([0.0] * 9, "row 'id6': .* sent 9 rewards for 7 texts"),
@@ -177,51 +179,49 @@ ROWS = [{"row_id": f"id{i}", "messages": m, "response": t} for i, (m, t) in enum
         ([True, *[0.0] * 6], "row 'id0': .* sent 'True'"),
     ],
 )
-def test_a_wrong_number_of_rewards_and_what_is_no_number_name_the_row(serve: Any, rewards: Any, said: str) -> None:
+def test_wrong_number_of_rewards_and_invalid_entries_name_the_row(serve: Any, rewards: Any, message: str) -> None:
     server = serve(lambda body, times: sent(rewards))
-    with pytest.raises(ModelError, match=said):
+    with pytest.raises(ModelError, match=message):
         score_rows(model_at(server, batch_size=7), ROWS, "response", ChunkStore(None))
 
 
-def test_nan_and_null_are_not_scored_with_their_reason(serve: Any) -> None:
+def test_nan_and_null_are_not_scored(serve: Any) -> None:
     server = serve(lambda body, times: sent([0.5, float("nan"), None, float("inf"), 0.25, 0.0, -1.0]))
     table = score_rows(model_at(server, batch_size=7), ROWS, "response", ChunkStore(None)).to_pylist()
     assert [row["score"] for row in table] == [0.5, None, None, None, 0.25, 0.0, -1.0]
     assert table[1]["not_scored"] == table[2]["not_scored"] == "the score is nan"
 
 
-def test_the_key_is_sent_where_it_is_wanted_and_stands_in_no_message(
-    serve: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_key_is_sent_if_the_block_has_it_and_is_in_no_message(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match="REWARD_API_KEY is not set"):
         model_at(serve(), key=True)
     monkeypatch.setenv("REWARD_API_KEY", SECRET)
     server = serve(lambda body, times: (401, f"who is {SECRET}?".encode(), {}))
-    with pytest.raises(ModelError, match=r"status 401: who is \[the key\]") as told:
-        model_at(server, key=True).score(ASKED, TEXTS)
-    assert SECRET not in str(told.value)
+    with pytest.raises(ModelError, match=r"status 401: who is \[the key\]") as raised:
+        model_at(server, key=True).score(QUESTIONS, TEXTS)
+    assert SECRET not in str(raised.value)
     assert server.requests[0]["key"] == f"Bearer {SECRET}"
     other = serve()
-    model_at(other).score(ASKED, TEXTS)
+    model_at(other).score(QUESTIONS, TEXTS)
     assert {request["key"] for request in other.requests} == {None}
 
 
-def test_an_address_from_the_environment_is_asked_and_may_hold_no_secret(
+def test_address_from_the_environment_is_used_and_may_hold_no_secret(
     serve: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serve()
     with pytest.raises(ModelError, match="REWARD_URL is not set"):
         model_at(server, url=None)
     monkeypatch.setenv("REWARD_URL", server.url)
-    assert model_at(server, url=None).score(ASKED, TEXTS) == by_model(server)
+    assert model_at(server, url=None).score(QUESTIONS, TEXTS) == by_model(server)
     monkeypatch.setenv("REWARD_URL", "http://user:word@127.0.0.1:1/get_reward")
-    with pytest.raises(ModelError, match="REWARD_URL: an address with a user") as told:
+    with pytest.raises(ModelError, match="REWARD_URL: an address with a user") as raised:
         model_at(server, url=None)
-    assert "word" not in str(told.value).replace("password", "")
+    assert "word" not in str(raised.value).replace("password", "")
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"http": {"model": "m", "url": "http://a:b@c/d"}}, "a user, a password or a query"),
         ({"http": {"model": "m", "url": "localhost:5000"}}, "begins with http://"),
@@ -230,12 +230,12 @@ def test_an_address_from_the_environment_is_asked_and_may_hold_no_secret(
         ({"dtype": "bfloat16", "max_length": 9}, "`dtype`, `max_length`: set where the address is served"),
     ],
 )
-def test_a_block_that_cannot_be_asked_is_refused(change: dict, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_invalid_blocks_are_refused(change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         RewardBlock.model_validate({"http": {"model": "m"}, "template": TEMPLATE, **change})
 
 
-def test_how_an_address_is_asked_is_no_setting_and_reaches_the_client(serve: Any) -> None:
+def test_endpoint_options_are_no_settings_and_reach_the_client(serve: Any) -> None:
     server = serve()
     made = block(server, concurrency=7, timeout=3, retries=1)
     plain = settings(made)
@@ -245,7 +245,7 @@ def test_how_an_address_is_asked_is_no_setting_and_reaches_the_client(serve: Any
     assert (model.endpoint.concurrency, model.endpoint.timeout, model.endpoint.retries) == (7, 3, 1)
 
 
-def test_a_probe_asks_once_and_refuses_an_address_without_numbers(serve: Any) -> None:
+def test_probe_sends_one_request_and_refuses_an_address_without_numbers(serve: Any) -> None:
     server = serve()
     assert isinstance(probe(block(server), "{}"), float) and len(server.requests) == 1
     with pytest.raises(ModelError, match="no number for a greeting: nan"):
@@ -263,7 +263,7 @@ label_rewards(EndpointReward(block, block.http), *sys.argv[2:5], ChunkStore(sys.
 """
 
 
-def test_after_kill_nine_only_what_was_under_way_is_asked_again(serve: Any, tmp_path: Path) -> None:
+def test_after_sigkill_only_running_requests_are_repeated(serve: Any, tmp_path: Path) -> None:
     release = threading.Event()
 
     def answer(body: dict[str, Any], times: int) -> None:
@@ -296,7 +296,7 @@ def test_after_kill_nine_only_what_was_under_way_is_asked_again(serve: Any, tmp_
     assert read_parquet(output, SCORES)["score"].to_pylist() == server.rewards(texts)
 
 
-def test_the_best_of_n_asks_the_address_too(serve: Any) -> None:
+def test_best_of_n_scores_by_the_address(serve: Any) -> None:
     server, policy = serve(), make_policy()
     model, rows = model_at(server, batch_size=8), prompt_rows()[:3]
     sampled = Decoding(max_new_tokens=6, temperature=1.0)
@@ -313,7 +313,7 @@ def test_the_best_of_n_asks_the_address_too(serve: Any) -> None:
     assert table.to_pylist() == same.to_pylist() and notes["picked_without_reward"] == 0
 
 
-def test_a_search_sends_the_text_so_far_with_each_candidate(serve: Any) -> None:
+def test_search_sends_the_text_so_far_with_each_candidate(serve: Any) -> None:
     server, policy = serve(), make_policy()
     search = RewardSearch(model_at(server, batch_size=8), 4.0, 3)
     ends = set(end_tokens(policy))
@@ -335,7 +335,7 @@ def test_a_search_sends_the_text_so_far_with_each_candidate(serve: Any) -> None:
     assert found.token_ids != generate(policy, [prompt], GREEDY)[0].token_ids
 
 
-def test_a_search_whose_address_has_no_number_keeps_the_models_own_choice_and_counts_it(serve: Any) -> None:
+def test_search_without_numbers_keeps_the_models_choice_and_counts_it(serve: Any) -> None:
     server, policy = serve(lambda body, times: sent([None] * len(body["query"]))), make_policy()
     (found,) = generate(policy, [MESSAGES[0]], GREEDY, control=RewardSearch(model_at(server, batch_size=9), 4.0, 3))
     (plain,) = generate(policy, [MESSAGES[0]], GREEDY)
@@ -343,7 +343,7 @@ def test_a_search_whose_address_has_no_number_keeps_the_models_own_choice_and_co
     assert found.n_clipped == len(found.token_ids)
 
 
-def test_what_is_sent_is_plain_json(serve: Any) -> None:
+def test_request_is_plain_json(serve: Any) -> None:
     server = serve()
     body = model_at(server).body([[{"role": "user", "content": 'a "{response}" \u2028'}]], ["ü\n"])
     assert json.loads(json.dumps(body))["query"] == ['Human: a "{response}" \u2028\n\nAssistant: ü\n']

@@ -38,7 +38,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def ultra(folder, tmp_path) -> Path:
-    """The same weights in UltraRM's layout: `model.` and `regression_head.weight`, another architecture's name."""
+    """The same weights in UltraRM's layout: `model.`, `regression_head.weight`, and the name of its architecture."""
     weights = load_file(folder / "model.safetensors")
     weights["regression_head.weight"] = weights.pop("score.weight")
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
@@ -51,7 +51,7 @@ def ultra(folder, tmp_path) -> Path:
 
 
 def by_hand(folder: Path) -> list[float]:
-    """Each text alone, without padding; body and head applied one after the other."""
+    """Return the reward of each text alone, without padding, by body and head."""
     model = LlamaForSequenceClassification.from_pretrained(folder).eval()
     rewards = []
     for messages, response in zip(PROMPTS, RESPONSES, strict=True):
@@ -64,7 +64,7 @@ def by_hand(folder: Path) -> list[float]:
 
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("pad", ["<|pad|>", "<|end|>"])
-def test_the_reward_is_read_at_the_last_real_token_under_any_padding(folder, side, pad):
+def test_reward_is_read_at_the_last_token_with_any_padding(folder, side, pad):
     model = load_reward(folder, CLASSIFIER)
     model.tokenizer = copy.deepcopy(model.tokenizer)
     model.tokenizer.padding_side, model.tokenizer.pad_token = side, pad
@@ -75,7 +75,7 @@ def test_ultrarms_head_is_loaded_without_remote_code(folder, ultra):
     assert load_reward(ultra, ULTRA).score(PROMPTS, RESPONSES) == pytest.approx(by_hand(folder), abs=1e-4)
 
 
-def test_a_checkpoint_without_its_head_is_refused(folder, ultra):
+def test_checkpoint_without_its_head_is_refused(folder, ultra):
     with pytest.raises(ModelError, match=r"lacks regression_head.weight.*`head`"):
         load_reward(folder, ULTRA)
     with pytest.raises(ModelError, match=r"label"):
@@ -86,7 +86,7 @@ def test_a_checkpoint_without_its_head_is_refused(folder, ultra):
         load_reward(ultra, CLASSIFIER)
 
 
-def test_a_classifier_of_several_labels_is_refused(tmp_path):
+def test_classifier_with_several_labels_is_refused(tmp_path):
     made = config()
     made.num_labels = 3
     LlamaForSequenceClassification(made).save_pretrained(tmp_path)
@@ -95,7 +95,7 @@ def test_a_classifier_of_several_labels_is_refused(tmp_path):
         load_reward(tmp_path, CLASSIFIER)
 
 
-def test_a_vocabulary_that_does_not_fit_the_tokenizer_is_refused(tmp_path):
+def test_tokenizer_larger_than_the_vocabulary_is_refused(tmp_path):
     made = config()
     made.num_labels, made.vocab_size = 1, 300
     LlamaForSequenceClassification(made).save_pretrained(tmp_path)
@@ -104,7 +104,7 @@ def test_a_vocabulary_that_does_not_fit_the_tokenizer_is_refused(tmp_path):
         load_reward(tmp_path, CLASSIFIER)
 
 
-def test_without_a_chat_template_a_template_is_asked_for(folder, tmp_path):
+def test_model_without_chat_template_needs_the_key_template(folder, tmp_path):
     plain = copy.deepcopy(tokenizer())
     plain.chat_template = None
     for file in folder.iterdir():
@@ -117,7 +117,7 @@ def test_without_a_chat_template_a_template_is_asked_for(folder, tmp_path):
     assert len(load_reward(tmp_path, template).score(PROMPTS[:2], RESPONSES[:2])) == 2
 
 
-def test_a_folder_that_is_no_model_is_named(tmp_path):
+def test_error_names_a_folder_that_is_no_model(tmp_path):
     with pytest.raises(ModelError, match=str(tmp_path)):
         load_reward(tmp_path, CLASSIFIER)
     tokenizer().save_pretrained(tmp_path)
@@ -125,7 +125,7 @@ def test_a_folder_that_is_no_model_is_named(tmp_path):
         load_reward(tmp_path, CLASSIFIER)
 
 
-def test_the_template_holds_every_exchange_and_takes_braces_as_text():
+def test_template_is_filled_with_each_exchange_and_braces_stay_text():
     template = "Human: {prompt}\nAssistant: {response}"
     messages = [
         {"role": "system", "content": "Be brief."},
@@ -138,13 +138,13 @@ def test_the_template_holds_every_exchange_and_takes_braces_as_text():
     )
 
 
-def test_a_long_text_loses_its_beginning(folder):
+def test_long_text_is_cut_at_its_beginning(folder):
     model = load_reward(folder, RewardBlock(local="x", max_length=5))
     whole = load_reward(folder, CLASSIFIER)
     assert model.encode(PROMPTS[1], "so") == whole.encode(PROMPTS[1], "so")[-5:]
 
 
-def test_nan_and_no_response_are_not_scored_with_their_reasons(folder):
+def test_nan_and_no_response_are_not_scored(folder):
     model = load_reward(folder, CLASSIFIER)
     model.head.weight.data.fill_(torch.nan)
     rewards = model.score(PROMPTS[:3], ["a", None, "b"])

@@ -1,4 +1,4 @@
-"""A small reward model: its loss, where it reads, its checkpoint, and going on after a kill."""
+"""A small reward model: its loss, the scored token, its checkpoint, and resuming."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def load(path):
     return load_reward(path, RewardBlock(local=str(path)))
 
 
-def test_the_reward_model_is_an_ordinary_checkpoint_that_the_library_scores_with(reward):
+def test_checkpoint_can_be_loaded_as_a_reward_model(reward):
     check_checkpoint(reward)
     scorer = load(reward)
     assert scorer.model.config.num_labels == 1
@@ -51,7 +51,7 @@ def test_the_reward_model_is_an_ordinary_checkpoint_that_the_library_scores_with
     assert scorer.score(messages, responses) == pytest.approx(rewards(scorer.model, encoded).tolist(), abs=1e-5)
 
 
-def test_rewards_are_read_at_the_last_real_token(reward):
+def test_rewards_are_read_at_the_last_token(reward):
     scorer = load(reward)
     encoded = [ids for pair in encode_pairs(scorer.tokenizer, ROWS[:8], 96) for ids in pair]
     assert len({len(ids) for ids in encoded}) > 1
@@ -62,7 +62,7 @@ def test_rewards_are_read_at_the_last_real_token(reward):
     assert torch.allclose(together, own, atol=1e-5)
 
 
-def test_the_loss_is_that_of_bradley_and_terry(base, tmp_path, monkeypatch):
+def test_loss_is_that_of_bradley_and_terry(base, tmp_path, monkeypatch):
     recorded = {}
 
     def keep(model, loss_of, batches, *rest):
@@ -80,7 +80,7 @@ def test_the_loss_is_that_of_bradley_and_terry(base, tmp_path, monkeypatch):
     assert recorded["loss"] == pytest.approx(-functional.logsigmoid(torch.cat(gaps)).mean().item(), rel=1e-4)
 
 
-def test_training_learns_the_preference(base, tmp_path):
+def test_training_raises_the_accuracy(base, tmp_path):
     # one clear preference, so that a model of this size must learn it: the warm reply beats the same one, plain
     rows = [{**row, "chosen": f"Gladly! {row['rejected']} Good luck!"} for row in generate("preferences", 800, 0)]
     facts = train_tiny_reward_model(
@@ -92,7 +92,7 @@ def test_training_learns_the_preference(base, tmp_path):
     assert facts["held_out_accuracy"] > 0.7
 
 
-def test_a_killed_training_ends_in_the_same_bytes(base, reward, tmp_path):
+def test_killed_training_ends_in_the_same_bytes(base, reward, tmp_path):
     with pytest.raises(Stopped):
         train_tiny_reward_model(base, ROWS, settings(), tmp_path / "m", StoppedAt(tmp_path / "progress", 5))
     train_tiny_reward_model(base, ROWS, settings(), tmp_path / "m", Checkpoints(tmp_path / "progress"))
@@ -107,7 +107,7 @@ def test_accuracy_counts_a_tie_as_half(reward):
     assert accuracy(scorer.model, [(chosen, rejected)]) == 0.5
 
 
-def test_long_conversations_lose_their_beginning(reward):
+def test_long_conversations_are_cut_at_their_beginning(reward):
     made = load(reward).tokenizer
     (whole, _), (short, _) = encode_pairs(made, ROWS[:1], 1000)[0], encode_pairs(made, ROWS[:1], 10)[0]
     assert short == whole[-10:]

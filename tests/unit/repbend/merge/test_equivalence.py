@@ -1,4 +1,4 @@
-"""The gate of merging: three numbers, each of which can fail, measured on answers of the adapted model."""
+"""Check of merged models: three numbers and their limits, on answers of the adapted model."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_adapter(base, tmp_path_factory.mktemp("adapters") / "adapter")
 
 
-def test_the_numbers_are_those_of_a_calculation_by_hand() -> None:
+def test_numbers_equal_a_plain_calculation() -> None:
     first = [torch.tensor([[math.log(3.0), 0.0], [0.0, 2.0]]), torch.tensor([[1.0, 1.5]])]
     second = [torch.tensor([[0.0, 0.0], [0.0, 2.0]]), torch.tensor([[1.5, 1.0]])]
     found = compare(first, second)
@@ -71,7 +71,7 @@ SAME = Equivalence(max_logit_difference=0.0, largest_logit=10.0, greedy_agreemen
         {"kl": math.nan},
     ],
 )
-def test_each_number_alone_fails_the_gate_and_so_does_nan(dtype: str, change: dict[str, float]) -> None:
+def test_each_number_beyond_its_limit_raises_and_so_does_nan(dtype: str, change: dict[str, float]) -> None:
     check_equivalence(SAME, SAME, dtype)
     wrong = replace(SAME, **change)
     for rounding in (SAME, wrong):  # also where the yardstick itself is as wrong
@@ -79,7 +79,7 @@ def test_each_number_alone_fails_the_gate_and_so_does_nan(dtype: str, change: di
             check_equivalence(wrong, rounding, dtype)
 
 
-def test_a_nan_in_one_logit_of_either_model_fails() -> None:
+def test_nan_in_one_logit_of_either_model_raises() -> None:
     good = torch.randn(4, 5)
     bad = good.clone()
     bad[1, 2] = math.nan
@@ -88,7 +88,7 @@ def test_a_nan_in_one_logit_of_either_model_fails() -> None:
             check_equivalence(compare([first, good], [second, good]), SAME, "bfloat16")
 
 
-def test_what_rounding_explains_is_allowed_and_twice_as_much_is_not() -> None:
+def test_measured_rounding_is_allowed_and_twice_as_much_raises() -> None:
     rounding = replace(SAME, max_logit_difference=0.4, kl=2e-3, greedy_agreement=0.96)
     check_equivalence(rounding, rounding, "bfloat16")
     with pytest.raises(ModelError, match="mean KL"):
@@ -115,7 +115,7 @@ def test_positions_are_the_last_ones_of_prompt_and_greedy_answer(base: Path, ada
     assert len(expected_answers(base, adapter, "float32").tokens) == len(CHECK_PROMPTS)
 
 
-def test_yardsticks_say_what_rounding_and_what_the_adapter_does(base: Path, adapter: Path) -> None:
+def test_rounding_and_effect_of_the_adapter_are_measured(base: Path, adapter: Path) -> None:
     exact, coarse = (expected_answers(base, adapter, dtype) for dtype in ("float32", "bfloat16"))
     assert exact.rounding.kl < 1e-9 < 1e-7 < coarse.rounding.kl < 0.1 * coarse.effect.kl
     assert exact.effect.kl == pytest.approx(coarse.effect.kl, rel=0.3)
@@ -123,14 +123,14 @@ def test_yardsticks_say_what_rounding_and_what_the_adapter_does(base: Path, adap
     assert compare(exact.logits, last_logits(plain, exact.tokens)) == exact.effect
 
 
-def test_the_base_itself_does_not_pass_for_the_merged_model(base: Path, adapter: Path) -> None:
+def test_base_model_is_refused_as_merged_model(base: Path, adapter: Path) -> None:
     for dtype in ("float32", "bfloat16"):
         expected = expected_answers(base, adapter, dtype)
         with pytest.raises(ModelError, match="not the base with its adapter"):
             check_equivalence(merged_equivalence(expected, base, dtype), expected.rounding, dtype)
 
 
-def test_an_adapter_without_effect_passes(base: Path, tmp_path: Path) -> None:
+def test_adapter_without_effect_passes(base: Path, tmp_path: Path) -> None:
     adapter = make_adapter(base, tmp_path / "adapter", strength=0.0)
     for dtype in ("float32", "bfloat16"):
         facts = merge_adapter(base, adapter, tmp_path / "merged", dtype)

@@ -1,4 +1,4 @@
-"""Merging an adapter: a complete checkpoint that is the base with its adapter, or an error and no folder."""
+"""Merging an adapter: a complete checkpoint equal to base and adapter, or an error and no folder."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def merged_by_peft(base: Path, **lora: Any) -> dict[str, Tensor]:
 
 @pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_the_merged_model_is_the_base_with_its_adapter(base: Path, adapter: Path, tmp_path: Path, dtype: str) -> None:
+def test_merged_model_equals_base_with_adapter(base: Path, adapter: Path, tmp_path: Path, dtype: str) -> None:
     facts = merge_adapter(base, adapter, tmp_path / "merged", dtype)
     assert facts["kl"] < 0.01 * facts["adapter_effect"]["kl"]
     assert facts["max_logit_difference"] < 0.2 * facts["adapter_effect"]["max_logit_difference"]
@@ -69,14 +69,14 @@ def test_the_merged_model_is_the_base_with_its_adapter(base: Path, adapter: Path
     assert not [name for name in weights if "lora" in name]
 
 
-def test_weights_are_those_of_peft_bit_by_bit(base: Path, adapter: Path, tmp_path: Path) -> None:
+def test_weights_equal_pefts_bit_by_bit(base: Path, adapter: Path, tmp_path: Path) -> None:
     merge_adapter(base, adapter, tmp_path / "merged", "float32")
     expected = merged_by_peft(base)
     for name, value in weights_of(tmp_path / "merged").items():
         assert torch.equal(value, expected[name]), name
 
 
-def test_in_16_bits_the_sum_is_rounded_once(base: Path, adapter: Path, tmp_path: Path) -> None:
+def test_sum_is_rounded_once_in_16_bits(base: Path, adapter: Path, tmp_path: Path) -> None:
     merge_adapter(base, adapter, tmp_path / "merged", "bfloat16")
     start, name = weights_of(base), "model.layers.1.mlp.down_proj.weight"
     change = merged_by_peft(base)[name].double() - start[name].double()
@@ -97,7 +97,7 @@ def test_in_16_bits_the_sum_is_rounded_once(base: Path, adapter: Path, tmp_path:
         {"lora_alpha": 0.5},
     ],
 )
-def test_scales_and_modules_of_adapters_by_others_are_peft_s(base: Path, tmp_path: Path, lora: dict) -> None:
+def test_scales_and_modules_of_other_adapters_equal_pefts(base: Path, tmp_path: Path, lora: dict) -> None:
     adapter = make_adapter(base, tmp_path / "adapter", **lora)
     merge_adapter(base, adapter, tmp_path / "merged", "float32")
     expected, start = merged_by_peft(base, **lora), weights_of(base)
@@ -168,7 +168,7 @@ def with_tokenizer(base: Path, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("store", [in_several_files, in_a_pickle, without_prefix])
-def test_however_the_base_is_stored_the_merged_model_is_the_same(
+def test_merged_model_does_not_depend_on_the_storage_of_the_base(
     base: Path, tmp_path: Path, store: Callable[[Path, Path], Path]
 ) -> None:
     stored = store(base, tmp_path / "base")
@@ -208,7 +208,7 @@ def test_the_merged_folder_is_a_complete_portable_checkpoint(base: Path, adapter
     assert not list(merged.glob("adapter*"))
 
 
-def test_a_base_without_generation_config_gets_the_one_that_its_configuration_implies(tmp_path: Path) -> None:
+def test_base_without_generation_config_gets_the_default_one(tmp_path: Path) -> None:
     config = configuration(len(tokenizer()))
     config.eos_token_id = 5
     base = make_base(tmp_path / "base", config=config)
@@ -232,9 +232,7 @@ def test_an_adapter_of_another_base_is_refused(adapter: Path, tmp_path: Path) ->
     assert not (tmp_path / "merged").exists()
 
 
-def test_an_incomplete_adapter_is_refused_by_merging_and_by_writing_alone(
-    base: Path, adapter: Path, tmp_path: Path
-) -> None:
+def test_incomplete_adapter_is_refused_by_merging_and_by_writing(base: Path, adapter: Path, tmp_path: Path) -> None:
     broken = tmp_path / "adapter"
     shutil.copytree(adapter, broken)
     (broken / "adapter_model.safetensors").unlink()
@@ -264,7 +262,7 @@ def test_an_incomplete_adapter_is_refused_by_merging_and_by_writing_alone(
         ("a_later_variant", {"on": True}, "a_later_variant is"),
     ],
 )
-def test_what_is_no_plain_lora_is_refused_by_its_key(
+def test_other_kinds_of_adapters_are_refused_with_their_key(
     base: Path, adapter: Path, tmp_path: Path, key: str, value: object, message: str
 ) -> None:
     other = tmp_path / "adapter"
@@ -282,13 +280,13 @@ def test_a_quantised_base_is_refused(base: Path, adapter: Path, tmp_path: Path) 
         check_mergeable(tmp_path, adapter)
 
 
-def test_a_weight_that_the_files_call_otherwise_is_refused(base: Path, adapter: Path) -> None:
+def test_weight_with_another_name_in_the_files_is_refused(base: Path, adapter: Path) -> None:
     with pytest.raises(ModelError, match="which the base's files do not have"):
         AdapterChanges(base, adapter, {"model.embed_tokens.weight"})
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e6])
-def test_a_sum_that_the_type_cannot_hold_is_refused(bad: float) -> None:
+def test_sum_beyond_the_range_of_the_type_is_refused(bad: float) -> None:
     change = torch.zeros(3, 3)
     change[1, 2] = bad
     with pytest.raises(ModelError, match=r"not a finite torch\.float16"):
@@ -305,7 +303,7 @@ def one_left_out(right: Tensor | None, name: str) -> Tensor | None:
 
 @pytest.mark.parametrize("mistake", [wrong_scale, one_left_out])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_merge_that_goes_wrong_fails_with_its_numbers_and_leaves_nothing(
+def test_wrong_merge_raises_with_its_numbers_and_leaves_no_folder(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, mistake: Callable
 ) -> None:
     # In 16 bits 5 % are seen if the adapter does a great deal more than rounding does.
@@ -338,7 +336,7 @@ print((now("VmHWM:") - before) * 1024)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
-def test_merging_takes_a_small_part_of_the_memory_of_the_model(tmp_path: Path) -> None:
+def test_merging_needs_little_memory_compared_with_the_model(tmp_path: Path) -> None:
     sizes = {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 7, "num_attention_heads": 8}
     base = make_base(tmp_path / "base", config=LlamaConfig(vocab_size=len(tokenizer()), **sizes))
     adapter = make_adapter(base, tmp_path / "adapter")

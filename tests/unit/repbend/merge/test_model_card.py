@@ -1,4 +1,4 @@
-"""Model cards: base, licence, data, settings, as far as they are known."""
+"""Model cards: base model, licence, data and settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def adapter(**settings: object) -> dict:
     return {"base": "base", "base_fingerprint": "12ab", "settings": settings}
 
 
-def test_the_card_says_what_the_model_is_made_of(tmp_path: Path) -> None:
+def test_card_names_base_method_data_and_settings(tmp_path: Path) -> None:
     base = tmp_path / "llama-3"
     base.mkdir()
     (base / "README.md").write_text(
@@ -42,7 +42,7 @@ def test_the_card_says_what_the_model_is_made_of(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "card", [None, "no front matter", "---\nlicense: [unclosed\n---\n", "---\n- a list\n---\n", "---\ntags: [a]\n---\n"]
 )
-def test_a_licence_that_nothing_states_is_unknown(tmp_path: Path, card: str | None) -> None:
+def test_licence_is_unknown_without_card_and_file(tmp_path: Path, card: str | None) -> None:
     if card is not None:
         (tmp_path / "README.md").write_text(card)
     assert base_licence(tmp_path) == Licence(None, None, None, ())
@@ -51,12 +51,12 @@ def test_a_licence_that_nothing_states_is_unknown(tmp_path: Path, card: str | No
     assert ModelCard(text).data.license is None
 
 
-def test_a_file_alone_is_a_licence_of_its_own(tmp_path: Path) -> None:
+def test_licence_file_without_card_is_licence_other(tmp_path: Path) -> None:
     (tmp_path / "LICENSE.txt").write_text("terms")
     assert base_licence(tmp_path) == Licence("other", None, "LICENSE.txt", ("LICENSE.txt",))
 
 
-def test_the_terms_come_along_when_a_checkpoint_is_taken_over(tmp_path: Path) -> None:
+def test_licence_files_are_copied_with_a_checkpoint(tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     source.mkdir()
     target.mkdir()
@@ -66,7 +66,7 @@ def test_the_terms_come_along_when_a_checkpoint_is_taken_over(tmp_path: Path) ->
     assert base_licence(target) == Licence("mit", None, None, ("NOTICE",))
 
 
-def test_the_card_of_a_sum_of_adapters_names_the_data_and_settings_of_its_parts(tmp_path: Path) -> None:
+def test_card_of_a_sum_of_adapters_names_data_and_settings_of_its_parts(tmp_path: Path) -> None:
     parts = [{"adapter": "kind", "factor": 0.5}, {"adapter": "foul", "factor": -0.1}]
     settings = [
         {**SETTINGS, "method": "sft", "lr": lr, "answers": answers} for lr, answers in ((0.1, "safe"), (0.2, "unsafe"))
@@ -79,7 +79,7 @@ def test_the_card_of_a_sum_of_adapters_names_the_data_and_settings_of_its_parts(
     assert kind < text.index("- lr: 0.1\n") < text.index("- answers: safe\n") < foul < text.index("- lr: 0.2\n")
 
 
-def test_of_an_adapter_trained_elsewhere_the_card_names_no_data_and_no_path(tmp_path: Path) -> None:
+def test_card_of_a_released_adapter_names_no_data_and_no_path(tmp_path: Path) -> None:
     text = model_card(
         tmp_path, adapter(method="released", hub=None, local=f"{tmp_path}/adapters/theirs"), "12ab", "float32"
     )

@@ -1,4 +1,4 @@
-"""Weights on disk one tensor at a time: what is read and written is what the libraries read and write."""
+"""Weights on disk, one tensor at a time, compared with the libraries' own reading and writing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def tensors() -> dict[str, torch.Tensor]:
     }
 
 
-def test_a_copy_is_byte_by_byte_what_safetensors_writes(tmp_path: Path) -> None:
+def test_copy_equals_the_file_of_safetensors_byte_by_byte(tmp_path: Path) -> None:
     save_file(tensors(), tmp_path / "model.safetensors", metadata={"format": "pt"})
     out = tmp_path / "out"
     out.mkdir()
@@ -34,7 +34,7 @@ def test_a_copy_is_byte_by_byte_what_safetensors_writes(tmp_path: Path) -> None:
     assert (out / "model.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
 
 
-def test_types_change_where_asked_and_tensors_that_are_no_copies_are_written_right(tmp_path: Path) -> None:
+def test_types_can_change_and_views_are_written_correctly(tmp_path: Path) -> None:
     saved = tensors()
     save_file(saved, tmp_path / "model.safetensors")
     stored, out = stored_tensors(tmp_path), tmp_path / "out"
@@ -56,7 +56,7 @@ def _wide(value: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("wrong", [lambda value: value.double(), lambda value: value[:1]])
-def test_a_tensor_of_another_type_or_shape_than_announced_is_refused(tmp_path: Path, wrong: Callable) -> None:
+def test_tensor_of_another_type_or_shape_than_the_header_is_refused(tmp_path: Path, wrong: Callable) -> None:
     save_file({"a": torch.randn(3, 2)}, tmp_path / "model.safetensors")
     out = tmp_path / "out"
     out.mkdir()
@@ -64,7 +64,7 @@ def test_a_tensor_of_another_type_or_shape_than_announced_is_refused(tmp_path: P
         write_weights(out, stored_tensors(tmp_path), lambda tensor: tensor.dtype, lambda t: wrong(t.read()))
 
 
-def test_only_files_of_the_index_are_read_and_there_is_an_index_for_several(tmp_path: Path) -> None:
+def test_only_files_of_the_index_are_read_and_several_files_get_an_index(tmp_path: Path) -> None:
     parts = {"one.safetensors": {"a": torch.ones(2)}, "two.safetensors": {"b": torch.zeros(3)}}
     for name, part in parts.items():
         save_file(part, tmp_path / name)
@@ -82,7 +82,7 @@ def test_only_files_of_the_index_are_read_and_there_is_an_index_for_several(tmp_
     assert torch.equal(load_file(out / "model-00002-of-00002.safetensors")["b"], torch.zeros(3))
 
 
-def test_files_that_cannot_be_read_or_are_quantised_are_named(tmp_path: Path) -> None:
+def test_unreadable_and_quantised_files_are_named_in_the_error(tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     file.write_bytes(b"no weights")
     with pytest.raises(ModelError, match=r"model.safetensors: not a readable file of weights"):

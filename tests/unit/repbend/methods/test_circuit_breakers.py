@@ -17,11 +17,13 @@ from tests.helpers.loss_parts import cosine, difference, fresh_model, layers, le
 BOTH = Schedule(change=1.0, retain=1.0)
 
 
-@pytest.mark.parametrize("still", [0, 1])
-def test_circuit_breakers_agree_with_algorithm_1(still: int) -> None:
+@pytest.mark.parametrize("n_frozen_layers", [0, 1])
+def test_circuit_breakers_agree_with_algorithm_1(n_frozen_layers: int) -> None:
     unsafe, unsafe_before = layers(1, 2, 7), layers(2, 2, 7)
     retain, retain_before = layers(3, 3, 4), layers(4, 3, 4)
-    terms = circuit_breakers(unsafe, unsafe_before, retain, retain_before, rerouting_schedule(3, 10, 8.0), still)
+    terms = circuit_breakers(
+        unsafe, unsafe_before, retain, retain_before, rerouting_schedule(3, 10, 8.0), n_frozen_layers
+    )
     turned = [
         max(0.0, cosine(unsafe[layer][token].tolist(), unsafe_before[layer][token].tolist()))
         for layer, token in itertools.product(range(2), range(7))
@@ -30,7 +32,7 @@ def test_circuit_breakers_agree_with_algorithm_1(still: int) -> None:
         length(difference(retain[layer][token].tolist(), retain_before[layer][token].tolist()))
         for layer, token in itertools.product(range(3), range(4))
     ]
-    change, keep = sum(turned) / (2 * 7), sum(kept) / ((3 + still) * 4)
+    change, keep = sum(turned) / (2 * 7), sum(kept) / ((3 + n_frozen_layers) * 4)
     assert 0 < sum(value == 0 for value in turned) < len(turned)
     assert float(terms.change) == pytest.approx(change, abs=1e-10)
     assert float(terms.retain) == pytest.approx(keep, abs=1e-10)
@@ -46,13 +48,13 @@ def test_circuit_breakers_have_the_gradient_of_finite_differences() -> None:
     assert gradcheck(loss, [states.requires_grad_() for states in (*layers(1, 2, 6), *layers(3, 2, 3))])
 
 
-def test_the_weight_moves_from_turning_away_to_keeping_until_both_are_half() -> None:
+def test_weights_move_from_change_to_retain_until_both_are_half() -> None:
     assert rerouting_schedule(1, 150, 10.0) == pytest.approx((10 * 299 / 300, 10 / 300))  # step / 300 in released code
     assert rerouting_schedule(150, 150, 10.0) == pytest.approx((5.0, 5.0))
     assert all(sum(rerouting_schedule(step, 40, 3.0)) == pytest.approx(3.0) for step in range(1, 41))
 
 
-def test_nothing_is_left_to_turn_away_once_states_are_orthogonal_or_opposite() -> None:
+def test_orthogonal_and_opposite_states_have_no_gradient() -> None:
     before = [torch.tensor([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])]
     orthogonal = torch.tensor([[0.0, 3.0, 0.0], [0.0, 0.0, -1.0]])
     for states in (orthogonal, -before[0]):
@@ -64,7 +66,7 @@ def test_nothing_is_left_to_turn_away_once_states_are_orthogonal_or_opposite() -
     assert float(circuit_breakers([2 * before[0]], before, before, before, BOTH).change) == pytest.approx(1.0)
 
 
-def test_states_of_exactly_zero_and_states_that_have_not_moved_have_gradient_zero_not_nan() -> None:
+def test_zero_states_and_unmoved_states_have_gradient_zero_not_nan() -> None:
     zero = torch.zeros(2, 3, requires_grad=True)
     one = torch.ones(2, 3)
     still = torch.ones(2, 3, requires_grad=True)
@@ -78,7 +80,7 @@ def test_states_of_exactly_zero_and_states_that_have_not_moved_have_gradient_zer
     assert float(circuit_breakers([one], [torch.zeros(2, 3)], [one], [one], BOTH).change) == 0.0
 
 
-def test_rerouting_starts_from_a_fresh_adapter_although_its_gradient_is_only_rounding_there() -> None:
+def test_training_starts_from_a_fresh_adapter_with_a_gradient_of_rounding() -> None:
     model = fresh_model()
     tokens = torch.randint(0, 40, (2, 12), generator=torch.Generator().manual_seed(0))
 
@@ -100,8 +102,8 @@ def test_rerouting_starts_from_a_fresh_adapter_although_its_gradient_is_only_rou
     assert course[-1] < 0.2
 
 
-def test_target_layers_are_sorted_and_none_is_named_twice_or_the_embeddings() -> None:
-    """The released list of RepBend's run has 29 where 19 belongs, and so 29 twice."""
+def test_target_layers_are_sorted_and_repeated_ones_and_embeddings_are_refused() -> None:
+    """The released list of RepBend's run has 29 in place of 19, so it has 29 twice."""
     block = {"method": "circuit_breakers", "examples": "s", "paired_examples": "p", "retain_chats": "r"}
     assert CircuitBreakersBlock.model_validate({**block, "target_layers": [20, 10]}).target_layers == [10, 20]
     for indices, message in (([18, 29, 20, 29], "twice: \\[29\\]"), ([0, 3], "embeddings")):

@@ -37,7 +37,7 @@ def test_dpo_has_the_gradient_of_finite_differences() -> None:
     assert gradcheck(loss, [column.requires_grad_() for column in pairs(1)])
 
 
-def test_dpo_at_the_reference_is_log_2_and_raises_safe_against_unsafe() -> None:
+def test_dpo_at_the_reference_is_log_2_and_prefers_the_safe_answer() -> None:
     before = pairs(2)
     adapted = PairLogProbs(*(column.clone().requires_grad_() for column in before))
     terms = dpo(adapted, before, drawn(3, 0), beta=0.4, retain_weight=0.0)
@@ -47,7 +47,7 @@ def test_dpo_at_the_reference_is_log_2_and_raises_safe_against_unsafe() -> None:
     assert adapted.unsafe.grad.tolist() == pytest.approx([0.4 / 2 / 5] * 5)
 
 
-def test_dpo_is_the_loss_of_trl_on_a_real_model(tmp_path: Path) -> None:
+def test_dpo_equals_trls_loss_on_a_real_model(tmp_path: Path) -> None:
     trl = pytest.importorskip("trl")
     from datasets import Dataset
     from peft import LoraConfig

@@ -36,7 +36,7 @@ def test_npo_has_the_gradient_of_finite_differences() -> None:
 
 
 def test_npo_tends_to_gradient_ascent_as_beta_goes_to_zero() -> None:
-    """Proposition 1: value, less 2/β · log 2, and gradient."""
+    """Proposition 1: value minus 2/β · log 2, and gradient."""
     adapted, before, beta = drawn(1, 6).requires_grad_(), drawn(2, 6), 1e-6
     change = npo(adapted, before, drawn(3, 0), beta, 0.0).change
     change.backward()
@@ -46,7 +46,7 @@ def test_npo_tends_to_gradient_ascent_as_beta_goes_to_zero() -> None:
     assert adapted.grad.tolist() == pytest.approx([1 / 6] * 6, rel=1e-5)
 
 
-def test_npo_weighs_a_response_less_the_less_likely_it_has_become_and_never_falls_below_zero() -> None:
+def test_npo_has_less_gradient_for_less_likely_answers_and_is_never_negative() -> None:
     adapted = torch.tensor([0.0, -50.0, -5000.0], dtype=torch.float64, requires_grad=True)
     change = npo(adapted, torch.zeros(3, dtype=torch.float64), drawn(3, 0), 0.1, 0.0).change
     change.backward()

@@ -1,4 +1,4 @@
-"""Every term of RepBend, on random models and ragged rows, against the plain restatement of `repbend_oracle`."""
+"""Each term of RepBend on random models and texts, compared with the plain second version in `repbend_oracle`."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ CONFIGURATIONS: dict[str, Any] = {
 
 
 def settings(**changes: Any) -> RepBendBlock:
-    """Published weights, both terms of the paper and the fifth, no dropout."""
+    """Return settings with the released weights and without dropout."""
     block = {
         "method": "repbend",
         "examples": "s",
@@ -68,7 +68,7 @@ def settings(**changes: Any) -> RepBendBlock:
 
 
 def adapted(kind: str = "llama", seed: int = 0) -> Any:
-    """A random model in float64 whose adapter has random weights too, so that it does something."""
+    """Return a random model in float64 whose adapter has random weights, so that it changes the states."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(CONFIGURATIONS[kind]).double()
     with torch.no_grad():
@@ -83,7 +83,7 @@ def adapted(kind: str = "llama", seed: int = 0) -> Any:
 
 
 def ragged(seed: int, n: int = 2 * BATCH, longest: int = 14) -> TrainingExamples:
-    """Items of two steps; prompts and answers of many lengths, so that R shrinks on the way."""
+    """Return items for two steps; prompts and answers have many lengths, so R decreases."""
     generator = torch.Generator().manual_seed(seed)
 
     def tokens(most: int) -> list[int]:
@@ -104,7 +104,7 @@ def ragged(seed: int, n: int = 2 * BATCH, longest: int = 14) -> TrainingExamples
 
 
 def library(model: Any, block: RepBendBlock, data: TrainingExamples, step: int = 1) -> Loss:
-    """The library's loss of a step."""
+    """Return the library's loss of a step."""
     moment = StepInfo(step, block.max_step, (step + 1) * BATCH)
     return RepBend(block, data, N_LAYERS).loss(model, data.step(step, BATCH, block.seed), moment)
 
@@ -112,7 +112,7 @@ def library(model: Any, block: RepBendBlock, data: TrainingExamples, step: int =
 def oracle(
     model: Any, block: RepBendBlock, data: TrainingExamples, mode: str, step: int = 1
 ) -> dict[str, torch.Tensor]:
-    """The oracle's terms of the same step, its mode spelled as given."""
+    """Return the oracle's terms of the same step; `mode` may be a released spelling."""
     weights = (block.alpha, block.beta, block.gamma, block.epsilon, block.eta)
     asked = Asked(mode, block.alpha_mode, block.variant, PUSHED, weights, block.push_limit)
     steps: list[StepExamples] = [data.step(number, BATCH, block.seed) for number in range(step + 1)]
@@ -122,10 +122,10 @@ def oracle(
 
 
 def assert_agrees(found: Loss, expected: dict[str, torch.Tensor], *, eta: bool = False) -> None:
-    """Each term and the loss, to 1e-6 of its size; terms are large enough for that to mean something."""
+    """Compare each term and the loss, with a relative tolerance of 1e-6; no term is near zero."""
     for name, value in found.terms.items():
         if name == "pair_norm" and not eta:
-            continue  # not computed where it has no weight
+            continue  # not computed without a weight
         assert float(expected[name].detach()) > 1e-4, name
         assert float(value.detach()) == pytest.approx(float(expected[name].detach()), rel=1e-6), name
     assert float(found.total.detach()) == pytest.approx(float(expected["total"].detach()), rel=1e-6)
@@ -134,7 +134,7 @@ def assert_agrees(found: Loss, expected: dict[str, torch.Tensor], *, eta: bool =
 @pytest.mark.parametrize("variant", ["released_code", "corrected"])
 @pytest.mark.parametrize("alpha_mode", ["all", "target"])
 @pytest.mark.parametrize("mode", [*MODES, "request_last", "request_all", "request_response"])
-def test_every_term_of_every_mode_agrees_with_the_oracle(mode: str, alpha_mode: str, variant: str) -> None:
+def test_each_term_of_each_mode_equals_the_oracles(mode: str, alpha_mode: str, variant: str) -> None:
     eta = 0.7 if mode.startswith("response") or mode.endswith("response") else 0.0
     block = settings(loss_mode=mode, alpha_mode=alpha_mode, variant=variant, eta=eta)
     model, data = adapted(seed=MODES.index(block.loss_mode)), ragged(MODES.index(block.loss_mode))
@@ -143,12 +143,12 @@ def test_every_term_of_every_mode_agrees_with_the_oracle(mode: str, alpha_mode: 
 
 @pytest.mark.parametrize("kind", [kind for kind in CONFIGURATIONS if kind != "llama"])
 @pytest.mark.parametrize("variant", ["released_code", "corrected"])
-def test_every_architecture_agrees_with_the_oracle(kind: str, variant: str) -> None:
+def test_each_architecture_gives_the_oracles_terms(kind: str, variant: str) -> None:
     block, model, data = settings(variant=variant, eta=0.3), adapted(kind, seed=7), ragged(7)
     assert_agrees(library(model, block, data), oracle(model, block, data, "response_all"), eta=True)
 
 
-def test_a_push_limit_agrees_with_the_oracle_where_it_binds_some_tokens_and_not_others() -> None:
+def test_push_limit_equals_the_oracles_if_it_clips_some_tokens() -> None:
     model, data = adapted(), ragged(3)
     free = float(library(model, settings(), data).terms["unsafe_norm"].detach())
     block = settings(push_limit=free)
@@ -163,7 +163,7 @@ def test_slices_of_three_tokens_give_the_same_divergence(monkeypatch: pytest.Mon
     assert_agrees(library(model, block, data), oracle(model, block, data, "response_all"))
 
 
-def test_the_first_tokens_shrink_with_the_shortest_paired_answer_for_good() -> None:
+def test_r_decreases_to_the_shortest_paired_answer_and_never_increases() -> None:
     block, model = settings(loss_mode="response_R"), adapted()
     answer = list(range(1, 31))
     pairs = [
@@ -181,7 +181,7 @@ def test_the_first_tokens_shrink_with_the_shortest_paired_answer_for_good() -> N
 
 
 @pytest.mark.parametrize("variant", ["released_code", "corrected"])
-def test_gradients_of_all_adapter_weights_agree_with_the_oracles(variant: str) -> None:
+def test_gradients_of_all_adapter_weights_equal_the_oracles(variant: str) -> None:
     block, model, data = settings(variant=variant, eta=0.3), adapted(seed=11), ragged(11)
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     found = torch.autograd.grad(library(model, block, data).total, list(weights.values()))
@@ -192,7 +192,7 @@ def test_gradients_of_all_adapter_weights_agree_with_the_oracles(variant: str) -
         assert float((ours - theirs).norm()) < 1e-6 * float(theirs.norm()), name
 
 
-def test_the_gradient_is_the_slope_of_the_loss() -> None:
+def test_gradient_equals_a_finite_difference_of_the_loss() -> None:
     block, model, data = settings(), adapted(seed=12), ragged(12)
     weight = next(weight for name, weight in model.named_parameters() if "layers.1" in name and "lora_B" in name)
     (slope,) = torch.autograd.grad(library(model, block, data).total, [weight])
@@ -205,7 +205,7 @@ def test_the_gradient_is_the_slope_of_the_loss() -> None:
     assert (ends[0] - ends[1]) / (2 * tiny) == pytest.approx(float(slope.view(-1)[place]), rel=1e-3)
 
 
-def test_left_and_right_padding_tokenizers_give_the_same_loss() -> None:
+def test_padding_side_of_the_tokenizer_does_not_change_the_loss() -> None:
     totals = []
     for side in ("left", "right"):
         tokenizer = training_parts.tokenizer()
@@ -219,8 +219,8 @@ def test_left_and_right_padding_tokenizers_give_the_same_loss() -> None:
     assert totals[0] == totals[1]
 
 
-def test_the_plain_trainer_of_the_bench_computes_the_published_loss() -> None:
-    """In float32 and with gradient checkpointing, as it is timed, at an eighth of the width."""
+def test_reference_trainer_of_the_benchmark_computes_the_released_loss() -> None:
+    """In float32 and with gradient checkpointing, as in the benchmark, at an eighth of the width."""
     block, model, data = settings(), adapted(seed=4).float(), ragged(4)
     layers = {"keep_layers": list(range(N_LAYERS + 1)), "push_layers": PUSHED}
     told = ReferenceSettings(**layers, pad_token=0, prompt_width=64, response_width=64)

@@ -39,7 +39,7 @@ def test_rmu_has_the_gradient_of_finite_differences() -> None:
     assert gradcheck(loss, [drawn(1, 6, 5).requires_grad_(), drawn(2, 4, 5).requires_grad_()])
 
 
-def test_the_steering_vector_is_of_the_asked_length_drawn_from_the_seed_and_all_positive() -> None:
+def test_steering_vector_has_its_length_depends_on_the_seed_and_is_positive() -> None:
     vector = steering_vector(64, 6.5, seed=1)
     assert float(vector.norm()) == pytest.approx(6.5, rel=1e-6)
     assert vector.min() >= 0
@@ -50,7 +50,7 @@ def test_the_steering_vector_is_of_the_asked_length_drawn_from_the_seed_and_all_
     assert float(wide[0] @ wide[1]) == pytest.approx(3 / 4, abs=0.02)  # E[x]^2 / E[x^2] of entries from [0, 1)
 
 
-def test_rmu_is_at_its_least_where_unsafe_states_are_the_vector_and_retain_states_have_stayed() -> None:
+def test_rmu_is_zero_if_unsafe_states_equal_the_vector_and_retain_states_are_unchanged() -> None:
     target, retain = steering_vector(5, 2.0, seed=0), torch.ones(3, 5)
     unsafe = target.repeat(4, 1).requires_grad_()
     terms = rmu(unsafe, target, retain, retain, 3.0)

@@ -9,7 +9,7 @@ from rebend.repbend.methods.sft import sft
 from tests.helpers.loss_parts import base_model
 
 
-def test_sft_is_the_mean_over_all_tokens_as_transformers_has_it() -> None:
+def test_sft_equals_the_mean_over_tokens_of_transformers() -> None:
     model = base_model(vocabulary=40)
     tokens = torch.randint(0, 40, (3, 9), generator=torch.Generator().manual_seed(0))
     starts = [2, 5, 7]  # of the responses

@@ -1,4 +1,4 @@
-"""Arithmetic on adapters, against arithmetic on merged weights."""
+"""Arithmetic on adapters, compared with arithmetic on merged weights."""
 
 from __future__ import annotations
 
@@ -42,22 +42,22 @@ def adapted(rank: int = RANK, alpha: int = ALPHA) -> PeftModel:
 
 
 def trained(seed: int) -> dict[str, Tensor]:
-    """An adapter's weights by PEFT's names, all random."""
+    """Return random weights of an adapter, by PEFT's names."""
     generator = torch.Generator().manual_seed(seed)
     fresh = get_peft_model_state_dict(adapted())
     return {name: torch.randn(w.shape, generator=generator, dtype=w.dtype) for name, w in fresh.items()}
 
 
 def merged(weights: dict[str, Tensor], parts: int = 1) -> dict[str, Tensor]:
-    """Weights of the whole model with an adapter of `parts` ranks side by side added to it."""
+    """Return the weights of the model merged with an adapter of `parts` times the rank."""
     model = adapted(RANK * parts, ALPHA * parts)
     set_peft_model_state_dict(model, weights)
     whole: Any = model.merge_and_unload()
     return dict(whole.state_dict())
 
 
-def test_adapters_side_by_side_add_the_sum_of_their_changes() -> None:
-    """The RepBend paper's row: half of what safe answers teach, less a tenth of what unsafe ones do."""
+def test_combined_adapter_adds_the_sum_of_the_changes() -> None:
+    """With the factors of the RepBend paper: 0.5 for safe answers, -0.1 for unsafe ones."""
     safe, unsafe = trained(1), trained(2)
     before = copy.deepcopy(safe)
     start, tuned, spoilt = base().state_dict(), merged(safe), merged(unsafe)
@@ -69,7 +69,7 @@ def test_adapters_side_by_side_add_the_sum_of_their_changes() -> None:
     assert all(torch.equal(safe[name], before[name]) for name in safe)
 
 
-def test_what_cannot_be_scaled_is_refused() -> None:
+def test_other_weights_and_other_modules_are_refused() -> None:
     weights = trained(1)
     with pytest.raises(ModelError, match="magnitude"):
         combined([({**weights, "base_model.model.q_proj.lora_magnitude_vector.weight": torch.ones(2)}, -1.0)])
@@ -79,7 +79,7 @@ def test_what_cannot_be_scaled_is_refused() -> None:
 
 
 @pytest.fixture(scope="module")
-def trained_here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base model, and adapters trained on its safe and on its unsafe answers."""
     folder = tmp_path_factory.mktemp("trained")
     make_base(folder / "base")
@@ -97,11 +97,11 @@ def train(base: Path, out: Path, **changes: Any) -> None:
     )
 
 
-def test_a_combined_adapter_merges_to_the_base_plus_the_sum_of_its_parts(trained_here: Path, tmp_path: Path) -> None:
-    base = trained_here / "base"
-    combine_adapters([trained_here / name for name in FACTORS], SUM, tmp_path / "sum")
+def test_merged_combination_equals_base_plus_sum_of_parts(trained_parts: Path, tmp_path: Path) -> None:
+    base = trained_parts / "base"
+    combine_adapters([trained_parts / name for name in FACTORS], SUM, tmp_path / "sum")
     weights = {}
-    for name, adapter in {"sum": tmp_path / "sum", **{name: trained_here / name for name in FACTORS}}.items():
+    for name, adapter in {"sum": tmp_path / "sum", **{name: trained_parts / name for name in FACTORS}}.items():
         merge_adapter(base, adapter, tmp_path / "merged" / name, "float32")
         weights[name] = load_file(tmp_path / "merged" / name / "model.safetensors")
     start = load_file(base / "model.safetensors")
@@ -112,8 +112,8 @@ def test_a_combined_adapter_merges_to_the_base_plus_the_sum_of_its_parts(trained
         torch.testing.assert_close(weights["sum"][name], expected, atol=1e-6, rtol=0)
 
 
-def test_a_combined_adapter_says_what_it_is_made_of(trained_here: Path, tmp_path: Path) -> None:
-    folders = [trained_here / name for name in FACTORS]
+def test_adapter_file_of_a_combination_holds_its_parts(trained_parts: Path, tmp_path: Path) -> None:
+    folders = [trained_parts / name for name in FACTORS]
     combine_adapters(folders, SUM, tmp_path / "sum")
     found = read_json(tmp_path / "sum" / "adapter.json")
     assert found["settings"] == SUM.model_dump()
@@ -124,12 +124,12 @@ def test_a_combined_adapter_says_what_it_is_made_of(trained_here: Path, tmp_path
         assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes()
 
 
-def test_adapters_of_unlike_bases_or_shapes_are_refused(trained_here: Path, tmp_path: Path) -> None:
+def test_adapters_of_different_bases_or_shapes_are_refused(trained_parts: Path, tmp_path: Path) -> None:
     other = make_base(tmp_path / "other", seed=1)
     train(other, tmp_path / "foreign", answers="unsafe", max_step=1)
     with pytest.raises(ModelError, match=r"foreign was trained on a base with fingerprint"):
-        combine_adapters([trained_here / "safe", tmp_path / "foreign"], SUM, tmp_path / "sum")
-    train(trained_here / "base", tmp_path / "wide", lora_alpha=4, max_step=1)
+        combine_adapters([trained_parts / "safe", tmp_path / "foreign"], SUM, tmp_path / "sum")
+    train(trained_parts / "base", tmp_path / "wide", lora_alpha=4, max_step=1)
     with pytest.raises(ModelError, match=r"wide and .*safe differ in lora_alpha"):
-        combine_adapters([trained_here / "safe", tmp_path / "wide"], SUM, tmp_path / "sum")
+        combine_adapters([trained_parts / "safe", tmp_path / "wide"], SUM, tmp_path / "sum")
     assert not (tmp_path / "sum").exists()
