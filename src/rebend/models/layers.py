@@ -49,8 +49,8 @@ def transform_blocks(blocks: Sequence[int], last_index: int | None, n_layers: in
 
     `[-1]` means the same as in the released code: every block from 0 to the number `last_index` of the last target
     index, one block more than the state at that index passes through. Without a target (None: the loss reads the
-    output) it means all blocks. Raises `ConfigError` for no blocks, blocks named twice, blocks that the model does not have, and blocks that
-    change no target.
+    output) it means all blocks. Raises `ConfigError` for no blocks, blocks named twice, blocks that the model does not
+    have, and blocks that change no target.
     """
     if list(blocks) == [-1]:
         return list(range(n_layers if last_index is None else min(last_index, n_layers - 1) + 1))
