@@ -86,8 +86,8 @@ from rebend.config.catalogue import CATALOGUE
 from rebend.config.datasets import READERS
 from rebend.pipeline.jobs.code_version import code_version
 STAGES = {
-    "adapters": "train_adapter", "value_models": "train_value_model", "controls": "decode", "judges": "judge",
-    "attacks": "attack", "safety_judges": "score_safety",
+    "adapters": "train_adapter", "value_models": "train_value_model", "controls": "decode", "judges": "judge_win_rate",
+    "attacks": "attack", "safety_judges": "judge_safety",
 }
 scripts = {script.stem: script for script in sorted(Path("workflow/scripts").glob("*/*.py"))}
 codes = [
