@@ -327,7 +327,8 @@ def value_ours(asked: argparse.Namespace) -> dict[str, Any]:
 def value_data(folder: Path) -> Any:
     """The responses with their sides."""
     from rebend.recontrol.value_model.activation_store import Activations
-    from rebend.recontrol.value_model.examples import Labels, ValueData
+    from rebend.recontrol.value_model.examples import ValueData
+    from rebend.recontrol.value_model.labels import Labels
 
     labels = Labels.read(folder / "rewards.parquet")
     return ValueData(Activations(folder / "activations"), labels, HELD_SHARE, SEED)
@@ -340,7 +341,7 @@ def trained(folder: Path, width: int, epochs: int) -> dict[str, Any]:
     from rebend.config.value_models import ValueModelBlock
     from rebend.io.checkpoints import Checkpoints
     from rebend.recontrol.value_model.activation_store import Activations
-    from rebend.recontrol.value_model.examples import Labels
+    from rebend.recontrol.value_model.labels import Labels
     from rebend.recontrol.value_model.train import train_value_model
 
     settings = ValueModelBlock(

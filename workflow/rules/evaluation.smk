@@ -149,7 +149,7 @@ rule attack:
         data=paths.data("{dataset}"),
         value_model=partial(recontrol.control_value_model, CONFIG),
         direction=partial(recontrol.control_direction, CONFIG),
-        guide=partial(recontrol.control_reward_model, CONFIG),
+        guidance_reward=partial(recontrol.control_reward_model, CONFIG),
         strength=partial(recontrol.control_strength, CONFIG),
     output:
         **with_record(

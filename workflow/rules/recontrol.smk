@@ -159,7 +159,7 @@ rule choose_strength:
         model=paths.model("{model}"),
         value_model=partial(recontrol.control_value_model, CONFIG),
         direction=partial(recontrol.control_direction, CONFIG),
-        guide=partial(recontrol.control_reward_model, CONFIG),
+        guidance_reward=partial(recontrol.control_reward_model, CONFIG),
     output:
         **with_record(strength=paths.strength("{model}", "{control}")),
     log:
@@ -187,7 +187,7 @@ rule decode:
         data=paths.data("{dataset}"),
         value_model=partial(recontrol.control_value_model, CONFIG),
         direction=partial(recontrol.control_direction, CONFIG),
-        guide=partial(recontrol.control_reward_model, CONFIG),
+        guidance_reward=partial(recontrol.control_reward_model, CONFIG),
         strength=partial(recontrol.control_strength, CONFIG),
     output:
         **with_record(responses=paths.responses("{model}", "{dataset}", "{control}")),

@@ -17,4 +17,4 @@ def guidance_reward(method: str, resources: ControlResources) -> Reward:
         settings = RewardBlock.model_validate(resources.guidance_settings)
         return load_reward(path, settings, resources.policy.device, resources.asking)
 
-    return resources.get("guide", method, load)
+    return resources.get("guidance_reward", method, load)

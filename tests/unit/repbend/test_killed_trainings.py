@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 from tests.helpers.state_files import write_activations
 from tests.helpers.training_parts import make_base
 from tests.helpers.warm_server import warm_server
-from tests.unit.recontrol.test_value_training import responses
+from tests.unit.recontrol.test_train import responses
 
 # Saved after every step, so that a kill is likely to fall into a save as well.
 HEAD = f"""
@@ -47,9 +47,9 @@ train_adapter("../base", "float32", settings(max_step=25), tables(), "result", p
 import torch
 from rebend.recontrol.value_model.activation_store import Activations
 from rebend.io.files import whole_directory
-from rebend.recontrol.value_model.examples import Labels
+from rebend.recontrol.value_model.labels import Labels
 from rebend.recontrol.value_model.train import train_value_model
-from tests.unit.recontrol.test_value_training import SETTINGS, responses
+from tests.unit.recontrol.test_train import SETTINGS, responses
 labels, settings = Labels.of(responses(120)[1]), SETTINGS.model_copy(update={"epochs": 25})
 with whole_directory("result") as folder:
     train_value_model(Activations("../activations"), labels, settings, folder, progress, torch.device("cpu"))

@@ -42,8 +42,8 @@ def data() -> TrainingExamples:
 def block(method: str, **changes: Any) -> Any:
     common = {
         "method": method, "examples": "samples", "paired_examples": "pairs", "retain_chats": "retain",
-        "max_step": 4, "batch_size": 2, "lr": 5.0e-3,
-        "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "max_length": 64,
+        "max_step": 4, "batch_size": 2, "lr": 5.0e-3, "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0,
+        "max_length": 64,
     }  # fmt: skip
     return trained_adapter({**common, **METHODS[method], **changes})
 

@@ -24,7 +24,7 @@ with job(snakemake) as run:
         policy,
         read_parquet(snakemake.input.data).to_pylist(),
         control_block(run.settings["control"]),
-        ControlResources(policy, snakemake.input, run.settings["guide"], endpoint_options),
+        ControlResources(policy, snakemake.input, run.settings["guidance_reward"], endpoint_options),
         load_reward(
             snakemake.input.reward,
             RewardBlock.model_validate(run.settings["reward"]),

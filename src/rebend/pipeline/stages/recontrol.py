@@ -148,7 +148,7 @@ def control_settings(config: Config, wildcards: Any, *without: str) -> dict[str,
     name = guidance(config, wildcards.control)
     return {
         "control": settings(config["controls"][wildcards.control], without),
-        "guide": settings(config["rewards"][name]) if name else None,
+        "guidance_reward": settings(config["rewards"][name]) if name else None,
         "dtype": dtype(config, wildcards),
     }
 

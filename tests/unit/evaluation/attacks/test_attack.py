@@ -140,7 +140,12 @@ def test_files_of_the_stage_are_readable_by_their_owner_only(policy: Policy, tmp
     write_parquet(tmp_path / "data.parquet", pa.Table.from_pylist(rows, EVALUATION))
     made = tmp_path / "made"
     control = ControlBlock(method="none", decoding=GREEDY)
-    settings = {"attack": PREFILLING.model_dump(), "control": control.model_dump(), "guide": None, "dtype": "float32"}
+    settings = {
+        "attack": PREFILLING.model_dump(),
+        "control": control.model_dump(),
+        "guidance_reward": None,
+        "dtype": "float32",
+    }
     job = {
         "input": {"model": str(tmp_path / "model"), "data": str(tmp_path / "data.parquet")},
         "output": {"completions": str(made / "c.parquet"), "record": str(made / "c.json")},
@@ -154,5 +159,7 @@ def test_files_of_the_stage_are_readable_by_their_owner_only(policy: Policy, tmp
     table = read_parquet(made / "c.parquet", COMPLETIONS)
     assert table.equals(attacked(policy, PREFILLING)[0].replace_schema_metadata(table.schema.metadata))
     files = [file for file in made.rglob("*") if file.is_file()]
-    assert {file.name for file in files} == {"c.parquet", "c.json", "log"}
+    left = [file for file in files if (made / "progress") in file.parents]
+    assert [file.suffix for file in left] == [".lock"]  # empty once the job has ended
+    assert {file.name for file in files if file not in left} == {"c.parquet", "c.json", "log"}
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}

@@ -12,8 +12,8 @@ from rebend.config.value_models import DirectionBlock
 from rebend.errors import DataError
 from rebend.io.files import read_json, write_json
 from rebend.recontrol.value_model.activation_store import Activations
-from rebend.recontrol.value_model.direction import fit_direction
-from rebend.recontrol.value_model.examples import Labels
+from rebend.recontrol.value_model.direction_fit import fit_direction
+from rebend.recontrol.value_model.labels import Labels
 from tests.helpers.state_files import write_activations
 
 D = 6

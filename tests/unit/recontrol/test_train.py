@@ -15,7 +15,8 @@ from rebend.io.scores import score_table
 from rebend.recontrol.value_model import examples
 from rebend.recontrol.value_model.activation_store import Activations, key_of
 from rebend.recontrol.value_model.audit import AUDIT_FILE, CURVE, CURVE_FILE, calibration, rank
-from rebend.recontrol.value_model.examples import HELD_OUT, LOOKED_AT, TRAIN, Labels, ValueData
+from rebend.recontrol.value_model.examples import HELD_OUT, LOOKED_AT, TRAIN, ValueData
+from rebend.recontrol.value_model.labels import Labels
 from rebend.recontrol.value_model.loss import packed, returns, summed_loss
 from rebend.recontrol.value_model.network import FACTS, WEIGHTS, Shape, ValueNetwork, new_network
 from rebend.recontrol.value_model.train import METRICS, METRICS_FILE, objective, slices, train_value_model
