@@ -265,5 +265,5 @@ def _remove_others(folder: Path, shards: Sequence[Outputs]) -> None:
     """Remove shards, and their records, that belong to another number of shards."""
     ours = {Path(path).stem for shard in shards for path in (shard.states, shard.responses)}
     for path in [*folder.glob("states-*-of-*"), *folder.glob("responses-*-of-*")]:
-        if path.stem not in ours:
+        if path.name.partition(".")[0] not in ours:  # the record of `x.parquet` is `x.run.json`
             path.unlink()
