@@ -1,4 +1,4 @@
-"""Finished chunks of a long stage: made once, found again after a kill."""
+"""Finished chunks of a long stage: computed once, and read again by the next attempt after a kill."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from rebend.io.files import write_text
 
 
 class ChunkStore:
-    """A folder with one JSON file per finished chunk; without a folder nothing is kept.
+    """A folder with one JSON file per finished chunk; if `directory` is None, nothing is stored.
 
-    The folder must belong to one set of inputs only, as `run.progress` does. Numbers come back exactly:
-    JSON keeps every digit of a float, and Python's also keeps NaN. A damaged chunk is made again.
+    The folder must belong to one set of inputs only, as `run.progress` does. Floats are read back with all their
+    digits, NaN and infinity included. A damaged chunk is computed again.
     """
 
     def __init__(self, directory: str | Path | None) -> None:
@@ -30,13 +30,13 @@ class ChunkStore:
         path = self.directory / f"{name}.json"
         if path.exists():
             try:
-                return _checked(path.read_bytes())
+                return _checked_value(path.read_bytes())
             except ValueError:
                 print(f"{path}: is damaged, and made again", file=sys.stderr, flush=True)
-        made = make()
-        body = json.dumps(made)
+        value = make()
+        body = json.dumps(value)
         write_text(path, f"{bytes_digest(body.encode())}\n{body}\n")
-        return made
+        return value
 
     def within(self, name: str) -> ChunkStore:
         """Return the store in the folder `name` below this one."""
@@ -48,9 +48,9 @@ class ChunkStore:
             shutil.rmtree(self.directory, ignore_errors=True)
 
 
-def _checked(raw: bytes) -> Any:
+def _checked_value(raw: bytes) -> Any:
     """Return the value in a file of checksum and JSON; raise `ValueError` if the checksum does not match."""
     checksum, _, body = raw.rstrip(b"\n").partition(b"\n")
     if bytes_digest(body).encode() != checksum:
-        raise ValueError("its checksum is another")
+        raise ValueError("its checksum does not match")
     return json.loads(body)

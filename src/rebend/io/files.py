@@ -1,8 +1,8 @@
-"""Files that are either whole or absent.
+"""Write files and folders so that each is either complete or absent; read and write JSON and Parquet.
 
-Everything is written under a temporary name in the same folder, brought to the disk itself, and renamed, so that a
-job that is killed, a disk that fills up or a machine that loses power leaves the old file or none, never half of one.
-What a killed job leaves is called `.<name>.<8 hex digits>.part`; see `sweep`.
+Every file is written under a temporary name in the same folder, flushed to the disk, and renamed. After a kill, a full
+disk or a loss of power there is the old file or none, never half a file. A killed job leaves files with names like
+`.<name>.<8 hex digits>.part`; `sweep` deletes them.
 """
 
 from __future__ import annotations
@@ -20,71 +20,71 @@ from typing import TYPE_CHECKING, Any
 
 from rebend.errors import DataError, DiskError
 
-if TYPE_CHECKING:  # parsing the workflow needs the other functions, and not the time that this import takes
+if TYPE_CHECKING:  # Snakemake's parsing uses the other functions; importing pyarrow would slow it down
     import pyarrow as pa
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# Libraries that write through code of their own say it in words.
-_NO_ROOM_WORDS = ("No space left on device", "Disk quota exceeded", "File too large")
-_AT_CWD, _EXCHANGE = -100, 2  # renameat2(2)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Libraries that do not write through Python raise errors without an errno.
+_DISK_FULL_MESSAGES = ("No space left on device", "Disk quota exceeded", "File too large")
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # constants of renameat2(2)
 
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it becomes `path` if the block succeeds, else it goes.
+    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, otherwise delete it.
 
-    Raises `DiskError` naming the file where there is no room for it.
+    Raises `DiskError` naming the file if the disk is full or a quota is used up.
     """
     path = Path(path)
     temporary = _temporary(path)
-    with _room_for(path, temporary):
+    with _temporary_removed(path, temporary):
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        # Without this, a machine that loses power may keep the new name and not what is behind it.
-        to_disk(temporary)
+        # Without this, a loss of power may leave the new name without the contents.
+        _flush(temporary)
         temporary.replace(path)
 
 
 @contextmanager
 def whole_directory(path: str | Path) -> Iterator[Path]:
-    """As `whole_file`, for a folder; a folder that was there before is replaced at the very end, in one step."""
+    """Do what `whole_file` does, for a folder; an existing folder is replaced after the block, in one step."""
     path = Path(path)
     temporary = _temporary(path)
-    with _room_for(path, temporary):
+    with _temporary_removed(path, temporary):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file() and not file.is_symlink():
-                to_disk(file)
+                _flush(file)
         if path.exists():
             _exchange(temporary, path)
         else:
             temporary.rename(path)
 
 
-def to_disk(path: Path) -> None:
-    """Wait until a file's contents are on the disk; whoever has no room for them after all says so here."""
+def _flush(path: Path) -> None:
+    """Wait until a file's contents are on the disk; some file systems report a full disk only here."""
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
 
 
 def sweep(path: str | Path) -> None:
-    """Remove what killed jobs have left of `path`; only for who knows that nobody else is writing it."""
+    """Delete the temporary files that killed jobs left of `path`; the caller must know that no process writes it."""
     path = Path(path)
-    for left in path.parent.glob(f".{path.name}.*.part"):
-        _remove(left)
+    for temporary in path.parent.glob(f".{path.name}.*.part"):
+        _remove(temporary)
 
 
 def sweep_inside(folder: Path) -> None:
-    """As `sweep`, of everything in a folder."""
-    for left in folder.rglob(".*.part"):
-        _remove(left)
+    """Do what `sweep` does, for all files in a folder and below it."""
+    for temporary in folder.rglob(".*.part"):
+        _remove(temporary)
 
 
 @contextmanager
-def _room_for(path: Path, temporary: Path) -> Iterator[None]:
-    """Inside the block, a disk without room becomes a `DiskError` that names `path`; then `temporary` goes."""
+def _temporary_removed(path: Path, temporary: Path) -> Iterator[None]:
+    """Convert errors as `disk_advice` does; after the block, delete `temporary` if it still exists."""
     with disk_advice(path):
         try:
             yield
@@ -94,11 +94,11 @@ def _room_for(path: Path, temporary: Path) -> Iterator[None]:
 
 @contextmanager
 def disk_advice(path: Path) -> Iterator[None]:
-    """Inside the block, a disk without room becomes a `DiskError` that names `path`, the room, and what to do."""
+    """Inside the block, a full disk becomes a `DiskError` that names `path`, the free space, and the remedy."""
     try:
         yield
     except Exception as error:
-        if isinstance(error, DiskError) or not _lacks_room(error):
+        if isinstance(error, DiskError) or not _is_disk_full(error):
             raise
         folder = next(parent for parent in path.absolute().parents if parent.is_dir())
         usage = shutil.disk_usage(folder)
@@ -109,12 +109,12 @@ def disk_advice(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _lacks_room(error: BaseException | None) -> bool:
-    """Whether an error, or one that it came from, says that a disk is full, or a quota used up."""
+def _is_disk_full(error: BaseException | None) -> bool:
+    """Return whether an error, or one of its causes, reports a full disk or a used up quota."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        if isinstance(error, OSError) and error.errno in _DISK_FULL:
             return True
-        if any(words in str(error) for words in _NO_ROOM_WORDS):
+        if any(message in str(error) for message in _DISK_FULL_MESSAGES):
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -132,12 +132,15 @@ def _temporary(path: Path) -> Path:
 
 
 def _exchange(new: Path, old: Path) -> None:
-    """Put the folder `new` in the place of `old`, and `old` in that of `new`.
+    """Exchange the names of the folders `new` and `old`.
 
-    In one step where the system can (Linux, on most local file systems); elsewhere there is a moment without a folder.
+    Readers must find a complete folder at every moment, also after a kill between two steps. `rename` replaces a
+    folder only if it is empty, so two renames would leave a moment without a folder. The system call `renameat2`
+    exchanges both names in one step (Linux, most local file systems); Python's standard library does not offer it,
+    hence ctypes. Elsewhere three renames do the same, with such a moment.
     """
-    with suppress(AttributeError):  # a C library without it
-        if ctypes.CDLL(None).renameat2(_AT_CWD, os.fsencode(new), _AT_CWD, os.fsencode(old), _EXCHANGE) == 0:
+    with suppress(AttributeError):  # a C library without renameat2
+        if ctypes.CDLL(None).renameat2(_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(old), _RENAME_EXCHANGE) == 0:
             return
     aside = _temporary(old)
     old.rename(aside)
@@ -146,18 +149,18 @@ def _exchange(new: Path, old: Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` as UTF-8, whole or not at all."""
+    """Write `text` as UTF-8; see `whole_file`."""
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write `value` as indented JSON with sorted keys, whole or not at all."""
+    """Write `value` as indented JSON with sorted keys; see `whole_file`."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file; a missing or damaged one is a `DataError` that names it."""
+    """Return the value in a JSON file. Raises `DataError` naming the file if it is missing or damaged."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -165,7 +168,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def write_parquet(path: str | Path, table: pa.Table, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a table, with `metadata` (text to text) in its schema, whole or not at all."""
+    """Write a table with `metadata` added to that of its schema; see `whole_file`."""
     import pyarrow.parquet as pq
 
     merged = {**(table.schema.metadata or {}), **{k.encode(): v.encode() for k, v in (metadata or {}).items()}}
@@ -174,9 +177,10 @@ def write_parquet(path: str | Path, table: pa.Table, metadata: Mapping[str, str]
 
 
 def read_parquet(path: str | Path, schema: pa.Schema | None = None) -> pa.Table:
-    """Read a table; with `schema`, its columns must be there with those types (in any order).
+    """Return the table in a Parquet file; with `schema`, only the columns of the schema, in its order.
 
-    Raises `DataError` naming the file if it is missing, damaged, or of another shape.
+    Raises `DataError` naming the file if it is missing or damaged, or lacks a column of `schema`, or has it with
+    another type.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -190,7 +194,7 @@ def read_parquet(path: str | Path, schema: pa.Schema | None = None) -> pa.Table:
     for field in schema:
         if field.name not in table.column_names:
             raise DataError(f"{path}: column '{field.name}' is missing; it has {table.column_names}")
-        found = table.schema.field(field.name).type
-        if found != field.type:
-            raise DataError(f"{path}: column '{field.name}' is {found}, expected {field.type}")
+        column_type = table.schema.field(field.name).type
+        if column_type != field.type:
+            raise DataError(f"{path}: column '{field.name}' is {column_type}, expected {field.type}")
     return table.select(schema.names)

@@ -1,8 +1,8 @@
-"""Locks between processes, and between threads: one holder at a time.
+"""Locks between processes and between threads: a lock has one holder at a time.
 
-The kernel keeps the lock (`flock`, through the library `filelock`), so it ends with the processes that hold it,
-however they end. NFS and Lustre with `flock` keep it across machines. On a file system without locks the work goes on
-without one: two processes may then do the same work twice, but files stay whole.
+The kernel keeps the lock (`flock`, through the library `filelock`), so it ends when the processes that hold it end,
+also when they are killed. NFS and Lustre with `flock` keep it across machines. On a file system without locks the work
+continues without a lock: two processes may then do the same work twice, but files stay complete.
 
 Lock files are never deleted: a process may be waiting for them.
 """
@@ -60,7 +60,7 @@ def take_lock(path: Path) -> int | None:
 
 
 def give_lock_back(descriptor: int) -> None:
-    """End a lock that `take_lock` returned."""
+    """Release a lock that `take_lock` returned."""
     _held.remove(descriptor)
     os.close(descriptor)
 
@@ -70,8 +70,8 @@ def held_descriptors() -> list[int]:
     return list(_held)
 
 
-# `filelock.FileLock` keeps its descriptor to itself and unlocks explicitly, which would also end the lock of child
-# processes. So the descriptor is ours, filelock locks it, and the lock ends when its last copy is closed.
+# `filelock.FileLock` does not show its descriptor, and it unlocks explicitly, which would also end the lock of child
+# processes. Therefore this module opens the descriptor and filelock locks it; closing its last copy ends the lock.
 def _open(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
 

@@ -1,4 +1,4 @@
-"""Memory: what to do when it ran out, and how a long stage keeps no more of it than it uses."""
+"""Memory: advice after it ran out, and freed memory returned to the system."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 
 from rebend.errors import ModelError
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # names of malloc.h
-_OWN_PAGES = 4 * 2**20  # bytes from which on a tensor has pages of its own; below, asking for them costs too much time
-_FREE_ON_TOP = 16 * 2**20  # bytes of free memory at the heap's end that are kept
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # parameters of mallopt(3)
+_MMAP_BYTES = 4 * 2**20  # larger tensors get their own pages from mmap; for smaller ones mmap would be too slow
+_TRIM_BYTES = 16 * 2**20  # free memory at the heap's end that the process keeps
 
 
 @contextmanager
 def memory_advice(knobs: str) -> Iterator[None]:
-    """Inside the block, running out of memory becomes a `ModelError` that names the settings that lower it."""
+    """Inside the block, an error for lack of memory becomes a `ModelError`; `knobs` names settings that need less."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
@@ -30,21 +30,21 @@ def memory_advice(knobs: str) -> Iterator[None]:
 
 
 def keep_flat() -> None:
-    """From now on, and for the whole process, let memory that is freed go back to the system.
+    """Make the process return freed memory to the system from now on.
 
-    Left alone, the C library takes larger and larger tensors from one heap, which never shrinks below what lies
-    highest in it, and Arrow keeps a heap of its own: peaks then grow with how long a stage runs, not with what it
-    holds. Where there is no such C library, nothing happens.
+    By default, the C library takes ever larger tensors from one heap, which cannot shrink below its highest block in
+    use, and Arrow has another heap. Peak memory then grows with the duration of a stage. On systems whose C library
+    has no `mallopt`, only Arrow's pool changes.
     """
     pa.set_memory_pool(pa.system_memory_pool())
     with suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)
-        library.mallopt(_M_MMAP_THRESHOLD, _OWN_PAGES)
-        library.mallopt(_M_TRIM_THRESHOLD, _FREE_ON_TOP)
+        library.mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
+        library.mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES)
 
 
 def give_back() -> None:
-    """Give freed memory back to the system, where the C library can: between pieces of work it only piles up."""
+    """Return freed memory to the system now, if the C library has `malloc_trim`. Call this between pieces of work."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 

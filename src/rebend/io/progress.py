@@ -1,4 +1,4 @@
-"""How long a computation took, whatever else ran beside it."""
+"""The time that a computation took, and a progress bar."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from tqdm import tqdm
 
 
 class Stopwatch:
-    """Seconds since it was made.
+    """Measures the seconds since its construction.
 
-    Without an accelerator it counts the process's own processor time, all threads together: jobs side by side
-    on one machine make the wall clock say more about the neighbours than about the method. With one it counts
-    wall time, because there the processor waits.
+    On a CPU it measures the processor time of this process (sum over threads), because other jobs on the machine
+    change the wall time. On an accelerator it measures wall time, because the processor only waits there.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -25,7 +24,7 @@ class Stopwatch:
         self._start = self._now()
 
     def seconds(self) -> float:
-        """Return the seconds of `clock` since the start; results must have reached the CPU by now."""
+        """Return the seconds of `clock` since construction; copy results to the CPU before this call."""
         return self._now() - self._start
 
 
@@ -33,6 +32,6 @@ T = TypeVar("T")
 
 
 def progress(items: Iterable[T], what: str, *, total: int | None = None, done: int = 0) -> Iterator[T]:
-    """Iterate over `items`, showing how far and how long; `done` of `total` were finished before."""
+    """Yield `items` and show a progress bar named `what`; `done` of the `total` items were finished before."""
     quiet_seconds = 0.5 if sys.stderr.isatty() else 5.0
     yield from tqdm(items, desc=what, total=total, initial=done, mininterval=quiet_seconds, file=sys.stderr)

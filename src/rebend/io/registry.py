@@ -1,4 +1,4 @@
-"""Code that is named by its import path."""
+"""Load code by its import path, so that a stage imports only the method that it runs."""
 
 from __future__ import annotations
 

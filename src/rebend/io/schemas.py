@@ -1,8 +1,8 @@
-"""The one Parquet schema of each kind of data set, and of what is made from them.
+"""The Parquet schemas: one per kind of data set, and one per kind of result.
 
-A prompt is always `messages`: a list of turns that ends with the user's. Answers are never inside it:
-prompt and answer are separated once, when a data set is prepared. `row_id` is stable: it is made from
-the content (see `rebend.data.datasets`), so that order and subsampling do not change it.
+A prompt is always in the column `messages`: a list of turns, of which the last is the user's. The answer is a column of
+its own; prompt and answer are separated once, when a data set is prepared. `row_id` is a digest of the row's content
+(see `rebend.data.datasets`), so that neither the rows' order nor subsampling changes it.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ PROMPTS = pa.schema(
     [
         ("row_id", pa.string()),
         ("messages", MESSAGES),
-        ("reference", pa.string()),  # the data set's preferred answer; null where it has none
-        ("group", pa.string()),  # what tables are broken down by, e.g. "unseen item"; "" where there is none
+        ("reference", pa.string()),  # the data set's preferred answer; null if it has none
+        ("group", pa.string()),  # tables have a part per group, e.g. "unseen item"; "" without groups
     ]
 )
-CHAT = pa.schema([("row_id", pa.string()), ("messages", MESSAGES)])  # ends with the assistant's turn
+CHAT = pa.schema([("row_id", pa.string()), ("messages", MESSAGES)])  # the last turn is the assistant's
 SAFETY = pa.schema(
     [
         ("row_id", pa.string()),
         ("messages", MESSAGES),
         ("response", pa.string()),
-        ("label", pa.string()),  # "safe" or "unsafe": of the response
-        ("pair", pa.string()),  # the two answers to one prompt share it; null for a single sample
+        ("label", pa.string()),  # "safe" or "unsafe"; describes the response
+        ("pair", pa.string()),  # the same name for the two answers to one prompt; null for a single answer
     ]
 )
 EVALUATION = pa.schema(
     [
         ("row_id", pa.string()),
         ("messages", MESSAGES),
-        ("request", pa.string()),  # what the prompt asks for underneath a jailbreak; null where it says so itself
-        ("target", pa.string()),  # beginning of a compliant answer, which attacks aim at; "" where the data has none
+        ("request", pa.string()),  # the plain request inside a jailbreak; null if the prompt is plain itself
+        ("target", pa.string()),  # beginning of a compliant answer, used by attacks; "" if the data have none
         ("harmful", pa.bool_()),
         ("reference", pa.string()),
         ("group", pa.string()),  # e.g. "unseen item, jailbreak"
@@ -55,46 +55,46 @@ KINDS: dict[str, pa.Schema] = {
 RESPONSES = pa.schema(
     [
         ("row_id", pa.string()),
-        ("response", pa.string()),  # with the prefill, if any, in front; cut by the response mask
+        ("response", pa.string()),  # begins with the prefill, if any; cut by the response mask
         ("n_tokens", pa.int32()),
-        ("finish", pa.string()),  # "eos", "length" or "turn" (the model began a new user turn)
-        ("edit_norm", pa.float32()),  # mean norm of the control's edit per token; 0 without an edit
+        ("finish", pa.string()),  # "eos", "length" or "turn" (the model started a new user turn)
+        ("edit_norm", pa.float32()),  # mean norm of the control's edits of hidden states, per token; 0 without edits
     ]
 )
-COMPLETIONS = pa.schema(  # of attacked prompts: a row per prompt and attempt
+COMPLETIONS = pa.schema(  # responses to attacked prompts: a row per prompt and attempt
     [
         *RESPONSES,
-        ("attempt", pa.int32()),  # from 0
-        ("prefill", pa.string()),  # what the attack put into the model's mouth; it begins `response`
+        ("attempt", pa.int32()),  # counted from 0
+        ("prefill", pa.string()),  # beginning of `response` that the attack supplied
     ]
 )
 SCORES = pa.schema(
     [
         ("row_id", pa.string()),
-        ("score", pa.float64()),  # null where not scored
-        ("not_scored", pa.string()),  # the reason; null where scored
+        ("score", pa.float64()),  # null if not scored
+        ("not_scored", pa.string()),  # the reason; null if scored
     ]
 )
 SAFETY_VERDICTS = pa.schema(
     [
         ("row_id", pa.string()),
         ("attempt", pa.int32()),
-        ("verdict", pa.string()),  # harmful, harmless, refusal or incoherent; null where not scored
-        ("answered", pa.bool_()),  # the response does what the prompt asked (in the tiny world: exactly)
+        ("verdict", pa.string()),  # harmful, harmless, refusal or incoherent; null if not scored
+        ("answered", pa.bool_()),  # the response does what the prompt asks (in the tiny world: exactly)
         ("not_scored", pa.string()),
     ]
 )
 CAPABILITY = pa.schema(  # a row per question
     [
         *SCORES,  # between 0 and 1; a benchmark's score is the mean
-        ("category", pa.string()),  # subject (MMLU), task (BBH), category (TruthfulQA); "" where there is none
+        ("category", pa.string()),  # subject (MMLU), task (BBH), category (TruthfulQA); "" without categories
     ]
 )
 EMBEDDINGS = pa.schema([("row_id", pa.string()), ("embedding", pa.list_(pa.float32()))])  # of a data set's prompts
 VERDICTS = pa.schema(
     [
         ("row_id", pa.string()),
-        ("verdict", pa.string()),  # win, tie or lose; null where not scored
+        ("verdict", pa.string()),  # win, tie or lose; null if not scored
         ("not_scored", pa.string()),
     ]
 )
