@@ -59,29 +59,44 @@ READER_CODE = '''"""Questions with their topic."""
 
 from __future__ import annotations
 
-from rebend.data.readers.rows import asked, prompt_row, text
+from rebend.data.readers.reader import Reader
+from rebend.data.readers.rows import Source, asked, prompt_row, text
 
 
-def prompts(row):
-    """A question, in the group of its topic."""
+def prompts(row: Source) -> list[Source]:
+    """Return the question, in the group of its topic."""
     return [prompt_row(asked(text(row, "question")), None, text(row, "topic"))]
+
+
+QUESTIONS = Reader(
+    "questions", "questions with their topic", {"prompts": prompts}, {"prompts": ("question", "topic")}
+)
 '''
 STUDY = """title: Shouting
 grids:
   - { models: [tiny], controls: [none, shout], prompts: [tiny_test], reward: tiny_reward }
 """
 
-# Digest of the code behind each stage, without a method and with each method of a registry
+# Code version of each stage without a method, and with each method and each reader that it can be given
 VERSIONS = """
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from rebend.config.catalogue import CATALOGUE
+from rebend.config.datasets import READERS
 from rebend.pipeline.jobs.code_version import code_version
-scripts = sorted(Path("workflow/scripts").rglob("*.py"))
-methods = [method.code for kind in CATALOGUE.values() if isinstance(kind, Mapping) for method in kind.values()]
-versions = {script.stem: code_version(script) for script in scripts}
-versions |= {code: code_version("workflow/scripts/recontrol/decode.py", code) for code in methods}
+STAGES = {
+    "adapters": "train_adapter", "value_models": "train_value_model", "controls": "decode", "judges": "judge_win_rate",
+    "attacks": "attack", "safety_judges": "judge_safety",
+}
+scripts = {script.stem: script for script in sorted(Path("workflow/scripts").glob("*/*.py"))}
+codes = [
+    (STAGES[section], method.code)
+    for section, kind in CATALOGUE.items() if isinstance(kind, Mapping) for method in kind.values()
+]
+codes += [("prepare_dataset", code) for code in READERS.values()]
+versions = {name: code_version(script) for name, script in scripts.items()}
+versions |= {f"{stage} {code}": code_version(scripts[stage], code) for stage, code in codes}
 print(json.dumps(versions))
 """
 USE_CONTROL = """
@@ -166,22 +181,16 @@ def add_control(copy: Copy) -> list[str]:
 
 def add_reader(copy: Copy) -> list[str]:
     """Follow the recipe; return the files that were touched."""
+    copy.insert(
+        "src/rebend/config/datasets.py", '    "table": ', '    "questions": "rebend.data.readers.questions:QUESTIONS",\n'
+    )
     copy.write("src/rebend/data/readers/questions.py", READER_CODE)
-    copy.insert("src/rebend/data/readers/__init__.py", "from rebend.data.readers import", _IMPORT)
     copy.insert(
-        "src/rebend/data/readers/__init__.py", '    "shp": ', '    "questions": {"prompts": questions.prompts},\n'
+        "config/config.yaml",
+        "  tiny_test:",
+        "  my_questions: { kind: prompts, reader: questions, source: { local: questions.jsonl } }\n",
     )
-    copy.insert(
-        "src/rebend/data/readers/formats.py",
-        '    "shp": ',
-        '    "questions": ReaderInfo("questions", {"prompts": ("question", "topic")}),\n',
-    )
-    copy.insert("config/config.yaml", "  tiny_test:", "  my_questions: " + _QUESTIONS)
-    return ["src/rebend/data/readers/<name>.py", "src/rebend/data/readers/formats.py", "config/config.yaml"]
-
-
-_IMPORT = "from rebend.data.readers import questions\n"
-_QUESTIONS = "{ kind: prompts, reader: questions, source: { local: questions.jsonl } }\n"
+    return ["src/rebend/config/datasets.py", "src/rebend/data/readers/<name>.py", "config/config.yaml"]
 
 
 def test_a_control_is_added_by_its_recipe(copy: Copy) -> None:
@@ -194,7 +203,7 @@ def test_a_control_is_added_by_its_recipe(copy: Copy) -> None:
     assert is_used, "the responses are those to the messages in capital letters"
     after = copy.run(VERSIONS)
     assert {name: after[name] for name in before} == before, "jobs of other methods would run again"
-    assert set(after) - set(before) == {"rebend.recontrol.methods.shout:make"}
+    assert set(after) - set(before) == {"decode rebend.recontrol.methods.shout:make"}
 
 
 def test_a_reader_is_added_by_its_recipe(copy: Copy) -> None:
@@ -205,7 +214,9 @@ def test_a_reader_is_added_by_its_recipe(copy: Copy) -> None:
     rows = copy.run(USE_READER)
     assert [row["group"] for row in rows] == ["doubt", "tools"]
     assert [row["messages"][-1]["content"] for row in rows] == ["Why?", "How?"]
-    assert copy.run(VERSIONS) == before, "jobs of other readers would run again"
+    after = copy.run(VERSIONS)
+    assert {name: after[name] for name in before} == before, "jobs of other readers would run again"
+    assert set(after) - set(before) == {"prepare_dataset rebend.data.readers.questions:QUESTIONS"}
 
 
 @pytest.mark.parametrize(
