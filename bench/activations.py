@@ -327,7 +327,8 @@ def value_ours(asked: argparse.Namespace) -> dict[str, Any]:
 def value_data(folder: Path) -> Any:
     """The responses with their sides."""
     from rebend.recontrol.value_model.activation_store import Activations
-    from rebend.recontrol.value_model.examples import Labels, ValueData
+    from rebend.recontrol.value_model.examples import ValueData
+    from rebend.recontrol.value_model.labels import Labels
 
     labels = Labels.read(folder / "rewards.parquet")
     return ValueData(Activations(folder / "activations"), labels, HELD_SHARE, SEED)
@@ -340,7 +341,7 @@ def trained(folder: Path, width: int, epochs: int) -> dict[str, Any]:
     from rebend.config.value_models import ValueModelBlock
     from rebend.io.checkpoints import Checkpoints
     from rebend.recontrol.value_model.activation_store import Activations
-    from rebend.recontrol.value_model.examples import Labels
+    from rebend.recontrol.value_model.labels import Labels
     from rebend.recontrol.value_model.train import train_value_model
 
     settings = ValueModelBlock(
@@ -426,7 +427,7 @@ def memory_label(asked: argparse.Namespace) -> dict[str, Any]:
     """Peak memory of labelling what `memory_extract` extracted, above that of the imports and the model."""
     from rebend.config.rewards import RewardBlock
     from rebend.io.chunks import ChunkStore
-    from rebend.models.reward_model import load_reward
+    from rebend.models.rewards.model import load_reward
     from rebend.recontrol.value_model.reward_labels import label_rewards
 
     model = load_reward(asked.folder.parent / "small_reward", RewardBlock(local="x", batch_size=32))

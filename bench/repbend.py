@@ -124,13 +124,17 @@ def run_side(asked: argparse.Namespace) -> dict[str, Any]:
     """Train so many steps; seconds of a step, peak memory above what the loaded model takes, losses, tokens."""
     import torch
 
-    from rebend.repbend.examples import Row, TrainingExamples
+    from rebend.repbend.examples import TrainingExample, TrainingExamples
 
     torch.set_num_threads(asked.threads)
     size = SIZES[asked.size]
     plain = json.loads(asked.rows.read_text())
-    read = {name: [Row(*row) for row in plain[name]] for name in ("safe", "unsafe", "retain")}
-    data = TrainingExamples(**read, pairs=[(Row(*safe), Row(*unsafe)) for safe, unsafe in plain["pairs"]], left_out={})
+    read = {name: [TrainingExample(*row) for row in plain[name]] for name in ("safe", "unsafe", "retain")}
+    data = TrainingExamples(
+        **read,
+        pairs=[(TrainingExample(*safe), TrainingExample(*unsafe)) for safe, unsafe in plain["pairs"]],
+        left_out={},
+    )
     step, slots = (reference_side if asked.child == "reference" else our_side)(size, asked, data)
     memory = Memory(asked.device)
     seconds, cpu_seconds, losses = [], [], []
@@ -217,7 +221,7 @@ def our_side(size: Size, asked: argparse.Namespace, data: Any) -> Side:
     import torch
 
     from rebend.repbend.forward import make_batches
-    from rebend.repbend.objective import Moment, packs
+    from rebend.repbend.objective import StepInfo, packs
     from rebend.repbend.train import AdapterTrainer
 
     trainer = AdapterTrainer(policy(size, asked.device, asked.attention), settings(size, asked), data)
@@ -228,7 +232,9 @@ def our_side(size: Size, asked: argparse.Namespace, data: Any) -> Side:
 
     def slots(rows: Any) -> int:
         cpu, packed = torch.device("cpu"), packs(trainer.engine.model.get_base_model())
-        probes = [trainer.objective.probes(group, Moment(0, asked.steps, 1)) for group in rows.groups(size.micro_batch)]
+        probes = [
+            trainer.objective.texts(group, StepInfo(0, asked.steps, 1)) for group in rows.groups(size.micro_batch)
+        ]
         return sum(part.tokens.numel() for group in probes for part in make_batches(group, cpu, packed=packed))
 
     return step, slots

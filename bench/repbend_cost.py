@@ -1,4 +1,4 @@
-"""What a step of RepBend costs: operations that it needs, and peak memory, for `bench/repbend.py`."""
+"""Floating-point operations and peak memory of a RepBend step, for `bench/repbend.py`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LORA_R = 16
 
 
 class Size(NamedTuple):
-    """Shape of a Llama, where its states are pushed, and how it is trained."""
+    """Shape of a Llama, its target layers, and the batch of its training."""
 
     vocabulary: int
     hidden: int
@@ -26,19 +26,19 @@ class Size(NamedTuple):
 
 
 def grouped(rows: Any) -> tuple[list[Any], list[Any], list[Any]]:
-    """Rows of the safe, unsafe and retain group."""
+    """Return the examples of the safe, unsafe and retain group."""
     safe, unsafe = ([pair[side] for pair in rows.pairs] for side in (0, 1))
     return [*rows.safe, *safe], [*rows.unsafe, *unsafe], rows.retain
 
 
 def needed_flops(rows: Any, size: Size) -> float:
-    """Floating-point operations that a step needs on its real tokens: the same number for both sides.
+    """Return the floating-point operations of a step without padding: the same number for both sides.
 
     With P weights in the linear modules of a block, T tokens in a row, D, V, and r the adapter's rank:
     per token and block 2P reference + 2P adapted + 2P gradient of the inputs (frozen weights need none of their own)
     and three times that share for the adapter (forward, both gradients); causal attention 2 T^2 D per row and block
     forward, twice forward and a backward of two, so 8 T^2 D; per retain token 6 D V for the head. Unsafe rows
-    need the blocks up to the last target only. What is computed twice (checkpointing) does not count.
+    need the blocks up to the last target only. Recomputation (checkpointing) does not count.
     """
     d, head = size.hidden, size.hidden // size.heads
     shapes = [(d, d), (d, d), (d, size.kv_heads * head), (d, size.kv_heads * head), *[(d, size.between)] * 3]
@@ -54,7 +54,7 @@ def needed_flops(rows: Any, size: Size) -> float:
 
 
 class Memory:
-    """Peak memory above what is in use when this is made: resident memory, or on a GPU what torch has allocated."""
+    """Peak memory since the object was made: resident memory, or on a GPU the memory allocated by torch."""
 
     def __init__(self, device: str) -> None:
         import torch
@@ -64,11 +64,11 @@ class Memory:
             self.cuda.reset_peak_memory_stats()
             self.baseline = self.cuda.memory_allocated() / MIB
         else:
-            Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading
+            Path("/proc/self/clear_refs").write_text("5")  # reset the peak of loading
             self.baseline = self._status("VmRSS")
 
     def peak_mib(self) -> float:
-        """Peak so far, above the baseline, MiB."""
+        """Return the peak above the baseline, MiB."""
         return (self.cuda.max_memory_allocated() / MIB if self.cuda else self._status("VmHWM")) - self.baseline
 
     def _status(self, key: str) -> float:

@@ -1,4 +1,4 @@
-"""Real dialogues as the rows that adapters are trained on, for `bench/repbend.py`."""
+"""Real dialogues as training examples, for `bench/repbend.py`."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ ANSWERS, CHATS = "hh_rlhf/train.jsonl.gz", "retain/chat_500.jsonl.gz"
 
 
 def tokenised(folder: Path, answers: str) -> dict[str, Any]:
-    """All rows as tokens of a byte-level BPE of 32,000 pieces trained on them: 4.3 characters a token, as usual.
+    """Return all rows as tokens of a byte-level BPE of 32,000 pieces trained on them (4.3 characters per token).
 
-    `hh`: HH-RLHF's chosen answers count as safe and its rejected ones as unsafe, every other row a pair. `chat`:
-    the retain chats' own prompts and answers, which are longer; the unsafe answer of a pair is another chat's.
+    `hh`: HH-RLHF's chosen answers are safe, its rejected answers unsafe, and every second row is a pair. `chat`:
+    prompts and answers of the retain chats, which are longer; the unsafe answer of a pair is another chat's answer.
     """
     chats = [entry["messages"] for entry in read_lines(folder / CHATS)]
-    written = list(read_lines(folder / ANSWERS))
-    texts = [turn["content"] for chat in chats for turn in chat] + [row[key] for row in written for key in row]
+    answer_rows = list(read_lines(folder / ANSWERS))
+    texts = [turn["content"] for chat in chats for turn in chat] + [row[key] for row in answer_rows for key in row]
     if answers == "hh":
         entries = []
-        for row in written:
+        for row in answer_rows:
             try:
                 entries.append(hh_rlhf.safety(row))
             except UnusableRowError:
@@ -51,19 +51,19 @@ def tokenised(folder: Path, answers: str) -> dict[str, Any]:
     def plain(row: Any) -> list[Any]:
         return [row.row_id, row.tokens, row.n_prompt]
 
-    found = {name: [plain(row) for row in getattr(data, name)] for name in ("safe", "unsafe", "retain")}
-    return found | {"pairs": [[plain(row) for row in pair] for pair in data.pairs]}
+    single = {name: [plain(row) for row in getattr(data, name)] for name in ("safe", "unsafe", "retain")}
+    return single | {"pairs": [[plain(row) for row in pair] for pair in data.pairs]}
 
 
 def as_pair(chat: Sequence[dict[str, str]], other: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
-    """One prompt with its own answer and another chat's."""
+    """Return one prompt with its own answer and another chat's answer."""
     return [
-        {"messages": chat[:-1], "response": one[-1]["content"], "label": label}
-        for label, one in (("safe", chat), ("unsafe", other))
+        {"messages": chat[:-1], "response": source[-1]["content"], "label": label}
+        for label, source in (("safe", chat), ("unsafe", other))
     ]
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Entries of a compressed JSON-lines file."""
+    """Yield the entries of a compressed JSON-lines file."""
     with gzip.open(path, "rt") as lines:
         yield from map(json.loads, lines)

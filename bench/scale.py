@@ -210,7 +210,8 @@ def streamed(folder: Path) -> dict[str, Any]:
     from repbend_cost import Memory
 
     from rebend.recontrol.value_model.activation_store import Activations
-    from rebend.recontrol.value_model.examples import TRAIN, Labels, ValueData
+    from rebend.recontrol.value_model.examples import TRAIN, ValueData
+    from rebend.recontrol.value_model.labels import Labels
 
     memory = Memory("cpu")
     start = time.perf_counter()

@@ -1,10 +1,10 @@
-"""RepBend as its released trainer computes it, written plainly: what rebend is compared with.
+"""RepBend as in its released trainer, written plainly, for comparison with rebend.
 
-Written from a description of that code, none of it copied. A micro-step takes B safe and B unsafe samples, B pairs
+Written from a description of that code, without copying it. A micro-step takes B safe and B unsafe samples, B pairs
 and B retain chats, pads every prompt on the left to 512 tokens, every answer on the right to 512 and every chat on
 the left to 1,024, and runs six full passes with logits and hidden states of every layer: safe, unsafe and retain
 rows, each with the adapter off (eval mode, no gradient) and on (train mode). Gradients of the micro-steps of one
-optimiser step are averaged. Nothing here is clever, on purpose; only the emptying of caches is left out.
+optimiser step are averaged. It has no optimisations; only the emptying of caches is left out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, kl_div, log_softmax, softmax
 
-from rebend.repbend.examples import Row, StepRows
+from rebend.repbend.examples import StepExamples, TrainingExample
 
 
 @dataclass(frozen=True)
@@ -57,19 +57,19 @@ class ReferenceTrainer:
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
-    def step(self, micro_batches: Sequence[StepRows]) -> dict[str, float]:
+    def step(self, micro_batches: Sequence[StepExamples]) -> dict[str, float]:
         """Do one optimiser step; return the terms and the loss, averaged over the micro-batches."""
         self.optimizer.zero_grad()
-        seen: list[dict[str, float]] = []
+        values: list[dict[str, float]] = []
         for rows in micro_batches:
             terms = self.micro_step(rows)
             (terms["total"] / len(micro_batches)).backward()
-            seen.append({name: float(value.detach()) for name, value in terms.items()})
+            values.append({name: float(value.detach()) for name, value in terms.items()})
         self.optimizer.step()
-        return {name: sum(one[name] for one in seen) / len(seen) for name in seen[0]}
+        return {name: sum(step[name] for step in values) / len(values) for name in values[0]}
 
-    def micro_step(self, rows: StepRows) -> dict[str, Tensor]:
-        """Six passes; the four terms without weight and sign, and the loss."""
+    def micro_step(self, rows: StepExamples) -> dict[str, Tensor]:
+        """Run six passes; return the four terms without weight and sign, and the loss."""
         settings = self.settings
         safe = self.padded_answers([*rows.safe, *(pair[0] for pair in rows.pairs)])
         unsafe = self.padded_answers([*rows.unsafe, *(pair[1] for pair in rows.pairs)])
@@ -85,12 +85,18 @@ class ReferenceTrainer:
         unsafe_adapted = self.states(self.outputs(unsafe))
         retain_adapted = self.outputs(chats).logits
 
-        keep = self.moved(safe_adapted, safe_reference, safe.response, settings.keep_layers)
-        push = self.moved(unsafe_adapted, unsafe_reference, unsafe.response, settings.push_layers)
-        gather = self.different(unsafe_adapted)
-        hold = self.divergence(retain_adapted, retain_reference, chats.attended)
-        total = settings.alpha * keep - settings.beta * push + settings.gamma * gather + settings.epsilon * hold
-        return {"keep": keep, "push": push, "gather": gather, "hold": hold, "total": total}
+        safe_norm = self.moved(safe_adapted, safe_reference, safe.response, settings.keep_layers)
+        unsafe_norm = self.moved(unsafe_adapted, unsafe_reference, unsafe.response, settings.push_layers)
+        unsafe_cosine = self.different(unsafe_adapted)
+        retain_kl = self.divergence(retain_adapted, retain_reference, chats.attended)
+        terms = {
+            "safe_norm": safe_norm,
+            "unsafe_norm": unsafe_norm,
+            "unsafe_cosine": unsafe_cosine,
+            "retain_kl": retain_kl,
+        }
+        kept = settings.alpha * safe_norm - settings.beta * unsafe_norm
+        return {**terms, "total": kept + settings.gamma * unsafe_cosine + settings.epsilon * retain_kl}
 
     def outputs(self, rows: Padded) -> Any:
         """A full pass: logits of every position and hidden states of every layer."""
@@ -128,17 +134,17 @@ class ReferenceTrainer:
         old = softmax(reference.float() * marked / temperature, dim=-1)
         return kl_div(new, old, reduction="batchmean") * temperature**2
 
-    def padded_answers(self, rows: Sequence[Row]) -> Padded:
+    def padded_answers(self, rows: Sequence[TrainingExample]) -> Padded:
         """Every prompt ends at the same column, and so every answer begins at the same column."""
         left, right = self.settings.prompt_width, self.settings.response_width
         return self.padded(rows, left + right, [left - row.n_prompt for row in rows])
 
-    def padded_chats(self, rows: Sequence[Row]) -> Padded:
+    def padded_chats(self, rows: Sequence[TrainingExample]) -> Padded:
         """Chats stand at the right end."""
         width = self.settings.prompt_width + self.settings.response_width
         return self.padded(rows, width, [width - len(row.tokens) for row in rows])
 
-    def padded(self, rows: Sequence[Row], width: int, starts: Sequence[int]) -> Padded:
+    def padded(self, rows: Sequence[TrainingExample], width: int, starts: Sequence[int]) -> Padded:
         """Write each row from its start into a rectangle of pad tokens."""
         tokens = torch.full((len(rows), width), self.settings.pad_token)
         attended, response = torch.zeros(2, len(rows), width, dtype=torch.long)

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rebend.repbend.examples import Row
+from rebend.repbend.examples import TrainingExample
 
 FIRST = 20
-Pair = tuple[Row, Row]  # safe and unsafe answer
+Pair = tuple[TrainingExample, TrainingExample]  # safe and unsafe answer
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,12 @@ class Oracle:
         self.published = asked.variant == "released_code"
 
     def terms(
-        self, safe: list[Row], unsafe: list[Row], pairs: list[Pair], retain: list[Row], met: list[Pair]
+        self,
+        safe: list[TrainingExample],
+        unsafe: list[TrainingExample],
+        pairs: list[Pair],
+        retain: list[TrainingExample],
+        met: list[Pair],
     ) -> dict[str, Tensor]:
         """The five terms and the loss; `met` are all pairs of the training so far, these included."""
         prompts_only = self.asked.mode in ("prompt_all", "prompt_last", "request_all", "request_last")
@@ -58,15 +63,15 @@ class Oracle:
         unsafe_rows = unsafe + [pair[1] for pair in pairs]
         first = self.first(met)
         found = {
-            "keep": self.change(safe_rows, self.kept(), first, None),
-            "push": self.change(unsafe_rows, self.asked.pushed, first, self.asked.limit),
-            "gather": self.unlikeness(unsafe_rows, first),
-            "hold": self.divergence(retain),
-            "draw": self.distance(pairs, met),
+            "safe_norm": self.change(safe_rows, self.kept(), first, None),
+            "unsafe_norm": self.change(unsafe_rows, self.asked.pushed, first, self.asked.limit),
+            "unsafe_cosine": self.unlikeness(unsafe_rows, first),
+            "retain_kl": self.divergence(retain),
+            "pair_norm": self.distance(pairs, met),
         }
         alpha, beta, gamma, epsilon, eta = self.asked.weights
-        kept, pulled = alpha * found["keep"] + gamma * found["gather"], eta * found["draw"]
-        found["total"] = kept + pulled + epsilon * found["hold"] - beta * found["push"]
+        kept, pulled = alpha * found["safe_norm"] + gamma * found["unsafe_cosine"], eta * found["pair_norm"]
+        found["total"] = kept + pulled + epsilon * found["retain_kl"] - beta * found["unsafe_norm"]
         return found
 
     def kept(self) -> list[int]:
@@ -85,7 +90,7 @@ class Oracle:
                     shortest = min(shortest, len(row.tokens) - row.n_prompt)
         return shortest
 
-    def looked_at(self, row: Row, first: int) -> list[int]:
+    def looked_at(self, row: TrainingExample, first: int) -> list[int]:
         """Positions of the target tokens."""
         found = []
         for position in range(len(row.tokens)):
@@ -104,7 +109,7 @@ class Oracle:
                 found.append(position)
         return found
 
-    def shown(self, row: Row, *, adapted: bool) -> Shown:
+    def shown(self, row: TrainingExample, *, adapted: bool) -> Shown:
         """One row through the model, alone."""
         given = {"input_ids": torch.tensor([row.tokens]), "output_hidden_states": True, "use_cache": False}
         if adapted:
@@ -116,7 +121,7 @@ class Oracle:
                 seen = self.model(**given)
         return Shown([states[0] for states in seen.hidden_states], seen.logits[0])
 
-    def change(self, rows: list[Row], layers: Sequence[int], first: int, limit: float | None) -> Tensor:
+    def change(self, rows: list[TrainingExample], layers: Sequence[int], first: int, limit: float | None) -> Tensor:
         """Mean length of (adapted - reference) over the target tokens of all rows and over layers."""
         total, count = torch.zeros((), dtype=torch.float64), 0
         for row in rows:
@@ -128,7 +133,7 @@ class Oracle:
                     count += 1
         return total / count
 
-    def unlikeness(self, rows: list[Row], first: int) -> Tensor:
+    def unlikeness(self, rows: list[TrainingExample], first: int) -> Tensor:
         """Mean of 1 - cosine over layers and ordered pairs of different rows."""
         shown = [self.shown(row, adapted=True) for row in rows]
         total, count = torch.zeros((), dtype=torch.float64), 0
@@ -147,7 +152,7 @@ class Oracle:
                         count += 1
         return total / count
 
-    def divergence(self, rows: list[Row]) -> Tensor:
+    def divergence(self, rows: list[TrainingExample]) -> Tensor:
         """KL(reference || adapted) of the next token, summed per chat, or at temperature 1 averaged over tokens."""
         temperature = 2.0 if self.published else 1.0
         total, tokens = torch.zeros((), dtype=torch.float64), 0

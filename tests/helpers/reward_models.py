@@ -6,7 +6,7 @@ import torch
 from transformers import LlamaForSequenceClassification
 
 from rebend.config.rewards import RewardBlock
-from rebend.models.reward_model import RewardModel
+from rebend.models.rewards.model import RewardModel
 from tests.helpers.small_policy import config, tokenizer
 
 

@@ -99,7 +99,8 @@ def prompts_cell(root: Path, data: Path, model: str, adapter: str, control: str,
     write_parquet(folder / "verdicts.parquet", table, {"judge": "world_rubric", "model": ""})
     path, record = responses(folder, ids, {"decode_seconds": 3.0, "tokens": 1500, "tokens_clipped": 0})
     return {
-        "model": model, "adapter": adapter, "control": control, "method": METHODS.get(control.removeprefix("my_"), control),
+        "model": model, "adapter": adapter, "control": control,
+        "method": METHODS.get(control.removeprefix("my_"), control),
         **methods(adapter, ""), "dataset": data.stem, "role": "quality", "attack": "", "published": {},
         "data": str(data), "responses": path, "record": record, "judges": {},
         "scores": {**scores, "win_rate": str(folder / "verdicts.parquet")}, **changes,
@@ -135,7 +136,8 @@ def safety_cell(
     judges = {"truth": str(folder / "safety.parquet"), "matcher": str(folder / "matcher.parquet")}
     path, record = completions(folder, lines, attack)
     return {
-        "model": model, "adapter": adapter, "control": control, "method": METHODS.get(control), "dataset": data.stem,
+        "model": model, "adapter": adapter, "control": control,
+        "method": METHODS.get(control), "dataset": data.stem,
         **methods(adapter, attack), "role": "safety", "attack": attack, "published": {}, "data": str(data),
         "responses": path, "record": record, "scores": {"safety": str(folder / "safety.parquet")}, "judges": judges,
         **changes,
@@ -166,7 +168,7 @@ def study(root: Path, **changes: Any) -> dict[str, Any]:
 def adapter_metrics(root: Path) -> dict[str, str]:
     steps = np.arange(1, 51)
     table = {"step": pa.array(steps, pa.int32()), "lr": [1e-3] * 50, "grad_norm": np.exp(-steps / 20)}
-    for i, name in enumerate(("keep", "push", "gather", "hold", "total")):
+    for i, name in enumerate(("safe_norm", "unsafe_norm", "unsafe_cosine", "retain_kl", "total")):
         table[name] = np.exp(-steps / 30) * (i + 1) * (-1 if name == "total" else 1)
     write_parquet(root / "adapter" / "metrics.parquet", pa.table(table))
     return {"model": "tiny", "adapter": "repbend", "metrics": str(root / "adapter" / "metrics.parquet")}

@@ -182,7 +182,9 @@ def add_control(copy: Copy) -> list[str]:
 def add_reader(copy: Copy) -> list[str]:
     """Follow the recipe; return the files that were touched."""
     copy.insert(
-        "src/rebend/config/datasets.py", '    "table": ', '    "questions": "rebend.data.readers.questions:QUESTIONS",\n'
+        "src/rebend/config/datasets.py",
+        '    "table": ',
+        '    "questions": "rebend.data.readers.questions:QUESTIONS",\n',
     )
     copy.write("src/rebend/data/readers/questions.py", READER_CODE)
     copy.insert(

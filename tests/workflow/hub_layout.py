@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from rebend.models.reward_model import RegressionHead
+from rebend.models.rewards.model import RegressionHead
 from rebend.models.tiny_model import train_tokenizer
 
 TEXTS = ["how do I open a jar of tea", "a jar is opened by turning its lid", "I cannot help with that", "is it late"]

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rebend.io.files import file_digest
+from rebend.io.checksums import file_digest
 from tests.workflow.checkout import Checkout
 
 

@@ -85,7 +85,7 @@ def test_an_orphan_and_its_twin_do_not_harm_each_other(copy: Checkout, server: s
     orphan.communicate(timeout=120)
     assert (orphan.returncode, twin.returncode) == (0, 0), said + job.log()
     assert job.digests() == digests
-    assert f"{job.stage}: another process has made it meanwhile" in said
+    assert f"{job.stage}: another process made these results in the meantime" in said
 
 
 def test_a_twin_takes_over_from_an_orphan_that_dies(copy: Checkout, server: str) -> None:
@@ -112,5 +112,5 @@ def test_two_snakemakes_on_the_same_results_take_turns(checkout: Checkout) -> No
     ]
     said = ["".join(process.communicate(timeout=300)) for process in both]
     assert [process.returncode for process in both] == [0, 0], said[0] + said[1]
-    assert "another process has made it meanwhile" in said[0] + said[1]
+    assert "another process made these results in the meantime" in said[0] + said[1]
     assert not list(checkout.folder.glob("results/**/.*.part"))

@@ -50,7 +50,7 @@ def test_jobs_left_behind_may_have_finished_all_but_the_publishing(built: Checko
     checkout = copy_of(built, tmp_path / "copy")
     forget_notes(checkout)
     shutil.rmtree(checkout.folder / "results/tables")
-    module = checkout.folder / "src/rebend/report/page.py"
+    module = checkout.folder / "src/rebend/report/html/page.py"
     before = module.read_text()
     module.write_text(before + "NEW = 1\n")
     done = checkout.snakemake()

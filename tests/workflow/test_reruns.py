@@ -326,8 +326,9 @@ from rebend.config.controls import CONTROLS
 from rebend.config.datasets import READERS
 from rebend.pipeline.jobs.code_version import code_version
 
+TRAINED = set(ADAPTERS) - {"released", "task_arithmetic"}
 entries = {
-    "train_adapter": {name: method.code for name, method in ADAPTERS.items() if name not in ("released", "task_arithmetic")},
+    "train_adapter": {name: method.code for name, method in ADAPTERS.items() if name in TRAINED},
     "decode": {name: method.code for name, method in CONTROLS.items()},
     "choose_strength": {name: method.code for name, method in CONTROLS.items()},
     "attack": {name: method.code for name, method in CONTROLS.items()},
@@ -356,37 +357,45 @@ def stages_with(methods: set[str], *stages: str) -> set[str]:
 
 TRAININGS = {"repbend", "circuit_breakers", "rmu", "npo", "dpo", "sft"}
 ASCENDING = {"value", "value_prompting", "random"}  # controls that ascend the value network
+# name → (module, lines, other lines, code versions that change)
 EDITS: dict[str, tuple[str, str, str, set[str]]] = {
     "lock polling": ("io/locks.py", "_POLL_SECONDS = 0.1", "_POLL_SECONDS = 0.2", set()),
     "speed constant of the ascent": (
-        "recontrol/methods/value_ascent.py",
+        "recontrol/methods/ascent.py",
         "FEW = 16",
         "FEW = 17",
         stages_with(ASCENDING, "decode", "choose_strength", "attack"),
     ),
-    "one reader": (
+    "preferred answer of one reader": (
         "data/readers/shp.py",
-        "import annotations\n",
-        "import annotations\nNEW = 1\n",
+        'if str(label) == "1" else',
+        'if str(label) == "0" else',
         stages_with({"shp"}, "prepare_dataset"),
     ),
     "loss of DPO": (
         "repbend/methods/dpo.py",
-        "import annotations\n",
-        "import annotations\nNEW = 1\n",
+        "logsigmoid(beta * (safe - unsafe))",
+        "logsigmoid(beta * (unsafe - safe))",
         stages_with({"dpo"}, "train_adapter"),
     ),
+    "end of turn in one method": (
+        "repbend/methods/sft.py",
+        "trains_end_of_turn = True",
+        "trains_end_of_turn = False",
+        stages_with({"sft"}, "train_adapter"),
+    ),
     "end-of-turn tokens": (
-        "repbend/examples.py",
-        "import annotations\n",
-        "import annotations\nNEW = 1\n",
+        "repbend/objective.py",
+        "trains_end_of_turn: ClassVar[bool] = False",
+        "trains_end_of_turn: ClassVar[bool] = True",
         stages_with(TRAININGS, "train_adapter"),
     ),
     "join column of a format": (
-        "data/readers/recontrol.py",
-        "import annotations\n",
-        "import annotations\nNEW = 1\n",
-        stages_with({"recontrol"}, "prepare_dataset"),
+        "data/readers/safety/harmbench.py",
+        'key="BehaviorID"',
+        'key="Behavior"',
+        # The reader of the test cases finds the behaviours with a function of the same file.
+        stages_with({"harmbench", "harmbench_cases"}, "prepare_dataset"),
     ),
     "a docstring": ("evaluation/diversity.py", '"""', '"""Other words. ', set()),
     "a comment": ("evaluation/diversity.py", "import annotations\n", "import annotations\n# a comment\n", set()),
@@ -396,12 +405,8 @@ EDITS: dict[str, tuple[str, str, str, set[str]]] = {
         "unsafe answers of pairs to other ones",
         set(),
     ),
-    "a colour of figures": (
-        "report/figures/style.py",
-        "import annotations\n",
-        "import annotations\nNEW = 1\n",
-        {"make_figures"},  # and perhaps the report, which may use the same style
-    ),
+    # make_report draws nothing: it runs again because its input, the figures, is made again.
+    "a colour of figures": ("report/figures/style.py", "#0072B2", "#0072B3", {"make_figures"}),
 }
 
 
@@ -422,7 +427,7 @@ def test_an_edit_changes_the_code_version_of_exactly_its_stages(tree: tuple[Chec
         edit(checkout, f"src/rebend/{module}", old, new)
         after = code_versions(checkout.folder)
         changed = {stage for stage, version in after.items() if before[stage] != version}
-        assert changed - {"make_report"} == stages
+        assert changed == stages
     finally:
         path.write_text(text)
 

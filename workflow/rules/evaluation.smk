@@ -18,7 +18,7 @@ rule score_reward:
         ENVIRONMENT
     resources:
         **resources(partial(models.reward_resources, CONFIG)),
-        asking=partial(models.reward_asking, CONFIG),
+        endpoint_options=partial(models.reward_endpoint_options, CONFIG),
     params:
         **stage("score_reward", settings=partial(models.reward_settings, CONFIG)),
     script:
@@ -39,7 +39,7 @@ rule score_references:
         ENVIRONMENT
     resources:
         **resources(partial(models.reward_resources, CONFIG)),
-        asking=partial(models.reward_asking, CONFIG),
+        endpoint_options=partial(models.reward_endpoint_options, CONFIG),
     params:
         **stage("score_references", settings=partial(models.reward_settings, CONFIG)),
     script:
@@ -149,7 +149,7 @@ rule attack:
         data=paths.data("{dataset}"),
         value_model=partial(recontrol.control_value_model, CONFIG),
         direction=partial(recontrol.control_direction, CONFIG),
-        guide=partial(recontrol.control_reward_model, CONFIG),
+        guidance_reward=partial(recontrol.control_reward_model, CONFIG),
         strength=partial(recontrol.control_strength, CONFIG),
     output:
         **with_record(
@@ -165,7 +165,7 @@ rule attack:
         ENVIRONMENT
     resources:
         **resources(partial(common.model_resources, CONFIG)),
-        asking=partial(recontrol.control_asking, CONFIG),
+        endpoint_options=partial(recontrol.control_endpoint_options, CONFIG),
     params:
         **stage(
             "attack",

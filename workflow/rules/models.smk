@@ -79,7 +79,7 @@ rule check_reward_endpoint:
     conda:
         ENVIRONMENT
     resources:
-        asking=partial(models.reward_asking, CONFIG),
+        endpoint_options=partial(models.reward_endpoint_options, CONFIG),
     params:
         **stage(
             "check_reward_endpoint", settings=partial(models.reward_settings, CONFIG)

@@ -74,7 +74,7 @@ rule label_rewards:
         ENVIRONMENT
     resources:
         **resources(partial(models.reward_resources, CONFIG)),
-        asking=partial(models.reward_asking, CONFIG),
+        endpoint_options=partial(models.reward_endpoint_options, CONFIG),
     params:
         **stage("label_rewards", settings=partial(models.reward_settings, CONFIG)),
     script:
@@ -159,7 +159,7 @@ rule choose_strength:
         model=paths.model("{model}"),
         value_model=partial(recontrol.control_value_model, CONFIG),
         direction=partial(recontrol.control_direction, CONFIG),
-        guide=partial(recontrol.control_reward_model, CONFIG),
+        guidance_reward=partial(recontrol.control_reward_model, CONFIG),
     output:
         **with_record(strength=paths.strength("{model}", "{control}")),
     log:
@@ -170,7 +170,7 @@ rule choose_strength:
         ENVIRONMENT
     resources:
         **resources(partial(common.model_resources, CONFIG)),
-        asking=partial(recontrol.control_asking, CONFIG),
+        endpoint_options=partial(recontrol.control_endpoint_options, CONFIG),
     params:
         **stage(
             "choose_strength",
@@ -187,7 +187,7 @@ rule decode:
         data=paths.data("{dataset}"),
         value_model=partial(recontrol.control_value_model, CONFIG),
         direction=partial(recontrol.control_direction, CONFIG),
-        guide=partial(recontrol.control_reward_model, CONFIG),
+        guidance_reward=partial(recontrol.control_reward_model, CONFIG),
         strength=partial(recontrol.control_strength, CONFIG),
     output:
         **with_record(responses=paths.responses("{model}", "{dataset}", "{control}")),
@@ -199,7 +199,7 @@ rule decode:
         ENVIRONMENT
     resources:
         **resources(partial(common.model_resources, CONFIG)),
-        asking=partial(recontrol.control_asking, CONFIG),
+        endpoint_options=partial(recontrol.control_endpoint_options, CONFIG),
     params:
         **stage(
             "decode",

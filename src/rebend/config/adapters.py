@@ -1,4 +1,4 @@
-"""Blocks of the section `adapters`: representation bending, its baselines, and adapters released by others."""
+"""Blocks of the section `adapters`: RepBend, the methods it is compared with, and adapters released by others."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ RELEASED_SPELLINGS = {
 
 
 class AdapterBlock(NamedBlock):
-    """What every adapter has: a method."""
+    """Key of all adapters: the method."""
 
     method: str = Field(description="the training method")
 
     def last_target(self) -> int | None:
-        """Last index into `hidden_states` that the loss looks at; None if it looks at the output."""
+        """Return the last index into `hidden_states` that the loss reads; None if it reads the output."""
         return None
 
     def middle_target(self) -> int | None:
-        """The index at which the report shows how states have moved; None for the state after the final norm."""
+        """Return the index of the states that the report projects; None for the state after the final norm."""
         return self.last_target()
 
 
 class TrainedAdapter(AdapterBlock):
-    """What every adapter that is trained in the graph has: data, an adapter, an optimiser, a machine."""
+    """Keys of all adapters that are trained in the graph: data, LoRA, optimiser, memory and processes."""
 
     examples: str = refers("datasets", "safety data set of single safe and unsafe answers", kind="safety")
     paired_examples: str = refers(
         "datasets", "safety data set of paired safe and unsafe answers to one prompt", kind="safety"
     )
-    retain_chats: str = refers("datasets", "chat data set on which the model is to stay as it is", kind="chat")
+    retain_chats: str = refers("datasets", "chat data set for keeping the model's other behaviour", kind="chat")
     max_step: Positive = Field(450, description="optimiser steps")
     batch_size: Positive = Field(16, description="training items per step")
     micro_batch: Positive | None = Field(
         None,
-        description="items whose loss is computed together; a step averages over such groups, as gradient "
-        "accumulation does (released code: 4). Absent: all items of a step. The peak memory depends on it",
+        description="items of one group; a step averages the losses of its groups, as gradient accumulation does "
+        "(released code: 4). Absent: all items of a step. The peak memory depends on it",
     )
     lr: float = Field(1.0e-5, gt=0, description="constant learning rate of AdamW")
     lora_r: Positive = Field(16, description="rank of the adapter")
@@ -65,23 +65,19 @@ class TrainedAdapter(AdapterBlock):
     seed: int = Field(0, description="seed of adapter, batches and dropout")
 
     @property
-    def ends_answers(self) -> bool:
-        """Whether answers are trained with their end of turn: where their likelihood is what is learnt."""
-        return self.method in ("npo", "dpo", "sft")
-
-    @property
     def n_groups(self) -> int:
-        """Groups per step."""
+        """Number of groups per step."""
         return self.batch_size // (self.micro_batch or self.batch_size)
 
     @model_validator(mode="after")
     def groups_are_whole(self) -> TrainedAdapter:
-        """A step has whole groups, each rank as many."""
+        """Refuse a batch size that is no multiple of the group size, and ranks with unequal numbers of groups."""
         if self.batch_size % (self.micro_batch or self.batch_size):
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of micro_batch {self.micro_batch}")
         if self.n_groups % self.ranks:
             raise ValueError(
-                f"the {self.n_groups} groups of a step (batch_size / micro_batch) can't be shared by {self.ranks} ranks"
+                f"the {self.n_groups} groups of a step (batch_size / micro_batch) can't be divided among "
+                f"{self.ranks} ranks"
             )
         if self.ranks > 1 and self.zero == 0:
             raise ValueError("several ranks train under DeepSpeed: set `zero` to 1, 2 or 3")
@@ -96,22 +92,24 @@ class RepBendBlock(TrainedAdapter):
     """RepBend (arXiv:2504.01550). Keys keep the released code's names; see docs/paper_index.md."""
 
     method: Literal["repbend"] = Field(description="representation bending")
-    alpha: float = Field(0.5, ge=0, description="weight of keeping safe states (paper: 1/2)")
-    beta: float = Field(0.5, ge=0, description="weight of pushing unsafe states (paper: alpha)")
-    gamma: float = Field(0.1, ge=0, description="weight of gathering unsafe states (paper: beta)")
-    epsilon: float = Field(0.3, ge=0, description="weight of the KL on retain chats (paper: gamma)")
+    alpha: float = Field(0.5, ge=0, description="weight of `safe_norm`, which keeps safe states (paper: 1/2)")
+    beta: float = Field(0.5, ge=0, description="weight of `unsafe_norm`, which moves unsafe states away (paper: alpha)")
+    gamma: float = Field(0.1, ge=0, description="weight of `unsafe_cosine`, which aligns unsafe states (paper: beta)")
+    epsilon: float = Field(0.3, ge=0, description="weight of `retain_kl`, the KL on retain chats (paper: gamma)")
     eta: float = Field(
-        0.0, ge=0, description="weight of drawing unsafe answers of pairs to the safe ones (released code only)"
+        0.0,
+        ge=0,
+        description="weight of `pair_norm`, distance of unsafe answers of pairs to the safe ones (released code only)",
     )
     push_limit: float | None = Field(
-        None, gt=0, description="unsafe states are pushed no further than this distance; absent: as published"
+        None, gt=0, description="largest distance to which unsafe states are moved; absent: no limit, as published"
     )
     target_layer_start_idx: int = Field(
-        20, ge=1, description="first index into hidden_states (0 = embeddings) that unsafe states are pushed at"
+        20, ge=1, description="first index into hidden_states (0 = embeddings) at which unsafe states are moved"
     )
-    layers_window_size: Positive = Field(11, description="how many such indices in a row")
+    layers_window_size: Positive = Field(11, description="number of consecutive indices")
     alpha_mode: Literal["all", "target"] = Field(
-        "all", description="safe states are kept at all indices, or at the target ones"
+        "all", description="safe states are kept at all indices, or at the target indices"
     )
     loss_mode: Annotated[
         Literal["response_all", "prompt_response", "prompt_all", "prompt_last", "response_R", "response_one"],
@@ -121,56 +119,59 @@ class RepBendBlock(TrainedAdapter):
         description="tokens at which states are compared; the released spellings `request_…` mean `prompt_…`",
     )
     variant: Literal["released_code", "corrected"] = Field(
-        "released_code", description="reductions of the released code, or cleaner ones (`rebend.repbend.methods.terms`)"
+        "released_code",
+        description="reductions of the released code, or cleaner ones (`rebend.repbend.methods.repbend`)",
     )
 
     @model_validator(mode="after")
     def fits_variant(self) -> RepBendBlock:
-        """Refuse what would be ignored or cannot be computed."""
+        """Refuse dropout with `corrected`, and `eta` with a mode that reads prompts only."""
         if self.variant == "corrected" and self.lora_dropout:
             raise ValueError("variant 'corrected' compares states without dropout: set lora_dropout to 0.0")
         if self.eta and self.loss_mode.startswith("prompt_") and self.loss_mode != "prompt_response":
-            raise ValueError(f"eta compares answers, and loss_mode '{self.loss_mode}' looks at prompts alone")
+            raise ValueError(f"eta compares answers, and loss_mode '{self.loss_mode}' reads prompts only")
         return self
 
     def last_target(self) -> int:
-        """End of the target window."""
+        """Return the end of the target window."""
         return self.target_layer_start_idx + self.layers_window_size - 1
 
     def middle_target(self) -> int:
-        """Middle of the target window."""
+        """Return the middle of the target window."""
         return self.target_layer_start_idx + (self.layers_window_size - 1) // 2
 
 
 def _distinct_layers(layers: list[int]) -> list[int]:
-    """Sorted indices; refuse the embeddings, which cannot be turned, and an index named twice."""
+    """Return sorted indices; refuse the embeddings, which no training changes, and repeated indices."""
     twice = sorted({layer for layer in layers if layers.count(layer) > 1})
     if twice:
         raise ValueError(f"names layers twice: {twice}")
     if min(layers, default=1) < 1:
-        raise ValueError(f"{min(layers)} is no index of a block's output: the first is 1 (0 holds the embeddings)")
+        raise ValueError(f"{min(layers)} is no index of a block's output: the first is 1 (0 is the embeddings)")
     return sorted(layers)
 
 
 class CircuitBreakersBlock(TrainedAdapter):
     """Circuit breakers, also called representation rerouting (arXiv:2406.04313, Algorithm 1).
 
-    Defaults are those of the RepBend paper's runs (appendix A.2, layers from its released script). The method's
-    own authors have 150 steps, layers 10 and 20, and a coefficient of 5 (Mistral) or 10 (Llama 3).
+    Defaults are those of the RepBend paper's runs (appendix A.2, layers from its released script). The paper
+    of the method has 150 steps, layers 10 and 20, and a coefficient of 5 (Mistral) or 10 (Llama 3).
     """
 
     method: Literal["circuit_breakers"] = Field(description="circuit breakers")
-    max_step: Positive = Field(200, description="optimiser steps; the two terms' shares depend on it")
+    max_step: Positive = Field(200, description="optimiser steps; the weights of the two terms depend on it")
     lr: float = Field(1.0e-4, gt=0, description="constant learning rate of AdamW")
-    coefficient: float = Field(15.0, gt=0, description="their α: weight of both terms, shared over time between them")
+    coefficient: float = Field(
+        15.0, gt=0, description="the paper's α: sum of the weights of both terms; their shares change with the steps"
+    )
     target_layers: Annotated[list[int], AfterValidator(_distinct_layers)] = Field(
         list(range(18, 31)),
         min_length=1,
-        description="indices into hidden_states at which unsafe states are turned away",
+        description="indices into hidden_states at which unsafe states are rotated away",
     )
 
     def last_target(self) -> int:
-        """The deepest target layer."""
+        """Return the last target layer."""
         return max(self.target_layers)
 
 
@@ -186,14 +187,19 @@ class RmuBlock(TrainedAdapter):
     batch_size: Positive = Field(4, description="training items per step")
     lr: float = Field(5.0e-5, gt=0, description="constant learning rate of AdamW")
     transform_layers: list[int] = Field(
-        [5, 6, 7], description="blocks that get LoRA (there: whole weights of one MLP matrix each); [-1]: all below"
+        [5, 6, 7],
+        description="blocks that get LoRA (paper: one whole MLP matrix in each); [-1]: all up to the target layer",
     )
-    target_layer: int = Field(8, ge=1, description="index into hidden_states that is steered: 8 is block 7's output")
-    steering: float = Field(6.5, gt=0, description="their c: length of the random vector that unsafe states are led to")
-    retain_weight: float = Field(3.0, ge=0, description="their α: weight of keeping states on retain chats")
+    target_layer: int = Field(
+        8, ge=1, description="index into hidden_states of the steered state: 8 is the output of block 7"
+    )
+    steering: float = Field(
+        6.5, gt=0, description="the paper's c: length of the random vector to which unsafe states are moved"
+    )
+    retain_weight: float = Field(3.0, ge=0, description="the paper's α: weight of keeping retain states")
 
     def last_target(self) -> int:
-        """The layer that is steered."""
+        """Return the steered layer."""
         return self.target_layer
 
 
@@ -206,7 +212,7 @@ class NpoBlock(TrainedAdapter):
     method: Literal["npo"] = Field(description="negative preference optimisation")
     max_step: Positive = Field(150, description="optimiser steps")
     lr: float = Field(5.0e-5, gt=0, description="constant learning rate of AdamW")
-    npo_beta: float = Field(0.1, gt=0, description="their β: inverse temperature")
+    npo_beta: float = Field(0.1, gt=0, description="the paper's β: inverse temperature")
     retain_weight: float = Field(1.0, ge=0, description="weight of the negative log-likelihood on retain chats")
 
 
@@ -219,7 +225,7 @@ class DpoBlock(TrainedAdapter):
     method: Literal["dpo"] = Field(description="direct preference optimisation")
     max_step: Positive = Field(625, description="optimiser steps")
     lr: float = Field(1.0e-4, gt=0, description="constant learning rate of AdamW")
-    dpo_beta: float = Field(0.1, gt=0, description="their β: strength of the pull to the reference")
+    dpo_beta: float = Field(0.1, gt=0, description="the paper's β: strength of the penalty for leaving the reference")
     retain_weight: float = Field(0.0, ge=0, description="weight of the negative log-likelihood on retain chats")
 
 
@@ -233,27 +239,27 @@ class SftBlock(TrainedAdapter):
     max_step: Positive = Field(625, description="optimiser steps")
     lr: float = Field(5.0e-5, gt=0, description="constant learning rate of AdamW")
     answers: Literal["safe", "unsafe"] = Field(
-        "safe", description="answers that are learnt, of samples and pairs; unsafe ones are for task arithmetic"
+        "safe", description="trained answers, single and paired; unsafe answers are for task arithmetic"
     )
     retain_weight: float = Field(1.0, ge=0, description="weight of the negative log-likelihood on retain chats")
 
 
 class AdapterPart(Block):
-    """One adapter of several that are added up."""
+    """One summand of task arithmetic."""
 
     adapter: str = refers("adapters", "an adapter that is trained in the graph")
-    factor: float = Field(description="what its change of the weights is multiplied by; below 0 takes it away")
+    factor: float = Field(description="factor of its change of the weights; a negative one subtracts it")
 
 
 class TaskArithmeticBlock(AdapterBlock):
-    """Task arithmetic (arXiv:2212.04089): what other adapters add to the weights, each times a factor, added up."""
+    """Task arithmetic (arXiv:2212.04089): a weighted sum of the changes by other adapters."""
 
     method: Literal["task_arithmetic"] = Field(description="a sum of trained adapters")
     parts: list[AdapterPart] = Field(
         min_length=1,
-        description="the adapters, each with the keys `adapter` (its name; one trained in the graph) and `factor` (below 0 "
-        "takes it away); they must be alike in rank, scale and modules. RepBend's run: 0.5 times one trained on safe "
-        "answers, -0.1 times one trained on unsafe ones",
+        description="the adapters, each with the keys `adapter` (name of one trained in the graph) and `factor` (a "
+        "negative one subtracts it); rank, scale and modules must be equal. RepBend's run: 0.5 times an adapter "
+        "trained on safe answers, -0.1 times one trained on unsafe answers",
     )
 
 
@@ -279,12 +285,12 @@ ADAPTERS: dict[str, Method] = {
     "dpo": Method(DpoBlock, "rebend.repbend.methods.dpo:Dpo"),
     "sft": Method(SftBlock, "rebend.repbend.methods.sft:Sft"),
     "task_arithmetic": Method(TaskArithmeticBlock, "rebend.repbend.methods.task_arithmetic:combine_adapters"),
-    "released": Method(ReleasedBlock, "rebend.models.lora:take_adapter"),
+    "released": Method(ReleasedBlock, "rebend.repbend.methods.released:take_adapter"),
 }
 
 
 def trained_adapter(settings: Mapping[str, Any]) -> TrainedAdapter:
-    """Return the block of an adapter that is trained in the graph, from its plain settings."""
+    """Return the block of a trained adapter from its plain settings."""
     block = ADAPTERS[settings["method"]].block.model_validate(settings)
     assert isinstance(block, TrainedAdapter)
     return block

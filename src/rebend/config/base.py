@@ -124,9 +124,9 @@ class Resources(Block):
 _MACHINE = {"resources", "concurrency", "retries", "ranks", "zero"}
 
 
-ASKING = {"timeout", "concurrency", "retries"}  # of an address inside a block
+ENDPOINT_OPTIONS = {"timeout", "concurrency", "retries"}  # keys of an endpoint that change no result
 
 
 def settings(block: Block, without: Iterable[str] = ()) -> dict[str, Any]:
     """Return a block as plain values, without the keys that cannot change a result."""
-    return block.model_dump(exclude={**dict.fromkeys((*_MACHINE, *without), True), "http": ASKING})
+    return block.model_dump(exclude={**dict.fromkeys((*_MACHINE, *without), True), "http": ENDPOINT_OPTIONS})

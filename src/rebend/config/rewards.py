@@ -8,10 +8,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rebend.config.base import ASKING, Address, Block, Positive, Resources, exactly_one, refers
+from rebend.config.base import ENDPOINT_OPTIONS, Address, Block, Positive, Resources, exactly_one, refers
 from rebend.config.models import HubModel
 
-_OWN = ("head", "dtype", "max_length")  # keys of a model that is loaded by the job
+_LOADED_ONLY = ("head", "dtype", "max_length")  # keys of a model that is loaded by the job
 
 
 class TinyReward(Block):
@@ -73,25 +73,25 @@ class RewardBlock(Block):
         """Refuse keys of a loaded model for an address, and an address without a template."""
         if self.http is None:
             return self
-        told = [name for name in _OWN if getattr(self, name) != type(self).model_fields[name].default]
-        if told:
-            raise ValueError(f"{', '.join(f'`{name}`' for name in told)}: set where the address is served, not here")
+        wrong = [name for name in _LOADED_ONLY if getattr(self, name) != type(self).model_fields[name].default]
+        if wrong:
+            raise ValueError(f"{', '.join(f'`{name}`' for name in wrong)}: set where the address is served, not here")
         if self.template is None or "{response}" not in self.template:
             raise ValueError("`http` needs a `template` with {prompt} and {response}: the text that is sent")
         return self
 
 
-def asking(blocks: Iterable[RewardBlock]) -> str:
+def endpoint_options(blocks: Iterable[RewardBlock]) -> str:
     """Return the endpoint options of the blocks as JSON, for a resource of the job: no result depends on them."""
-    found = [block.http for block in blocks if block.http is not None]
-    return json.dumps({_place(endpoint): endpoint.model_dump(include=ASKING) for endpoint in found})
+    endpoints = [block.http for block in blocks if block.http is not None]
+    return json.dumps({_key_of(endpoint): endpoint.model_dump(include=ENDPOINT_OPTIONS) for endpoint in endpoints})
 
 
-def endpoint_of(block: RewardBlock, said: str) -> RewardEndpoint:
-    """Return the address of a block, asked as the resource `said` (see `asking`) tells."""
+def endpoint_of(block: RewardBlock, options: str) -> RewardEndpoint:
+    """Return the endpoint of a block with its options from `options`, the JSON of `endpoint_options`."""
     assert block.http is not None
-    return block.http.model_copy(update=json.loads(said).get(_place(block.http), {}))
+    return block.http.model_copy(update=json.loads(options).get(_key_of(block.http), {}))
 
 
-def _place(endpoint: RewardEndpoint) -> str:
+def _key_of(endpoint: RewardEndpoint) -> str:
     return f"{endpoint.model} {endpoint.url or ''}"

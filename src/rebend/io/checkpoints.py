@@ -1,9 +1,10 @@
-"""Progress of a long stage, kept where Snakemake cannot delete it.
+"""Checkpoints of a long stage: a stage that was killed continues from its last saved state.
 
-A stage that may be killed keeps its state in a folder that is no declared output, named after a digest
-of everything that the stage depends on. The next attempt with the same inputs finds it and goes on;
-other inputs have another folder. State is made of numbers, text, tensors, lists and dicts, random states included, so
-that a resumed run ends in the same bytes as an undisturbed one. It is read without running anything in it.
+The state lies in a folder that is no declared output, because Snakemake deletes the outputs of a failed job. The
+folder is named after a digest of everything that the stage depends on: the next attempt with the same inputs loads
+the state, and other inputs have another folder. A state consists of numbers, text, tensors, lists and dicts. It
+includes the states of random number generators, so that a resumed run ends in the same bytes as an uninterrupted one.
+Loading a state never runs code that the file contains.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import shutil
 import signal
 import sys
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,11 +23,12 @@ from typing import Any
 import torch
 
 from rebend.errors import DataError
+from rebend.io.checksums import append_digest, ends_with_digest
 from rebend.io.files import whole_file
 
 
 class Checkpoints:
-    """The newest state of one stage in `directory`; written every `every_seconds` and on SIGTERM."""
+    """The last saved state of one stage, in `directory`; saved every `every_seconds` seconds and on SIGTERM."""
 
     def __init__(self, directory: str | Path, every_seconds: float = 60.0) -> None:
         self.directory = Path(directory)
@@ -37,34 +38,35 @@ class Checkpoints:
 
     @property
     def path(self) -> Path:
-        """The file that holds the state."""
+        """The file of the state."""
         return self.directory / "state.pt"
 
     def load(self) -> dict[str, Any] | None:
-        """Return the saved state (on CPU), or None if there is none, or only a damaged one: then that is said.
+        """Return the saved state with its tensors on the CPU.
 
-        Raises `DataError` that names a file which holds more than values.
+        Returns None if there is no state, or if the file is damaged; the latter is reported on standard error.
+        Raises `DataError` if the file contains anything else than plain values and tensors.
         """
         if not self.path.exists():
             return None
         try:
-            with zipfile.ZipFile(self.path) as archive:  # torch writes checksums and does not look at them
-                if (damaged := archive.testzip()) is not None:
-                    raise zipfile.BadZipFile(f"checksum of {damaged}")
+            if not ends_with_digest(self.path):
+                raise ValueError("its checksum does not match")
             return torch.load(self.path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             reason = str(error).splitlines()[0]
             raise DataError(f"{self.path}: no progress can be read ({reason}). Delete it and run again.") from error
-        # zipfile raises NotImplementedError where a damaged header names a compression that there is none of.
-        except (zipfile.BadZipFile, OSError, RuntimeError, ValueError, NotImplementedError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             print(f"{self.path}: is damaged ({error}); the stage starts anew", file=sys.stderr, flush=True)
             return None
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write `state` now."""
-        # A stream of Python's says that the disk is full; torch's own would only say that something is wrong.
-        with whole_file(self.path) as temporary, temporary.open("wb") as stream:
-            torch.save(state, stream)
+        """Write `state` now, followed by its checksum."""
+        with whole_file(self.path) as temporary:
+            # Errors of a Python stream name a full disk; errors of torch's own stream do not.
+            with temporary.open("wb") as stream:
+                torch.save(state, stream)
+            append_digest(temporary)  # the zip reader of `torch.load` ignores bytes after the archive
         self._last = time.monotonic()
 
     def after_step(
@@ -74,10 +76,10 @@ class Checkpoints:
         any_rank: Callable[[bool], bool] = bool,
         writes: bool = True,
     ) -> None:
-        """Call after every step: saves when it is time, and saves and exits when asked to stop.
+        """Save the state if `every_seconds` have passed; after a SIGTERM, save it and exit. Call after every step.
 
-        Several ranks call this together: `any_rank` tells each whether one of them wants to, so that all of them
-        make the state, and one `writes` it.
+        In a training on several ranks, all ranks call this together. `any_rank` returns to each of them whether the
+        argument is true on any rank, so that all ranks make the state together; the rank with `writes` saves it.
         """
         stopping = any_rank(self._asked_to_stop)
         if stopping or any_rank(time.monotonic() - self._last >= self.every_seconds):
@@ -90,17 +92,17 @@ class Checkpoints:
 
     @contextmanager
     def on_signal(self) -> Iterator[None]:
-        """Inside the block, SIGTERM lets the current step end, saves, and exits."""
+        """Inside the block, SIGTERM does not end the process at once: `after_step` then saves the state and exits."""
 
-        def ask(signum: int, frame: FrameType | None) -> None:
+        def request_stop(signum: int, frame: FrameType | None) -> None:
             self._asked_to_stop = True
 
-        previous = signal.signal(signal.SIGTERM, ask)
+        previous = signal.signal(signal.SIGTERM, request_stop)
         try:
             yield
         finally:
             signal.signal(signal.SIGTERM, previous)
 
     def clear(self) -> None:
-        """Forget the state; call when the stage's outputs are in place."""
+        """Delete the state; call this when the stage's outputs are in place."""
         shutil.rmtree(self.directory, ignore_errors=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rebend.io.checksums import bytes_digest
 from rebend.io.files import write_text
 
 
@@ -35,7 +35,7 @@ class ChunkStore:
                 print(f"{path}: is damaged, and made again", file=sys.stderr, flush=True)
         made = make()
         body = json.dumps(made)
-        write_text(path, f"{zlib.crc32(body.encode()):08x}\n{body}\n")
+        write_text(path, f"{bytes_digest(body.encode())}\n{body}\n")
         return made
 
     def within(self, name: str) -> ChunkStore:
@@ -51,6 +51,6 @@ class ChunkStore:
 def _checked(raw: bytes) -> Any:
     """Return the value in a file of checksum and JSON; raise `ValueError` if the checksum does not match."""
     checksum, _, body = raw.rstrip(b"\n").partition(b"\n")
-    if f"{zlib.crc32(body):08x}".encode() != checksum:
+    if bytes_digest(body).encode() != checksum:
         raise ValueError("its checksum is another")
     return json.loads(body)

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import hashlib
 import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,18 +67,6 @@ def to_disk(path: Path) -> None:
     """Wait until a file's contents are on the disk; whoever has no room for them after all says so here."""
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
-
-
-def file_digest(path: str | Path) -> str:
-    """Return the SHA-256 of a file, read in pieces; asked again about a file that has not changed, it reads nothing."""
-    status = Path(path).stat()
-    return _digest(str(path), status.st_size, status.st_mtime_ns, status.st_ino)
-
-
-@lru_cache(maxsize=100_000)
-def _digest(path: str, size: int, changed: int, inode: int) -> str:
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sweep(path: str | Path) -> None:

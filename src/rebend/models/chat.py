@@ -1,4 +1,4 @@
-"""From messages to the text that a model reads, always through the tokenizer's own chat template."""
+"""From messages to the text of a prompt or a conversation, with the tokenizer's chat template."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 from rebend.errors import ModelError
 
 Message = dict[str, str]
-_WORDS = ("zulvorim", "brimtakel", "quonfeldar")  # made up, so that no template holds them
+_WORDS = ("zulvorim", "brimtakel", "quonfeldar")  # invented words, which no template contains
 
 
 def prompt_text(tokenizer: Any, messages: Sequence[Message], prefill: str = "") -> str:
-    """Return the text up to where the model answers, followed by `prefill`.
+    """Return the text up to the start of the model's answer, followed by `prefill`.
 
-    The template writes special tokens itself, so encode the result with `add_special_tokens=False`.
+    The template writes the special tokens, so encode the result with `add_special_tokens=False`.
     """
     text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
     return text + prefill
@@ -38,35 +38,35 @@ def last_user_text(messages: Sequence[Message]) -> str:
 
 
 def dialogue_text(messages: Sequence[Message]) -> str:
-    """Return what a reader sees: a single question as it is, a dialogue with its speakers named."""
+    """Return a single message as it is, and a longer dialogue with the speaker named before each turn."""
     if len(messages) == 1:
         return messages[0]["content"]
     return "\n\n".join(f"{turn['role'].capitalize()}: {turn['content']}" for turn in messages)
 
 
 def check_template(tokenizer: Any) -> None:
-    """Raise `ModelError` unless the chat template tells the user's turns from the assistant's.
+    """Raise `ModelError` unless the chat template separates the user's turns from the assistant's.
 
-    It must render [user, assistant, user] with each content once and in order, with marks between the turns that
-    say who speaks, and end the prompt with what stands before an assistant's answer. Otherwise the model would be
-    trained and asked on text in which nobody can tell a request from an answer.
+    It must render [user, assistant, user] with each content once and in order, with a different mark before each role,
+    and a prompt must end with the mark before an assistant's answer. Otherwise requests and answers could not be told
+    apart in the texts for training and decoding.
     """
     first, answer, second = _WORDS
     turns = [{"role": role, "content": word} for role, word in zip(("user", "assistant", "user"), _WORDS, strict=True)]
     try:
         text = prompt_text(tokenizer, turns)
-    except Exception as error:  # a template may raise whatever it likes
+    except Exception as error:  # a template may raise any exception
         raise ModelError(f"the chat template cannot render a user, an assistant and a user: {error}") from error
-    places = [text.find(word) for word in _WORDS]
-    if -1 in places or places != sorted(places) or any(text.count(word) != 1 for word in _WORDS):
+    starts = [text.find(word) for word in _WORDS]
+    if -1 in starts or starts != sorted(starts) or any(text.count(word) != 1 for word in _WORDS):
         raise ModelError(f"the chat template loses, repeats or reorders turns: it renders {text!r}")
-    to_answer = text[places[0] + len(first) : places[1]]
-    to_request = text[places[1] + len(answer) : places[2]]
-    after = text[places[2] + len(second) :]
+    to_answer = text[starts[0] + len(first) : starts[1]]
+    to_request = text[starts[1] + len(answer) : starts[2]]
+    after = text[starts[2] + len(second) :]
     if not to_answer.strip() or not to_request.strip() or to_answer.strip() == to_request.strip():
         raise ModelError(
             f"the chat template merges roles: {to_answer!r} stands between request and answer and {to_request!r} "
-            "between answer and request, which does not say who speaks"
+            "between answer and request, so the speakers cannot be told apart"
         )
     if not after.startswith(to_answer.rstrip()):
         raise ModelError(

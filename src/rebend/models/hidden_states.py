@@ -28,27 +28,41 @@ def block_of(policy: Policy, layer: int | str) -> Any:
 def response_states(
     policy: Policy, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], layer: int | str, batch_size: int = 32
 ) -> list[torch.Tensor]:
-    """Return the states [T, D] on the CPU of each (prompt ids, response ids): row t is where token t was chosen.
+    """Return the states [T, D] on the CPU of each (prompt ids, response ids): row t is the state that chose token t.
 
-    The same as while decoding, but for rounding: a position sees what stands before it, whatever comes after.
-    Texts of like length share a pass; only the asked layer is kept, of the wanted positions.
+    Equal to the states while decoding, except for rounding.
     """
-    found: dict[int, torch.Tensor] = {}
-    for batch in batches_by_length([len(prompt) + len(response) for prompt, response in pairs], batch_size):
-        found |= zip(batch, _pass(policy, [pairs[i] for i in batch], layer), strict=True)
-    return [found[i] for i in range(len(pairs))]
+    texts = [[*prompt, *response] for prompt, response in pairs]
+    spans = [range(len(prompt) - 1, len(prompt) - 1 + len(response)) for prompt, response in pairs]
+    return text_states(policy, texts, spans, layer, batch_size)
+
+
+def text_states(
+    policy: Policy, texts: Sequence[Sequence[int]], spans: Sequence[range], layer: int | str, batch_size: int = 32
+) -> list[torch.Tensor]:
+    """Return the states [T, D] on the CPU at a span of positions of each text (token ids).
+
+    A state depends only on its token and the tokens before it. Texts of similar length share a pass; the states of
+    other layers and positions are not kept. Raises `ConfigError` for a layer that the model does not have.
+    """
+    states: dict[int, torch.Tensor] = {}
+    for batch in batches_by_length([len(text) for text in texts], batch_size):
+        in_batch = _pass(policy, [texts[i] for i in batch], [spans[i] for i in batch], layer)
+        states |= zip(batch, in_batch, strict=True)
+    return [states[i] for i in range(len(texts))]
 
 
 @torch.inference_mode()
-def _pass(policy: Policy, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], layer: int | str) -> list[torch.Tensor]:
-    """One pass over a batch, padded on the right, where no real token sees it."""
-    seen: list[torch.Tensor] = []
+def _pass(
+    policy: Policy, texts: Sequence[Sequence[int]], spans: Sequence[range], layer: int | str
+) -> list[torch.Tensor]:
+    """Run one batch, padded on the right, where no other token depends on padding."""
+    outputs: list[torch.Tensor] = []
 
     def keep(module: Any, inputs: Any, output: Any) -> None:
-        seen.append(output if isinstance(output, torch.Tensor) else output[0])
+        outputs.append(output if isinstance(output, torch.Tensor) else output[0])
 
-    longest = max(len(prompt) + len(response) for prompt, response in pairs)
-    texts = [[*prompt, *response] for prompt, response in pairs]
+    longest = max(len(text) for text in texts)
     pad = policy.tokenizer.pad_token_id
     ids = torch.tensor([[*text, *[pad] * (longest - len(text))] for text in texts], device=policy.device)
     lengths = torch.tensor([len(text) for text in texts], device=policy.device)
@@ -58,8 +72,4 @@ def _pass(policy: Policy, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], 
         policy.model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
     finally:
         handle.remove()
-    states = seen[-1]
-    return [
-        states[row, len(prompt) - 1 : len(prompt) - 1 + len(response)].cpu()
-        for row, (prompt, response) in enumerate(pairs)
-    ]
+    return [outputs[-1][row, span.start : span.stop].cpu() for row, span in enumerate(spans)]

@@ -1,4 +1,4 @@
-"""See or replace the state from which the next token is sampled, without touching a model's code."""
+"""Read or replace the state from which the next token is sampled, with hooks on the model."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rebend.errors import ModelError
 
 @contextmanager
 def before_head(model: Any, act: Callable[[torch.Tensor], torch.Tensor | None]) -> Iterator[None]:
-    """Inside the block, call `act` with the newest position's final-norm state [B, D] before each LM head.
+    """Inside the block, call `act` with the last position's final-norm state [B, D] before each LM head.
 
-    What `act` returns replaces that position, None leaves it. Older positions of the same pass (a whole
-    prompt, in models that compute all its logits) are never touched, nor is the KV cache: only the choice
-    of the next token can change. With left padding the newest position is the last one in every row.
-    The hook is gone when the block ends, however it ends.
+    The result of `act` replaces the state of that position; None keeps it. Earlier positions of the same pass (a whole
+    prompt, in models that compute all its logits) and the KV cache do not change, so `act` changes only the choice of
+    the next token. With left padding, the last position is the last token of each row. The hook is removed at the end
+    of the block, also after an exception. Raises `ModelError` for a model without an LM head.
     """
     head = model.get_output_embeddings()
     if head is None:
@@ -26,11 +26,11 @@ def before_head(model: Any, act: Callable[[torch.Tensor], torch.Tensor | None]) 
 
     def hook(module: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
         hidden, *rest = inputs
-        newest = act(hidden[:, -1])
-        if newest is None:
+        edited = act(hidden[:, -1])
+        if edited is None:
             return None
-        newest = newest[:, None]
-        return (newest if hidden.shape[1] == 1 else torch.cat([hidden[:, :-1], newest], dim=1)), *rest
+        edited = edited[:, None]
+        return (edited if hidden.shape[1] == 1 else torch.cat([hidden[:, :-1], edited], dim=1)), *rest
 
     handle = head.register_forward_pre_hook(hook)
     try:
@@ -41,10 +41,10 @@ def before_head(model: Any, act: Callable[[torch.Tensor], torch.Tensor | None]) 
 
 @contextmanager
 def on_prompts(model: Any, act: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
-    """Inside the block, replace the final-norm states [B, T, D] of passes over several positions by `act` of them.
+    """Inside the block, replace the final-norm states [B, T, D] of passes over several positions by `act(states)`.
 
-    All but the newest position is for nothing in decoding: no logits are wanted there, and the KV cache holds other
-    states. The released RE-Control does it, so it can be had.
+    Only the last position has an effect on decoding: the others need no logits, and the KV cache holds other states.
+    The released code of RE-Control edits all of them.
     """
 
     def hook(module: Any, inputs: Any, output: Any) -> Any:

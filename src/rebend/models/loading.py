@@ -1,4 +1,4 @@
-"""Language models on disk: load, fingerprint, take over from elsewhere after checking that they are whole."""
+"""Language models on disk: load, fingerprint, copy and check a checkpoint."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Policy:
     model: Any
     tokenizer: Any
     fingerprint: str
-    revision: str = ""  # commit of the repository that it, or its base, came from; "" if it came from none
+    revision: str = ""  # commit of the repository of the model or of its base; "" for none
 
     @property
     def device(self) -> torch.device:
@@ -58,11 +58,12 @@ def best_device() -> torch.device:
 def load_policy(
     path: str | Path, dtype: str = "float32", device: torch.device | None = None, *, chat: bool = True, bits: int = 16
 ) -> Policy:
-    """Load a checkpoint folder in eval mode. Raises `ModelError` if it lacks what generation needs.
+    """Load a checkpoint folder in eval mode.
 
-    Without `chat` no chat template is needed: a judge has a prompt of its own. With 4 or 8 `bits`, the linear
-    weights are kept so by bitsandbytes, for training an adapter beside them. Attention is flash-attn's where it
-    can be, else torch's.
+    Without `chat` no chat template is needed: a judge writes its own prompt. With 4 or 8 `bits`, bitsandbytes quantises
+    the linear weights, for training an adapter. Attention is flash-attn's if it is installed and can be used, else
+    torch's. Raises `ModelError` for a folder without tokenizer or chat template, and for weight files that hold other
+    objects.
     """
     tokenizer = load_tokenizer(path)
     if chat and not tokenizer.chat_template:
@@ -85,10 +86,10 @@ def load_policy(
 
 @contextmanager
 def only_weights(path: str | Path) -> Iterator[None]:
-    """Inside the block, a file of weights in `path` that holds anything else is a `ModelError`; none of it is run."""
+    """Inside the block, raise `ModelError` for a file of weights in `path` with other objects; they are not run."""
     try:
         yield
-    except pickle.UnpicklingError:  # the library's own words are an advice to run it
+    except pickle.UnpicklingError:  # torch's message advises to run the file
         raise ModelError(
             f"{path}: a file of weights holds more than weights, or is damaged; nothing in it was run. "
             "Take a repository with safetensors"
@@ -96,16 +97,16 @@ def only_weights(path: str | Path) -> Iterator[None]:
 
 
 def why_not_loaded(path: str | Path, error: Exception) -> str:
-    """Return what is wrong with a folder that transformers cannot load, in one line."""
+    """Return in one line why transformers cannot load a folder."""
     if "trust_remote_code" in str(error):
         return f"{path}: needs Python code of its repository, which is run only if the block says `trust_remote_code`"
     return f"{path}: {str(error).splitlines()[0]}"
 
 
 def _attention(dtype: str, device: torch.device) -> dict[str, str]:
-    """Ask for flash attention where it is installed and can run; else the library chooses."""
-    able = device.type == "cuda" and dtype != "float32" and find_spec("flash_attn") is not None
-    return {"attn_implementation": "flash_attention_2"} if able else {}
+    """Return the option for flash attention if it is installed and can run; else the library chooses."""
+    usable = device.type == "cuda" and dtype != "float32" and find_spec("flash_attn") is not None
+    return {"attn_implementation": "flash_attention_2"} if usable else {}
 
 
 def _quantization(bits: int, dtype: torch.dtype) -> BitsAndBytesConfig:
@@ -117,7 +118,10 @@ def _quantization(bits: int, dtype: torch.dtype) -> BitsAndBytesConfig:
 
 
 def load_tokenizer(path: str | Path) -> Any:
-    """Load a tokenizer that pads on the left, with EOS as pad token if it has none of its own."""
+    """Load a tokenizer that pads on the left, with EOS as pad token if it has none.
+
+    Raises `ModelError` if there is no tokenizer that can be loaded.
+    """
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             path, local_files_only=True, trust_remote_code=runs_code(path), padding_side="left"
@@ -130,7 +134,7 @@ def load_tokenizer(path: str | Path) -> Any:
 
 
 def fingerprint(path: str | Path) -> str:
-    """Return 16 hex digits that change when a weight, the configuration or the tokenizer does."""
+    """Return 16 hex digits that change if a weight, the configuration or the tokenizer changes."""
     path = Path(path)
     stored = path / FINGERPRINT_FILE
     if stored.exists():
@@ -144,13 +148,13 @@ def fingerprint(path: str | Path) -> str:
 
 
 def revision(path: str | Path) -> str:
-    """Return the commit that a folder, or its base, was taken over from; "" if it came from no repository."""
+    """Return the commit of the repository of a folder or of its base model; "" if there is no repository."""
     stored = Path(path) / FINGERPRINT_FILE
     return json.loads(stored.read_text()).get("revision", "") if stored.exists() else ""
 
 
 def stamp(path: str | Path, revision: str = "") -> str:
-    """Write fingerprint and revision beside the weights, so that no later job reads them all to know it."""
+    """Write fingerprint and revision beside the weights, so that later jobs need not read the weights for them."""
     value = fingerprint(path)
     facts = {"fingerprint": value, **({"revision": revision} if revision else {})}
     (Path(path) / FINGERPRINT_FILE).write_text(json.dumps(facts) + "\n")
@@ -160,15 +164,15 @@ def stamp(path: str | Path, revision: str = "") -> str:
 def link_checkpoint(
     source: str | Path, target: Path, *, chat_template: str | None = None, hub: Mapping[str, Any] | None = None
 ) -> None:
-    """Fill the empty folder `target` with a checkpoint: weights as links, small files and terms as copies.
+    """Fill the empty folder `target` with a checkpoint: weights as links, small files and licence files as copies.
 
-    `chat_template` is the text of a Jinja template that replaces the tokenizer's own. Code comes along only if the
-    settings of the `hub` repository say `trust_remote_code`.
+    `chat_template` is the text of a Jinja template that replaces the tokenizer's own. Code is copied only if the
+    settings of the `hub` repository have `trust_remote_code`.
     """
     source = Path(source)
     for file in _model_files(source):
         if file.name == CODE_FILE:
-            continue  # a folder cannot say of itself that its code may be run
+            continue  # only the model's block may allow code
         destination = target / file.name
         if file.suffix in _LIGHT:
             shutil.copyfile(file, destination)
@@ -183,15 +187,15 @@ def link_checkpoint(
 
 
 def terms_files(path: Path) -> list[Path]:
-    """Return the model card and the files with the terms of its licence, where there are any."""
+    """Return the model card and the licence files of a folder, if it has any."""
     return sorted({file for pattern in _TERMS for file in path.glob(pattern) if file.is_file()})
 
 
 def check_checkpoint(path: str | Path, *, n_layers: int | None = None, chat: bool = True) -> None:
-    """Refuse a folder that is no complete checkpoint, before hours are spent on it.
+    """Raise `ModelError` for a folder that is no complete checkpoint.
 
-    Looked at: configuration, all weight files that the index names, tokenizer, vocabulary size, chat
-    template (if `chat`) and, if given, the number of decoder blocks.
+    Checks the configuration, all weight files of the index, tokenizer, vocabulary size, chat template (if `chat`) and,
+    if given, the number of decoder blocks.
     """
     path = Path(path)
     if not (path / "config.json").exists():
@@ -205,7 +209,7 @@ def check_checkpoint(path: str | Path, *, n_layers: int | None = None, chat: boo
         raise ModelError(f"{path}: weight files are missing: {', '.join(missing)}")
     if n_layers is not None and config.num_hidden_layers != n_layers:
         raise ModelError(
-            f"{path}: has {config.num_hidden_layers} decoder blocks; the model's `n_layers` says {n_layers}"
+            f"{path}: has {config.num_hidden_layers} decoder blocks; the model's key `n_layers` is {n_layers}"
         )
     tokenizer = load_tokenizer(path)
     if len(tokenizer) > config.vocab_size:
@@ -223,7 +227,10 @@ def check_checkpoint(path: str | Path, *, n_layers: int | None = None, chat: boo
 
 
 def weight_names(path: Path) -> list[str]:
-    """Names of the weight files that the checkpoint should have; of several kinds, those that are loaded."""
+    """Return the names of the weight files of a checkpoint; of several formats, those that are loaded.
+
+    Raises `ModelError` for an index that names a file outside the folder.
+    """
     for single in ("model.safetensors", "pytorch_model.bin"):
         if (path / single).exists():
             return [single]
@@ -236,7 +243,7 @@ def weight_names(path: Path) -> list[str]:
 
 
 def _model_files(path: Path) -> Iterator[Path]:
-    """Files that make up a checkpoint, in a fixed order; training leftovers and cards are not among them."""
+    """Yield the files of a checkpoint in a fixed order, without model card and other files of a training."""
     for file in sorted(path.iterdir()):
         if file.is_file() and file.name != FINGERPRINT_FILE and file.suffix in (*_LIGHT, ".safetensors", ".bin"):
             yield file

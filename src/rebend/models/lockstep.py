@@ -1,7 +1,8 @@
-"""Ranks that share every weight (ZeRO-3) must call the model equally often, or they wait for each other for ever.
+"""Equal numbers of model calls on all ranks.
 
-How often a rank calls it depends on the lengths of its texts. Whoever decides a number of calls asks `most`;
-inside `lockstep` all ranks get the largest of their numbers, elsewhere each number is its own answer.
+Ranks that share every weight (ZeRO-3) must call the model equally often, or they wait for each other for ever. The
+number of calls depends on the lengths of a rank's texts, so code that makes several calls passes their number to
+`most`. Inside `lockstep`, `most` returns the largest number of all ranks; elsewhere it returns its argument.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _LARGEST: ContextVar[Callable[[int], int]] = ContextVar("largest", default=lambd
 
 @contextmanager
 def lockstep(largest: Callable[[int], int]) -> Iterator[None]:
-    """Inside the block, `most` asks `largest`, which all ranks call together."""
+    """Inside the block, `most` calls `largest`; all ranks call it together."""
     token = _LARGEST.set(largest)
     try:
         yield
@@ -24,5 +25,5 @@ def lockstep(largest: Callable[[int], int]) -> Iterator[None]:
 
 
 def most(number: int) -> int:
-    """Return the largest number of all ranks in lockstep."""
+    """Return the largest number of all ranks in lockstep; outside of it, the number itself."""
     return _LARGEST.get()(number)

@@ -1,9 +1,8 @@
-"""Next-token distributions from final hidden states, in slices of tokens: `[B, T, V]` never exists.
+"""Next-token distributions from final hidden states, in slices of tokens, so that no `[B, T, V]` is in memory.
 
-A slice goes through the model's own head code, with what its architecture does after the head (scaling,
-capping). A token's value depends on its own state alone, so the value's gradient with respect to that state
-is computed in the forward pass, where the logits are at hand, and the backward pass needs no logits at all.
-The head itself must be frozen.
+A slice goes through the model's own code after its body: the head, and scaling or capping of logits. A token's value
+depends on its own state only. So the forward pass also computes the value's gradient with respect to that state, and
+the backward pass needs no logits. The head must be frozen.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ from rebend.models.lockstep import most
 
 SLICE_ELEMENTS = 2**22  # logits of a slice, tokens x vocabulary: 16 MiB in float32
 
-# From logits [n, V] (at least float32) and the slice that they are of: values [n] and their gradients [n, V]
+# From logits [n, V] (at least float32) and their slice: values [n] and their gradients [n, V]
 Piece = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
 
 
 def token_kl(model: Any, adapted: Tensor, reference: Tensor, temperature: float = 1.0) -> Tensor:
-    """KL(reference || adapted) of the next-token distributions at each place `[N]`, times `temperature` squared.
+    """Return KL(reference || adapted) of the next-token distributions at each position `[N]`, times `temperature`².
 
-    `adapted` and `reference` are final hidden states `[N, D]`; logits are divided by `temperature`. Gradient
-    goes to `adapted` alone.
+    `adapted` and `reference` are final hidden states `[N, D]`; logits are divided by `temperature`. Only `adapted` gets
+    a gradient.
     """
 
     def piece(logits: Tensor, part: slice) -> tuple[Tensor, Tensor]:
@@ -43,7 +42,7 @@ def token_kl(model: Any, adapted: Tensor, reference: Tensor, temperature: float 
 
 
 def token_logps(model: Any, states: Tensor, following: Tensor) -> Tensor:
-    """Log-probability `[N]` of the token `following[n]` after each final hidden state `[N, D]`."""
+    """Return the log-probability `[N]` of the token `following[n]` after each final hidden state `[N, D]`."""
 
     def piece(logits: Tensor, part: slice) -> tuple[Tensor, Tensor]:
         logps = torch.log_softmax(logits, dim=-1)
@@ -55,32 +54,32 @@ def token_logps(model: Any, states: Tensor, following: Tensor) -> Tensor:
 
 
 def _by_token(model: Any, states: Tensor, piece: Piece) -> Tensor:
-    """Values `[N]` of all slices as a function of `states`."""
+    """Return the values `[N]` of all slices, with gradient to `states`."""
     n_slices = most(ceil(len(states) * model.config.vocab_size / SLICE_ELEMENTS))
     step = ceil(len(states) / n_slices) if n_slices else 1
     values, slopes = [states.new_zeros(0, dtype=_wide(states).dtype)], [states.new_zeros(0, states.shape[1])]
     for number in range(n_slices):
         part = slice(number * step, (number + 1) * step)
-        found, slope = _slice(model, states[part].detach(), part, piece, with_slope=states.requires_grad)
-        values.append(found)
-        slopes.append(slope)
+        slice_values, slice_slopes = _slice(model, states[part].detach(), part, piece, with_slope=states.requires_grad)
+        values.append(slice_values)
+        slopes.append(slice_slopes)
     joined = torch.cat(values)
     return _Values.apply(states, joined, torch.cat(slopes)) if states.requires_grad else joined
 
 
 def _slice(model: Any, states: Tensor, part: slice, piece: Piece, *, with_slope: bool) -> tuple[Tensor, Tensor]:
-    """Values of one slice and their slopes `[n, D]` with respect to its states."""
+    """Return the values of one slice and their slopes `[n, D]` with respect to its states."""
     with torch.set_grad_enabled(with_slope):
         states.requires_grad_(with_slope)
         logits = _logits(model, states)
     with torch.no_grad():
-        values, pull = piece(_wide(logits), part)
-    slopes = torch.autograd.grad(logits, states, pull.to(logits.dtype))[0] if with_slope else states
+        values, gradients = piece(_wide(logits), part)
+    slopes = torch.autograd.grad(logits, states, gradients.to(logits.dtype))[0] if with_slope else states
     return values, slopes
 
 
 class _Values(torch.autograd.Function):
-    """Values `[N]` that are known already, with their slopes `[N, D]` with respect to the states."""
+    """Attach known values `[N]` to the graph by their slopes `[N, D]` with respect to the states."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, values: Tensor, slopes: Tensor) -> Tensor:
@@ -94,7 +93,7 @@ class _Values(torch.autograd.Function):
 
 
 def _logits(model: Any, states: Tensor) -> Tensor:
-    """Logits `[n, V]` of final hidden states `[n, D]`, by the model's own code after its body."""
+    """Return the logits `[n, V]` of final hidden states `[n, D]`, by the model's own code after its body."""
     with _body_gives(model, states[None]):
         return model(input_ids=torch.zeros(1, len(states), dtype=torch.long, device=states.device)).logits[0]
 
@@ -107,7 +106,7 @@ def _body_gives(model: Any, states: Tensor) -> Iterator[None]:
     def forward(*args: Any, **kwargs: Any) -> BaseModelOutputWithPast:
         return BaseModelOutputWithPast(last_hidden_state=states)
 
-    kept = body.__dict__.get("forward")  # normally absent: the class's own method is what is called
+    kept = body.__dict__.get("forward")  # normally absent: the model calls its class's method
     body.forward = forward
     try:
         yield

@@ -1,9 +1,8 @@
-"""LoRA adapters in PEFT's layout: put on a model, switched off for reference, written and loaded offline."""
+"""LoRA adapters in PEFT's layout: add to a model, switch off for the reference, write and load without network."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,10 @@ from transformers import PreTrainedModel
 
 from rebend.config.adapters import TrainedAdapter
 from rebend.errors import ModelError
-from rebend.io.files import read_json, whole_directory, write_json
+from rebend.io.files import write_json
+from rebend.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE
 from rebend.models.layers import named_blocks
-from rebend.models.loading import Policy, fingerprint
-
-ADAPTER_FILE = "adapter.json"  # what an adapter was trained on and with; beside PEFT's two files
-CONFIG_FILE = "adapter_config.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
+from rebend.models.loading import Policy
 
 
 def add_adapter(policy: Policy, settings: TrainedAdapter, blocks: Sequence[int]) -> PeftModel:
@@ -42,28 +38,28 @@ def add_adapter(policy: Policy, settings: TrainedAdapter, blocks: Sequence[int])
 
 
 def linear_modules(model: PreTrainedModel) -> tuple[str, list[str]]:
-    """Return the name of the model's list of decoder blocks and those of the linear modules in a block.
+    """Return the name of the model's list of decoder blocks, and the names of the linear modules in a block.
 
-    They are looked for rather than known, so that Llama ("layers", q_proj ...), Falcon ("h", query_key_value
-    ...) and others need no table. Raises `ModelError` if there is no such list or nothing linear in it.
+    They are searched in the model, so Llama ("layers", q_proj ...), Falcon ("h", query_key_value ...) and other
+    architectures need no table. Raises `ModelError` if there is no such list or no linear module in it.
     """
     name, blocks = named_blocks(model)
-    found = {inner.rsplit(".", 1)[-1] for inner, part in blocks.named_modules() if isinstance(part, nn.Linear)}
-    if not found:
+    linear = {inner.rsplit(".", 1)[-1] for inner, part in blocks.named_modules() if isinstance(part, nn.Linear)}
+    if not linear:
         raise ModelError(f"{type(model).__name__}: its decoder blocks have no linear modules")
-    return name, sorted(found)
+    return name, sorted(linear)
 
 
 @contextmanager
 def reference_pass(model: PeftModel) -> Iterator[None]:
-    """Inside the block: the model without its adapter, in eval mode, without gradient."""
+    """Inside the block, run the model without its adapter, in eval mode, without gradient."""
     model.eval()
     with torch.no_grad(), model.disable_adapter():
         yield
 
 
 def adapter_weights(model: PeftModel) -> dict[str, Tensor]:
-    """Copy the adapter's weights to the CPU, by PEFT's names in alphabetical order."""
+    """Return a copy of the adapter's weights on the CPU, by PEFT's names in alphabetical order."""
     weights = get_peft_model_state_dict(model, save_embedding_layers=False)
     return {name: weights[name].detach().cpu().clone().contiguous() for name in sorted(weights)}
 
@@ -71,7 +67,7 @@ def adapter_weights(model: PeftModel) -> dict[str, Tensor]:
 def write_adapter(model: PeftModel, weights: dict[str, Tensor], folder: Path, base_name: str) -> None:
     """Write the model's adapter configuration and `weights` to `folder`, the same bytes each time.
 
-    PEFT's own saving may ask the hub whether the vocabulary was changed, and loses the weights if it cannot.
+    PEFT's own function may send a request to the hub, to compare the vocabulary, and loses the weights if that fails.
     """
     config = model.peft_config["default"].to_dict()
     config = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
@@ -85,7 +81,7 @@ def load_adapter(policy: Policy, folder: str | Path) -> PeftModel:
     if not (folder / CONFIG_FILE).exists():
         raise ModelError(f"{folder}: has no {CONFIG_FILE}; an adapter in PEFT's layout is expected")
     config = LoraConfig.from_pretrained(str(folder))
-    config.base_model_name_or_path = None  # the caller has checked the base; its folder may have another name here
+    config.base_model_name_or_path = None  # the caller checks the base; its folder may have another name
     try:
         weights = load_file(folder / WEIGHTS_FILE)
     except (OSError, SafetensorError) as error:
@@ -101,26 +97,6 @@ def load_adapter(policy: Policy, folder: str | Path) -> PeftModel:
         raise ModelError(f"{folder}: the adapter does not fit the model; {len(unlike)} weights differ: {unlike[:4]}")
     set_peft_model_state_dict(model, weights)
     return model.eval()
-
-
-def take_adapter(source: str | Path, base: str | Path, out: Path | str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy an adapter that others released to the folder `out`, for the base model of folder `base`.
-
-    It gets the same `adapter.json` as one that was trained here, so that merging treats both alike; which base its
-    authors trained it on is known by name only. Returns facts for the record. Raises `ModelError` if files are
-    missing.
-    """
-    source = Path(source)
-    missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (source / name).is_file()]
-    if missing:
-        raise ModelError(f"{source}: has no {' and no '.join(missing)}; an adapter in PEFT's layout is expected")
-    stated = read_json(source / CONFIG_FILE).get("base_model_name_or_path")
-    facts = {"base": Path(base).name, "base_fingerprint": fingerprint(base), "dtype": None, "settings": dict(settings)}
-    with whole_directory(out) as folder:
-        for name in (CONFIG_FILE, WEIGHTS_FILE):
-            shutil.copyfile(source / name, folder / name)
-        write_json(folder / ADAPTER_FILE, facts)
-    return {"base_fingerprint": facts["base_fingerprint"], "stated_base": stated}
 
 
 def _wrapped(policy: Policy, config: Any) -> PeftModel:

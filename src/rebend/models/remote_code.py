@@ -1,7 +1,7 @@
-"""Python code that a model's repository brings: run only where the model's block says so, at a commit that was read.
+"""Python code in a model's repository: run only with `trust_remote_code`, at a pinned commit.
 
-A checkpoint folder whose code may be run has a file that says which commit it is of. Only `take_code` writes it: one
-that a repository brings itself is left behind.
+A checkpoint folder whose code may be run has the file CODE_FILE with repository and commit. Only `take_code` writes it;
+a file of this name in a repository is not copied.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from rebend.errors import ModelError
-from rebend.io.files import file_digest, read_json, write_json
+from rebend.io.checksums import file_digest
+from rebend.io.files import read_json, write_json
 
 CODE_FILE = "repository_code.json"
 
 
 def runs_code(path: str | Path) -> bool:
-    """Whether loading this checkpoint folder may run the code in it."""
+    """Return whether loading this checkpoint folder may run the code in it."""
     return (Path(path) / CODE_FILE).is_file()
 
 
 def take_code(source: Path, target: Path, hub: Mapping[str, Any]) -> None:
-    """Copy the Python files beside a checkpoint, and note down what they are; `hub` has `repo` and `revision`.
+    """Copy the Python files of a checkpoint and write CODE_FILE; `hub` has `repo` and `revision`.
 
-    Raises `ModelError` if the configuration names code of another repository: no commit of that one is pinned.
+    Raises `ModelError` if the configuration names code of another repository, because its commit is not pinned.
     """
     files = sorted(source.glob("*.py"))
     for file in files:
@@ -38,18 +39,18 @@ def take_code(source: Path, target: Path, hub: Mapping[str, Any]) -> None:
 
 
 def _keep_inside(file: Path, repo: str) -> None:
-    """Let a configuration name the code beside it, as `module.Class`, where it names its repository in front."""
+    """Rewrite "repository--module.Class" in a configuration to "module.Class", the code beside it."""
     settings = read_json(file)
-    named = settings.get("auto_map")
-    if not isinstance(named, dict):
+    auto_map = settings.get("auto_map")
+    if not isinstance(auto_map, dict):
         return
 
-    def own(value: Any) -> Any:
+    def local(value: Any) -> Any:
         if isinstance(value, list):
-            return [own(one) for one in value]
+            return [local(entry) for entry in value]
         other, mark, name = str(value).rpartition("--")
         if mark and other != repo:
             raise ModelError(f"{file}: names code of '{other}', of which no commit is pinned; it is not run")
         return name if mark else value
 
-    write_json(file, {**settings, "auto_map": {key: own(value) for key, value in named.items()}})
+    write_json(file, {**settings, "auto_map": {key: local(value) for key, value in auto_map.items()}})

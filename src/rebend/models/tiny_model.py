@@ -1,7 +1,7 @@
-"""A small Llama trained from nothing on chats, so that the whole graph runs without any download.
+"""A small Llama trained from nothing on chats, so that the whole graph runs without a download.
 
-Used for the embedded tiny world and for real dialogues alike: tokenizer, chat template, configuration
-and weights are made here and saved as an ordinary Hugging Face checkpoint.
+Tokenizer, chat template, configuration and weights are saved as an ordinary Hugging Face checkpoint. The chats come
+from the built-in tiny world or from real dialogues.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ CHAT_TEMPLATE = (
 )
 IGNORED = -100  # label of a position that has no loss
 _WARM_UP = 0.1  # share of the steps
-_POOL = 32  # batches that are sorted by length together
+_POOL = 32  # number of batches in a pool that is sorted by length
 
 
 def train_tiny_model(
     chats: Sequence[Sequence[Message]], settings: TinyModel, out: str | Path, checkpoints: Checkpoints
 ) -> dict[str, float | int]:
-    """Train tokenizer and model on `chats` and save both in the folder `out`; return what to note.
+    """Train tokenizer and model on `chats` and save both in the folder `out`; return facts for the record.
 
-    The loss is the mean cross-entropy (nats) of all tokens, or of the assistant's with `loss: assistant`.
-    Chats longer than `context` tokens lose their end. A killed training goes on from `checkpoints` and
-    ends in the same bytes. Raises `DataError` if there is nothing to train on.
+    The loss is the mean cross-entropy (nats) of all tokens, or of the assistant's tokens with `loss: assistant`. Chats
+    are cut at `context` tokens. A killed training resumes from `checkpoints` and ends in the same bytes. Raises
+    `DataError` if there is no chat of at least two tokens.
     """
     tokenizer = train_tokenizer((turn["content"] for chat in chats for turn in chat), settings.vocab_size)
     sequences, cut = encode_chats(tokenizer, chats, settings.context)
     if not sequences:
         raise DataError("the chat data sets hold no dialogue of at least two tokens; nothing to train on")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)  # the weights of a new model come from the global generator
+        torch.manual_seed(settings.seed)  # a new model draws its weights from the global generator
         model = LlamaForCausalLM(_configuration(tokenizer, settings))
     vocabulary = tokenizer.get_vocab()
     pad, start, end = (vocabulary[name] for name in (PAD, ASSISTANT, END))
@@ -62,12 +62,14 @@ def train_tiny_model(
         counted = tokens.ne(pad)
         if settings.loss == "assistant":
             counted &= assistant_mask(tokens, start, end)
-        # Right padding needs no attention mask: a real token looks only to its left.
+        # Right padding needs no attention mask: a token depends only on tokens to its left.
         logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
         labels = tokens[:, 1:].masked_fill(~counted[:, 1:], IGNORED)
         return functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
 
-    batches = plan_batches([len(one) for one in sequences], settings.batch_size, settings.steps, settings.seed)
+    batches = plan_batches(
+        [len(sequence) for sequence in sequences], settings.batch_size, settings.steps, settings.seed
+    )
     losses = fit(model, loss_of, batches, settings.steps, settings.lr, checkpoints, "training the tiny model")
     with whole_directory(out) as folder:
         model.save_pretrained(folder)
@@ -109,18 +111,18 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 
 
 def encode_chats(tokenizer: Any, chats: Sequence[Sequence[Message]], context: int) -> tuple[list[list[int]], int]:
-    """Return the token ids of every chat of two tokens or more, and how many were cut at `context`."""
+    """Return the token ids of each chat of two tokens or more, and the number of chats cut at `context`."""
     texts = [tokenizer.apply_chat_template(list(chat), tokenize=False) for chat in chats]
     ids = tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"] if texts else []
-    kept = [one[:context] for one in ids if len(one) > 1]
-    return kept, sum(len(one) > context for one in ids)
+    kept = [chat_ids[:context] for chat_ids in ids if len(chat_ids) > 1]
+    return kept, sum(len(chat_ids) > context for chat_ids in ids)
 
 
 def plan_batches(lengths: Sequence[int], batch_size: int, steps: int, seed: int) -> Iterator[list[int]]:
-    """Yield `steps` batches of row numbers; rows of about the same length come together.
+    """Yield `steps` batches of row numbers; the rows of a batch have similar lengths.
 
-    Each pass over the rows is shuffled, cut into pools of many batches, each pool sorted by length, and
-    its batches taken in random order: hardly any padding, and still a random order of rows.
+    Each pass over the rows is shuffled and divided into pools of many batches; each pool is sorted by length, and all
+    batches are taken in random order. So there is little padding, and the order of rows is still random.
     """
     rng = np.random.default_rng(seed)
     done = 0
@@ -154,10 +156,9 @@ def fit(
     checkpoints: Checkpoints,
     what: str,
 ) -> list[float]:
-    """Run AdamW over `batches` and return the loss of every step; goes on from a saved state.
+    """Run AdamW over `batches` and return the loss of each step; resume from a saved state.
 
-    The model is left in training mode without dropout being used, so that the order of the batches is
-    the only thing that is random.
+    The model stays in train mode. It has no dropout, so only the order of the batches is random.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak_lr, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
     state = checkpoints.load() or {"losses": []}
@@ -185,7 +186,7 @@ def fit(
 
 
 def assistant_mask(tokens: torch.Tensor, start: int, end: int) -> torch.Tensor:
-    """Return [B, T], true for the assistant's tokens: after each `start` up to and with the next `end`."""
+    """Return [B, T], true for the assistant's tokens: after each `start`, up to and including the next `end`."""
     opened, closed = (tokens == start).cumsum(1), (tokens == end).cumsum(1)
     return ((opened - closed > 0) & (tokens != start)) | (tokens == end)
 

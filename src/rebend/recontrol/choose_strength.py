@@ -27,7 +27,7 @@ Coherence = Callable[[Sequence[str], Sequence[str]], Sequence[float]]  # (row id
 
 
 class RewardScorer(Protocol):
-    """The part of a reward model (`rebend.models.reward_model.RewardModel`) that is used here."""
+    """The part of a reward model (`rebend.models.rewards.model.RewardModel`) that is used here."""
 
     def score(self, messages: Sequence[Any], responses: Sequence[str]) -> Sequence[float | None]:
         """Return one reward per response; None or NaN without a reward."""

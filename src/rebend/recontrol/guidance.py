@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rebend.config.rewards import RewardBlock
-from rebend.models.reward_model import Reward, load_reward
+from rebend.models.rewards.model import Reward, load_reward
 from rebend.recontrol.resources import ControlResources
 
 
@@ -17,4 +17,4 @@ def guidance_reward(method: str, resources: ControlResources) -> Reward:
         settings = RewardBlock.model_validate(resources.guidance_settings)
         return load_reward(path, settings, resources.policy.device, resources.asking)
 
-    return resources.get("guide", method, load)
+    return resources.get("guidance_reward", method, load)

@@ -11,7 +11,7 @@ from rebend.models.loading import Policy
 
 T = TypeVar("T")
 
-_TITLES = {"value_model": "value network", "direction": "direction", "guide": "guidance reward model"}
+_TITLES = {"value_model": "value network", "direction": "direction", "guidance_reward": "guidance reward model"}
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class ControlResources:
     """
 
     policy: Policy
-    inputs: Mapping[str, Any] = field(default_factory=dict)  # paths of `value_model`, `direction`, `guide`
+    inputs: Mapping[str, Any] = field(default_factory=dict)  # paths of `value_model`, `direction`, `guidance_reward`
     guidance_settings: Mapping[str, Any] | None = None
     asking: str = "{}"
     loaded: dict[str, Any] = field(default_factory=dict)  # by the same names

@@ -1,8 +1,8 @@
-"""The engine for several ranks: DeepSpeed ZeRO-1, 2 or 3 under any launcher that sets torch's environment.
+"""The engine for several ranks: DeepSpeed ZeRO-1, 2 or 3 under any launcher that sets torch's environment variables.
 
-A step's groups are shared out over the ranks, and DeepSpeed averages gradients over both, so that loss and
-update are those of one process up to the order of additions. Adapter and moments are gathered whole for
-checkpoints, so that a training can go on with another number of ranks or another stage.
+The groups of a step are divided among the ranks, and DeepSpeed averages gradients over groups and ranks. So loss and
+update are those of one process, except for the order of additions. Checkpoints hold the whole adapter and all moments,
+so a training can resume with another number of ranks or another stage.
 """
 
 from __future__ import annotations
@@ -28,10 +28,9 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 @contextmanager
 def among_ranks() -> Iterator[torch.device]:
-    """Join the process group that the launcher describes, and leave it at the end of the block.
+    """Join the launcher's process group; leave it at the end of the block. Yields this rank's device.
 
-    Gives this rank's device. A block that fails leaves nothing: the launcher ends the other ranks then, and to
-    leave in order would be to wait for them.
+    After an exception the group is not left: that would wait for the other ranks, which the launcher ends.
     """
     cuda = torch.cuda.is_available()
     if cuda:
@@ -39,24 +38,27 @@ def among_ranks() -> Iterator[torch.device]:
     deepspeed.init_distributed("nccl" if cuda else "gloo", verbose=False)
     yield torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
     torch.distributed.barrier()
-    # Gloo's threads must be gone before the interpreter is: they would abort a process whose work is done.
+    # Gloo's threads must end before the interpreter does: otherwise they may abort a finished process.
     torch.distributed.destroy_process_group()
 
 
 class _Caller(nn.Module):
-    """Runs whatever is given inside the engine's forward, where ZeRO-3 gathers the weights that are used."""
+    """Runs a computation inside the engine's forward, in which ZeRO-3 gathers the used weights."""
 
     def __init__(self, model: PeftModel) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, compute: Compute) -> tuple[Tensor, Tensor]:
-        """Compute a loss and its values."""
+        """Return a loss and its values."""
         return compute(self.model)
 
 
 class DeepSpeedEngine:
-    """One of the ranks; `config` is DeepSpeed's, without what the block decides."""
+    """One rank; `config` is DeepSpeed's, without the keys that the block decides.
+
+    Raises `ConfigError` if the groups of a step cannot be divided evenly among the ranks.
+    """
 
     def __init__(
         self, model: PeftModel, lr: float, groups: int, config: Mapping[str, Any], moments: Moments | None = None
@@ -65,29 +67,29 @@ class DeepSpeedEngine:
         self.rank, self.ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
         if groups % self.ranks:
             raise ConfigError(f"the {groups} groups of a step cannot be shared by {self.ranks} ranks")
-        own = {
-            "train_micro_batch_size_per_gpu": 1,  # a group of items, whatever it holds
+        fixed = {
+            "train_micro_batch_size_per_gpu": 1,  # one group of items
             "gradient_accumulation_steps": groups // self.ranks,
-            "gradient_clipping": 0.0,  # DeepSpeed would clip at 1 of its own accord; the published training does not
+            "gradient_clipping": 0.0,  # DeepSpeed's default clips at 1; the released code does not clip
         }
         self.engine, *_ = deepspeed.initialize(
-            model=_Caller(model), optimizer=make_optimizer(model, lr), config={**config, **own}
+            model=_Caller(model), optimizer=make_optimizer(model, lr), config={**config, **fixed}
         )
         self.weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         if moments:
             self._restore(moments)
 
     def accumulate(self, compute: Compute, *, groups: int) -> Tensor:
-        """Add the gradient of one group's loss; DeepSpeed divides by the groups of a rank and by the ranks."""
+        """Add the gradient of one group's loss; DeepSpeed divides by the rank's groups and the number of ranks."""
         with lockstep(self._largest) if self.engine.zero_optimization_stage() == 3 else nullcontext():
             loss, values = self.engine(compute)
         self.engine.backward(loss)
         if not self.engine.is_gradient_accumulation_boundary():
-            self.engine.step()  # counts the group; weights change at the last one, in `update`
+            self.engine.step()  # counts the group; `update` changes the weights after the last group
         return values
 
     def total(self, values: Tensor) -> Tensor:
-        """Sum over ranks."""
+        """Return the sum over ranks."""
         torch.distributed.all_reduce(values)
         return values
 
@@ -97,16 +99,16 @@ class DeepSpeedEngine:
         return float(self.engine.get_global_grad_norm())
 
     def any(self, flag: bool) -> bool:
-        """Ask all ranks."""
+        """Return whether the flag is set on any rank."""
         return bool(self.total(torch.tensor(float(flag), device=self.engine.device)) > 0)
 
     def _largest(self, number: int) -> int:
-        found = torch.tensor(number, device=self.engine.device)
-        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
-        return int(found)
+        largest = torch.tensor(number, device=self.engine.device)
+        torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX)
+        return int(largest)
 
     def state(self) -> dict[str, Any]:
-        """Gather adapter and moments; every rank must call this."""
+        """Return the whole adapter and all moments; every rank must call this."""
         step = self._steps()
         moments = {
             name: {key: safe_get_full_optimizer_state(weight, key).cpu().clone() for key in _MOMENTS} | {"step": step}
@@ -116,25 +118,25 @@ class DeepSpeedEngine:
             return {"adapter": adapter_weights(self.model), "moments": moments}
 
     def _restore(self, moments: Moments) -> None:
-        """Give every rank its part of the moments."""
+        """Set this rank's part of the moments."""
         zero = self.engine.optimizer
-        (step,) = {float(kept["step"]) for kept in moments.values()}
+        (step,) = {float(saved["step"]) for saved in moments.values()}
         for flat in self._flat():
             zeros = {key: torch.zeros_like(flat) for key in _MOMENTS}
             zero.optimizer.state[flat] = {"step": torch.tensor(step), **zeros}
-        if hasattr(zero, "_lazy_init_hp_params_optimizer_state"):  # stages 1 and 2 tie weights to moments late
+        if hasattr(zero, "_lazy_init_hp_params_optimizer_state"):  # stages 1 and 2 connect weights and moments late
             zero._lazy_init_hp_params_optimizer_state()
-        for name, kept in moments.items():
+        for name, saved in moments.items():
             for key in _MOMENTS:
-                safe_set_full_optimizer_state(self.weights[name], kept[key].to(self.engine.device), key)
+                safe_set_full_optimizer_state(self.weights[name], saved[key].to(self.engine.device), key)
 
     def _flat(self) -> list[Tensor]:
-        """The flat tensors that this rank's optimiser really steps."""
+        """Return the flat tensors that this rank's optimiser updates."""
         zero = self.engine.optimizer
-        found = getattr(zero, "single_partition_of_fp32_groups", None)
-        return list(zero.fp32_partitioned_groups_flat if found is None else found)
+        flat = getattr(zero, "single_partition_of_fp32_groups", None)  # stages 1 and 2
+        return list(zero.fp32_partitioned_groups_flat if flat is None else flat)
 
     def _steps(self) -> Tensor:
-        """How many steps the optimiser has done."""
+        """Return the number of the optimiser's steps."""
         state = self.engine.optimizer.optimizer.state
         return next(state[flat]["step"] for flat in self._flat() if flat in state).detach().cpu().clone()

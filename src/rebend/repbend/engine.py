@@ -1,4 +1,4 @@
-"""What carries gradients to an adapter's weights, on one process."""
+"""Engines: gradients and optimiser steps of an adapter. This one runs on one process."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from rebend.models.lora import adapter_weights
 
-Moments = Mapping[str, Mapping[str, Tensor]]  # weight name -> the optimiser's state of it
-Compute = Callable[[PeftModel], tuple[Tensor, Tensor]]  # a loss with its graph, and values to be noted
+Moments = Mapping[str, Mapping[str, Tensor]]  # name of a weight -> its state in the optimiser
+Compute = Callable[[PeftModel], tuple[Tensor, Tensor]]  # a loss with its graph, and values for the metrics
 
 
 class Engine(Protocol):
@@ -31,18 +31,18 @@ class Engine(Protocol):
         ...
 
     def update(self) -> float:
-        """Do the optimiser's step, forget the gradient, and return the norm that it had.
+        """Do the optimiser's step, clear the gradient, and return the gradient's norm.
 
-        Where the norm is no finite number, weights that are saved afterwards may be spoilt.
+        If the norm is no finite number, the weights may be invalid afterwards.
         """
         ...
 
     def any(self, flag: bool) -> bool:
-        """Tell whether the flag is set on any rank."""
+        """Return whether the flag is set on any rank."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """The whole `adapter` and the optimiser's `moments`, on the CPU: any number of ranks can go on from it."""
+        """Return the whole `adapter` and `moments` on the CPU; any number of ranks can resume from them."""
         ...
 
 
@@ -55,11 +55,11 @@ class PlainEngine:
         self.model = model
         self.weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         self.optimizer = make_optimizer(model, lr)
-        for name, kept in (moments or {}).items():
+        for name, saved in (moments or {}).items():
             weight = self.weights[name]
-            # The step count stays on the CPU, where the optimiser puts it.
+            # The optimiser keeps the step count on the CPU.
             self.optimizer.state[weight] = {
-                key: value.clone() if key == "step" else value.to(weight, copy=True) for key, value in kept.items()
+                key: value.clone() if key == "step" else value.to(weight, copy=True) for key, value in saved.items()
             }
 
     def accumulate(self, compute: Compute, *, groups: int) -> Tensor:
@@ -69,11 +69,11 @@ class PlainEngine:
         return values
 
     def total(self, values: Tensor) -> Tensor:
-        """There is one rank only."""
+        """Return the argument: there is one rank."""
         return values
 
     def update(self) -> float:
-        """Step unless the gradient is no number."""
+        """Do the step, unless the gradient's norm is no finite number."""
         gradients = [weight.grad for weight in self.weights.values() if weight.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         if torch.isfinite(norm):
@@ -82,11 +82,11 @@ class PlainEngine:
         return float(norm)
 
     def any(self, flag: bool) -> bool:
-        """There is one rank only."""
+        """Return the argument: there is one rank."""
         return flag
 
     def state(self) -> dict[str, Any]:
-        """Copy adapter and moments."""
+        """Return a copy of adapter and moments."""
         moments = {
             name: {key: value.detach().cpu().clone() for key, value in self.optimizer.state[weight].items()}
             for name, weight in self.weights.items()
@@ -96,6 +96,6 @@ class PlainEngine:
 
 
 def make_optimizer(model: PeftModel, lr: float) -> torch.optim.Optimizer:
-    """AdamW on the adapter, without weight decay, as published."""
+    """Return AdamW on the adapter's weights, without weight decay, as in the released code."""
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     return torch.optim.AdamW(weights, lr=lr, weight_decay=0.0)

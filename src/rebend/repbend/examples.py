@@ -1,7 +1,7 @@
-"""The rows that adapters are trained on: tokenised once, and which of them a step sees.
+"""Training examples: tokenised once, and the examples of each step.
 
-A training item joins four things: a safe sample, an unsafe sample, a pair (a safe and an unsafe answer to one
-prompt) and a retain chat.
+A training item joins four texts: a safe answer, an unsafe answer, a pair (a safe and an unsafe answer to one prompt)
+and a retain chat.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Row:
-    """A text as tokens: `n_prompt` of the prompt, then the answer's (of a chat: all, with `n_prompt` = 0)."""
+class TrainingExample:
+    """A text as tokens: `n_prompt` tokens of the prompt, then the answer. A chat has `n_prompt` = 0."""
 
     row_id: str
     tokens: list[int]
@@ -35,153 +35,184 @@ class Row:
         return len(self.tokens) - self.n_prompt
 
 
+Pair = tuple[TrainingExample, TrainingExample]  # safe and unsafe answer to one prompt
+
+
 @dataclass(frozen=True)
-class StepRows:
-    """The B items of a step, or of one group of it: lists of the same length."""
+class StepExamples:
+    """The B items of a step, or of one group of it: four lists of length B."""
 
-    safe: list[Row]
-    unsafe: list[Row]
-    pairs: list[tuple[Row, Row]]  # safe and unsafe answer to one prompt
-    retain: list[Row]
+    safe: list[TrainingExample]
+    unsafe: list[TrainingExample]
+    pairs: list[Pair]
+    retain: list[TrainingExample]
 
-    def groups(self, size: int) -> Iterator[StepRows]:
+    def groups(self, size: int) -> Iterator[StepExamples]:
         """Yield the items in groups of `size`."""
         for start in range(0, len(self.retain), size):
             part = slice(start, start + size)
-            yield StepRows(self.safe[part], self.unsafe[part], self.pairs[part], self.retain[part])
+            yield StepExamples(self.safe[part], self.unsafe[part], self.pairs[part], self.retain[part])
+
+    def all_safe(self) -> list[TrainingExample]:
+        """Return the single safe answers, then the safe answers of pairs."""
+        return [*self.safe, *(safe for safe, _ in self.pairs)]
+
+    def all_unsafe(self) -> list[TrainingExample]:
+        """Return the single unsafe answers, then the unsafe answers of pairs."""
+        return [*self.unsafe, *(unsafe for _, unsafe in self.pairs)]
 
     def ids(self) -> list[str]:
-        """Row ids, for messages."""
-        paired = [row for pair in self.pairs for row in pair]
-        return [row.row_id for row in (*self.safe, *self.unsafe, *paired, *self.retain)]
+        """Return the row ids, for messages."""
+        paired = [example for pair in self.pairs for example in pair]
+        return [example.row_id for example in (*self.safe, *self.unsafe, *paired, *self.retain)]
 
 
 @dataclass(frozen=True)
 class TrainingExamples:
-    """All training rows, tokenised; `left_out` counts what could not be used, by reason."""
+    """All training examples; `left_out` counts the rows that cannot be used, by reason."""
 
-    safe: list[Row]
-    unsafe: list[Row]
-    pairs: list[tuple[Row, Row]]
-    retain: list[Row]
+    safe: list[TrainingExample]
+    unsafe: list[TrainingExample]
+    pairs: list[Pair]
+    retain: list[TrainingExample]
     left_out: dict[str, int]
 
-    def step(self, number: int, batch_size: int, seed: int) -> StepRows:
-        """Return the items of step `number` (from 0): a function of its arguments alone, so resuming needs no state.
+    def step(self, number: int, batch_size: int, seed: int) -> StepExamples:
+        """Return the items of step `number` (from 0). They depend on the arguments only, so resuming needs no state.
 
-        Each of the four lists is gone through in a random order of its own, another one in each epoch.
+        Each of the four lists is traversed in its own random order, with another order in each epoch.
         """
-        places = range(number * batch_size, (number + 1) * batch_size)
-        return StepRows(
-            _drawn(self.safe, places, seed, stream=0),
-            _drawn(self.unsafe, places, seed, stream=1),
-            _drawn(self.pairs, places, seed, stream=2),
-            _drawn(self.retain, places, seed, stream=3),
+        positions = range(number * batch_size, (number + 1) * batch_size)
+        return StepExamples(
+            _drawn(self.safe, positions, seed, stream=0),
+            _drawn(self.unsafe, positions, seed, stream=1),
+            _drawn(self.pairs, positions, seed, stream=2),
+            _drawn(self.retain, positions, seed, stream=3),
         )
 
 
 def load_training_examples(
-    tokenizer: Any, samples: pa.Table, pairs: pa.Table, retain: pa.Table, max_length: int, *, ended: bool = False
+    tokenizer: Any,
+    examples: pa.Table,
+    paired_examples: pa.Table,
+    retain_chats: pa.Table,
+    max_length: int,
+    *,
+    end_of_turn: bool = False,
 ) -> TrainingExamples:
-    """Tokenise the three tables (schemas SAFETY, SAFETY, CHAT). One table may serve as samples and pairs: its
-    rows without a `pair` are the samples, or all of them if it holds nothing but pairs.
+    """Tokenise the three tables (schemas SAFETY, SAFETY, CHAT).
 
-    The prompt is written by the chat template up to where the model answers. The answer follows as plain text
-    without an end-of-turn token, as RepBend was published; or, with `ended`, as the template ends it. Answers are
-    cut at `max_length` tokens and chats at twice that. Rows with a longer prompt are left out, because cutting one
-    takes either the request or the turn of the model away; so are rows with an empty answer. Raises `DataError` if
-    a class, the pairs or the chats are missing.
+    One table may serve as `examples` and `paired_examples`: its rows without a `pair` are then the single answers, or
+    all rows if every row has one. The chat template writes the prompt, up to the start of the model's answer. The
+    answer follows as plain text without an end-of-turn token, as in RepBend's released code; with `end_of_turn`, it
+    ends as the template ends it. Answers are cut at `max_length` tokens and chats at twice that. Rows with a longer
+    prompt are left out, because a cut prompt would lose the request or the start of the model's turn; rows with an
+    empty answer are left out, too. Raises `DataError` if no safe answers, unsafe answers, pairs or chats remain.
     """
-    reader = AnswerReader(tokenizer, max_length, ended=ended)
-    entries = samples.to_pylist()
-    single = [entry for entry in entries if entry["pair"] is None] or entries
-    singles = [(entry["label"], reader.answer(entry)) for entry in single]
+    encoder = ExampleEncoder(tokenizer, max_length, end_of_turn=end_of_turn)
+    rows = examples.to_pylist()
+    single = [row for row in rows if row["pair"] is None] or rows
+    encoded = [(row["label"], encoder.answer(row)) for row in single]
     data = TrainingExamples(
-        safe=[row for label, row in singles if row and label == "safe"],
-        unsafe=[row for label, row in singles if row and label == "unsafe"],
-        pairs=reader.pairs(pairs),
-        retain=[row for row in map(reader.chat, retain.to_pylist()) if row],
-        left_out=reader.left_out,
+        safe=[example for label, example in encoded if example and label == "safe"],
+        unsafe=[example for label, example in encoded if example and label == "unsafe"],
+        pairs=encoder.pairs(paired_examples),
+        retain=[encoder.chat(row) for row in retain_chats.to_pylist()],
+        left_out=encoder.left_out,
     )
-    for what, rows in (
-        ("safe samples (label 'safe')", data.safe),
-        ("unsafe samples (label 'unsafe')", data.unsafe),
-        ("pairs (a 'safe' and an 'unsafe' answer with the same `pair`)", data.pairs),
-        ("retain chats", data.retain),
-    ):
-        if not rows:
-            raise DataError(f"bending needs {what}, but the data has none that can be used; left out: {data.left_out}")
+    _check_complete(data)
     return data
 
 
-class AnswerReader:
-    """Turns table entries into rows and counts those that it cannot use."""
+def _check_complete(data: TrainingExamples) -> None:
+    """Raise `DataError` if one of the four lists is empty."""
+    for needed, entries in (
+        ("safe answers (label 'safe')", data.safe),
+        ("unsafe answers (label 'unsafe')", data.unsafe),
+        ("pairs (a 'safe' and an 'unsafe' answer with the same `pair`)", data.pairs),
+        ("retain chats", data.retain),
+    ):
+        if not entries:
+            raise DataError(
+                f"training an adapter needs {needed}, but the data has none that can be used; left out: {data.left_out}"
+            )
 
-    def __init__(self, tokenizer: Any, max_length: int, *, ended: bool = False) -> None:
+
+class ExampleEncoder:
+    """Tokenises table rows and counts the rows that it cannot use."""
+
+    def __init__(self, tokenizer: Any, max_length: int, *, end_of_turn: bool = False) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
-        self.ended = ended
+        self.end_of_turn = end_of_turn
         self.left_out = {"prompt too long": 0, "empty answer": 0}
 
-    def answer(self, entry: dict[str, Any]) -> Row | None:
-        """A safety entry: prompt through the template, then the answer, bare or ended by the template."""
-        text = prompt_text(self.tokenizer, entry["messages"])
-        prompt, response = self._encode(text), self._encode(self._response(entry, text))[: self.max_length]
-        reason = "prompt too long" if len(prompt) > self.max_length else "" if response else "empty answer"
+    def answer(self, row: dict[str, Any]) -> TrainingExample | None:
+        """Return a row of schema SAFETY as prompt and answer; None, and counted, if it cannot be used.
+
+        Raises `ModelError` if the chat template changes the answer.
+        """
+        text = prompt_text(self.tokenizer, row["messages"])
+        prompt, answer = self._encode(text), self._encode(self._answer_text(row, text))[: self.max_length]
+        reason = "prompt too long" if len(prompt) > self.max_length else "" if answer else "empty answer"
         if reason:
             self.left_out[reason] += 1
             return None
-        return Row(entry["row_id"], prompt + response, len(prompt))
+        return TrainingExample(row["row_id"], prompt + answer, len(prompt))
 
-    def chat(self, entry: dict[str, Any]) -> Row | None:
-        """A finished conversation; every token of it counts."""
-        messages: list[Message] = entry["messages"]
+    def chat(self, row: dict[str, Any]) -> TrainingExample:
+        """Return a row of schema CHAT as one text. Raises `DataError` if its last turn is not the assistant's."""
+        messages: list[Message] = row["messages"]
         if not messages or messages[-1]["role"] != "assistant":
-            raise DataError(f"retain row '{entry['row_id']}' does not end with an assistant's turn")
+            raise DataError(f"retain row '{row['row_id']}' does not end with an assistant's turn")
         tokens = self._encode(conversation_text(self.tokenizer, messages[:-1], messages[-1]["content"]))
-        return Row(entry["row_id"], tokens[: 2 * self.max_length], 0)
+        return TrainingExample(row["row_id"], tokens[: 2 * self.max_length], 0)
 
-    def pairs(self, table: pa.Table) -> list[tuple[Row, Row]]:
-        """The two answers to each prompt, in the order in which pairs first appear."""
-        found: dict[str, dict[str, Row | None]] = {}
-        for entry in table.to_pylist():
-            if entry["pair"] is None:
+    def pairs(self, table: pa.Table) -> list[Pair]:
+        """Return the two answers to each prompt, in the order in which pairs first appear.
+
+        Raises `DataError` for a pair without exactly one safe and one unsafe answer.
+        """
+        answers: dict[str, dict[str, TrainingExample | None]] = {}
+        for row in table.to_pylist():
+            if row["pair"] is None:
                 continue
-            answers = found.setdefault(entry["pair"], {})
-            if entry["label"] in answers:
-                raise DataError(f"pair '{entry['pair']}' has two answers with the label '{entry['label']}'")
-            answers[entry["label"]] = self.answer(entry)
-        complete = []
-        for pair, answers in found.items():
-            if set(answers) != {"safe", "unsafe"}:
-                raise DataError(f"pair '{pair}' has the labels {sorted(answers)}; it needs 'safe' and 'unsafe'")
-            safe, unsafe = answers["safe"], answers["unsafe"]
-            if safe and unsafe:
-                complete.append((safe, unsafe))
-        return complete
+            by_label = answers.setdefault(row["pair"], {})
+            if row["label"] in by_label:
+                raise DataError(f"pair '{row['pair']}' has two answers with the label '{row['label']}'")
+            by_label[row["label"]] = self.answer(row)
+        return [pair for name, by_label in answers.items() if (pair := _complete_pair(name, by_label))]
 
-    def _response(self, entry: dict[str, Any], prompt: str) -> str:
-        answer = entry["response"] or ""
-        if not self.ended or not answer:
+    def _answer_text(self, row: dict[str, Any], prompt: str) -> str:
+        answer = row["response"] or ""
+        if not self.end_of_turn or not answer:
             return answer
-        whole = conversation_text(self.tokenizer, entry["messages"], answer)
-        if not whole.startswith(prompt + answer):
+        conversation = conversation_text(self.tokenizer, row["messages"], answer)
+        if not conversation.startswith(prompt + answer):
             raise ModelError("the chat template does not continue its own prompt with the answer as it is")
-        return whole.removeprefix(prompt)
+        return conversation.removeprefix(prompt)
 
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def _drawn(rows: list[T], places: Iterable[int], seed: int, stream: int) -> list[T]:
-    """Rows that stand at `places` of an endless sequence of shuffled epochs."""
-    found = []
-    for place in places:
-        epoch, within = divmod(place, len(rows))
-        found.append(rows[_shuffled(len(rows), seed, stream, epoch)[within]])
-    return found
+def _complete_pair(name: str, by_label: dict[str, TrainingExample | None]) -> Pair | None:
+    """Return both answers; None if one of them cannot be used. Raises `DataError` if a label is missing."""
+    if set(by_label) != {"safe", "unsafe"}:
+        raise DataError(f"pair '{name}' has the labels {sorted(by_label)}; it needs 'safe' and 'unsafe'")
+    safe, unsafe = by_label["safe"], by_label["unsafe"]
+    return (safe, unsafe) if safe and unsafe else None
+
+
+def _drawn(entries: list[T], positions: Iterable[int], seed: int, stream: int) -> list[T]:
+    """Return the entries at `positions` of an endless sequence of shuffled epochs."""
+    drawn = []
+    for position in positions:
+        epoch, within = divmod(position, len(entries))
+        drawn.append(entries[_shuffled(len(entries), seed, stream, epoch)[within]])
+    return drawn
 
 
 @lru_cache(maxsize=8)
-def _shuffled(n_rows: int, seed: int, stream: int, epoch: int) -> NDArray[np.int64]:
-    return np.random.default_rng([seed, stream, epoch]).permutation(n_rows)
+def _shuffled(n_entries: int, seed: int, stream: int, epoch: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, stream, epoch]).permutation(n_entries)

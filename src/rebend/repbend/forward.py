@@ -1,9 +1,9 @@
-"""Batches without padding worth naming, and where in them a loss looks.
+"""Length-sorted batches with at most 8 % padding, and the hidden states at the token positions that a loss reads.
 
-A loss looks at named places: `Probe` is a text with, under each name, the positions of its tokens at which
-hidden states (or next-token distributions) are wanted. Real tokens of a causal model never see what is to
-their right, so rows of about one length are padded on the right and need no attention mask; or all rows lie
-one behind the other in a single packed row, where the model's attention keeps them apart by their positions.
+A loss names positions: an `Example` is a text with, under each name, the positions of the tokens whose hidden states
+the loss reads. A causal model's token does not depend on the tokens to its right, so texts of similar length are padded
+on the right without an attention mask. With flash attention, all texts are packed into one row instead; the model
+separates them by their position ids.
 """
 
 from __future__ import annotations
@@ -16,144 +16,157 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rebend.models.layers import decoder_blocks
+from rebend.models.layers import FINAL, decoder_blocks, layer_of
 from rebend.models.lockstep import most
 
-MAX_PADDING = 0.08  # share of a batch that may be padding; less makes more and smaller batches
+MAX_PADDING = 0.08  # largest share of padding in a batch; a lower one makes more and smaller batches
+
+Layers = Mapping[str, Sequence[int]]  # name of positions -> indices into hidden_states
+Taken = dict[str, dict[int, list[Tensor]]]  # name of positions -> index into hidden_states -> states of each batch
 
 
 @dataclass(frozen=True)
-class Probe:
-    """Tokens of one text, and the positions that are looked at, by name."""
+class Example:
+    """The tokens of one text, and the positions that a loss reads, by name."""
 
     tokens: Sequence[int]
-    places: Mapping[str, Sequence[int]]
+    positions: Mapping[str, Sequence[int]]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some probes as one input; places are positions in the flattened `[B * T]`, and never padding."""
+    """Some examples as one input; `positions` index the flattened `[B * T]` and are never padding."""
 
     tokens: Tensor  # [B, T]
-    positions: Tensor | None  # [B, T]: from 0 in each text of a packed row; None where each row is one text
-    places: Mapping[str, Tensor]
-    owners: Mapping[str, Tensor]  # for each place, the number of its probe
-
-
-def make_batches(probes: Sequence[Probe], device: torch.device, *, packed: bool = False) -> list[Batch]:
-    """Sort probes by length and cut them into batches of which at most `MAX_PADDING` is padding; or pack all."""
-    names = list(dict.fromkeys(name for probe in probes for name in probe.places))
-    if packed:
-        return [_packed(list(enumerate(probes)), names, device)]
-    order = sorted(enumerate(probes), key=lambda one: -len(one[1].tokens))
-    parts: list[list[tuple[int, Probe]]] = []
-    real = 0
-    for number, probe in order:
-        real += len(probe.tokens)
-        if parts and real >= (1 - MAX_PADDING) * len(parts[-1][0][1].tokens) * (len(parts[-1]) + 1):
-            parts[-1].append((number, probe))
-        else:
-            parts.append([(number, probe)])
-            real = len(probe.tokens)
-    nothing = Batch(torch.zeros(1, 1, dtype=torch.long, device=device), None, *_where([], [], names, device))
-    return [_padded(part, names, device) for part in parts] + [nothing] * (most(len(parts)) - len(parts))
-
-
-def _padded(numbered: Sequence[tuple[int, Probe]], names: Sequence[str], device: torch.device) -> Batch:
-    longest = max(len(probe.tokens) for _, probe in numbered)
-    tokens = torch.zeros(len(numbered), longest, dtype=torch.long)  # any token does as padding: nobody looks at it
-    for line, (_, probe) in enumerate(numbered):
-        tokens[line, : len(probe.tokens)] = torch.tensor(probe.tokens)
-    starts = [line * longest for line in range(len(numbered))]
-    return Batch(tokens.to(device), None, *_where(numbered, starts, names, device))
-
-
-def _packed(numbered: Sequence[tuple[int, Probe]], names: Sequence[str], device: torch.device) -> Batch:
-    lengths = [len(probe.tokens) for _, probe in numbered]
-    starts = [sum(lengths[:i]) for i in range(len(lengths))]
-    tokens = torch.tensor([[token for _, probe in numbered for token in probe.tokens]])
-    positions = torch.cat([torch.arange(length) for length in lengths])[None]
-    return Batch(tokens.to(device), positions.to(device), *_where(numbered, starts, names, device))
-
-
-def _where(
-    numbered: Sequence[tuple[int, Probe]], starts: Sequence[int], names: Sequence[str], device: torch.device
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Places and owners of each name."""
-    places: dict[str, list[int]] = {name: [] for name in names}
-    owners: dict[str, list[int]] = {name: [] for name in names}
-    for start, (number, probe) in zip(starts, numbered, strict=True):
-        for name, positions in probe.places.items():
-            places[name].extend(start + position for position in positions)
-            owners[name].extend([number] * len(positions))
-    return _tensors(places, device), _tensors(owners, device)
-
-
-def _tensors(numbers: Mapping[str, list[int]], device: torch.device) -> dict[str, Tensor]:
-    return {name: torch.tensor(found, dtype=torch.long).to(device) for name, found in numbers.items()}
-
-
-Wanted = Mapping[str, Sequence[int]]  # name of places -> indices into hidden_states
+    position_ids: Tensor | None  # [B, T]: count from 0 in each text of a packed row; None if each row is one text
+    positions: Mapping[str, Tensor]
+    example_index: Mapping[str, Tensor]  # the example of each position
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What one pass has shown: for each name, a tensor `[N, D]` per wanted index; places in the order of batches."""
+class HiddenStates:
+    """States of one pass: for each name, a tensor `[N, D]` per layer; positions in the order of the batches."""
 
     states: dict[str, list[Tensor]]
-    owners: dict[str, Tensor]  # [N]: the probe that a place belongs to
+    example_index: dict[str, Tensor]  # [N]: the example of each position
 
     def last(self, name: str) -> Tensor:
-        """States `[N, D]` of the last index wanted under a name."""
+        """Return the states `[N, D]` of the last layer of a name."""
         return self.states[name][-1]
 
     def ordered(self, name: str) -> list[Tensor]:
-        """States of a name with the places in the order of the probes, not of the batches."""
-        order = self.owners[name].argsort(stable=True)
+        """Return the states of a name, positions in the order of the examples instead of the batches."""
+        order = self.example_index[name].argsort(stable=True)
         return [states.index_select(0, order) for states in self.states[name]]
 
 
-def run_pass(model: Any, batches: Sequence[Batch], wanted: Wanted) -> Seen:
-    """Run the body of a causal language model, as it is now (adapter, mode and gradient are the caller's).
+Numbered = Sequence[tuple[int, Example]]  # examples with their index
 
-    States are taken as each block ends, so that nothing else is kept of it. No logits are computed: see
-    `rebend.models.log_probs`. Index 0, the embeddings, cannot be asked for: nothing that is trained changes them.
+
+def make_batches(examples: Sequence[Example], device: torch.device, *, packed: bool = False) -> list[Batch]:
+    """Sort examples by length and divide them into batches with at most `MAX_PADDING`; or pack all into one row.
+
+    In lockstep with other ranks, empty batches are added until all ranks have the same number.
     """
-    found: dict[str, dict[int, list[Tensor]]] = {name: {i: [] for i in indices} for name, indices in wanted.items()}
+    names = list(dict.fromkeys(name for example in examples for name in example.positions))
+    if packed:
+        return [_packed(list(enumerate(examples)), names, device)]
+    batches = [_padded(group, names, device) for group in _groups_by_length(examples)]
+    tokens = torch.zeros(1, 1, dtype=torch.long, device=device)
+    empty = Batch(tokens, None, *_positions([], [], names, device))
+    return batches + [empty] * (most(len(batches)) - len(batches))
+
+
+def _groups_by_length(examples: Sequence[Example]) -> list[list[tuple[int, Example]]]:
+    """Divide examples into groups, longest first, whose rectangle holds at most `MAX_PADDING`."""
+    groups: list[list[tuple[int, Example]]] = []
+    n_tokens = 0
+    for number, example in sorted(enumerate(examples), key=lambda numbered: -len(numbered[1].tokens)):
+        n_tokens += len(example.tokens)
+        if groups and n_tokens >= (1 - MAX_PADDING) * len(groups[-1][0][1].tokens) * (len(groups[-1]) + 1):
+            groups[-1].append((number, example))
+        else:
+            groups.append([(number, example)])
+            n_tokens = len(example.tokens)
+    return groups
+
+
+def _padded(numbered: Numbered, names: Sequence[str], device: torch.device) -> Batch:
+    longest = max(len(example.tokens) for _, example in numbered)
+    tokens = torch.zeros(len(numbered), longest, dtype=torch.long)  # the padding token has no effect
+    for row, (_, example) in enumerate(numbered):
+        tokens[row, : len(example.tokens)] = torch.tensor(example.tokens)
+    starts = [row * longest for row in range(len(numbered))]
+    return Batch(tokens.to(device), None, *_positions(numbered, starts, names, device))
+
+
+def _packed(numbered: Numbered, names: Sequence[str], device: torch.device) -> Batch:
+    lengths = [len(example.tokens) for _, example in numbered]
+    starts = [sum(lengths[:i]) for i in range(len(lengths))]
+    tokens = torch.tensor([[token for _, example in numbered for token in example.tokens]])
+    position_ids = torch.cat([torch.arange(length) for length in lengths])[None]
+    return Batch(tokens.to(device), position_ids.to(device), *_positions(numbered, starts, names, device))
+
+
+def _positions(
+    numbered: Numbered, starts: Sequence[int], names: Sequence[str], device: torch.device
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the flattened positions of each name, and the example of each."""
+    positions: dict[str, list[int]] = {name: [] for name in names}
+    example_index: dict[str, list[int]] = {name: [] for name in names}
+    for start, (number, example) in zip(starts, numbered, strict=True):
+        for name, in_example in example.positions.items():
+            positions[name].extend(start + position for position in in_example)
+            example_index[name].extend([number] * len(in_example))
+    return _tensors(positions, device), _tensors(example_index, device)
+
+
+def _tensors(numbers: Mapping[str, list[int]], device: torch.device) -> dict[str, Tensor]:
+    return {name: torch.tensor(values, dtype=torch.long).to(device) for name, values in numbers.items()}
+
+
+def run_pass(model: Any, batches: Sequence[Batch], layers: Layers) -> HiddenStates:
+    """Run the body of a causal language model and return its states at the batches' positions.
+
+    The caller sets adapter, mode and gradient. A hook takes the states of a block as the block ends, so no others are
+    kept. No logits are computed: see `rebend.models.log_probs`. Raises `ConfigError` for index 0, the embeddings, which
+    no training changes.
+    """
+    taken: Taken = {name: {index: [] for index in indices} for name, indices in layers.items()}
     for batch in batches:
-        with _taps(model, batch, found):
+        with _block_hooks(model, batch, taken):
             body = getattr(model, model.base_model_prefix)
-            extra = {} if batch.positions is None else {"position_ids": batch.positions}
+            extra = {} if batch.position_ids is None else {"position_ids": batch.position_ids}
             final = body(input_ids=batch.tokens, use_cache=False, **extra).last_hidden_state
-        _take(final, model.config.num_hidden_layers, batch, found)
-    states = {name: [torch.cat(found[name][index]) for index in indices] for name, indices in wanted.items()}
-    owners = {name: torch.cat([batch.owners[name] for batch in batches]) for name in wanted}
-    return Seen(states, owners)
+        _take(final, model.config.num_hidden_layers, batch, taken)
+    states = {name: [torch.cat(taken[name][index]) for index in indices] for name, indices in layers.items()}
+    example_index = {name: torch.cat([batch.example_index[name] for batch in batches]) for name in layers}
+    return HiddenStates(states, example_index)
 
 
 @torch.no_grad()
 def keeps_packed_texts_apart(model: Any) -> bool:
-    """Tell whether two texts in one packed row have the states that each has alone."""
-    texts = [Probe(tokens, {"all": range(len(tokens))}) for tokens in (range(1, 8), range(3, 14))]
-    wanted = {"all": [model.config.num_hidden_layers]}
-    packed, alone = (run_pass(model, make_batches(texts, model.device, packed=p), wanted) for p in (True, False))
+    """Return whether two texts in one packed row have the same states as each text alone."""
+    texts = [Example(tokens, {"all": range(len(tokens))}) for tokens in (range(1, 8), range(3, 14))]
+    layers = {"all": [model.config.num_hidden_layers]}
+    packed, alone = (run_pass(model, make_batches(texts, model.device, packed=p), layers) for p in (True, False))
     difference = (packed.ordered("all")[0] - alone.ordered("all")[0]).float().abs().max()
     return bool(difference <= 0.05 * alone.last("all").float().abs().max())
 
 
 @contextmanager
-def _taps(model: Any, batch: Batch, found: dict[str, dict[int, list[Tensor]]]) -> Iterator[None]:
-    """Inside the block, the output of decoder block i - 1 is taken as `hidden_states[i]`."""
+def _block_hooks(model: Any, batch: Batch, taken: Taken) -> Iterator[None]:
+    """Inside the block, hooks take the outputs of the decoder blocks whose index `taken` has."""
     blocks = decoder_blocks(model)
-    inner = {index for indices in found.values() for index in indices if index < len(blocks)}
 
-    def tap(index: int) -> Any:
+    def hook_of(index: int) -> Any:
         def hook(module: Any, inputs: Any, output: Any) -> None:
-            _take(output[0] if isinstance(output, tuple) else output, index, batch, found)
+            _take(output[0] if isinstance(output, tuple) else output, index, batch, taken)
 
         return hook
 
-    handles = [blocks[index - 1].register_forward_hook(tap(index)) for index in sorted(inner)]
+    layers = {index: layer_of(index, len(blocks)) for indices in taken.values() for index in indices}
+    handles = [blocks[layer].register_forward_hook(hook_of(index)) for index, layer in layers.items() if layer != FINAL]
     try:
         yield
     finally:
@@ -161,8 +174,8 @@ def _taps(model: Any, batch: Batch, found: dict[str, dict[int, list[Tensor]]]) -
             handle.remove()
 
 
-def _take(states: Tensor, index: int, batch: Batch, found: dict[str, dict[int, list[Tensor]]]) -> None:
-    """Keep the states `[B, T, D]` of one index at the places of every name that wants it."""
-    for name, by_index in found.items():
+def _take(states: Tensor, index: int, batch: Batch, taken: Taken) -> None:
+    """Keep the states `[B, T, D]` of one index at the positions of every name that has this index."""
+    for name, by_index in taken.items():
         if index in by_index:
-            by_index[index].append(states.flatten(0, 1).index_select(0, batch.places[name]))
+            by_index[index].append(states.flatten(0, 1).index_select(0, batch.positions[name]))

@@ -1,7 +1,7 @@
-"""An adapter's training as one job: in this process, or on several ranks that a launcher starts.
+"""The training of an adapter as one job: in this process, or on several ranks started by a launcher.
 
-A rank is `python -m rebend.repbend.launch job.json` with torch's environment around it, as `torchrun` and `accelerate
-launch` make it. Whoever has a launcher of his own (several machines, say) can give it the same module and file.
+A rank is `python -m rebend.repbend.launch job.json` with torch's environment variables, as `torchrun` and `accelerate
+launch` set them. Another launcher, for several machines, can run the same module with the same file.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,14 @@ from rebend.io.checkpoints import Checkpoints
 from rebend.io.files import read_json, read_parquet, write_json
 from rebend.io.locks import held_descriptors
 from rebend.io.schemas import CHAT, SAFETY
-from rebend.pipeline.jobs.planned_version import check_same_sources
-from rebend.repbend.train import train_adapter
+from rebend.repbend.train import objective_class, train_adapter
+
+RANK_MODULE = "rebend.repbend.launch"
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """All that a training depends on, as paths and plain values."""
+    """Everything that a training depends on, as paths and plain values."""
 
     base: str
     examples: str
@@ -54,20 +55,22 @@ class TrainingJob:
         )
 
 
-def run_training_job(job: TrainingJob, threads: int = 1) -> dict[str, Any]:
-    """Run a job where its settings want it; return facts for the record.
+def run_training_job(job: TrainingJob, threads: int = 1, wrapper: str | None = None) -> dict[str, Any]:
+    """Run a job in this process, or on ranks if it has a DeepSpeed configuration; return facts for the record.
 
-    Ranks are told to stop when this process is: they save, and this process ends as they do. Raises `ModelError`
-    if a rank failed; what it said is in the log.
+    The ranks inherit the locks of this process. SIGTERM to this process ends them; they save their progress first.
+    `wrapper` is a module that calls `main` of this one with a check (`python -m wrapper rebend.repbend.launch
+    job.json`). Raises `ModelError` if a rank failed; its output is in the log.
     """
     if job.zero is None:
         return job.run()
     folder = Path(job.progress)
     description, facts = folder / "job.json", folder / "facts.json"
     write_json(description, asdict(job))
-    command = launch_command(job.ranks, description)
+    modules = [wrapper, RANK_MODULE] if wrapper else [RANK_MODULE]
+    command = launch_command(job.ranks, [*modules, str(description)])
     environment = {**os.environ, **_rank_environment(max(1, threads // job.ranks))}
-    # Ranks that outlive a killed job keep its GPUs and its progress from the next one.
+    # Ranks that outlive a killed job keep its locks: the next job must not use their GPUs and their progress.
     process = subprocess.Popen(command, env=environment, pass_fds=held_descriptors())
     previous = signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
     try:
@@ -80,10 +83,10 @@ def run_training_job(job: TrainingJob, threads: int = 1) -> dict[str, Any]:
     return read_json(facts)
 
 
-def launch_command(ranks: int, description: Path) -> list[str]:
+def launch_command(ranks: int, module_and_arguments: Sequence[str]) -> list[str]:
     """Return the command that starts the ranks of one machine."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    return [*command, "-m", "rebend.repbend.launch", str(description)]
+    return [*command, "-m", *module_and_arguments]
 
 
 def _gpus() -> bool:
@@ -93,15 +96,17 @@ def _gpus() -> bool:
 
 
 def _rank_environment(threads: int) -> dict[str, str]:
-    """Threads of one rank; and without a GPU, DeepSpeed must be told so."""
+    """Return the threads of one rank, and DeepSpeed's variable for machines without a GPU."""
     return {"OMP_NUM_THREADS": str(threads), **({} if _gpus() else {"DS_ACCELERATOR": "cpu"})}
 
 
-def main() -> None:
-    """Run one rank of the job described by the file that is the argument."""
-    check_same_sources("train_adapter")
+def main(check: Callable[[], None] | None = None) -> None:
+    """Run one rank of the job in the file that is the argument; call `check` first, after importing the method."""
     description = Path(sys.argv[1])
     job = TrainingJob(**json.loads(description.read_text(encoding="utf-8")))
+    objective_class(trained_adapter(job.adapter))
+    if check:
+        check()
     if (started := int(os.environ.get("WORLD_SIZE", "1"))) != job.ranks:
         raise ModelError(f"the launcher has started {started} ranks, and the job has {job.ranks}")
     facts = job.run()

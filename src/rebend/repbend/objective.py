@@ -1,81 +1,93 @@
-"""What an adapter minimises: from the items of a group to a loss with its named terms."""
+"""Objectives: from the training examples of a group to a loss with named terms.
+
+A method that is trained subclasses `Objective` in a file of `rebend.repbend.methods`; the registry
+`rebend.config.adapters.ADAPTERS` names the class.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 from peft import PeftModel
 from torch import Tensor
 
+from rebend.config.adapters import TrainedAdapter
 from rebend.models.lora import reference_pass
-from rebend.repbend.examples import StepRows
-from rebend.repbend.forward import Probe, Seen, Wanted, keeps_packed_texts_apart, make_batches, run_pass
+from rebend.repbend.examples import StepExamples, TrainingExamples
+from rebend.repbend.forward import Example, HiddenStates, Layers, keeps_packed_texts_apart, make_batches, run_pass
+
+Settings = TypeVar("Settings", bound=TrainedAdapter)
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A scalar with its graph, and the terms that it is made of, without weight and sign."""
+    """A scalar with its graph, and its terms, without weight and sign."""
 
     total: Tensor
     terms: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Moment:
-    """When in a training a loss is computed: steps done, of how many, and items seen, this group's included."""
+class StepInfo:
+    """Progress of a training when a loss is computed."""
 
-    step: int
-    of: int
-    items: int
+    step: int  # finished steps
+    n_steps: int  # steps of the whole training
+    n_items: int  # items up to and with this group
 
 
-class Objective(Protocol):
-    """An adapter's loss."""
+class Objective(ABC, Generic[Settings]):
+    """The loss of one method."""
 
-    names: tuple[str, ...]  # of the terms
+    term_names: ClassVar[tuple[str, ...]] = ("change", "retain")
+    trains_end_of_turn: ClassVar[bool] = False
+    """Whether the method trains the token that ends an answer's turn; needed where it learns likelihoods."""
 
-    def loss(self, model: PeftModel, rows: StepRows, moment: Moment) -> Loss:
+    def __init__(self, settings: Settings, examples: TrainingExamples, n_layers: int) -> None:
+        self.settings = settings
+        self.examples = examples
+        self.n_layers = n_layers
+
+    @abstractmethod
+    def loss(self, model: PeftModel, step_examples: StepExamples, info: StepInfo) -> Loss:
         """Return the loss of one group of items, with gradient."""
-        ...
 
 
 @dataclass(frozen=True)
 class Passes:
-    """What the model without (`before`) and with its adapter (`after`) shows at the places of some probes."""
+    """Hidden states without adapter (`reference`) and with it (`adapted`), of the same examples."""
 
-    causal: Any
-    before: Seen | None
-    after: Seen
-
-    def both(self) -> tuple[Seen, Seen]:
-        """What was shown before and after, where a reference pass was asked for."""
-        assert self.before is not None
-        return self.before, self.after
+    causal: Any  # the causal language model with its adapter inside
+    reference: HiddenStates  # empty if no reference pass was run
+    adapted: HiddenStates
 
 
-def run_passes(model: PeftModel, probes: Sequence[Probe], after: Wanted, before: Wanted | None = None) -> Passes:
-    """Run one reference pass (adapter off, eval mode, no gradient), if `before` wants anything, and one adapted pass.
+def run_passes(
+    model: PeftModel, examples: Sequence[Example], adapted: Layers, reference: Layers | None = None
+) -> Passes:
+    """Run one pass without the adapter, if `reference` names layers, and one pass with it.
 
-    Both see the same batches, so that places are in the same order. The adapted pass is in train mode: dropout
-    is on, and activations are recomputed where the model was told so.
+    Both passes use the same batches, so their positions have the same order. The reference pass runs in eval mode
+    without gradient. The adapted pass runs in train mode: with dropout, and with gradient checkpointing if it is on.
     """
     causal = model.get_base_model()
-    batches = make_batches(probes, model.device, packed=packs(causal))
-    reference = None
-    if before:
+    batches = make_batches(examples, model.device, packed=packs(causal))
+    reference_states = HiddenStates({}, {})
+    if reference:
         with reference_pass(model):
-            reference = run_pass(causal, batches, before)
+            reference_states = run_pass(causal, batches, reference)
     model.train()
-    return Passes(causal, reference, run_pass(causal, batches, after))
+    return Passes(causal, reference_states, run_pass(causal, batches, adapted))
 
 
 def packs(causal: Any) -> bool:
-    """Whether texts may lie one behind the other in one row: flash attention then pays for each text alone.
+    """Return whether texts may be packed into one row: flash attention then computes no padding.
 
-    Not every architecture keeps them apart by their positions, so it is tried once per model.
+    Some architectures do not separate packed texts by their position ids, so this is tested once per model.
     """
     if not str(causal.config._attn_implementation).startswith("flash"):
         return False

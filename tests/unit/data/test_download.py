@@ -16,7 +16,7 @@ import pytest
 from rebend.config.datasets import DataSource
 from rebend.data.asset_lock import keep_in_lock, lock_mistakes, read_lock
 from rebend.data.assets import Asset, asset_files, model_folder, source_asset, source_file
-from rebend.data.download import fetch_asset
+from rebend.data.fetch import fetch_asset
 from rebend.errors import DataError
 from rebend.io.files import write_json
 from tests.helpers.hub_server import COMMIT, Hub, serving
@@ -48,7 +48,7 @@ def from_hub(hub: Hub, home: Path, asset: Asset, locked: Any = None, **environme
         "from pathlib import Path\n"
         "from rebend.data.assets import Asset\n"
         "from rebend.errors import DataError\n"
-        "from rebend.data.download import fetch_asset\n"
+        "from rebend.data.fetch import fetch_asset\n"
         "asset, locked = Asset.from_settings(json.loads(sys.argv[1])), json.loads(sys.argv[2])\n"
         "try: print(json.dumps(fetch_asset(asset, Path(sys.argv[3]), locked)))\n"
         "except DataError as error: print(json.dumps(str(error)))\n"

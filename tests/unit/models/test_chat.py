@@ -1,4 +1,4 @@
-"""Chat templates: those of the families in use pass, those that merge roles are refused."""
+"""Chat templates of the supported families are accepted; templates that merge roles are refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def tokenizer() -> Any:
 
 
 def each(user: str, assistant: str, generation: str = "", begin: str = "") -> str:
-    """A template that writes every turn with the mark of its role, in this test's own words."""
+    """Return a template that writes each turn with a mark for its role."""
     return (
         f"{begin}{{% for m in messages %}}{{% if m['role'] == 'user' %}}{user}{{% else %}}{assistant}{{% endif %}}"
         f"{{% endfor %}}{{% if add_generation_prompt %}}{generation}{{% endif %}}"
@@ -91,13 +91,13 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_a_template_that_tells_the_roles_apart_is_taken(tokenizer: Any, name: str) -> None:
+def test_template_that_separates_roles_is_accepted(tokenizer: Any, name: str) -> None:
     tokenizer.chat_template = GOOD[name]
     check_template(tokenizer)
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_template_that_merges_roles_is_refused_with_the_reason(tokenizer: Any, name: str) -> None:
+def test_template_that_merges_roles_is_refused_with_the_reason(tokenizer: Any, name: str) -> None:
     tokenizer.chat_template, words = BAD[name]
     with pytest.raises(ModelError, match=words):
         check_template(tokenizer)

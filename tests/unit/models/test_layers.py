@@ -1,4 +1,4 @@
-"""Layer numbers: one conversion, and lists that are checked."""
+"""Layer numbers: their conversion, target layers, and blocks with adapters."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import torch
 from transformers import LlamaForCausalLM
 
 from rebend.errors import ConfigError
-from rebend.models.layers import FINAL, hidden_index, layer_of, target_indices, transform_blocks
+from rebend.models.layers import FINAL, layer_of, target_indices, transform_blocks
 from tests.helpers.training_parts import configuration
 
 
-def test_an_index_points_at_the_output_of_its_block_in_a_real_model() -> None:
+def test_hidden_states_of_a_model_are_the_outputs_of_their_layers() -> None:
     torch.manual_seed(0)
     model = LlamaForCausalLM(configuration(50)).eval()
     outputs: dict[int | str, torch.Tensor] = {}
@@ -19,23 +19,14 @@ def test_an_index_points_at_the_output_of_its_block_in_a_real_model() -> None:
         block.register_forward_hook(lambda module, inputs, output, number=number: outputs.update({number: output}))
     model.model.norm.register_forward_hook(lambda module, inputs, output: outputs.update({FINAL: output}))
     states = model(input_ids=torch.arange(7)[None], output_hidden_states=True).hidden_states
-    for layer in (0, 1, FINAL):
-        seen = outputs[layer][0] if isinstance(outputs[layer], tuple) else outputs[layer]
-        assert torch.equal(states[hidden_index(layer, 3)], seen)
-
-
-def test_layer_of_is_the_inverse_of_hidden_index() -> None:
-    assert [hidden_index(layer_of(index, 5), 5) for index in range(1, 6)] == [1, 2, 3, 4, 5]
-
-
-@pytest.mark.parametrize("layer", [-1, 4, 5, "last"])
-def test_what_has_no_hidden_state_of_its_own_is_refused(layer: int | str) -> None:
-    with pytest.raises(ConfigError, match="blocks 0 to 3"):
-        hidden_index(layer, 5)
+    assert [layer_of(index, 3) for index in (1, 2, 3)] == [0, 1, FINAL]
+    for index in (1, 2, 3):
+        output = outputs[layer_of(index, 3)]
+        assert torch.equal(states[index], output[0] if isinstance(output, tuple) else output)
 
 
 @pytest.mark.parametrize("index", [0, 6])
-def test_an_index_that_is_no_layer_is_refused(index: int) -> None:
+def test_embeddings_and_indices_beyond_the_model_are_refused(index: int) -> None:
     with pytest.raises(ConfigError, match="allowed are 1 to 5"):
         layer_of(index, 5)
 
@@ -55,17 +46,17 @@ def test_an_empty_window_is_refused() -> None:
         target_indices(3, 0, 32)
 
 
-def test_minus_one_means_all_blocks_up_to_the_last_target_as_released() -> None:
+def test_minus_one_means_all_blocks_up_to_the_last_target_as_in_the_released_code() -> None:
     assert transform_blocks([-1], 30, 32) == list(range(31))
     assert transform_blocks([-1], 32, 32) == list(range(32))
 
 
-def test_minus_one_means_all_blocks_where_the_loss_looks_at_the_output() -> None:
+def test_minus_one_means_all_blocks_if_the_loss_reads_the_output() -> None:
     assert transform_blocks([-1], None, 8) == list(range(8))
     assert transform_blocks([7], None, 8) == [7]
 
 
-def test_blocks_come_sorted() -> None:
+def test_blocks_are_returned_sorted() -> None:
     assert transform_blocks([5, 1, 3], 7, 8) == [1, 3, 5]
 
 
@@ -80,6 +71,6 @@ def test_blocks_that_do_not_exist_are_refused_with_the_allowed_range(blocks: lis
         transform_blocks(blocks, 6, 8)
 
 
-def test_blocks_behind_every_target_are_refused_because_nothing_could_move() -> None:
+def test_blocks_after_every_target_are_refused() -> None:
     with pytest.raises(ConfigError, match="cannot change any target"):
         transform_blocks([6, 7], 6, 8)

@@ -1,4 +1,4 @@
-"""Divergences and log-probabilities in slices, against whole logits and autograd."""
+"""Divergences and log-probabilities in slices, compared with whole logits and autograd."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def model(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(params=[1, 7, 100])
 def slices(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slices of so many tokens."""
+    """Set the number of tokens per slice."""
     monkeypatch.setattr(log_probs, "SLICE_ELEMENTS", 50 * request.param)
 
 
 def whole_logits(model: Any, states: torch.Tensor) -> torch.Tensor:
-    """The architecture's own logits, written out."""
+    """Return the logits by the architecture's formula."""
     logits = model.lm_head(states)
     if model.config.model_type == "gemma2":
         return torch.tanh(logits / 0.5) * 0.5
@@ -50,7 +50,7 @@ def states(seed: int) -> torch.Tensor:
 
 @pytest.mark.usefixtures("slices")
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_divergences_and_their_gradients_are_those_of_whole_logits(model: Any, temperature: float) -> None:
+def test_divergences_and_their_gradients_equal_those_of_whole_logits(model: Any, temperature: float) -> None:
     new, old, weights = states(0).requires_grad_(), states(1), torch.rand(11, dtype=torch.float64)
     found = token_kl(model, new, old, temperature)
     (gradient,) = torch.autograd.grad((found * weights).sum(), new)
@@ -65,7 +65,7 @@ def test_divergences_and_their_gradients_are_those_of_whole_logits(model: Any, t
 
 
 @pytest.mark.usefixtures("slices")
-def test_log_probabilities_and_their_gradients_are_those_of_whole_logits(model: Any) -> None:
+def test_log_probabilities_and_their_gradients_equal_those_of_whole_logits(model: Any) -> None:
     new, weights = states(0).requires_grad_(), torch.rand(11, dtype=torch.float64)
     following = torch.randint(0, 50, (11,), generator=torch.Generator().manual_seed(2))
     found = token_logps(model, new, following)
@@ -75,12 +75,12 @@ def test_log_probabilities_and_their_gradients_are_those_of_whole_logits(model: 
     assert torch.allclose(gradient, torch.autograd.grad((expected * weights).sum(), new)[0], rtol=1e-9)
 
 
-def test_the_models_own_body_is_back_afterwards(model: Any) -> None:
+def test_models_forward_is_restored(model: Any) -> None:
     tokens = torch.arange(6)[None]
     before = model(input_ids=tokens).logits
     token_kl(model, states(0), states(1))
     assert torch.equal(model(input_ids=tokens).logits, before)
 
 
-def test_no_tokens_have_no_divergence(model: Any) -> None:
+def test_no_tokens_give_no_divergences(model: Any) -> None:
     assert token_kl(model, states(0)[:0].requires_grad_(), states(1)[:0]).shape == (0,)

@@ -1,4 +1,4 @@
-"""Jobs have no network where the hub is concerned, cold or warm; one that asks for it fails at once and says why."""
+"""Jobs cannot reach the hub, in a cold or a warm process; a request fails at once with the reason."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def hub() -> Iterator[Hub]:
 
 
 def found(folder: Path, hub: Hub, server: str, network: bool) -> str:
-    """Run the script with a hub that answers, and return its record."""
+    """Run the script with a working hub and return its record."""
     script = folder / "script.py"
     script.write_text(SCRIPT.format(root=str(ROOT), network=network, commit=COMMIT))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
@@ -59,12 +59,12 @@ def found(folder: Path, hub: Hub, server: str, network: bool) -> str:
 
 
 @pytest.mark.parametrize("started", ["cold", "warm"])
-def test_a_job_that_wants_the_hub_is_told_that_it_is_offline(tmp_path: Path, hub: Hub, warm: str, started: str) -> None:
-    told = found(tmp_path, hub, warm if started == "warm" else "off", network=False)
-    assert "offline mode is enabled" in told
+def test_request_to_the_hub_fails_with_the_reason(tmp_path: Path, hub: Hub, warm: str, started: str) -> None:
+    record = found(tmp_path, hub, warm if started == "warm" else "off", network=False)
+    assert "offline mode is enabled" in record
     assert hub.asked == []
 
 
-def test_a_job_that_fetches_may_though_there_is_a_warm_process(tmp_path: Path, hub: Hub, warm: str) -> None:
+def test_fetching_job_may_use_the_hub_although_a_warm_process_exists(tmp_path: Path, hub: Hub, warm: str) -> None:
     assert '"found": "fetched"' in found(tmp_path, hub, warm, network=True)
     assert hub.asked

@@ -1,4 +1,4 @@
-"""A small model from nothing: its batches, its loss, its checkpoint, and going on after a kill."""
+"""A small model trained from nothing: batches, loss, checkpoint, and resuming."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def tokenizer():
     return train_tokenizer((turn["content"] for chat in chats() for turn in chat), 400)
 
 
-def test_the_checkpoint_is_an_ordinary_one(model, tmp_path):
+def test_checkpoint_is_an_ordinary_one(model, tmp_path):
     check_checkpoint(model, n_layers=2)
     policy = load_policy(model)
     assert policy.fingerprint == json.loads((model / FINGERPRINT_FILE).read_text())["fingerprint"]
@@ -51,7 +51,7 @@ def test_the_checkpoint_is_an_ordinary_one(model, tmp_path):
     assert policy.tokenizer.padding_side == "left"
 
 
-def test_the_template_marks_turns_and_ends_the_assistants():
+def test_template_marks_turns_and_ends_the_assistants_turn():
     made = tokenizer()
     user, answer = {"role": "user", "content": "how?"}, "so."
     assert prompt_text(made, [user]) == "<|user|>how?<|assistant|>"
@@ -61,7 +61,7 @@ def test_the_template_marks_turns_and_ends_the_assistants():
     assert [made.decode([ids[0]]), made.decode([ids[-1]])] == ["<|system|>", "<|assistant|>"]
 
 
-def test_any_text_survives_the_tokenizer(model):
+def test_tokenizer_decodes_any_text_unchanged(model):
     made = AutoTokenizer.from_pretrained(model)
     for text in ("Grüße, 漢字 🙂!", "two  spaces\n\tand a tab", "a don't . , stay"):
         assert made.decode(made(text, add_special_tokens=False)["input_ids"]) == text
@@ -75,7 +75,7 @@ def test_training_lowers_the_loss(tmp_path):
     assert facts["chats_cut"] == encode_chats(AutoTokenizer.from_pretrained(tmp_path / "m"), chats(), 96)[1]
 
 
-def test_the_loss_is_the_models_own_on_unpadded_text(tmp_path, monkeypatch):
+def test_loss_equals_the_models_loss_on_unpadded_text(tmp_path, monkeypatch):
     rows = chats(40)
     recorded = {}
 
@@ -96,7 +96,7 @@ def test_the_loss_is_the_models_own_on_unpadded_text(tmp_path, monkeypatch):
     assert recorded["loss"] == pytest.approx(total / count, rel=1e-5)
 
 
-def test_the_assistants_tokens_are_those_after_its_marker_up_to_its_end():
+def test_assistant_mask_covers_tokens_after_the_mark_up_to_the_end():
     made = tokenizer()
     vocabulary = made.get_vocab()
     turns = [("user", "how?"), ("assistant", "so."), ("user", "why?"), ("assistant", "thus.")]
@@ -108,7 +108,7 @@ def test_the_assistants_tokens_are_those_after_its_marker_up_to_its_end():
     assert made.decode(tokens[mask]) == "so.<|end|>thus.<|end|>"
 
 
-def test_loss_on_the_assistant_alone_leaves_prompts_unlearned(tmp_path):
+def test_loss_on_the_assistant_does_not_train_prompts(tmp_path):
     losses = {}
     for kind in ("all", "assistant"):
         train_tiny_model(chats(), settings(loss=kind, steps=40), tmp_path / kind, Checkpoints(tmp_path / "p" / kind))
@@ -128,12 +128,12 @@ def test_a_killed_training_ends_in_the_same_bytes(model, tmp_path):
     assert facts["first_loss"] > facts["last_loss"]
 
 
-def test_the_seed_decides(model, tmp_path):
+def test_weights_depend_on_the_seed(model, tmp_path):
     other = make_model(tmp_path, seed=1)
     assert (other / "model.safetensors").read_bytes() != (model / "model.safetensors").read_bytes()
 
 
-def test_the_global_random_state_is_left_alone(tmp_path):
+def test_global_random_state_is_unchanged(tmp_path):
     torch.manual_seed(5)
     before = torch.get_rng_state()
     make_model(tmp_path, steps=1)
@@ -150,7 +150,7 @@ def test_chats_are_cut_at_the_context_and_counted():
     assert all(short == full[:30] for short, full in zip(sequences, whole, strict=True))
 
 
-def test_batches_hold_rows_of_like_length_and_each_row_once_per_pass():
+def test_batches_hold_rows_of_similar_length_and_each_row_once_per_pass():
     lengths = list(np.random.default_rng(0).integers(5, 100, size=1000))
     batches = list(plan_batches(lengths, 10, 200, seed=0))
     assert len(batches) == 200
@@ -163,11 +163,11 @@ def test_batches_hold_rows_of_like_length_and_each_row_once_per_pass():
     assert batches == list(plan_batches(lengths, 10, 200, seed=0)) != list(plan_batches(lengths, 10, 200, seed=1))
 
 
-def test_fewer_rows_than_a_batch_are_one_batch():
+def test_fewer_rows_than_a_batch_make_one_batch():
     assert [sorted(batch) for batch in plan_batches([3, 4], 8, 3, seed=0)] == [[0, 1]] * 3
 
 
-def test_the_learning_rate_warms_up_and_decays_to_almost_nothing():
+def test_learning_rate_warms_up_and_decays_to_nearly_zero():
     rates = [learning_rate(step, 100, 1.0) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == rates[9] == rates[10] == 1.0

@@ -11,8 +11,8 @@ from rebend.config.base import Resources, settings
 from rebend.pipeline.checks.study import load_plan
 from rebend.pipeline.graph import paths
 from rebend.pipeline.graph.plan import Plan
-from rebend.pipeline.graph.rules import one_of, resources
 from rebend.pipeline.stages import evaluation, recontrol
+from rebend.pipeline.stages.rules import one_of, resources
 
 ROOT = Path(__file__).parents[3]
 
@@ -80,9 +80,9 @@ def test_a_control_gets_the_files_that_it_needs_and_no_others(tiny: Plan) -> Non
 
 def test_settings_of_decoding_hold_the_guidance_reward_model_and_no_choice(tiny: Plan) -> None:
     best = recontrol.decoding_settings(tiny.config, Wildcards(model="tiny", control="best_of_8"))
-    assert best["guide"]["max_length"] == 128
+    assert best["guidance_reward"]["max_length"] == 128
     value = recontrol.decoding_settings(tiny.config, Wildcards(model="tiny", control="value"))
-    assert value["guide"] is None
+    assert value["guidance_reward"] is None
     assert "choice" not in value["control"]
 
 

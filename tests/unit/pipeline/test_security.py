@@ -27,15 +27,16 @@ from rebend.config.models import EncoderBlock, HubModel
 from rebend.config.rewards import RewardBlock
 from rebend.data.assets import model_asset
 from rebend.errors import ConfigError, DataError, ModelError
-from rebend.evaluation.coherence import load_encoder
 from rebend.io.checkpoints import Checkpoints
+from rebend.io.checksums import append_digest
 from rebend.io.secrets import clear_of_keys, known_keys, without_keys
 from rebend.models.loading import check_checkpoint, link_checkpoint, load_policy
-from rebend.models.lora import take_adapter
 from rebend.models.remote_code import CODE_FILE
-from rebend.models.reward_model import load_reward
-from rebend.pipeline.graph.rules import wildcard_patterns
+from rebend.models.rewards.model import load_reward
+from rebend.models.sentence_encoder import load_encoder
+from rebend.pipeline.stages.rules import wildcard_patterns
 from rebend.repbend.merge.weight_files import stored_tensors
+from rebend.repbend.methods.released import take_adapter
 from tests.helpers.small_policy import config, tokenizer
 from tests.helpers.snakemake_job import python_path
 
@@ -199,6 +200,7 @@ def test_an_adapter_in_a_pickle_is_not_looked_at(spoilt: Any, tmp_path: Path) ->
 
 def test_progress_that_would_run_something_is_refused(spoilt: Any, tmp_path: Path) -> None:
     spoilt(tmp_path, "state.pt")
+    append_digest(tmp_path / "state.pt")
     with pytest.raises(DataError, match=r"state\.pt: no progress can be read"):
         Checkpoints(tmp_path).load()
 

@@ -84,7 +84,8 @@ def test_a_worker_has_a_gpu_of_its_own_until_it_is_gone(
 ) -> None:
     monkeypatch.setenv("REBEND_GPUS", "0,1")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    take = "from rebend.pipeline.jobs.gpus import take_gpus; take_gpus(1); print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True)"
+    take = "from rebend.pipeline.jobs.gpus import take_gpus; take_gpus(1)"
+    take += "; print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True)"
     (tmp_path / "long").mkdir()
     (tmp_path / "short").mkdir()
     held = [start(tmp_path / "long", f"{take}\nimport time; time.sleep(99)", server) for _ in range(2)]
@@ -108,7 +109,8 @@ def test_without_a_server_it_runs_where_it_is(tmp_path: Path, address: str) -> N
 
 
 def test_the_server_ends_with_who_started_it(tmp_path: Path) -> None:
-    code = f"import os\nfrom rebend.pipeline.jobs.warm_start import start_server\np = start_server()\nprint(p.pid, os.environ['{VARIABLE}'])"
+    code = "import os\nfrom rebend.pipeline.jobs.warm_start import start_server\np = start_server()"
+    code += f"\nprint(p.pid, os.environ['{VARIABLE}'])"
     environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)

@@ -48,7 +48,7 @@ def block(method: str, **changes) -> ControlBlock:
 
 @pytest.fixture(scope="module")
 def resources() -> ControlResources:
-    loaded = {"value_model": NETWORK, "direction": DIRECTION, "guide": make_reward()}
+    loaded = {"value_model": NETWORK, "direction": DIRECTION, "guidance_reward": make_reward()}
     return ControlResources(make_policy(), loaded=loaded)
 
 

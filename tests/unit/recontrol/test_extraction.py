@@ -20,8 +20,9 @@ from rebend.models.hidden_states import response_states
 from rebend.recontrol.methods.value_ascent import ValueAscent
 from rebend.recontrol.value_model import extraction as activations_module
 from rebend.recontrol.value_model.activation_store import MANIFEST, RESPONSES_FILE, Activations, key_of
-from rebend.recontrol.value_model.examples import Labels, ValueData
+from rebend.recontrol.value_model.examples import ValueData
 from rebend.recontrol.value_model.extraction import Outputs, extract_activations, gather_activations, read_chunks
+from rebend.recontrol.value_model.labels import Labels
 from rebend.recontrol.value_model.network import Shape, new_network
 from rebend.recontrol.value_model.streamed_activations import StreamedActivations
 from tests.helpers.small_policy import make_policy, prompt_rows

@@ -12,7 +12,7 @@ from rebend.errors import DataError, ModelError
 from rebend.io.chunks import ChunkStore
 from rebend.io.files import read_parquet, write_parquet
 from rebend.io.schemas import PROMPTS, SCORES
-from rebend.models.reward_model import RewardModel, load_reward
+from rebend.models.rewards.model import RewardModel, load_reward
 from rebend.recontrol.value_model import reward_labels
 from rebend.recontrol.value_model.activation_store import ACTIVATION_RESPONSES
 from rebend.recontrol.value_model.reward_labels import label_rewards

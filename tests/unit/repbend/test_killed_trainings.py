@@ -1,4 +1,4 @@
-"""A training in its own process that SIGTERM and SIGKILL end goes on, and ends in the bytes of an undisturbed one."""
+"""Trainings in their own process, ended by SIGTERM and SIGKILL, resume and end in the bytes of undisturbed ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 from tests.helpers.state_files import write_activations
 from tests.helpers.training_parts import make_base
 from tests.helpers.warm_server import warm_server
-from tests.unit.recontrol.test_value_training import responses
+from tests.unit.recontrol.test_train import responses
 
 # Saved after every step, so that a kill is likely to fall into a save as well.
 HEAD = f"""
@@ -47,9 +47,9 @@ train_adapter("../base", "float32", settings(max_step=25), tables(), "result", p
 import torch
 from rebend.recontrol.value_model.activation_store import Activations
 from rebend.io.files import whole_directory
-from rebend.recontrol.value_model.examples import Labels
+from rebend.recontrol.value_model.labels import Labels
 from rebend.recontrol.value_model.train import train_value_model
-from tests.unit.recontrol.test_value_training import SETTINGS, responses
+from tests.unit.recontrol.test_train import SETTINGS, responses
 labels, settings = Labels.of(responses(120)[1]), SETTINGS.model_copy(update={"epochs": 25})
 with whole_directory("result") as folder:
     train_value_model(Activations("../activations"), labels, settings, folder, progress, torch.device("cpu"))
@@ -59,7 +59,7 @@ with whole_directory("result") as folder:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the trainings read."""
+    """A folder with the inputs of the trainings."""
     folder = tmp_path_factory.mktemp("trainings")
     make_base(folder / "base")
     write_activations(folder / "activations", responses(120)[0], shards=3, chunk=10)
@@ -68,7 +68,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def start() -> Iterator[Callable[[Path, str], subprocess.Popen[bytes]]]:
-    """Starts a training in a folder, from a server that has imported what is heavy."""
+    """Starts a training in a folder, from a server that has imported the heavy packages."""
     with warm_server() as address:
 
         def begin(folder: Path, kind: str) -> subprocess.Popen[bytes]:
@@ -85,9 +85,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", TRAININGS)
-def test_a_training_that_is_killed_again_and_again_ends_in_the_same_bytes(
-    place: Path, start: Callable, kind: str
-) -> None:
+def test_training_killed_several_times_ends_in_the_same_bytes(place: Path, start: Callable, kind: str) -> None:
     assert start(place / f"{kind}-whole", kind).wait() == 0
     folder, rng = place / f"{kind}-killed", random.Random(kind)
     ends = [(signal.SIGTERM, 0.1), (signal.SIGKILL, 0.8), (signal.SIGKILL, 0.8), (signal.SIGTERM, 0.8)]
@@ -100,7 +98,7 @@ def test_a_training_that_is_killed_again_and_again_ends_in_the_same_bytes(
         with suppress(ProcessLookupError):
             os.kill(int((folder / "pid").read_text()), how)
         if process.wait() == 0:
-            break  # it was quicker
+            break  # the training ended first
     assert longest == 0.8  # at least the first end came in time
     assert start(folder, kind).wait() == 0
     assert contents(folder / "result") == contents(place / f"{kind}-whole/result")

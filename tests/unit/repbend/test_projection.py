@@ -1,4 +1,4 @@
-"""Hidden states of answers before and after bending, seen through the base's plane."""
+"""Projection of answers' hidden states, before and after an adapter, on the plane of the base model."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import torch
 from rebend.errors import DataError
 from rebend.io.checkpoints import Checkpoints
 from rebend.models.loading import load_policy
-from rebend.repbend.examples import AnswerReader
+from rebend.repbend.examples import ExampleEncoder
 from rebend.repbend.merge.merge import merge_adapter
-from rebend.repbend.projection import POINTS, answer_states, principal_plane, project_hidden_states
+from rebend.repbend.projection import POINTS, pooled_states, principal_plane, project_hidden_states
 from rebend.repbend.train import train_adapter
 from tests.helpers.training_parts import make_base, pairs, samples, settings, tables
 
 BLOCK = settings(max_step=20, lr=2.0e-3, batch_size=4)
-SHOWN = {"index": BLOCK.middle_target(), "max_length": BLOCK.max_length}
+OPTIONS = {"index": BLOCK.middle_target(), "max_length": BLOCK.max_length}
 
 
 @pytest.fixture(scope="module")
@@ -38,19 +38,19 @@ def answers() -> pa.Table:
 
 
 @pytest.mark.parametrize("pooling", ["last", "mean"])
-def test_states_are_those_of_the_answers_tokens_whatever_the_batch(models: tuple[Path, Path], pooling: str) -> None:
+def test_states_equal_those_of_each_answer_alone(models: tuple[Path, Path], pooling: str) -> None:
     policy = load_policy(models[0])
-    reader = AnswerReader(policy.tokenizer, 64)
-    rows = [row for entry in samples().to_pylist() if (row := reader.answer(entry))]
-    found = answer_states(policy, rows, 2, "last" if pooling == "last" else "mean")
-    for row, state in zip(rows, found, strict=True):
+    encoder = ExampleEncoder(policy.tokenizer, 64)
+    examples = [example for row in samples().to_pylist() if (example := encoder.answer(row))]
+    pooled = pooled_states(policy, examples, 1, "last" if pooling == "last" else "mean")
+    for example, state in zip(examples, pooled, strict=True):
         with torch.no_grad():
-            seen = policy.model(torch.tensor([row.tokens]), output_hidden_states=True).hidden_states[2][0]
-        expected = seen[-1] if pooling == "last" else seen[row.n_prompt :].mean(0)
+            alone = policy.model(torch.tensor([example.tokens]), output_hidden_states=True).hidden_states[2][0]
+        expected = alone[-1] if pooling == "last" else alone[example.n_prompt :].mean(0)
         assert torch.allclose(state, expected.double(), atol=1e-5)
 
 
-def test_the_plane_is_that_of_the_widest_directions() -> None:
+def test_plane_has_the_directions_of_largest_variance() -> None:
     generator = torch.Generator().manual_seed(0)
     widths = torch.tensor([1.0, 9.0, 0.5, 4.0], dtype=torch.float64)
     states = torch.randn(400, 4, generator=generator, dtype=torch.float64) * widths + 3
@@ -63,8 +63,8 @@ def test_the_plane_is_that_of_the_widest_directions() -> None:
     assert explained[0] > explained[1]
 
 
-def test_points_have_each_answer_before_and_after(models: tuple[Path, Path], answers: pa.Table) -> None:
-    points = project_hidden_states(*models, answers, "float32", **SHOWN)
+def test_points_hold_each_answer_before_and_after(models: tuple[Path, Path], answers: pa.Table) -> None:
+    points = project_hidden_states(*models, answers, "float32", **OPTIONS)
     assert points.schema.equals(POINTS)
     assert points["stage"].to_pylist() == ["before"] * 12 + ["after"] * 12
     assert points["row_id"].to_pylist() == 2 * answers["row_id"].to_pylist()
@@ -76,13 +76,13 @@ def test_points_have_each_answer_before_and_after(models: tuple[Path, Path], ans
     assert abs(before[["x", "y"]].mean()).max() < 1e-9  # the plane is centred on the base's states
 
 
-def test_an_unbent_model_leaves_every_point_where_it_was(models: tuple[Path, Path], answers: pa.Table) -> None:
-    points = project_hidden_states(models[0], models[0], answers, "float32", **SHOWN).to_pandas()
+def test_points_of_an_unchanged_model_stay_the_same(models: tuple[Path, Path], answers: pa.Table) -> None:
+    points = project_hidden_states(models[0], models[0], answers, "float32", **OPTIONS).to_pandas()
     assert (points["x"][:12].to_numpy() == points["x"][12:].to_numpy()).all()
 
 
 def test_unsafe_answers_move_further_than_safe_ones(models: tuple[Path, Path], answers: pa.Table) -> None:
-    points = project_hidden_states(*models, answers, "float32", **SHOWN).to_pandas()
+    points = project_hidden_states(*models, answers, "float32", **OPTIONS).to_pandas()
     moved = points[12:].reset_index()[["x", "y"]] - points[:12][["x", "y"]]
     distance = (moved**2).sum(axis=1) ** 0.5
     unsafe = points["label"][:12] == "unsafe"
@@ -91,4 +91,4 @@ def test_unsafe_answers_move_further_than_safe_ones(models: tuple[Path, Path], a
 
 def test_too_few_answers_are_refused(models: tuple[Path, Path], answers: pa.Table) -> None:
     with pytest.raises(DataError, match="2 answers are too few"):
-        project_hidden_states(*models, answers.slice(0, 2), "float32", **SHOWN)
+        project_hidden_states(*models, answers.slice(0, 2), "float32", **OPTIONS)

@@ -128,7 +128,7 @@ def test_many_adapters_stay_apart(settings: dict[str, Any], tables: dict[str, pd
 
 
 def test_training_curves_are_those_of_the_method(tmp_path: Path) -> None:
-    own = {"change": [1.0, 0.5], "retain": [0.0, 0.1], "draw": [0.0, 0.0]}
+    own = {"change": [1.0, 0.5], "retain": [0.0, 0.1], "pair_norm": [0.0, 0.0]}
     table = pd.DataFrame({"step": [1, 2], **own, "total": [1.0, 0.6], "grad_norm": [1.0, 1.0], "lr": [0.1, 0.1]})
     assert [list(curves) for _, curves in adapter_panels(table)] == [["change"], ["retain"], ["total"]]
     single = table.drop(columns="retain")

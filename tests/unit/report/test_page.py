@@ -13,8 +13,8 @@ from rebend.errors import DataError
 from rebend.io.files import read_json, write_json
 from rebend.report.figures.all import all_figures
 from rebend.report.figures.style import write_figures
-from rebend.report.findings import findings
-from rebend.report.page import made_with, make_report
+from rebend.report.html.findings import findings
+from rebend.report.html.page import made_with, make_report
 from rebend.report.tables.all import all_tables, read_tables, write_tables
 from tests.helpers.study_factory import SECRET, study
 from tests.unit.report.test_figures import CAPTIONS

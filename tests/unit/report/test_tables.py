@@ -14,7 +14,7 @@ from rebend.evaluation.intervals import wilson
 from rebend.io.files import read_json, read_parquet, write_json, write_parquet
 from rebend.io.schemas import SAFETY_VERDICTS
 from rebend.io.scores import score_table
-from rebend.report.findings import findings
+from rebend.report.html.findings import findings
 from rebend.report.measurements import group_levels, measurements, outcome_of_prompts
 from rebend.report.tables.all import TABLES, all_tables, read_tables, shown, write_tables
 from rebend.report.tables.claims import check_claims

@@ -7,7 +7,7 @@ with job(snakemake) as run:
 
     from rebend.data.asset_lock import keep_in_lock, read_lock
     from rebend.data.assets import Asset
-    from rebend.data.download import fetch_asset
+    from rebend.data.fetch import fetch_asset
     from rebend.io.files import write_json
 
     asset = Asset.from_settings(run.settings)

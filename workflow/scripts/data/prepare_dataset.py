@@ -8,7 +8,8 @@ with job(snakemake) as run:
     from rebend.config.datasets import DatasetBlock
     from rebend.data.assets import source_file
     from rebend.data.datasets import prepare_dataset
-    from rebend.io.files import file_digest, write_parquet
+    from rebend.io.checksums import file_digest
+    from rebend.io.files import write_parquet
 
     block = DatasetBlock.model_validate(run.settings["block"])
     manifests = snakemake.input.get("assets", [])

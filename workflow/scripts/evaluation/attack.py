@@ -16,7 +16,9 @@ with job(snakemake) as run:
     control = control_block(run.settings["control"], strength)
     block = ATTACKS[run.settings["attack"]["method"]].block.model_validate(run.settings["attack"])
     policy = load_policy(snakemake.input.model, run.settings["dtype"])
-    resources = ControlResources(policy, snakemake.input, run.settings["guide"], snakemake.resources.asking)
+    resources = ControlResources(
+        policy, snakemake.input, run.settings["guidance_reward"], snakemake.resources.endpoint_options
+    )
     made = make_control(control, resources)
     parts = ChunkStore(run.progress)
     rows = read_parquet(snakemake.input.data, EVALUATION).to_pylist()

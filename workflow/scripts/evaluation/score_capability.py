@@ -7,8 +7,9 @@ with job(snakemake) as run:
     from rebend.data.assets import source_file
     from rebend.evaluation.capability import score_capability
     from rebend.evaluation.capability_questions import read_examples, read_questions
+    from rebend.io.checksums import file_digest
     from rebend.io.chunks import ChunkStore
-    from rebend.io.files import file_digest, write_parquet
+    from rebend.io.files import write_parquet
     from rebend.models.loading import load_policy
 
     block = CapabilityBlock.model_validate(run.settings["block"])

@@ -4,10 +4,11 @@ from rebend.pipeline.jobs.job import job
 
 with job(snakemake) as run:
     from rebend.config.models import EncoderBlock
-    from rebend.evaluation.coherence import Coherence, load_encoder
+    from rebend.evaluation.coherence import Coherence
     from rebend.io.files import read_parquet, write_parquet
     from rebend.io.schemas import EMBEDDINGS, RESPONSES
     from rebend.io.scores import matched, score_table
+    from rebend.models.sentence_encoder import load_encoder
 
     folder = snakemake.input.encoder or None  # no folder if a package carries the encoder
     encoder = load_encoder(folder, EncoderBlock.model_validate(run.settings["encoder"]))

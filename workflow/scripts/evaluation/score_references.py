@@ -8,10 +8,10 @@ with job(snakemake) as run:
     from rebend.io.chunks import ChunkStore
     from rebend.io.files import read_parquet, write_parquet
     from rebend.io.schemas import PROMPTS
-    from rebend.models.reward_model import load_reward
+    from rebend.models.rewards.model import load_reward
 
     reward = RewardBlock.model_validate(run.settings["reward"])
-    model = load_reward(snakemake.input.reward, reward, asking=snakemake.resources.asking)
+    model = load_reward(snakemake.input.reward, reward, endpoint_options=snakemake.resources.endpoint_options)
     rows = [row for row in read_parquet(snakemake.input.data, PROMPTS).to_pylist() if row["reference"]]
     parts = ChunkStore(run.progress)
     scores = score_rows(model, rows, "reference", parts)

@@ -7,7 +7,7 @@ with job(snakemake) as run:
     from rebend.io.checkpoints import Checkpoints
     from rebend.io.files import read_parquet
     from rebend.io.schemas import PREFERENCE
-    from rebend.models.tiny_reward_model import train_tiny_reward_model
+    from rebend.models.rewards.tiny import train_tiny_reward_model
 
     checkpoints = Checkpoints(run.progress)
     rows = read_parquet(snakemake.input.data, PREFERENCE).to_pylist()

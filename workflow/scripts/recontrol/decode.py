@@ -13,7 +13,9 @@ with job(snakemake) as run:
     strength = read_json(snakemake.input.strength) if snakemake.input.get("strength") else None
     control = control_block(run.settings["control"], strength)
     policy = load_policy(snakemake.input.model, run.settings["dtype"])
-    resources = ControlResources(policy, snakemake.input, run.settings["guide"], snakemake.resources.asking)
+    resources = ControlResources(
+        policy, snakemake.input, run.settings["guidance_reward"], snakemake.resources.endpoint_options
+    )
     undisturbed = not run.progress.exists()
     parts = ChunkStore(run.progress)
     rows = read_parquet(snakemake.input.data).to_pylist()

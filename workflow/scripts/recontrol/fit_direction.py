@@ -7,8 +7,8 @@ with job(snakemake) as run:
 
     from rebend.config.value_models import DirectionBlock
     from rebend.io.files import write_json
-    from rebend.recontrol.value_model.direction import fit_direction
-    from rebend.recontrol.value_model.examples import Labels
+    from rebend.recontrol.value_model.direction_fit import fit_direction
+    from rebend.recontrol.value_model.labels import Labels
     from rebend.recontrol.value_model.streamed_activations import open_activations
 
     found = fit_direction(

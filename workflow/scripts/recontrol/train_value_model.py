@@ -9,7 +9,7 @@ with job(snakemake) as run:
     from rebend.io.checkpoints import Checkpoints
     from rebend.io.files import whole_directory
     from rebend.models.loading import best_device
-    from rebend.recontrol.value_model.examples import Labels
+    from rebend.recontrol.value_model.labels import Labels
     from rebend.recontrol.value_model.streamed_activations import open_activations
     from rebend.recontrol.value_model.train import train_value_model
 

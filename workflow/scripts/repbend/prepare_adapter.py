@@ -4,7 +4,7 @@ from rebend.pipeline.jobs.job import job
 
 with job(snakemake) as run:
     from rebend.data.assets import model_folder
-    from rebend.models.lora import take_adapter
+    from rebend.repbend.methods.released import take_adapter
 
     wanted = run.settings
     source = wanted["local"] or model_folder(snakemake.input.assets[0])

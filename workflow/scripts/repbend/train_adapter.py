@@ -1,4 +1,4 @@
-"""Train an adapter that adapters a model, on one or several ranks."""
+"""Train an adapter, on one or several ranks."""
 
 from rebend.pipeline.jobs.job import job
 
@@ -9,7 +9,7 @@ with job(snakemake) as run:
     from rebend.repbend.launch import TrainingJob, run_training_job
 
     config, ranks = snakemake.resources.zero_config, snakemake.resources.ranks
-    job = TrainingJob(
+    training = TrainingJob(
         base=snakemake.input.model,
         examples=snakemake.input.examples,
         paired_examples=snakemake.input.paired_examples,
@@ -21,5 +21,5 @@ with job(snakemake) as run:
         ranks=ranks,
         zero=read_json(config) if config else None,
     )
-    run.note(ranks=ranks, **run_training_job(job, snakemake.threads))
+    run.note(ranks=ranks, **run_training_job(training, snakemake.threads, "rebend.pipeline.jobs.rank"))
     shutil.rmtree(run.progress, ignore_errors=True)

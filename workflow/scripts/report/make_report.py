@@ -6,7 +6,7 @@ with job(snakemake) as run:
     from pathlib import Path
 
     from rebend.io.files import write_text
-    from rebend.report.page import make_report
+    from rebend.report.html.page import make_report
     from rebend.report.tables.all import read_tables
 
     captions = Path(snakemake.input.captions).read_text(encoding="utf-8")

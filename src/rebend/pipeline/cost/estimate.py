@@ -1,9 +1,9 @@
 """What a run will take, before its first job: time, disk, judges' tokens and cost, per rule; and caps that refuse.
 
 A job's time is that of the earlier jobs of its rule that are nearest in work (`rebend.pipeline.cost.work`), times
-the ratio of their works: the median over the five nearest. A job that asks for a GPU is only compared with jobs that ran on one.
-Where nothing was measured, a first guess of the time per unit of work is used, and the table says so. The bytes of
-weights, hidden states and downloads are arithmetic; of other results, the median of earlier jobs.
+the ratio of their works: the median over the five nearest. A job that asks for a GPU is compared only with jobs that
+ran on one. Without measured jobs, the estimate uses a first guess of the time per unit of work, and the table says so.
+The bytes of weights, hidden states and downloads are arithmetic; of other results, the median of earlier jobs.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rebend.errors import DataError
-from rebend.io.files import file_digest, read_json
+from rebend.io.checksums import file_digest
+from rebend.io.files import read_json
 from rebend.pipeline.graph import paths
 
 _READERS = 4  # files that are read at once; hashing one keeps one core busy

@@ -24,7 +24,8 @@ from typing import Any, TextIO
 
 from rebend import __version__
 from rebend.errors import RebendError
-from rebend.io.files import disk_advice, file_digest, read_json, sweep, sweep_inside, write_json
+from rebend.io.checksums import file_digest
+from rebend.io.files import disk_advice, read_json, sweep, sweep_inside, write_json
 from rebend.io.locks import locked
 from rebend.io.secrets import clear_of_keys, show_without_keys, without_keys
 from rebend.pipeline.jobs.gpus import take_gpus
@@ -54,7 +55,7 @@ def job(snakemake: Any) -> Iterator[Run]:
     """Run a stage's work with its output in the log, and write its record after it succeeded.
 
     Of Snakemake's object it uses `rule` (the stage), `input`, `output` (the path named `record` is the record's),
-    `params` (see `rebend.pipeline.graph.rules.Stages`), `log`, `threads` and the resource `gpu`. Two jobs for the same
+    `params` (see `rebend.pipeline.stages.rules.Stages`), `log`, `threads` and the resource `gpu`. Two jobs for the same
     results wait for each other; the second exits with status 0 if the first has made them.
 
     Raises `ChangedError` before the work if code or settings differ from the planned ones, and `DataError` if a result

@@ -7,7 +7,7 @@ from typing import Any
 
 from rebend.config.base import Resources, settings
 from rebend.config.load import Config
-from rebend.config.rewards import asking
+from rebend.config.rewards import endpoint_options
 from rebend.pipeline.graph import paths
 from rebend.pipeline.stages.common import local_files, local_path, manifests
 
@@ -85,6 +85,6 @@ def reward_resources(config: Config, wildcards: Any) -> Resources:
     return config["rewards"][wildcards.reward].resources
 
 
-def reward_asking(config: Config, wildcards: Any) -> str:
+def reward_endpoint_options(config: Config, wildcards: Any) -> str:
     """Return timeout, concurrency and retries of a reward model's endpoint."""
-    return asking([config["rewards"][wildcards.reward]])
+    return endpoint_options([config["rewards"][wildcards.reward]])

@@ -8,7 +8,7 @@ from typing import Any
 from rebend.config.base import settings
 from rebend.config.controls import TunedBlock
 from rebend.config.load import Config
-from rebend.config.rewards import asking
+from rebend.config.rewards import endpoint_options
 from rebend.pipeline.graph import paths
 from rebend.pipeline.stages.common import Paths, code_of, dtype, encoder_folder, local_path
 
@@ -105,11 +105,11 @@ def control_strength(config: Config, wildcards: Any) -> Paths:
     return paths.strength(wildcards.model, block.strength_of or wildcards.control) if is_chosen else []
 
 
-def control_asking(config: Config, wildcards: Any) -> str:
+def control_endpoint_options(config: Config, wildcards: Any) -> str:
     """Return timeout, concurrency and retries of the endpoints that a control uses, or the choice of its strength."""
     choice = getattr(config["controls"][wildcards.control], "choice", None)
     names = [name for name in (guidance(config, wildcards.control), choice and choice.reward) if name]
-    return asking([config["rewards"][name] for name in names])
+    return endpoint_options([config["rewards"][name] for name in names])
 
 
 def control_code(config: Config, wildcards: Any) -> list[str]:
@@ -148,7 +148,7 @@ def control_settings(config: Config, wildcards: Any, *without: str) -> dict[str,
     name = guidance(config, wildcards.control)
     return {
         "control": settings(config["controls"][wildcards.control], without),
-        "guide": settings(config["rewards"][name]) if name else None,
+        "guidance_reward": settings(config["rewards"][name]) if name else None,
         "dtype": dtype(config, wildcards),
     }
 

@@ -17,9 +17,9 @@ from rebend.config.controls import ControlledDecodingBlock
 from rebend.errors import ConfigError
 from rebend.generation.intervention import Control, NoControl, SearchStart
 from rebend.models.chat import Message, conversation_text
-from rebend.models.reward_endpoint import EndpointReward
-from rebend.models.reward_model import Reward, RewardModel
-from rebend.models.reward_prompt import MARK, around_response
+from rebend.models.rewards.endpoint import EndpointReward
+from rebend.models.rewards.model import Reward, RewardModel
+from rebend.models.rewards.prompt import MARK, around_response
 from rebend.recontrol.guidance import guidance_reward
 from rebend.recontrol.methods.token_search import TokenSearch
 from rebend.recontrol.methods.tree_attention import TreeAttention

@@ -28,7 +28,8 @@ import pyarrow.parquet as pq
 import torch
 
 from rebend.errors import DataError
-from rebend.io.files import file_digest, read_json, read_parquet
+from rebend.io.checksums import file_digest
+from rebend.io.files import read_json, read_parquet
 
 MANIFEST = "manifest.json"
 RESPONSES_FILE = "responses.parquet"

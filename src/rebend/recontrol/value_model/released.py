@@ -17,7 +17,8 @@ from torch import Tensor
 
 from rebend.config.value_models import ReleasedValueModelBlock
 from rebend.errors import ModelError
-from rebend.io.files import file_digest, whole_directory
+from rebend.io.checksums import file_digest
+from rebend.io.files import whole_directory
 from rebend.models.layers import FINAL
 from rebend.recontrol.value_model.network import Shape, ValueNetwork, save_value
 

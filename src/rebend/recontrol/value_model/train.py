@@ -19,7 +19,8 @@ from rebend.io.memory import keep_flat
 from rebend.io.progress import progress
 from rebend.recontrol.value_model.activation_store import Activations
 from rebend.recontrol.value_model.audit import audit, write_audit
-from rebend.recontrol.value_model.examples import HELD_OUT, TRAIN, Labels, ValueData
+from rebend.recontrol.value_model.examples import HELD_OUT, TRAIN, ValueData
+from rebend.recontrol.value_model.labels import Labels
 from rebend.recontrol.value_model.loss import Labelled, packed, summed_loss
 from rebend.recontrol.value_model.network import Shape, ValueNetwork, new_network, save_value
 

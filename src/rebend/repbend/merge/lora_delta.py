@@ -1,4 +1,4 @@
-"""What a LoRA adapter adds to each weight of its base, computed for one weight at a time."""
+"""The change of each weight by a LoRA adapter, computed for one weight at a time."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from rebend.errors import ModelError
 from rebend.io.files import read_json
-from rebend.models.lora import CONFIG_FILE, WEIGHTS_FILE
+from rebend.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE
 from rebend.models.remote_code import runs_code
 
-# What an adapter's configuration may say and still be B·A times a scale. All other keys that PEFT knows, or will
-# know, change the arithmetic or other weights; of them only what means "off" is accepted.
+# Keys of an adapter's configuration that do not change the formula, B·A times a scale. All other keys of PEFT, also of
+# later versions, may change the formula or other weights; they are accepted only if their value means "off".
 _PLAIN_KEYS = {
     "alpha_pattern",
     "auto_mapping",
     "base_model_name_or_path",
-    "eva_config",  # a way to start
+    "eva_config",  # initial values only
     "exclude_modules",
     "fan_in_fan_out",
     "inference_mode",
@@ -42,7 +42,7 @@ _PLAIN_KEYS = {
     "task_type",
     "use_rslora",
 }
-_PLAIN_STARTS = (True, False, "gaussian", "eva", "orthogonal")  # the others of PEFT's change the base's weights
+_PLAIN_STARTS = (True, False, "gaussian", "eva", "orthogonal")  # PEFT's other values change the base's weights
 
 
 def check_mergeable(base: Path, adapter: Path) -> None:
@@ -66,10 +66,10 @@ def check_mergeable(base: Path, adapter: Path) -> None:
 
 
 class AdapterChanges:
-    """The change of each weight that an adapter makes, by the name that the base's files give it.
+    """The changes of weights by an adapter, under the names of the weights in the base's files.
 
-    Which modules, and with which scale, PEFT says on a model without weights; the adapter's matrices are read
-    when they are asked for.
+    PEFT decides modules and scales on a model without weights; the adapter's matrices are read one weight at a time.
+    Raises `ModelError` if the adapter does not fit the base model.
     """
 
     def __init__(self, base: Path, adapter: Path, stored: set[str]) -> None:
@@ -84,7 +84,7 @@ class AdapterChanges:
         config = LoraConfig.from_pretrained(str(adapter))
         config.init_lora_weights = True
         config.base_model_name_or_path = None
-        get_peft_model(skeleton, config, low_cpu_mem_usage=True)  # puts its modules into the skeleton itself
+        get_peft_model(skeleton, config, low_cpu_mem_usage=True)  # changes the skeleton in place
         self.modules: dict[str, tuple[str, Linear]] = {}
         for name, module in skeleton.named_modules():
             if isinstance(module, LoraLayer):
@@ -92,7 +92,7 @@ class AdapterChanges:
         self._check_complete()
 
     def of(self, name: str) -> Tensor | None:
-        """Return the change of a stored weight, float32 on CPU, of its shape; None if the adapter leaves it alone."""
+        """Return the change of a stored weight, in its shape, float32 on the CPU; None for an unchanged one."""
         if name not in self.modules:
             return None
         path, module = self.modules[name]
@@ -105,7 +105,7 @@ class AdapterChanges:
         return change
 
     def _add(self, path: str, module: LoraLayer, stored: set[str], shared: set[str], prefix: str) -> None:
-        """Note the stored weight that a module of the model changes."""
+        """Register the stored weight that a module of the model changes."""
         weight = f"{path}.weight"
         if not isinstance(module, Linear):
             kind = type(module).__name__
@@ -115,7 +115,7 @@ class AdapterChanges:
                 f"{self.file}: '{weight}' is shared by the base's embeddings and its head, but the adapter changes "
                 "only one of them: they cannot be merged"
             )
-        # A base may be stored with or without the name of the model inside the causal model in front.
+        # Names in a base's files have or lack the prefix of the model inside the causal model.
         for name in (weight, weight.removeprefix(f"{prefix}."), f"{prefix}.{weight}"):
             if name in stored:
                 self.modules[name] = path, module
@@ -126,18 +126,18 @@ class AdapterChanges:
         )
 
     def _check_complete(self) -> None:
-        """Raise `ModelError` unless the file has both matrices of each module, in their shapes, and nothing else."""
-        wanted = {
+        """Raise `ModelError` unless the file has exactly the two matrices of each module, in their shapes."""
+        expected = {
             _key(path, part): tuple(matrix.state_dict()["default.weight"].shape)
             for path, module in self.modules.values()
             for part, matrix in _parts(module)
         }
         try:
             with safe_open(self.file, "pt") as stream:
-                found = {name: tuple(stream.get_slice(name).get_shape()) for name in stream.keys()}  # noqa: SIM118
+                stored = {name: tuple(stream.get_slice(name).get_shape()) for name in stream.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
             raise ModelError(f"{self.file}: not a readable adapter ({error})") from error
-        unlike = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        unlike = sorted(name for name in expected.keys() | stored.keys() if expected.get(name) != stored.get(name))
         if unlike:
             raise ModelError(
                 f"{self.file}: the adapter does not fit the model; {len(unlike)} weights differ: {unlike[:4]}"
@@ -149,5 +149,5 @@ def _parts(module: Linear) -> tuple[tuple[str, nn.ModuleDict], ...]:
 
 
 def _key(path: str, part: str) -> str:
-    """The name of a matrix in an adapter's file."""
+    """Return the name of a matrix in an adapter's file."""
     return f"base_model.model.{path}.{part}.weight"

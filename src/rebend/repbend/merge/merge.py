@@ -1,7 +1,7 @@
-"""Merging an adapter into its base: a complete checkpoint that is just another model, checked against the adapter.
+"""Merge an adapter into its base model: a complete checkpoint, checked against base and adapter.
 
-The weights are written one tensor after the other, in the order of the base's files, so that merging takes the
-memory of the base's largest tensor and not of the model.
+Weights are written one tensor at a time, in the order of the base's files, so merging needs the memory of the largest
+tensor, not of the model.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from transformers import AutoConfig, GenerationConfig
 
 from rebend.errors import ModelError
 from rebend.io.files import read_json, whole_directory, write_json, write_text
+from rebend.models.adapter_files import ADAPTER_FILE
 from rebend.models.chat import Message
 from rebend.models.loading import FINGERPRINT_FILE, fingerprint, revision, stamp, terms_files
-from rebend.models.lora import ADAPTER_FILE
 from rebend.models.remote_code import runs_code
 from rebend.repbend.merge.equivalence import check_equivalence, equivalence_facts, expected_answers, merged_equivalence
 from rebend.repbend.merge.lora_delta import AdapterChanges, check_mergeable
@@ -37,46 +37,46 @@ def merge_adapter(
     dtype: str,
     prompts: Sequence[Sequence[Message]] | None = None,
 ) -> dict[str, Any]:
-    """Write the model folder `base` with the adapter of folder `adapter` added to its weights, as folder `out`.
+    """Add the adapter of folder `adapter` to the weights of the model folder `base`; write the model to `out`.
 
     `out` is a complete checkpoint: safetensors in `dtype`, configuration and generation configuration, the base's
-    tokenizer and terms as they are, a model card, a fingerprint. What has been written is loaded again and
-    compared with base and adapter on `prompts` (`merge_gate.CHECK_PROMPTS` if None). Returns facts for the record.
-    Raises `ModelError` if the adapter was trained on another base, does not fit, is no plain LoRA, or if the two
-    disagree; then there is no folder `out`.
+    tokenizer and licence files, a model card, a fingerprint. It is loaded again and compared with base and adapter on
+    `prompts` (`equivalence.CHECK_PROMPTS` if None). Returns facts for the record. Raises `ModelError`, without a folder
+    `out`, if the adapter was trained on another base, does not fit or is no plain LoRA, or if the merged model differs
+    from base and adapter.
     """
     base, adapter = Path(base), Path(adapter)
     trained = read_json(adapter / ADAPTER_FILE)
-    found = fingerprint(base)
-    if trained["base_fingerprint"] != found:
+    base_fingerprint = fingerprint(base)
+    if trained["base_fingerprint"] != base_fingerprint:
         raise ModelError(
             f"{adapter} was trained on a base with fingerprint {trained['base_fingerprint']} ('{trained['base']}'), "
-            f"but {base} has {found}: an adapter fits only the weights that it was trained on"
+            f"but {base} has {base_fingerprint}: an adapter fits only the weights that it was trained on"
         )
     check_mergeable(base, adapter)
     expected = expected_answers(base, adapter, dtype, prompts)
     with whole_directory(out) as folder:
         write_merged(base, adapter, folder, dtype)
-        write_text(folder / "README.md", model_card(base, trained, found, dtype))
-        mark = stamp(folder, revision(base))
+        write_text(folder / "README.md", model_card(base, trained, base_fingerprint, dtype))
+        merged_fingerprint = stamp(folder, revision(base))
         equivalence = merged_equivalence(expected, folder, dtype)
         check_equivalence(equivalence, expected.rounding, dtype)
-    return {"base_fingerprint": found, "fingerprint": mark, **equivalence_facts(equivalence, expected)}
+    facts = {"base_fingerprint": base_fingerprint, "fingerprint": merged_fingerprint}
+    return {**facts, **equivalence_facts(equivalence, expected)}
 
 
 def write_merged(base: Path, adapter: Path, folder: Path, dtype: str) -> None:
-    """Write all of the merged checkpoint but card and fingerprint to `folder`, reading one tensor at a time.
+    """Write the merged checkpoint without model card and fingerprint to `folder`, one tensor at a time.
 
-    Tensors of the base's main type get `dtype`; the few that a base keeps in another type stay as they are.
-    A changed weight is what the adapted model computes with, rounded once: the base's in `dtype`, plus the
-    adapter's change in float32, rounded to `dtype`.
+    Tensors of the base's main type get `dtype`; tensors of other types keep theirs. A changed weight is rounded once:
+    it is the base's weight in `dtype` plus the adapter's change in float32, rounded to `dtype`.
     """
     tensors = stored_tensors(base)
-    wanted, main = getattr(torch, dtype), main_dtype(tensors)
+    main = main_dtype(tensors)
     changes = AdapterChanges(base, adapter, {tensor.name for tensor in tensors})
 
     def dtype_of(tensor: StoredTensor) -> torch.dtype:
-        return wanted if tensor.dtype == main else tensor.dtype
+        return getattr(torch, dtype) if tensor.dtype == main else tensor.dtype
 
     def read(tensor: StoredTensor) -> Tensor:
         return merged_tensor(tensor.read().to(dtype_of(tensor)), changes.of(tensor.name))
@@ -87,9 +87,9 @@ def write_merged(base: Path, adapter: Path, folder: Path, dtype: str) -> None:
 
 
 def merged_tensor(weight: Tensor, change: Tensor | None) -> Tensor:
-    """Add a float32 change, if there is one, to a weight of any floating type, and round once; uses `change` up.
+    """Return weight plus float32 change, rounded once to the weight's type. Overwrites `change`.
 
-    Raises `ModelError` if the sum is no finite number of that type.
+    Raises `ModelError` if the sum has an entry that is no finite number of that type.
     """
     if change is None:
         return weight
@@ -100,7 +100,7 @@ def merged_tensor(weight: Tensor, change: Tensor | None) -> Tensor:
 
 
 def _write_configuration(base: Path, folder: Path, dtype: str) -> None:
-    """Write the base's configuration with the new type, and its generation configuration or the implied one."""
+    """Write the base's configuration with the new type, and its generation configuration or the default one."""
     config = read_json(base / "config.json")
     kept = {key: value for key, value in config.items() if key not in ("torch_dtype", "_name_or_path")}
     write_json(folder / "config.json", kept | {"dtype": dtype})
@@ -113,12 +113,12 @@ def _write_configuration(base: Path, folder: Path, dtype: str) -> None:
 
 
 def _copy_small_files(base: Path, folder: Path) -> None:
-    """Copy tokenizer, chat template, terms and what else is small from the base; never its index of weight files."""
-    wanted = (*_FROM_BASE, ".py") if runs_code(base) else _FROM_BASE
+    """Copy tokenizer, chat template, licence and other small files from the base, without the index of its weights."""
+    suffixes = (*_FROM_BASE, ".py") if runs_code(base) else _FROM_BASE
     small = [
         file
         for file in base.iterdir()
-        if file.is_file() and file.suffix in wanted and not file.name.endswith(".index.json")
+        if file.is_file() and file.suffix in suffixes and not file.name.endswith(".index.json")
     ]
     for file in sorted({*small, *terms_files(base)}):
         if file.name not in _NOT_FROM_BASE:

@@ -1,4 +1,4 @@
-"""The model card of a merged model: what it was made of, on which data, with which settings, under which licence."""
+"""The model card of a merged model: base model, method, training data, licence and settings."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _DATA = ("examples", "paired_examples", "retain_chats")
 
 @dataclass(frozen=True)
 class Licence:
-    """The terms of a base model, as its folder states them; all None and empty if it states none."""
+    """The licence of a base model according to its folder; None and empty if the folder has none."""
 
-    name: str | None  # an identifier of the hub's, e.g. "apache-2.0"; "other" if only a file says it
-    label: str | None  # the name of a licence that has no identifier
+    name: str | None  # an identifier of the hub, e.g. "apache-2.0"; "other" if there is only a licence file
+    label: str | None  # the name of a licence without identifier
     link: str | None
-    files: tuple[str, ...]  # names of the files with its text
+    files: tuple[str, ...]  # names of the licence files
 
 
 def base_licence(base: Path) -> Licence:
-    """Read the licence of a model folder from the front matter of its card, else from its files of terms."""
+    """Return the licence of a model folder from the front matter of its card, else from its licence files."""
     files = tuple(file.name for file in terms_files(base) if file.name != _CARD)
     front = _front_matter(base / _CARD)
     name, label, link = (
@@ -41,7 +41,7 @@ def base_licence(base: Path) -> Licence:
 
 
 def model_card(base: Path, adapter: dict[str, Any], fingerprint: str, dtype: str) -> str:
-    """Return the card of the model folder `base` with the adapter that `adapter` (its `adapter.json`) describes."""
+    """Return the card of the model folder `base` merged with an adapter; `adapter` is its `adapter.json`."""
     settings = adapter["settings"]
     licence = base_licence(base)
     front = ModelCardData(
@@ -66,31 +66,31 @@ def model_card(base: Path, adapter: dict[str, Any], fingerprint: str, dtype: str
 
 
 def _front_matter(card: Path) -> dict[str, Any]:
-    """Return the front matter of a card; of one without, or one that cannot be read, nothing."""
+    """Return the front matter of a card; empty if there is none or it cannot be read."""
     if not card.exists():
         return {}
     try:
-        found = metadata_load(card)
+        front = metadata_load(card)
     except (ValueError, yaml.YAMLError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return front if isinstance(front, dict) else {}
 
 
 def _data(adapter: dict[str, Any]) -> str:
-    """Names of the training data; of a sum of adapters, those of its parts."""
+    """Return the names of the training data; for a sum of adapters, those of its parts."""
     blocks = [described["settings"] for described in (adapter, *adapter.get("parts", []))]
-    named = dict.fromkeys(f"- {key}: `{block[key]}`" for block in blocks for key in _DATA if key in block)
-    return "\n".join(named) if named else "Not known: the adapter was trained elsewhere."
+    lines = dict.fromkeys(f"- {key}: `{block[key]}`" for block in blocks for key in _DATA if key in block)
+    return "\n".join(lines) if lines else "Not known: the adapter was trained elsewhere."
 
 
 def _settings(adapter: dict[str, Any]) -> str:
-    """One line per key; below those of a sum of adapters, the same of each part."""
-    found = "\n".join(
+    """Return one line per key; for a sum of adapters, then the same for each part."""
+    text = "\n".join(
         f"- {key}: {_portable(key, value)}" for key, value in adapter["settings"].items() if key != "parts"
     )
     for part, described in zip(adapter["settings"].get("parts", []), adapter.get("parts", []), strict=True):
-        found += f"\n\n### {part['factor']} times `{part['adapter']}`\n\n{_settings(described)}"
-    return found
+        text += f"\n\n### {part['factor']} times `{part['adapter']}`\n\n{_settings(described)}"
+    return text
 
 
 def _licence(base_name: str, licence: Licence) -> str:
@@ -105,5 +105,5 @@ def _licence(base_name: str, licence: Licence) -> str:
 
 
 def _portable(key: str, value: Any) -> Any:
-    """Of a path on the machine that this was made on, only the last part means anything elsewhere."""
+    """Return the last part of a local path, the only part that other machines share; other values unchanged."""
     return Path(value).name if key == "local" and value else value

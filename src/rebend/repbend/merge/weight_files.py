@@ -1,7 +1,7 @@
-"""Weights on disk, one tensor at a time: read from a checkpoint of any number of files, written as safetensors.
+"""Weights on disk, one tensor at a time: read from the files of a checkpoint, write as safetensors.
 
-Libraries that load or save a model hold all of it. Here a tensor is read when it is asked for and let go when it
-has been written, so that changing a checkpoint takes the memory of its largest tensor.
+Libraries that load or save a model hold the whole model. Here each tensor is read, written and released, so changing a
+checkpoint needs the memory of its largest tensor.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _CODES = {dtype: code for code, dtype in _TYPES.items()}
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where one tensor lies, and what it is."""
+    """One tensor of a checkpoint: name, file, type and shape."""
 
     name: str
     file: Path
@@ -48,13 +48,13 @@ class StoredTensor:
 
     @property
     def count(self) -> int:
-        """How many numbers it holds."""
+        """Number of entries."""
         return math.prod(self.shape)
 
     def read(self) -> Tensor:
-        """Return the tensor, on CPU.
+        """Return the tensor, on the CPU.
 
-        The file is opened for each: as long as it is open, what was read from it stays in this process's memory.
+        The file is opened for each tensor: an open file would keep all tensors read from it in memory.
         """
         if self.file.suffix == ".bin":
             return torch.load(self.file, map_location="cpu", mmap=True, weights_only=True)[self.name]
@@ -63,15 +63,15 @@ class StoredTensor:
 
 
 def stored_tensors(path: str | Path) -> list[StoredTensor]:
-    """List the tensors of a checkpoint folder in the order of its weight files; no other file there is looked at.
+    """Return the tensors of a checkpoint folder in the order of its weight files; other files are ignored.
 
-    Raises `ModelError` for a file that cannot be read or types that no language model is computed in.
+    Raises `ModelError` for a file that cannot be read, and for types of quantised weights.
     """
     return [tensor for name in weight_names(Path(path)) for tensor in _tensors_in(Path(path) / name)]
 
 
 def main_dtype(tensors: Sequence[StoredTensor]) -> torch.dtype:
-    """Return the floating type that most of the numbers have."""
+    """Return the floating type of most entries. Raises `ModelError` if there is none."""
     counts: dict[torch.dtype, int] = {}
     for tensor in tensors:
         if tensor.dtype.is_floating_point:
@@ -87,11 +87,11 @@ def write_weights(
     dtype_of: Callable[[StoredTensor], torch.dtype],
     read: Callable[[StoredTensor], Tensor],
 ) -> None:
-    """Write tensors as safetensors to `folder`, in files that hold what the files that they come from held.
+    """Write tensors as safetensors to `folder`, one file for each file of the source, with the same tensors.
 
-    The header, which says where each tensor begins, comes first in a file and needs only types and shapes: what
-    `dtype_of` returns, and the stored shape. Then `read` is called for one tensor after the other; what it
-    returns must be of that type and shape. Several files get an index.
+    A file starts with a header of offsets, which needs only types (`dtype_of`) and the stored shapes. Then `read` is
+    called for one tensor at a time; its result must have that type and shape, else `ModelError` is raised. Several
+    files get an index.
     """
     sources = list(dict.fromkeys(tensor.file for tensor in tensors))
     names = _file_names(len(sources))
@@ -116,7 +116,7 @@ def _write_file(
     dtype_of: Callable[[StoredTensor], torch.dtype],
     read: Callable[[StoredTensor], Tensor],
 ) -> None:
-    # Wide types first, as the format's own writer does, so that every tensor begins at a multiple of its width.
+    # Wide types first, as safetensors does, so that each tensor starts at a multiple of its width.
     ordered = sorted(tensors, key=lambda tensor: (-dtype_of(tensor).itemsize, tensor.name))
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
@@ -143,14 +143,14 @@ def _tensors_in(file: Path) -> list[StoredTensor]:
             loaded = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
             return [StoredTensor(name, file, value.dtype, tuple(value.shape)) for name, value in loaded.items()]
         with safe_open(file, "pt") as stream:
-            slices = {name: stream.get_slice(name) for name in stream.keys()}  # noqa: SIM118 (it is no dict)
+            slices = {name: stream.get_slice(name) for name in stream.keys()}  # noqa: SIM118 (not a dict)
             return [
                 StoredTensor(name, file, _type(file, name, part.get_dtype()), tuple(part.get_shape()))
                 for name, part in slices.items()
             ]
     except ModelError:
         raise
-    except Exception as error:  # safetensors and pickle each have their own kinds
+    except Exception as error:  # safetensors and pickle raise different exceptions
         raise ModelError(f"{file}: not a readable file of weights ({error})") from error
 
 

@@ -1,134 +1,250 @@
-"""RepBend's objective (arXiv:2504.01550, Algorithm 1): which tokens are looked at, and the loss over them.
+"""RepBend, representation bending (arXiv:2504.01550, Algorithm 1), and the fifth term of its released code.
 
-The safe group is made of safe samples and safe answers of pairs, the unsafe group of unsafe samples and unsafe
-answers to the same prompts, 2B rows each; B retain chats.
+    loss = α·‖v_s‖ - β·‖v_u‖ + γ·cos(A_u) + ε·KL + η·‖pairs‖      (the released code's letters; paper: 1/2, α, β, γ, 0)
+
+v_s and v_u are (adapted - reference) states of safe and unsafe answers, A_u the adapted states of unsafe answers, KL
+the divergence on retain chats, and `pairs` the distance of unsafe answers from the safe answers to the same prompts.
+The safe group holds safe answers and the safe answers of pairs, the unsafe group unsafe answers and the unsafe answers
+of pairs: 2B texts each; and B retain chats.
+
+The variant `released_code` has the reductions of the released code, `corrected` has cleaner ones:
+
+| term | released_code | corrected |
+|---|---|---|
+| safe_norm | mean over tokens and all indices, with the embeddings, which cannot move | without the embeddings |
+| unsafe_norm | mean over tokens and target indices | the same |
+| unsafe_cosine | of the states at the last prompt token | of the mean states over each text's target tokens |
+| retain_kl | at temperature 2, times 4, sum over tokens / number of chats | at temperature 1, mean over tokens |
+| pair_norm | over R tokens of each pair, R the shortest answer so far (at most 20) | R of each pair separately |
+
+The adapted pass of the released code has dropout in the adapter. `corrected` needs `lora_dropout: 0.0`, because the
+noise of dropout counts as a move away from the reference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal, NamedTuple
 
+import torch
 from peft import PeftModel
+from torch import Tensor
+from torch.nn.functional import normalize
 
 from rebend.config.adapters import RepBendBlock
 from rebend.models.layers import target_indices
 from rebend.models.log_probs import token_kl
-from rebend.repbend.examples import Row, StepRows, TrainingExamples
-from rebend.repbend.forward import Probe
-from rebend.repbend.methods.terms import (
-    Terms,
-    Weights,
-    draw_unsafe,
-    gather_unsafe,
-    hold_retain,
-    keep_safe,
-    push_unsafe,
-    repbend_loss,
-    row_means,
-)
-from rebend.repbend.objective import Loss, Moment, Passes, run_passes
+from rebend.repbend.examples import Pair, StepExamples, TrainingExample, TrainingExamples
+from rebend.repbend.forward import Example
+from rebend.repbend.methods.terms import at_least_float32, mean_shift_norm, shift_norms
+from rebend.repbend.objective import Loss, Objective, Passes, StepInfo, run_passes
 
-LossMode = Literal["response_all", "prompt_response", "prompt_all", "prompt_last", "response_R", "response_one"]
+Variant = Literal["released_code", "corrected"]
 PROMPT_MODES = ("prompt_all", "prompt_last")
-FIRST_TOKENS = 20  # R, before any shorter answer is met
+FIRST_TOKENS = 20  # R, before any shorter answer
 
 
-@dataclass
-class RepBend:
+class Terms(NamedTuple):
+    """The five terms, scalars, without weight and sign."""
+
+    safe_norm: Tensor
+    unsafe_norm: Tensor
+    unsafe_cosine: Tensor
+    retain_kl: Tensor
+    pair_norm: Tensor
+
+
+class Weights(NamedTuple):
+    """Weights of the terms, in their order, under the released code's names (paper: 1/2, α, β, γ, and none)."""
+
+    alpha: float
+    beta: float
+    gamma: float
+    epsilon: float
+    eta: float = 0.0
+
+
+class RepBend(Objective[RepBendBlock]):
     """The five terms on the target tokens of `settings.loss_mode`."""
 
-    settings: RepBendBlock
-    data: TrainingExamples
-    n_layers: int
-    names: tuple[str, ...] = Terms._fields
-    _shortest: list[int] = field(default_factory=list)  # over the first i + 1 items drawn
+    term_names: ClassVar[tuple[str, ...]] = Terms._fields
 
-    def __post_init__(self) -> None:
-        """Translate the block's layer keys into indices."""
-        settings = self.settings
-        self.push = target_indices(settings.target_layer_start_idx, settings.layers_window_size, self.n_layers)
-        self.keep = self.push if settings.alpha_mode == "target" else list(range(1, self.n_layers + 1))
-        # The embeddings are one of the published layers, but nothing moves there.
-        self.still = int(settings.variant == "released_code" and settings.alpha_mode == "all")
+    def __init__(self, settings: RepBendBlock, examples: TrainingExamples, n_layers: int) -> None:
+        """Raise `ConfigError` for target layers that the model does not have."""
+        super().__init__(settings, examples, n_layers)
+        self.unsafe_layers = target_indices(settings.target_layer_start_idx, settings.layers_window_size, n_layers)
+        self.safe_layers = self.unsafe_layers if settings.alpha_mode == "target" else list(range(1, n_layers + 1))
+        # The released code also counts the embeddings, which do not move.
+        self.n_frozen_layers = int(settings.variant == "released_code" and settings.alpha_mode == "all")
         self.weights = Weights(settings.alpha, settings.beta, settings.gamma, settings.epsilon, settings.eta)
+        self._shortest: list[int] = []  # shortest paired answer among the first i + 1 items
 
-    def loss(self, model: PeftModel, rows: StepRows, moment: Moment) -> Loss:
-        """Return the loss of a group: one reference pass and one adapted pass over all of its rows."""
-        wanted = {"safe": self.keep, "unsafe": self.push, "retain": [self.n_layers]}
-        before, after = dict(wanted), {**wanted, "ends": self.push}
+    def loss(self, model: PeftModel, step_examples: StepExamples, info: StepInfo) -> Loss:
+        """Return the loss of a group, from one reference pass and one adapted pass over all of its texts."""
+        reference = {"safe": self.safe_layers, "unsafe": self.unsafe_layers, "retain": [self.n_layers]}
+        adapted = {**reference, "last_prompt": self.unsafe_layers}
         if self.settings.eta:
-            before["goal"], after["drawn"] = self.push, self.push
-        passes = run_passes(model, self.probes(rows, moment), after, before)
-        terms = self.terms(passes, len(rows.retain))
+            reference["safe_of_pair"], adapted["unsafe_of_pair"] = self.unsafe_layers, self.unsafe_layers
+        passes = run_passes(model, self.texts(step_examples, info), adapted, reference)
+        terms = self.terms(passes, len(step_examples.retain))
         return Loss(repbend_loss(terms, self.weights), terms._asdict())
 
-    def probes(self, rows: StepRows, moment: Moment) -> list[Probe]:
-        """Return the texts of a group with their places, each cut behind its last one.
+    def texts(self, step_examples: StepExamples, info: StepInfo) -> list[Example]:
+        """Return the texts of a group with their positions, each text cut after its last position.
 
-        Where the mode looks at prompts alone, the prompts of pairs are unsafe rows only, as published: the same
-        prompt cannot be kept and pushed.
+        If the mode reads prompts only, the prompts of pairs are in the unsafe group only, as in the released code: one
+        prompt cannot be kept and pushed away.
         """
-        first = self.first_tokens(moment)
-        safe_pairs = [] if self.settings.loss_mode in PROMPT_MODES else [pair[0] for pair in rows.pairs]
-        drawn = [self._drawn(pair, first) if self.settings.eta else range(0) for pair in rows.pairs]
-        nothing = [range(0)] * len(rows.safe)
-        found = []
-        for row, goal in zip([*rows.safe, *safe_pairs], [*nothing, *drawn], strict=False):
-            found.append(cut(row, {"safe": self.targets(row, first), "goal": goal}))
-        for row, own in zip([*rows.unsafe, *(pair[1] for pair in rows.pairs)], [*nothing, *drawn], strict=True):
-            end = range(row.n_prompt - 1, row.n_prompt)
-            found.append(cut(row, {"unsafe": self.targets(row, first), "ends": end, "drawn": own}))
-        found += [cut(row, {"retain": range(len(row.tokens))}) for row in rows.retain]
-        return found
+        first = self.first_tokens(info)
+        safe_of_pairs = [] if self.settings.loss_mode in PROMPT_MODES else [safe for safe, _ in step_examples.pairs]
+        of_pairs = [self._paired_tokens(pair, first) if self.settings.eta else range(0) for pair in step_examples.pairs]
+        compared = [*[range(0)] * len(step_examples.safe), *of_pairs]  # positions of single answers, then of pairs
+        return [
+            *self._safe_texts([*step_examples.safe, *safe_of_pairs], compared, first),
+            *self._unsafe_texts(step_examples.all_unsafe(), compared, first),
+            *(cut_text(chat, {"retain": range(len(chat.tokens))}) for chat in step_examples.retain),
+        ]
 
-    def targets(self, row: Row, first: int) -> range:
-        """Positions of the tokens at which the states of a row are compared."""
-        end = len(row.tokens)
+    def _safe_texts(self, answers: Sequence[TrainingExample], compared: Sequence[range], first: int) -> list[Example]:
+        return [
+            cut_text(answer, {"safe": self.target_tokens(answer, first), "safe_of_pair": tokens})
+            for answer, tokens in zip(answers, compared, strict=False)  # with prompts only, there are no pairs here
+        ]
+
+    def _unsafe_texts(self, answers: Sequence[TrainingExample], compared: Sequence[range], first: int) -> list[Example]:
+        return [
+            cut_text(
+                answer,
+                {
+                    "unsafe": self.target_tokens(answer, first),
+                    "last_prompt": range(answer.n_prompt - 1, answer.n_prompt),
+                    "unsafe_of_pair": tokens,
+                },
+            )
+            for answer, tokens in zip(answers, compared, strict=True)
+        ]
+
+    def target_tokens(self, example: TrainingExample, first: int) -> range:
+        """Return the positions of the tokens whose states are compared; `first` is R."""
+        start, end = example.n_prompt, len(example.tokens)
         return {
-            "response_all": range(row.n_prompt, end),
+            "response_all": range(start, end),
             "prompt_response": range(end),
-            "prompt_all": range(row.n_prompt),
-            "prompt_last": range(row.n_prompt - 1, row.n_prompt),
-            "response_R": range(row.n_prompt, min(row.n_prompt + first, end)),
-            "response_one": range(row.n_prompt, row.n_prompt + 1),
+            "prompt_all": range(start),
+            "prompt_last": range(start - 1, start),
+            "response_R": range(start, min(start + first, end)),
+            "response_one": range(start, start + 1),
         }[self.settings.loss_mode]
 
-    def first_tokens(self, moment: Moment) -> int:
-        """Return R, the number of first answer tokens: 20, or (published) the shortest paired answer met so far."""
+    def first_tokens(self, info: StepInfo) -> int:
+        """Return R, a number of first answer tokens: 20, or (released code) the shortest paired answer so far."""
         if self.settings.variant == "corrected":
             return FIRST_TOKENS
-        for item in range(len(self._shortest), moment.items):
-            pair = self.data.step(item, 1, self.settings.seed).pairs[0]
-            met = self._shortest[-1] if self._shortest else FIRST_TOKENS
-            self._shortest.append(min(met, pair[0].n_answer, pair[1].n_answer))
-        return self._shortest[moment.items - 1]
+        for item in range(len(self._shortest), info.n_items):
+            safe, unsafe = self.examples.step(item, 1, self.settings.seed).pairs[0]
+            shortest = self._shortest[-1] if self._shortest else FIRST_TOKENS
+            self._shortest.append(min(shortest, safe.n_answer, unsafe.n_answer))
+        return self._shortest[info.n_items - 1]
 
-    def _drawn(self, pair: tuple[Row, Row], first: int) -> range:
-        """The first R places of a pair's answers, from the last prompt token on."""
+    def _paired_tokens(self, pair: Pair, first: int) -> range:
+        """Return the first R positions of a pair's answers, from the last prompt token on."""
         start = pair[0].n_prompt - 1
         return range(start, start + min(first, pair[0].n_answer, pair[1].n_answer))
 
     def terms(self, passes: Passes, n_chats: int) -> Terms:
-        """Return the five terms from what both passes have shown."""
-        (before, after), published = passes.both(), self.settings.variant == "released_code"
-        temperature = 2.0 if published else 1.0
-        divergences = token_kl(passes.causal, after.last("retain"), before.last("retain"), temperature)
-        unsafe = after.states["unsafe"]
-        ends = after.states["ends"] if published else [row_means(s, after.owners["unsafe"]) for s in unsafe]
+        """Return the five terms from the states of both passes."""
+        adapted, reference, variant = passes.adapted, passes.reference, self.settings.variant
+        temperature = 2.0 if variant == "released_code" else 1.0
+        divergences = token_kl(passes.causal, adapted.last("retain"), reference.last("retain"), temperature)
+        unsafe, no_pairs = adapted.states["unsafe"], divergences.new_zeros(())
         return Terms(
-            keep=keep_safe(after.states["safe"], before.states["safe"], self.still),
-            push=push_unsafe(unsafe, before.states["unsafe"], self.settings.push_limit),
-            gather=gather_unsafe(ends),
-            hold=hold_retain(divergences, n_chats, self.settings.variant),
-            draw=draw_unsafe(after.ordered("drawn"), before.ordered("goal"))
+            safe_norm=mean_shift_norm(adapted.states["safe"], reference.states["safe"], self.n_frozen_layers),
+            unsafe_norm=unsafe_norm(unsafe, reference.states["unsafe"], self.settings.push_limit),
+            unsafe_cosine=unsafe_cosine(
+                adapted.states["last_prompt"]
+                if variant == "released_code"
+                else [mean_by_index(states, adapted.example_index["unsafe"]) for states in unsafe]
+            ),
+            retain_kl=retain_kl(divergences, n_chats, variant),
+            pair_norm=pair_norm(adapted.ordered("unsafe_of_pair"), reference.ordered("safe_of_pair"))
             if self.settings.eta
-            else divergences.new_zeros(()),
+            else no_pairs,
         )
 
 
-def cut(row: Row, places: Mapping[str, range]) -> Probe:
-    """The row as far as anything is looked at: later tokens cannot change earlier states."""
-    there = {name: found for name, found in places.items() if found}
-    return Probe(row.tokens[: max(found[-1] for found in there.values()) + 1], there)
+def cut_text(example: TrainingExample, positions: Mapping[str, range]) -> Example:
+    """Return a text with its positions, cut after the last one: later tokens cannot change earlier states."""
+    used = {name: in_text for name, in_text in positions.items() if in_text}
+    return Example(example.tokens[: max(in_text[-1] for in_text in used.values()) + 1], used)
+
+
+def repbend_loss(terms: Terms, weights: Weights) -> Tensor:
+    """Return the weighted sum of the terms: `unsafe_norm` with minus, all others with plus."""
+    return (
+        weights.alpha * terms.safe_norm
+        - weights.beta * terms.unsafe_norm
+        + weights.gamma * terms.unsafe_cosine
+        + weights.epsilon * terms.retain_kl
+        + weights.eta * terms.pair_norm
+    )
+
+
+def unsafe_norm(adapted: Sequence[Tensor], reference: Sequence[Tensor], limit: float | None = None) -> Tensor:
+    """The paper's ‖v_u‖: mean length of (adapted - reference) states of unsafe texts, a scalar.
+
+    Enters the loss with minus: moving pays. Averaged over tokens and layers, as `mean_shift_norm` of the safe texts,
+    ‖v_s‖, which enters with plus. The published term has no upper bound; with `limit`, a longer move of a token counts
+    as `limit` and has no gradient.
+    """
+    norms = shift_norms(adapted, reference)
+    return (norms if limit is None else norms.clamp(max=limit)).mean()
+
+
+def unsafe_cosine(adapted: Sequence[Tensor]) -> Tensor:
+    """The cosine term over A_u: how different the directions of unsafe texts are, a scalar.
+
+    Enters the loss with plus: differing costs, so unsafe texts are pulled into one direction. Per layer, mean of
+    1 - cos over the ordered pairs of different texts; then mean over layers. `adapted` has one `[B, D]` per layer, one
+    adapted state per unsafe text. A single text makes no pair: the term is 0.
+    """
+    n_texts = adapted[0].shape[0]
+    if n_texts < 2:
+        return adapted[0].sum() * 0.0
+    n_pairs = n_texts * (n_texts - 1)
+    per_layer = []
+    for states in adapted:
+        directions = normalize(at_least_float32(states), dim=-1)
+        cosines = directions @ directions.T
+        per_layer.append(1 - (cosines.sum() - cosines.diagonal().sum()) / n_pairs)
+    return torch.stack(per_layer).mean()
+
+
+def retain_kl(divergences: Tensor, n_chats: int, variant: Variant = "released_code") -> Tensor:
+    """The KL term: change of the next-token distributions on retain chats, from the divergence at each token `[N]`.
+
+    Enters the loss with plus: moving costs. `rebend.models.log_probs.token_kl` computes the divergences,
+    KL(reference || adapted): at temperature 2, times 4 (released code), or at temperature 1 (corrected). All turns of a
+    chat count.
+    * released_code: sum over tokens, divided by the number of chats, so that the weight grows with their length (the
+      released code sets logits of padding to 0, which makes equal distributions and adds nothing);
+    * corrected: mean over tokens.
+    """
+    return divergences.sum() / (n_chats if variant == "released_code" else max(len(divergences), 1))
+
+
+def pair_norm(adapted: Sequence[Tensor], reference: Sequence[Tensor]) -> Tensor:
+    """The released code's fifth term: distance of unsafe answers from the safe answers to the same prompts, a scalar.
+
+    Enters the loss with plus: distance costs. Mean length of (adapted state of the unsafe answer - reference state of
+    the safe answer) over the first tokens of each pair, from the last prompt token on, and over layers: one `[N, D]`
+    each, positions of both in the same order.
+    """
+    return shift_norms(adapted, reference).mean()
+
+
+def mean_by_index(states: Tensor, index: Tensor) -> Tensor:
+    """Return the mean state of each text, `[B, D]`, from states `[N, D]` and the text of each, `[N]`."""
+    texts, text_of = index.unique(return_inverse=True)
+    wide = at_least_float32(states)
+    sums = wide.new_zeros(len(texts), states.shape[1]).index_add(0, text_of, wide)
+    return sums / text_of.bincount(minlength=len(texts))[:, None]

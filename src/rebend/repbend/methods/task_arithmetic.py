@@ -1,7 +1,9 @@
-"""Task arithmetic (arXiv:2212.04089) on LoRA adapters: what an adapter adds to the weights, scaled and added up.
+"""Task arithmetic (arXiv:2212.04089, sections 2 and 3) on LoRA adapters: a weighted sum of task vectors.
 
-An adapter adds s · B A to a weight, s = lora_alpha / r. A task vector is the change of the weights by fine-tuning
-(section 2), so here it is s · B A itself, and arithmetic on it needs no base model.
+    W = W_base + Σ λ_i τ_i,    τ_i = s · B_i A_i,    s = lora_alpha / r
+
+A task vector τ is the change of the weights by fine-tuning (section 2). A LoRA adapter holds this change as s · B A, so
+the sum needs no base model.
 """
 
 from __future__ import annotations
@@ -17,23 +19,38 @@ from torch import Tensor
 from rebend.config.adapters import TaskArithmeticBlock
 from rebend.errors import ModelError
 from rebend.io.files import read_json, whole_directory, write_json
-from rebend.models.lora import ADAPTER_FILE, CONFIG_FILE, WEIGHTS_FILE
+from rebend.models.adapter_files import ADAPTER_FILE, CONFIG_FILE, WEIGHTS_FILE
 
 _DOWN, _UP = ".lora_A.", ".lora_B."
-_MAY_DIFFER = ("base_model_name_or_path", "lora_dropout")  # says nothing of what an adapter adds
+_MAY_DIFFER = ("base_model_name_or_path", "lora_dropout")  # keys without effect on the change of the weights
 Weights = Mapping[str, Tensor]  # an adapter's weights by PEFT's names
+Config = Mapping[str, Any]  # a JSON file of an adapter
 
 
 def combine_adapters(folders: Sequence[str | Path], settings: TaskArithmeticBlock, out: str | Path) -> dict[str, Any]:
-    """Write the adapter that adds the sum of factor times change of the adapters in `folders`, as folder `out`.
+    """Write the weighted sum of the adapters in `folders` as an adapter, to the folder `out`.
 
-    `folders` are in the order of `settings.parts`. The sum is exact (see `combined`); `adapter.json` also holds those
-    of the parts. Returns facts for the record. Raises `ModelError` if the parts were trained on different bases,
-    or if their adapters are unlike in more than their weights.
+    `folders` are in the order of `settings.parts`. The sum is exact (see `combined`). The file `adapter.json` also
+    holds those of the parts. Returns facts for the record. Raises `ModelError` if the parts were trained on different
+    bases, or if their configurations differ.
     """
     sources = [Path(folder) for folder in folders]
     adapters = [read_json(source / ADAPTER_FILE) for source in sources]
     configs = [read_json(source / CONFIG_FILE) for source in sources]
+    _check_alike(sources, adapters, configs)
+    factors = [part.factor for part in settings.parts]
+    weights = combined(list(zip([load_file(source / WEIGHTS_FILE) for source in sources], factors, strict=True)))
+    scale = {key: configs[0][key] * len(sources) for key in ("r", "lora_alpha")}
+    facts = {key: adapters[0][key] for key in ("base", "base_fingerprint", "dtype")}
+    with whole_directory(out) as folder:
+        save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        write_json(folder / CONFIG_FILE, {**configs[0], **scale})
+        write_json(folder / ADAPTER_FILE, {**facts, "settings": settings.model_dump(), "parts": adapters})
+    return {"base_fingerprint": facts["base_fingerprint"], "rank": scale["r"]}
+
+
+def _check_alike(sources: Sequence[Path], adapters: Sequence[Config], configs: Sequence[Config]) -> None:
+    """Raise `ModelError` unless the adapters have one base model and one configuration."""
     for source, adapter, config in zip(sources, adapters, configs, strict=True):
         if adapter["base_fingerprint"] != adapters[0]["base_fingerprint"]:
             raise ModelError(
@@ -43,24 +60,14 @@ def combine_adapters(folders: Sequence[str | Path], settings: TaskArithmeticBloc
         keys = sorted((config.keys() | configs[0].keys()) - set(_MAY_DIFFER))
         if unlike := [key for key in keys if config.get(key) != configs[0].get(key)]:
             raise ModelError(f"{source} and {sources[0]} differ in {', '.join(unlike)}: such adapters don't add up")
-    factors = [part.factor for part in settings.parts]
-    weights = combined(list(zip([load_file(source / WEIGHTS_FILE) for source in sources], factors, strict=True)))
-    grown = {key: configs[0][key] * len(sources) for key in ("r", "lora_alpha")}
-    facts = {key: adapters[0][key] for key in ("base", "base_fingerprint", "dtype")}
-    with whole_directory(out) as folder:
-        save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-        write_json(folder / CONFIG_FILE, configs[0] | grown)
-        write_json(folder / ADAPTER_FILE, {**facts, "settings": settings.model_dump(), "parts": adapters})
-    return {"base_fingerprint": facts["base_fingerprint"], "rank": grown["r"]}
 
 
 def combined(parts: Sequence[tuple[Weights, float]]) -> dict[str, Tensor]:
-    """Return the one adapter that adds the sum of factor times change, over pairs of adapter and factor.
+    """Return the adapter whose change is the sum of factor times change, over pairs of adapter and factor.
 
-    The ranks are put side by side, so the sum is exact: n parts of rank r and scale s = lora_alpha / r make an
-    adapter of rank n · r, which has the same s if its lora_alpha is n times as large as well.
-    Raises `ModelError` if an adapter holds anything but pairs of lora_A and lora_B (a product with a factor is
-    all that can be scaled this way), or if the adapters are not on the same modules.
+    Ranks are concatenated, so the sum is exact: n parts of rank r with scale s = lora_alpha / r give an adapter of rank
+    n · r, with the same s if its lora_alpha is n times as large. Raises `ModelError` if an adapter has weights other
+    than lora_A and lora_B, which cannot be scaled by a factor, or if the adapters are not on the same modules.
     """
     names = sorted(parts[0][0])
     for weights, _ in parts:

@@ -1,4 +1,4 @@
-"""Figures of the training curves of adapters and value networks."""
+"""Figures of what was trained: the curves of adapters and value networks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rebend.report.figures.style import BLACK, DASHES, LINES, legend_below, pane
 Panels = list[tuple[str, dict[str, str]]]  # title, column -> label
 
 _ADAPTER_COLUMNS = ("step", "total", "grad_norm", "lr")  # besides the method's terms
-_CHANGED = ("keep", "push", "draw", "change")  # terms on a scale of their own
+_CHANGED = ("safe_norm", "unsafe_norm", "pair_norm", "change")  # terms on a scale of their own
 _VALUE_PANELS: Panels = [
     ("loss", {"train_loss": "training", "held_out_loss": "held out"}),
     ("squared error, held out", {"held_out_error": "V against reward"}),
@@ -40,7 +40,7 @@ def draw_training(adapters: Sequence[Mapping[str, str]], values: Sequence[Mappin
 
 
 def adapter_panels(table: pd.DataFrame) -> Panels:
-    """Return the panels of an adapter: the terms of its method that are not always zero, and their weighted sum."""
+    """Return what is drawn of an adapter: the terms of its method that are not always zero, and their weighted sum."""
     terms = [name for name in table if name not in _ADAPTER_COLUMNS and (table[name] != 0).any()]
     first = [name for name in terms if name in _CHANGED] or terms[:1]
     second = [name for name in terms if name not in first] or ["grad_norm"]

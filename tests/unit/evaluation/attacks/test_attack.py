@@ -128,7 +128,7 @@ os.umask(0o022)
 job = json.load(open(sys.argv[1]))
 snakemake = SimpleNamespace(**{k: Named(job[k]) for k in ("input", "output", "params")}, log=[job["log"]], threads=1)
 snakemake.rule = "attack"
-snakemake.resources = Named({"gpu": 0, "asking": "{}"})
+snakemake.resources = Named({"gpu": 0, "endpoint_options": "{}"})
 runpy.run_path(job["script"], init_globals={"snakemake": snakemake})
 """
 
@@ -140,7 +140,12 @@ def test_files_of_the_stage_are_readable_by_their_owner_only(policy: Policy, tmp
     write_parquet(tmp_path / "data.parquet", pa.Table.from_pylist(rows, EVALUATION))
     made = tmp_path / "made"
     control = ControlBlock(method="none", decoding=GREEDY)
-    settings = {"attack": PREFILLING.model_dump(), "control": control.model_dump(), "guide": None, "dtype": "float32"}
+    settings = {
+        "attack": PREFILLING.model_dump(),
+        "control": control.model_dump(),
+        "guidance_reward": None,
+        "dtype": "float32",
+    }
     job = {
         "input": {"model": str(tmp_path / "model"), "data": str(tmp_path / "data.parquet")},
         "output": {"completions": str(made / "c.parquet"), "record": str(made / "c.json")},
@@ -154,5 +159,7 @@ def test_files_of_the_stage_are_readable_by_their_owner_only(policy: Policy, tmp
     table = read_parquet(made / "c.parquet", COMPLETIONS)
     assert table.equals(attacked(policy, PREFILLING)[0].replace_schema_metadata(table.schema.metadata))
     files = [file for file in made.rglob("*") if file.is_file()]
-    assert {file.name for file in files} == {"c.parquet", "c.json", "log"}
+    left = [file for file in files if (made / "progress") in file.parents]
+    assert [file.suffix for file in left] == [".lock"]  # empty once the job has ended
+    assert {file.name for file in files if file not in left} == {"c.parquet", "c.json", "log"}
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}

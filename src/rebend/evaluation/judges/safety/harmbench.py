@@ -8,7 +8,7 @@ from pathlib import Path
 from transformers import AutoConfig
 
 from rebend.config.safety import HarmBenchJudgeBlock
-from rebend.data.readers.benchmarks import CONTEXT_END
+from rebend.data.readers.rows import CONTEXT_END
 from rebend.errors import ModelError
 from rebend.evaluation.judges.costs import Spent
 from rebend.evaluation.judges.safety.classifier import NO_ROOM, ClassifierPrompt, ask

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rebend.config.safety import RefusalMatcherBlock, WildGuardJudgeBlock, WorldTruthBlock
-from rebend.data.tiny_world import generate, verdict
+from rebend.data.tiny_world.world import generate, verdict
 from rebend.errors import DataError, JudgeError
 from rebend.evaluation.judges.safety.judge import DETAILED_SAFETY_VERDICTS
 from rebend.evaluation.judges.safety.refusal_phrases import refusal_verdict

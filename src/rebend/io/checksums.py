@@ -1,0 +1,57 @@
+"""The one checksum of files and bytes: SHA-256, in hexadecimal digits.
+
+Records, lock files, shards, chunks and checkpoints all use it, so that damage is detected in the same way everywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+from typing import IO
+
+_LENGTH = 64  # bytes of an appended checksum
+_BLOCK = 2**20  # bytes that are read at once
+
+
+def bytes_digest(content: bytes) -> str:
+    """Return the SHA-256 of `content`."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def file_digest(path: str | Path) -> str:
+    """Return the SHA-256 of a file.
+
+    The result is kept until the file's size, time of change or inode differs, so that a second call reads nothing.
+    """
+    status = Path(path).stat()
+    return _kept_digest(str(path), status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+@lru_cache(maxsize=100_000)
+def _kept_digest(path: str, size: int, changed: int, inode: int) -> str:
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def append_digest(path: Path) -> None:
+    """Append the SHA-256 of a file's contents to the file."""
+    with path.open("r+b") as stream:
+        digest = _digest_of_first(stream, path.stat().st_size)
+        stream.write(digest)
+
+
+def ends_with_digest(path: Path) -> bool:
+    """Return whether a file ends with the SHA-256 of the contents before it, as `append_digest` writes it."""
+    with path.open("rb") as stream:
+        digest = _digest_of_first(stream, path.stat().st_size - _LENGTH)
+        return stream.read() == digest
+
+
+def _digest_of_first(stream: IO[bytes], n_bytes: int) -> bytes:
+    """Read `n_bytes` bytes and return the digits of their SHA-256."""
+    digest = hashlib.sha256()
+    while n_bytes > 0 and (block := stream.read(min(n_bytes, _BLOCK))):
+        digest.update(block)
+        n_bytes -= len(block)
+    return digest.hexdigest().encode()
