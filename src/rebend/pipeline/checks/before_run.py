@@ -53,7 +53,7 @@ def check_before_jobs(plan: Plan) -> None:
         *_datasets(plan),
         *_capabilities(plan),
         *_checkpoints(plan),
-        *_values(plan),
+        *_value_models(plan),
         *asset_mistakes(plan),
         *_judge_keys(plan),
         *_reward_addresses(plan),
@@ -118,12 +118,12 @@ def _checkpoints(plan: Plan) -> Iterator[str]:
     yield from _layers(plan)
 
 
-def _values(plan: Plan) -> Iterator[str]:
+def _value_models(plan: Plan) -> Iterator[str]:
     """Value networks that others trained."""
     for name in plan.used["value_models"]:
         path = getattr(plan.config["value_models"][name], "local", None)
         if path is not None and not Path(local_path(plan.config, path)).is_file():
-            yield f"values.{name}.local: there is no file {local_path(plan.config, path)}"
+            yield f"value_models.{name}.local: there is no file {local_path(plan.config, path)}"
 
 
 def _folder(folder: Path, chat: bool) -> Iterator[str]:
