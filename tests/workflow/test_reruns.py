@@ -149,7 +149,7 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
         "choice": ({"grid": [0.1, 2.0]}, CHOICE),
         "step_size": (None, NOTHING),
         "method": (None, NOTHING),
-        "value": (None, NOTHING),
+        "value_model": (None, NOTHING),
         "strength_of": (None, NOTHING),
     },
     ("controls", "micro_prompting"): {"instruction": ("please", DECODE)},
