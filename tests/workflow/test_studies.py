@@ -125,7 +125,7 @@ def test_the_papers_code_runs_on_folders_in_hub_layout(
     done = checkout.snakemake(study=f"{MICRO}/paper.yaml", change=change)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
     table = rows_of(checkout, "recontrol")
-    assert {row["control"] for row in table} == {"none", "prompting", "value"}
+    assert {row["control"] for row in table} == {"none_128", "prompting_128", "value_shp_llama3"}
     assert all(row["reward_n"] == "8" for row in table)
     wins = [row for row in rows_of(checkout, "matrix") if row["metric"] == "win_rate"]
     assert {row["n"] for row in wins} == {"4"}

@@ -91,7 +91,7 @@ def _scored(job: PlannedJob, facts: Facts) -> Work:
 
 
 def _train_value(job: PlannedJob, facts: Facts) -> Work:
-    value = job.settings["value"]
+    value = job.settings["value_model"]
     block: Any = facts.plan.config["activations"][value["activations"]]
     tokens = facts.sampled_tokens(block.model_dump(), job.inputs)
     size = value_parameters(value, facts.width(job.inputs))
@@ -243,8 +243,8 @@ def bytes_of(job: PlannedJob, facts: Facts) -> float | None:
         return facts.asset_bytes(Path(job.outputs[0]).stem, s["where"], s["kind"])
     if job.rule == "extract_activations":
         return _states(job, facts)
-    if job.rule == "train_value_model" and "hidden_size" in s["value"]:
-        return 4 * value_parameters(s["value"], facts.width(job.inputs))
+    if job.rule == "train_value_model" and "hidden_size" in s["value_model"]:
+        return 4 * value_parameters(s["value_model"], facts.width(job.inputs))
     if job.rule == "train_adapter":
         width = facts.width(job.inputs)
         blocks = max(1, round(facts.model(job.inputs) / (12 * width**2)))
