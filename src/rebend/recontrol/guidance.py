@@ -15,6 +15,6 @@ def guidance_reward(method: str, resources: ControlResources) -> Reward:
 
     def load(path: str) -> Reward:
         settings = RewardBlock.model_validate(resources.guidance_settings)
-        return load_reward(path, settings, resources.policy.device, resources.asking)
+        return load_reward(path, settings, resources.policy.device, resources.endpoint_options)
 
     return resources.get("guidance_reward", method, load)

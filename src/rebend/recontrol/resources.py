@@ -19,14 +19,14 @@ class ControlResources:
     """The paths of a control's resources. A method loads the ones it needs, each once.
 
     The loaders stay in the methods' own modules, so that a method's code version covers no loader that it does not
-    use. `guidance_settings` are the settings of the guidance reward model; `asking` are the options of its requests, if
-    it is behind an address (`rebend.config.rewards.asking`).
+    use. `guidance_settings` are the settings of the guidance reward model; `endpoint_options` are those of its
+    requests, if it is behind an address (`rebend.config.rewards.endpoint_options`).
     """
 
     policy: Policy
     inputs: Mapping[str, Any] = field(default_factory=dict)  # paths of `value_model`, `direction`, `guidance_reward`
     guidance_settings: Mapping[str, Any] | None = None
-    asking: str = "{}"
+    endpoint_options: str = "{}"
     loaded: dict[str, Any] = field(default_factory=dict)  # by the same names
 
     def get(self, name: str, method: str, load: Callable[[str], T]) -> T:
