@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench.noise_floor import differences, summary
+from noise_floor import differences, summary
 
 from rebend.report.tables.all import read_tables
 

@@ -47,7 +47,12 @@ def test_a_study_is_built_with_rewards_from_an_address(
     assert SECRET not in said
     assert not [p for p in checkout.folder.rglob("*") if p.is_file() and SECRET.encode() in p.read_bytes()]
     with (checkout.folder / "results/tables/recontrol.csv").open() as stream:
-        assert {row["control"] for row in csv.DictReader(stream)} >= {"value", "controlled_decoding", "best_of_n"}
+        assert {row["control"] for row in csv.DictReader(stream)} == {
+            "none",
+            "micro_climb",
+            "micro_search",
+            "micro_best",
+        }
     rows = read_parquet(checkout.folder / "results/data/micro_test.parquet").to_pylist()
     made = read_parquet(checkout.folder / "results/responses/micro/micro_test/micro_none.parquet").to_pylist()
     scores = checkout.folder / "results/scores/reward/micro_reward/micro/micro_test/micro_none.parquet"
@@ -72,4 +77,4 @@ def test_an_address_where_nobody_answers_stops_the_study_and_is_named(checkout: 
     done = checkout.snakemake(target, study=STUDY, change=at(url=server.url, retries=0))
     assert done.returncode != 0
     log = (checkout.folder / "results/logs/check_reward_endpoint/micro_reward.log").read_text()
-    assert "ModelError: the reward model 'm-1' at its address did not answer in 1 tries" in log
+    assert "ModelError: the reward model 'm-1' at its address did not answer in 1 attempts" in log
