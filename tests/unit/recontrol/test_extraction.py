@@ -21,7 +21,8 @@ from rebend.recontrol.methods.value_ascent import ValueAscent
 from rebend.recontrol.value_model import extraction as activations_module
 from rebend.recontrol.value_model.activation_store import MANIFEST, RESPONSES_FILE, Activations, key_of
 from rebend.recontrol.value_model.examples import ValueData
-from rebend.recontrol.value_model.extraction import Outputs, extract_activations, gather_activations, read_chunks
+from rebend.recontrol.value_model.extraction import extract_activations, read_chunks
+from rebend.recontrol.value_model.gathering import ShardFiles, gather_activations
 from rebend.recontrol.value_model.labels import Labels
 from rebend.recontrol.value_model.network import Shape, new_network
 from rebend.recontrol.value_model.streamed_activations import StreamedActivations
@@ -41,9 +42,9 @@ def policy():
     return dataclasses.replace(make_policy(), revision="0123abcd")
 
 
-def outputs(folder: Path, shard: int, shards: int) -> Outputs:
+def outputs(folder: Path, shard: int, shards: int) -> ShardFiles:
     names = (f"{what}-{shard:05d}-of-{shards:05d}.parquet" for what in ("states", "responses"))
-    return Outputs(*(folder / "out" / name for name in names))
+    return ShardFiles(*(folder / "out" / name for name in names))
 
 
 def data_file(folder: Path, rows=None) -> Path:

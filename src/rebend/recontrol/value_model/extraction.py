@@ -11,7 +11,7 @@ chunks: how many shards there are changes no row, nor where a row group ends.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from rebend.config.value_models import ActivationsBlock
 from rebend.errors import DataError
 from rebend.generation.continuous_batching import generate_continuous, supports_continuous_batching
 from rebend.generation.generate import Request, Response, generate_batch, has_room, make_requests
-from rebend.io.files import whole_file, write_json
+from rebend.io.files import whole_file
 from rebend.io.memory import give_back, keep_flat, memory_advice
 from rebend.io.progress import progress
 from rebend.models.batching import batches_by_length
@@ -36,25 +36,16 @@ from rebend.models.loading import Policy
 from rebend.recontrol.value_model.activation_store import (
     ACTIVATION_RESPONSES,
     ShardWriter,
-    entry_of,
     key_of,
     state_schema,
 )
+from rebend.recontrol.value_model.gathering import LEFT_OUT, NOT_DRAWN, ShardFiles, append_row_groups
 
-_LEFT_OUT, _NOT_DRAWN = b"left_out", b"not_drawn"
 _READ_BYTES = 2**16
 
 
-@dataclass(frozen=True)
-class Outputs:
-    """The two files of a shard."""
-
-    states: str | Path
-    responses: str | Path
-
-
 def extract_activations(
-    policy: Policy, prompts: str | Path, settings: ActivationsBlock, shard: int, outputs: Outputs, parts: Path
+    policy: Policy, prompts: str | Path, settings: ActivationsBlock, shard: int, outputs: ShardFiles, parts: Path
 ) -> dict[str, int]:
     """Write shard number `shard` of the prompts in a Parquet file (schema PROMPTS); return counts for the record.
 
@@ -67,7 +58,7 @@ def extract_activations(
     n_chunks = -(-pq.read_metadata(prompts).num_rows // size)
     own = range(n_chunks * shard // settings.shards, n_chunks * (shard + 1) // settings.shards)
     limit = _highest_key(policy, prompts, settings)
-    pieces = [Outputs(parts / f"states-{n:06d}.parquet", parts / f"responses-{n:06d}.parquet") for n in own]
+    pieces = [ShardFiles(parts / f"states-{n:06d}.parquet", parts / f"responses-{n:06d}.parquet") for n in own]
     chunks = read_chunks(prompts, size, own)
     parts.mkdir(parents=True, exist_ok=True)
     knobs = "a smaller decoding.batch_size or max_new_tokens"
@@ -77,49 +68,6 @@ def extract_activations(
                 _make_chunk(policy, rows, settings, limit, piece)
             give_back()
     return _join(policy, pieces, settings, outputs)
-
-
-def gather_activations(
-    shards: Sequence[Outputs], manifest: str | Path, responses: str | Path, settings: ActivationsBlock
-) -> dict[str, Any]:
-    """Write the manifest of the finished shards, and all responses in one file; return counts for the record.
-
-    A shard that cannot be read is named. Files of another number of shards, which lie in the same folder after
-    the setting was changed, go: a glob over the folder finds each token once.
-    Raises `DataError` if no prompt is left.
-    """
-    entries = [entry_of(shard.states) for shard in shards]
-    schemas = [pq.read_schema(shard.states).metadata for shard in shards]
-    facts = {key.decode(): value.decode() for key, value in schemas[0].items() if key != _NOT_DRAWN}
-    left_out = sum(int(pq.read_schema(shard.responses).metadata[_LEFT_OUT]) for shard in shards)
-    with whole_file(responses) as path, pq.ParquetWriter(path, ACTIVATION_RESPONSES, compression="zstd") as writer:
-        n_responses = sum(_append(writer, shard.responses) for shard in shards)
-    if not n_responses:
-        raise DataError(
-            f"all {left_out} prompts are longer than {settings.max_prompt_tokens} tokens, or leave no room for a "
-            "response in the model's context; none is left"
-        )
-    width = int(facts.pop("shape").strip("[]"))
-    bytes_stored = 2 * width * sum(entry["rows"] for entry in entries) if settings.states == "stored" else 0
-    counts = {
-        "left_out": left_out,
-        "not_drawn": sum(int(metadata[_NOT_DRAWN]) for metadata in schemas),
-        "state_bytes": bytes_stored,
-    }
-    write_json(
-        manifest,
-        {
-            **facts,
-            "hidden_size": width,
-            "states": settings.states,
-            "shards": entries,
-            "responses": entry_of(responses),
-            **counts,
-        },
-    )
-    _remove_others(Path(manifest).parent, shards)
-    tokens = sum(entry["rows"] for entry in entries)
-    return {"responses": n_responses, "tokens": tokens, "shards": len(shards), **counts}
 
 
 def read_chunks(prompts: str | Path, size: int, wanted: range) -> Iterator[list[dict[str, Any]]]:
@@ -163,7 +111,7 @@ def _highest_key(policy: Policy, prompts: str | Path, settings: ActivationsBlock
 
 
 def _make_chunk(
-    policy: Policy, rows: Sequence[dict[str, Any]], settings: ActivationsBlock, limit: int | None, piece: Outputs
+    policy: Policy, rows: Sequence[dict[str, Any]], settings: ActivationsBlock, limit: int | None, piece: ShardFiles
 ) -> None:
     """Decode a chunk, streaming its states to disk; its responses, in the order of the prompts, are written last."""
     drawn = [row for row in rows if limit is None or key_of(row["row_id"]) <= limit]
@@ -183,7 +131,7 @@ def _make_chunk(
         finally:
             writer.close()
     lines = [dict(zip(ACTIVATION_RESPONSES.names, made[i], strict=True)) for i in range(len(requests))]
-    table = pa.Table.from_pylist(lines, ACTIVATION_RESPONSES.with_metadata({_LEFT_OUT: str(left_out)}))
+    table = pa.Table.from_pylist(lines, ACTIVATION_RESPONSES.with_metadata({LEFT_OUT: str(left_out)}))
     with whole_file(piece.responses) as path:
         pq.write_table(table, path)
 
@@ -228,42 +176,24 @@ def _responses(
         yield from zip(batch, generate_batch(policy, asked, decoding, keep_states=keep_states), strict=True)
 
 
-def _join(policy: Policy, pieces: Sequence[Outputs], settings: ActivationsBlock, outputs: Outputs) -> dict[str, int]:
+def _join(
+    policy: Policy, pieces: Sequence[ShardFiles], settings: ActivationsBlock, outputs: ShardFiles
+) -> dict[str, int]:
     """Join the chunks of a shard, row group by row group; return counts."""
     dtype = stored_dtype(policy)
-    left_out = sum(int(pq.read_schema(piece.responses).metadata[_LEFT_OUT]) for piece in pieces)
-    not_drawn = sum(int(pq.read_schema(piece.states).metadata[_NOT_DRAWN]) for piece in pieces)
+    left_out = sum(int(pq.read_schema(piece.responses).metadata[LEFT_OUT]) for piece in pieces)
+    not_drawn = sum(int(pq.read_schema(piece.states).metadata[NOT_DRAWN]) for piece in pieces)
     metadata = {**_facts(policy, settings), "not_drawn": str(not_drawn)}
     schema = state_schema(policy.hidden_size, dtype, metadata, stored=settings.states == "stored")
-    kept = ACTIVATION_RESPONSES.with_metadata({_LEFT_OUT: str(left_out)})
+    kept = ACTIVATION_RESPONSES.with_metadata({LEFT_OUT: str(left_out)})
     options: dict[str, Any] = {"compression": "none", "use_dictionary": ["response_id"], "write_statistics": False}
     with whole_file(outputs.states) as path, pq.ParquetWriter(path, schema, **options) as writer:
-        tokens = sum(_append(writer, piece.states) for piece in pieces)
+        tokens = sum(append_row_groups(writer, piece.states) for piece in pieces)
     with whole_file(outputs.responses) as path, pq.ParquetWriter(path, kept) as writer:
-        responses = sum(_append(writer, piece.responses) for piece in pieces)
+        responses = sum(append_row_groups(writer, piece.responses) for piece in pieces)
     return {"responses": responses, "tokens": tokens, "prompts_left_out": left_out, "prompts_not_drawn": not_drawn}
-
-
-def _append(writer: pq.ParquetWriter, path: str | Path) -> int:
-    """Copy the row groups of a file as they are; return its number of rows."""
-    try:
-        with pq.ParquetFile(path, pre_buffer=False) as file:
-            for number in range(file.num_row_groups):
-                table = file.read_row_group(number, use_threads=False).replace_schema_metadata(writer.schema.metadata)
-                writer.write_table(table, row_group_size=max(1, table.num_rows))
-            return file.metadata.num_rows
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: cannot be read ({error}); delete it and run again: only it is made again") from error
 
 
 def _facts(policy: Policy, settings: ActivationsBlock) -> dict[str, str]:
     """What the states are of: in the metadata of each shard, and in the manifest."""
     return {"fingerprint": policy.fingerprint, "layer": str(settings.layer), "revision": policy.revision}
-
-
-def _remove_others(folder: Path, shards: Sequence[Outputs]) -> None:
-    """Remove shards, and their records, that belong to another number of shards."""
-    ours = {Path(path).stem for shard in shards for path in (shard.states, shard.responses)}
-    for path in [*folder.glob("states-*-of-*"), *folder.glob("responses-*-of-*")]:
-        if path.name.partition(".")[0] not in ours:  # the record of `x.parquet` is `x.run.json`
-            path.unlink()
