@@ -21,16 +21,14 @@ from rebend.models.rewards.endpoint import EndpointReward
 from rebend.models.rewards.model import Reward, RewardModel
 from rebend.models.rewards.prompt import MARK, around_response
 from rebend.recontrol.guidance import guidance_reward
-from rebend.recontrol.methods.token_search import TokenSearch
+from rebend.recontrol.methods.token_search import TokenSearch, search_control
 from rebend.recontrol.methods.tree_attention import TreeAttention
 from rebend.recontrol.resources import ControlResources
 
 
 def make(block: ControlledDecodingBlock, resources: ControlResources) -> Control:
     """Return the search with the block's weight and number of candidates; no control if the weight is 0."""
-    if not float(block.weight):
-        return NoControl()
-    return RewardSearch(guidance_reward(block.method, resources), float(block.weight), block.top_k)
+    return search_control(RewardSearch, guidance_reward, block, resources)
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,32 @@ scorers, both as in RE-Control's table (arXiv:2406.05954, section 5).
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 import torch
 from transformers import DynamicCache, LogitsProcessor
+
+from rebend.config.controls import SearchBlock
+from rebend.generation.intervention import Control, NoControl
+from rebend.recontrol.resources import ControlResources
+
+ScoringModel = TypeVar("ScoringModel")
+
+
+def search_control(
+    kind: Callable[[ScoringModel, float, int], Control],
+    load: Callable[[str, ControlResources], ScoringModel],
+    block: SearchBlock,
+    resources: ControlResources,
+) -> Control:
+    """Return a control of class `kind` with the block's weight and number of candidates; no control if the weight is 0.
+
+    `load` returns the model that scores the candidates.
+    """
+    if not float(block.weight):
+        return NoControl()
+    return kind(load(block.method, resources), float(block.weight), block.top_k)
 
 
 class CandidateScorer(Protocol):
