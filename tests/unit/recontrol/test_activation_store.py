@@ -37,7 +37,7 @@ def test_a_damaged_shard_is_named_and_how_it_is_made_again(files):
     shard(files, 1).write_bytes(bytes(raw))
     opened = Activations(files)
     opened.read(0)
-    with pytest.raises(DataError, match=r"states-00001-of-00003.parquet: is damaged.*only it is made again"):
+    with pytest.raises(DataError, match=r"states-00001-of-00003.parquet: is damaged.*only this file is made again"):
         opened.read(1)
     with pytest.raises(DataError, match=r"states-00001-of-00003.parquet"):
         Activations(files).verify()

@@ -96,7 +96,7 @@ def test_what_gives_no_direction_is_refused(tmp_path):
         fit_direction(source, Labels.of({"row0/0": 1.0}), DIFFERENCE)
     strangers = {f"other{i}": float(i) for i in range(9)}
     for settings in (DIFFERENCE, REGRESSION):
-        with pytest.raises(DataError, match="of other responses"):
+        with pytest.raises(DataError, match="belong to other responses"):
             fit_direction(source, Labels.of(strangers), settings)
     alike = Activations(write_activations(tmp_path / "b", {key: torch.ones(2, D) for key in states}))
     for settings in (DIFFERENCE, REGRESSION):

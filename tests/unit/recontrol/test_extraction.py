@@ -177,7 +177,7 @@ def test_a_lost_shard_alone_is_made_again_as_it_was(policy, made, tmp_path):
     extract(policy, tmp_path)
     lost = Path(outputs(tmp_path, 1, 2).states)
     lost.unlink()
-    with pytest.raises(DataError, match=f"{lost.name}: is missing; run again: only it"):
+    with pytest.raises(DataError, match=f"{lost.name}: is missing; run again \\(only this file"):
         Activations(tmp_path / "out")
     with pytest.raises(DataError, match=lost.name):
         gather(tmp_path)

@@ -15,7 +15,7 @@ from rebend.io.scores import score_table
 from rebend.recontrol.value_model import examples
 from rebend.recontrol.value_model.activation_store import Activations, key_of
 from rebend.recontrol.value_model.audit import AUDIT_FILE, CURVE, CURVE_FILE, calibration, rank
-from rebend.recontrol.value_model.examples import HELD_OUT, LOOKED_AT, TRAIN, ValueData
+from rebend.recontrol.value_model.examples import HELD_OUT, AUDITED, TRAIN, ValueData
 from rebend.recontrol.value_model.labels import Labels
 from rebend.recontrol.value_model.loss import packed, returns, summed_loss
 from rebend.recontrol.value_model.network import FACTS, WEIGHTS, Shape, ValueNetwork, new_network
@@ -157,7 +157,7 @@ def test_released_code_has_no_td_lambda():
 
 def test_all_responses_to_a_prompt_are_on_the_same_side(world):
     data = data_of(world)
-    assert (data.count(TRAIN), data.count(HELD_OUT), data.prompts_looked_at) == (96, 24, 12)
+    assert (data.count(TRAIN), data.count(HELD_OUT), data.audited_prompts) == (96, 24, 12)
     pairs = data.sides.reshape(-1, 2)
     assert (pairs[:, 0] == pairs[:, 1]).all()
     expected = sorted(range(60), key=lambda i: key_of(f"0/row{i}"))[:12]
@@ -166,18 +166,18 @@ def test_all_responses_to_a_prompt_are_on_the_same_side(world):
 
 
 def test_the_audit_looks_at_whole_prompts_drawn_from_all_that_are_held_out(world, tmp_path, monkeypatch):
-    monkeypatch.setattr(examples, "MOST_LOOKED_AT", 9)
+    monkeypatch.setattr(examples, "MAX_AUDITED", 9)
     data = data_of(world)
-    assert (data.count(HELD_OUT), data.count(LOOKED_AT), data.prompts_looked_at) == (24, 8, 4)
+    assert (data.count(HELD_OUT), data.count(AUDITED), data.audited_prompts) == (24, 8, 4)
     by_digest = sorted(range(60), key=lambda i: key_of(f"0/row{i}"))[:12]
-    looked_at = np.flatnonzero(data.sides.reshape(-1, 2)[:, 1] & LOOKED_AT)
+    looked_at = np.flatnonzero(data.sides.reshape(-1, 2)[:, 1] & AUDITED)
     assert sorted(looked_at) == sorted(by_digest[:4]) != sorted(by_digest)[:4]  # not those that come first
     facts = train(world, tmp_path / "value", tmp_path / "state")
     assert facts["held_out_responses"] == 24
     audit = json.loads((tmp_path / "value" / AUDIT_FILE).read_text())
     assert (audit["responses"], audit["prompts"]) == (8, 4)
-    monkeypatch.setattr(examples, "MOST_LOOKED_AT", 1)
-    assert data_of(world).prompts_looked_at == 1
+    monkeypatch.setattr(examples, "MAX_AUDITED", 1)
+    assert data_of(world).audited_prompts == 1
 
 
 def test_responses_without_a_reward_are_left_out_and_too_few_are_refused(world):

@@ -16,14 +16,14 @@ import pyarrow.parquet as pq
 from rebend.config.value_models import ActivationsBlock
 from rebend.errors import DataError
 from rebend.io.files import whole_file, write_json
-from rebend.recontrol.value_model.activation_store import ACTIVATION_RESPONSES, entry_of
+from rebend.recontrol.value_model.activation_store import ACTIVATION_RESPONSES, RUN_AGAIN, entry_of
 
 LEFT_OUT, NOT_DRAWN = b"left_out", b"not_drawn"  # counts of prompts in a shard's metadata
 
 
 @dataclass(frozen=True)
 class ShardFiles:
-    """The two files of a shard."""
+    """The two files of a shard or a chunk."""
 
     states: str | Path
     responses: str | Path
@@ -32,11 +32,10 @@ class ShardFiles:
 def gather_activations(
     shards: Sequence[ShardFiles], manifest: str | Path, responses: str | Path, settings: ActivationsBlock
 ) -> dict[str, Any]:
-    """Write the manifest of the finished shards, and all responses in one file; return counts for the record.
+    """Write the manifest of the finished shards, and all responses in one file; return counts for the run record.
 
-    A shard that cannot be read is named. Files of another number of shards, which lie in the same folder after
-    the setting was changed, go: a glob over the folder finds each token once.
-    Raises `DataError` if no prompt is left.
+    Files of another number of shards, left after a change of that setting, are deleted: a glob over the folder must
+    find each token once. Raises `DataError` if a shard cannot be read or no prompt is left.
     """
     entries = [entry_of(shard.states) for shard in shards]
     schemas = [pq.read_schema(shard.states).metadata for shard in shards]
@@ -73,7 +72,7 @@ def gather_activations(
 
 
 def append_row_groups(writer: pq.ParquetWriter, path: str | Path) -> int:
-    """Copy the row groups of a file as they are; return its number of rows."""
+    """Copy the row groups of a file unchanged; return its number of rows."""
     try:
         with pq.ParquetFile(path, pre_buffer=False) as file:
             for number in range(file.num_row_groups):
@@ -81,12 +80,12 @@ def append_row_groups(writer: pq.ParquetWriter, path: str | Path) -> int:
                 writer.write_table(table, row_group_size=max(1, table.num_rows))
             return file.metadata.num_rows
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: cannot be read ({error}); delete it and run again: only it is made again") from error
+        raise DataError(f"{path}: cannot be read ({error}); delete it and {RUN_AGAIN}") from error
 
 
 def _remove_others(folder: Path, shards: Sequence[ShardFiles]) -> None:
-    """Remove shards, and their records, that belong to another number of shards."""
-    ours = {Path(path).stem for shard in shards for path in (shard.states, shard.responses)}
+    """Delete the shards of another number of shards, and their records."""
+    names = {Path(path).stem for shard in shards for path in (shard.states, shard.responses)}
     for path in [*folder.glob("states-*-of-*"), *folder.glob("responses-*-of-*")]:
-        if path.name.partition(".")[0] not in ours:  # the record of `x.parquet` is `x.run.json`
+        if path.name.partition(".")[0] not in names:  # the record of `x.parquet` is `x.run.json`
             path.unlink()
