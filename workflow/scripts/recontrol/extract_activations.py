@@ -1,4 +1,4 @@
-"""Sample responses to one shard of the prompts and keep a hidden state of every generated token."""
+"""Sample responses to one shard of the prompts and store a hidden state of every generated token."""
 
 from rebend.pipeline.jobs.job import job
 

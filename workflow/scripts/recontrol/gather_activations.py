@@ -1,4 +1,4 @@
-"""Write the manifest of all shards of an activations folder, and their responses in one file."""
+"""Write the manifest of an activations folder's shards, and all responses in one file."""
 
 from rebend.pipeline.jobs.job import job
 

@@ -26,9 +26,9 @@ def make(block: PrefixSearchBlock, resources: ControlResources) -> Control:
 
 @dataclass(frozen=True)
 class PrefixSearch(NoControl):
-    """The value network, on the model's device, scores the state that follows each candidate.
+    """The value network, on the model's device, scores the state after each candidate.
 
-    A candidate that ends the response has no next state; its score is V of the state it is sampled from.
+    A candidate that ends the response has no state after it: its score is V of the newest state.
     """
 
     network: ValueNetwork

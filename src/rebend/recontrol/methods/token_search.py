@@ -56,10 +56,10 @@ class TokenSearch(LogitsProcessor):
         A row with a non-finite score keeps its log-probabilities and counts as clipped.
         """
         log_probs, candidates = scores.float().log_softmax(-1).topk(min(self.top_k, scores.shape[-1]))
-        worth = self.scorer(input_ids, candidates, self.newest)
-        not_finite = ~torch.isfinite(worth).all(dim=1)
+        candidate_scores = self.scorer(input_ids, candidates, self.newest)
+        not_finite = ~torch.isfinite(candidate_scores).all(dim=1)
         self.not_finite.append(not_finite)
-        logits = log_probs + self.weight * torch.where(not_finite[:, None], 0.0, worth)
+        logits = log_probs + self.weight * torch.where(not_finite[:, None], 0.0, candidate_scores)
         return torch.full_like(scores, -torch.inf).scatter_(1, candidates, logits.to(scores.dtype))
 
     def clipped(self) -> torch.Tensor:
