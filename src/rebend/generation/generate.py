@@ -72,7 +72,7 @@ def generate(
     """Return one response per prompt, in the order of the prompts.
 
     The response is None if the context has no room for the prompt and `max_new_tokens`. `keys` seed the sampling; the
-    default is the positions. Finished batches are stored in `parts`. Raises `ModelError` with advice if memory runs out.
+    default is the positions. Finished batches are stored in `parts`. Raises `ModelError` if memory runs out.
     """
     control, parts = control or NoControl(), parts or ChunkStore(None)
     requests = make_requests(policy, messages, prefills=prefills, keys=keys, control=control)

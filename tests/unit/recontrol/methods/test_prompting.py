@@ -6,18 +6,10 @@ from rebend.config.decoding import Decoding
 from rebend.generation.generate import generate
 from rebend.recontrol.methods.prompting import Prompted, Prompting
 from rebend.recontrol.methods.value_ascent import ValueAscent
-from rebend.recontrol.value_model.network import Shape, ValueNetwork, new_network
 from tests.helpers.small_policy import PROMPTS, make_policy
+from tests.helpers.value_networks import network
 
 GREEDY = Decoding(max_new_tokens=16, batch_size=8)
-D = 32
-
-
-def network(n_layers: int = 3, scale: float = 1.0) -> ValueNetwork:
-    net = new_network(Shape(D, 48, n_layers), seed=0).requires_grad_(False)
-    for weight in net.parameters():
-        weight.mul_(scale)
-    return net
 
 
 def tokens(responses):

@@ -10,21 +10,9 @@ from rebend.config.decoding import Decoding
 from rebend.generation.generate import decode, generate, generate_batch, make_requests
 from rebend.io.chunks import ChunkStore
 from rebend.recontrol.methods.value_ascent import ValueAscent
-from rebend.recontrol.value_model.network import Shape, ValueNetwork, new_network
+from rebend.recontrol.value_model.network import Shape, new_network
 from tests.helpers.small_policy import PROMPTS, make_policy, prompt_rows
-
-D = 32
-
-
-def network(n_layers: int = 3, scale: float = 1.0) -> ValueNetwork:
-    net = new_network(Shape(D, 48, n_layers), seed=0).requires_grad_(False)
-    for weight in net.parameters():
-        weight.mul_(scale)
-    return net
-
-
-def states(rows: int = 5, seed: int = 1) -> torch.Tensor:
-    return torch.randn(rows, D, generator=torch.Generator().manual_seed(seed))
+from tests.helpers.value_networks import D, network, states
 
 
 def test_an_ascent_computes_no_gradient_of_weights():

@@ -1,6 +1,7 @@
+"""Extraction of responses and hidden states from a small policy."""
+
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,84 +11,26 @@ import torch
 
 from rebend.config.decoding import Decoding
 from rebend.config.value_models import ActivationsBlock
-from rebend.errors import ConfigError, DataError, ModelError
+from rebend.errors import ConfigError, DataError
 from rebend.generation.continuous_batching import generate_continuous
 from rebend.generation.generate import Request, decode, generate_batch, make_requests
 from rebend.io.chunks import ChunkStore
-from rebend.io.files import read_json, write_parquet
 from rebend.io.schemas import PROMPTS
 from rebend.models.hidden_states import response_states
 from rebend.recontrol.methods.value_ascent import ValueAscent
-from rebend.recontrol.value_model import extraction as activations_module
+from rebend.recontrol.value_model import extraction
 from rebend.recontrol.value_model.activation_store import MANIFEST, RESPONSES_FILE, Activations, key_of
 from rebend.recontrol.value_model.examples import ValueData
-from rebend.recontrol.value_model.extraction import extract_activations, read_chunks
-from rebend.recontrol.value_model.gathering import ShardFiles, gather_activations
+from rebend.recontrol.value_model.extraction import read_chunks
 from rebend.recontrol.value_model.labels import Labels
 from rebend.recontrol.value_model.network import Shape, new_network
-from rebend.recontrol.value_model.streamed_activations import StreamedActivations
+from tests.helpers.extraction_parts import SETTINGS, all_rows, by_response, extract, extract_shard, gather, shard_files
 from tests.helpers.small_policy import make_policy, prompt_rows
 
-SETTINGS = ActivationsBlock(
-    dataset="d",
-    samples_per_prompt=3,
-    shards=2,
-    prompts_per_chunk=3,
-    decoding=Decoding(max_new_tokens=20, temperature=1.0, batch_size=3),
-)
 
-
-@pytest.fixture(scope="module")
-def policy():
-    return dataclasses.replace(make_policy(), revision="0123abcd")
-
-
-def outputs(folder: Path, shard: int, shards: int) -> ShardFiles:
-    names = (f"{what}-{shard:05d}-of-{shards:05d}.parquet" for what in ("states", "responses"))
-    return ShardFiles(*(folder / "out" / name for name in names))
-
-
-def data_file(folder: Path, rows=None) -> Path:
-    folder.mkdir(exist_ok=True)
-    write_parquet(folder / "prompts.parquet", pa.Table.from_pylist(rows or prompt_rows(), PROMPTS))
-    return folder / "prompts.parquet"
-
-
-def extract_shard(policy, folder: Path, shard: int, settings: ActivationsBlock = SETTINGS, rows=None):
-    prompts = data_file(folder, rows)
-    parts = folder / f"parts{shard}"
-    return extract_activations(policy, prompts, settings, shard, outputs(folder, shard, settings.shards), parts)
-
-
-def gather(folder: Path, settings: ActivationsBlock = SETTINGS):
-    shards = [outputs(folder, shard, settings.shards) for shard in range(settings.shards)]
-    return gather_activations(shards, folder / "out" / MANIFEST, folder / "out" / RESPONSES_FILE, settings)
-
-
-def extract(policy, folder: Path, settings: ActivationsBlock = SETTINGS, rows=None) -> Activations:
-    for shard in range(settings.shards):
-        extract_shard(policy, folder, shard, settings, rows)
-    gather(folder, settings)
-    return Activations(folder / "out")
-
-
-def all_rows(made: Activations) -> pa.Table:
-    tables = [pq.read_table(made.directory / s["file"]) for s in made.manifest["shards"]]
-    return pa.concat_tables([table.replace_schema_metadata() for table in tables])
-
-
-def by_response(made: Activations) -> dict[str, torch.Tensor]:
-    return {name: states for group in made.groups() for name, states in made.read(group).responses()}
-
-
-@pytest.fixture(scope="module")
-def made(policy, tmp_path_factory):
-    return extract(policy, tmp_path_factory.mktemp("extracted"))
-
-
-def test_every_generated_token_has_one_row_and_its_own_state(policy, made):
-    table = all_rows(made).to_pylist()
-    responses = made.responses().to_pylist()
+def test_every_generated_token_has_one_row(policy, extracted):
+    table = all_rows(extracted).to_pylist()
+    responses = extracted.responses().to_pylist()
     assert [r["response_id"] for r in responses] == [f"row{i}/{s}" for i in range(8) for s in range(3)]
     assert len(table) == sum(r["n_tokens"] for r in responses)
     tokens = {(row["response_id"], row["position"]): row["token_id"] for row in table}
@@ -107,9 +50,9 @@ def decoded_alone(policy, settings: ActivationsBlock = SETTINGS):
     return found
 
 
-def test_states_come_back_as_they_were_seen(policy, made):
+def test_stored_states_equal_those_of_each_response_decoded_alone(policy, extracted):
     expected = {name: response for name, (_, response) in decoded_alone(policy).items()}
-    found = by_response(made)
+    found = by_response(extracted)
     assert {n for n, r in expected.items() if r.token_ids} == set(found)
     for name, states in found.items():
         assert states.dtype == torch.float16
@@ -128,21 +71,15 @@ def test_a_state_of_the_final_layer_predicts_the_token_that_was_sampled(policy, 
 
 
 @pytest.mark.parametrize("shards", [1, 3, 7])
-def test_the_number_of_shards_changes_no_byte_of_the_result(policy, made, tmp_path, shards):
+def test_the_number_of_shards_changes_no_byte_of_the_result(policy, extracted, tmp_path, shards):
     other = extract(policy, tmp_path, SETTINGS.model_copy(update={"shards": shards}))
-    assert len(other.manifest["shards"]) == shards != len(made.manifest["shards"])
-    assert all_rows(other).equals(all_rows(made))
-    assert [made.names(g)[0] for g in made.groups()] == [other.names(g)[0] for g in other.groups()]
-    assert (other.directory / RESPONSES_FILE).read_bytes() == (made.directory / RESPONSES_FILE).read_bytes()
+    assert len(other.manifest["shards"]) == shards != len(extracted.manifest["shards"])
+    assert all_rows(other).equals(all_rows(extracted))
+    assert [extracted.names(g)[0] for g in extracted.groups()] == [other.names(g)[0] for g in other.groups()]
+    assert (other.directory / RESPONSES_FILE).read_bytes() == (extracted.directory / RESPONSES_FILE).read_bytes()
 
 
-def test_files_of_another_number_of_shards_go(policy, tmp_path):
-    extract(policy, tmp_path, SETTINGS.model_copy(update={"shards": 1}))
-    two = extract(policy, tmp_path)
-    assert sorted(path.name for path in two.directory.glob("states-*")) == [s["file"] for s in two.manifest["shards"]]
-
-
-def test_a_killed_extraction_goes_on_after_its_finished_chunks(policy, made, tmp_path, monkeypatch):
+def test_a_killed_extraction_resumes_after_its_finished_chunks(policy, extracted, tmp_path, monkeypatch):
     calls = []
 
     def killed(policy, requests, decoding, **changes):
@@ -152,41 +89,28 @@ def test_a_killed_extraction_goes_on_after_its_finished_chunks(policy, made, tmp
                 raise KeyboardInterrupt
             yield found
 
-    monkeypatch.setattr(activations_module, "generate_continuous", killed)
+    monkeypatch.setattr(extraction, "generate_continuous", killed)
     with pytest.raises(KeyboardInterrupt):
         extract(policy, tmp_path)
     assert not (tmp_path / "out" / MANIFEST).exists()
-    assert not Path(outputs(tmp_path, 1, 2).states).exists()
+    assert not Path(shard_files(tmp_path, 1, 2).states).exists()
     extract_shard(policy, tmp_path, 1)
     gather(tmp_path)
     assert calls == [9, 9, 6, 6]  # eight prompts in chunks of three, three samples: the last chunk alone again
-    for file in sorted(path.name for path in made.directory.iterdir()):
-        assert (tmp_path / "out" / file).read_bytes() == (made.directory / file).read_bytes()
+    for file in sorted(path.name for path in extracted.directory.iterdir()):
+        assert (tmp_path / "out" / file).read_bytes() == (extracted.directory / file).read_bytes()
 
 
-def test_a_model_with_a_cache_of_its_own_is_decoded_in_batches(policy, made, tmp_path, monkeypatch):
-    monkeypatch.setattr(activations_module, "supports_continuous_batching", lambda policy: False)
+def test_a_model_without_continuous_batching_is_decoded_in_fixed_batches(policy, extracted, tmp_path, monkeypatch):
+    monkeypatch.setattr(extraction, "supports_continuous_batching", lambda policy: False)
     other = by_response(extract(policy, tmp_path))
-    rolled = by_response(made)
+    rolled = by_response(extracted)
     assert set(other) == set(rolled)
     for name, states in other.items():
         torch.testing.assert_close(states, rolled[name], rtol=4e-3, atol=4e-3)
 
 
-def test_a_lost_shard_alone_is_made_again_as_it_was(policy, made, tmp_path):
-    extract(policy, tmp_path)
-    lost = Path(outputs(tmp_path, 1, 2).states)
-    lost.unlink()
-    with pytest.raises(DataError, match=f"{lost.name}: is missing; run again \\(only this file"):
-        Activations(tmp_path / "out")
-    with pytest.raises(DataError, match=lost.name):
-        gather(tmp_path)
-    extract_shard(policy, tmp_path, 1)
-    assert lost.read_bytes() == (made.directory / lost.name).read_bytes()
-    Activations(tmp_path / "out").verify()
-
-
-def test_chunks_do_not_depend_on_how_the_file_is_cut_into_row_groups(tmp_path):
+def test_chunks_do_not_depend_on_row_groups(tmp_path):
     table = pa.Table.from_pylist(prompt_rows(), PROMPTS)
     pq.write_table(table, tmp_path / "cut.parquet", row_group_size=2)
     expected = [[f"row{i}" for i in ids] for ids in ([0, 1, 2], [3, 4, 5], [6, 7])]
@@ -195,22 +119,7 @@ def test_chunks_do_not_depend_on_how_the_file_is_cut_into_row_groups(tmp_path):
         assert found == [expected[i] for i in wanted]
 
 
-def test_shards_say_what_they_hold(made):
-    facts = pq.read_schema(made.directory / made.manifest["shards"][0]["file"]).metadata
-    assert facts[b"dtype"] == b"float16"
-    assert facts[b"shape"] == b"[32]"
-    assert facts[b"fingerprint"] == b"fingerprint-0"
-    assert facts[b"layer"] == b"final"
-    assert facts[b"revision"] == b"0123abcd"
-    manifest = read_json(made.directory / MANIFEST)
-    assert (manifest["fingerprint"], manifest["layer"], manifest["dtype"]) == ("fingerprint-0", "final", "float16")
-    assert manifest["revision"] == "0123abcd"
-    for shard in manifest["shards"]:
-        assert pq.read_metadata(made.directory / shard["file"]).num_rows == shard["rows"]
-    made.verify()
-
-
-def test_a_model_that_ends_at_once_leaves_responses_without_tokens_and_loses_none(tmp_path):
+def test_a_model_that_ends_at_once_gives_responses_without_tokens(tmp_path):
     policy = make_policy()
     head = torch.nn.Linear(32, len(policy.tokenizer))
     torch.nn.init.zeros_(head.weight)
@@ -251,22 +160,22 @@ def test_a_prompt_without_room_in_the_context_is_left_out(policy, tmp_path):
     assert 0 < made.manifest["left_out"] < 8
 
 
-def test_a_budget_of_bytes_takes_the_prompts_with_the_lowest_digests(policy, made, tmp_path):
+def test_a_limit_of_bytes_keeps_the_prompts_with_the_lowest_digests(policy, extracted, tmp_path):
     per_prompt = 3 * 20 * 32 * 2
     small = extract(policy, tmp_path / "a", SETTINGS.model_copy(update={"max_bytes": 5 * per_prompt + 1}))
     kept = sorted(set(small.responses()["row_id"].to_pylist()))
     assert kept == sorted(sorted((f"row{i}" for i in range(8)), key=key_of)[:5])
     assert small.manifest["not_drawn"] == 3
     assert 0 < small.manifest["state_bytes"] <= 5 * per_prompt
-    full, found = by_response(made), by_response(small)
+    full, found = by_response(extracted), by_response(small)
     assert all(torch.allclose(full[name], states, rtol=2e-3, atol=2e-3) for name, states in found.items())
     ample = extract(policy, tmp_path / "b", SETTINGS.model_copy(update={"max_bytes": 100 * per_prompt}))
-    assert all_rows(ample).equals(all_rows(made))
+    assert all_rows(ample).equals(all_rows(extracted))
     with pytest.raises(DataError, match=rf"no room for the states of one prompt: {per_prompt} bytes"):
         extract(policy, tmp_path / "c", SETTINGS.model_copy(update={"max_bytes": per_prompt - 1}))
 
 
-def test_one_pass_gives_the_states_that_decoding_saw(policy):
+def test_a_pass_over_whole_responses_gives_the_states_of_decoding(policy):
     pairs = [
         ((request.prompt_ids, response.token_ids), response.states)
         for request, response in decoded_alone(policy).values()
@@ -278,7 +187,7 @@ def test_one_pass_gives_the_states_that_decoding_saw(policy):
 
 
 @pytest.mark.parametrize("layer", [0, 1])
-def test_the_output_of_a_block_can_be_kept_instead(policy, tmp_path, layer):
+def test_states_of_a_decoder_block_equal_its_output(policy, tmp_path, layer):
     made = extract(policy, tmp_path, SETTINGS.model_copy(update={"layer": layer}))
     assert made.layer == str(layer)
     alone = decoded_alone(policy)
@@ -300,20 +209,7 @@ def test_a_layer_that_the_model_does_not_have_is_refused_before_decoding(policy,
         extract(policy, tmp_path, SETTINGS.model_copy(update={"layer": 2}))
 
 
-def test_streamed_states_are_the_stored_ones_and_never_written(policy, made, tmp_path):
-    settings = SETTINGS.model_copy(update={"states": "streamed"})
-    extract(policy, tmp_path, settings)
-    streamed = StreamedActivations(tmp_path / "out", policy)
-    assert "state" not in pq.read_schema(streamed.directory / streamed.manifest["shards"][0]["file"]).names
-    assert (streamed.directory / RESPONSES_FILE).read_bytes() == (made.directory / RESPONSES_FILE).read_bytes()
-    assert [streamed.names(g)[0] for g in streamed.groups()] == [made.names(g)[0] for g in made.groups()]
-    for group in made.groups():
-        torch.testing.assert_close(streamed.states(group), made.states(group), rtol=4e-3, atol=4e-3)
-    with pytest.raises(ModelError, match="are of model fingerprint-0, this is fingerprint-1"):
-        StreamedActivations(tmp_path / "out", make_policy(seed=1))
-
-
-def test_a_bfloat16_policy_is_decoded_and_stored_in_its_own_type(tmp_path):
+def test_states_of_a_bfloat16_policy_are_stored_in_bfloat16(tmp_path):
     policy = make_policy(dtype=torch.bfloat16)
     made = extract(policy, tmp_path)
     assert made.dtype == torch.bfloat16
