@@ -22,8 +22,8 @@ def test_the_audit_reads_whole_prompts_with_the_lowest_digests(labelled, tmp_pat
     data = data_of(labelled)
     assert (data.count(HELD_OUT), data.count(AUDITED), data.audited_prompts) == (24, 8, 4)
     by_digest = sorted(range(60), key=lambda i: key_of(f"0/row{i}"))[:12]
-    looked_at = np.flatnonzero(data.sides.reshape(-1, 2)[:, 1] & AUDITED)
-    assert sorted(looked_at) == sorted(by_digest[:4]) != sorted(by_digest)[:4]  # not those that come first
+    audited = np.flatnonzero(data.sides.reshape(-1, 2)[:, 1] & AUDITED)
+    assert sorted(audited) == sorted(by_digest[:4]) != sorted(by_digest)[:4]  # not the first prompts of the file
     facts = train(labelled, tmp_path / "value", tmp_path / "state")
     assert facts["held_out_responses"] == 24
     audit = json.loads((tmp_path / "value" / AUDIT_FILE).read_text())
@@ -49,9 +49,9 @@ def test_the_released_objective_fits_the_reward_worse_at_the_last_token(labelled
     train(labelled, tmp_path / "p", tmp_path / "c", RELEASED.model_copy(update=long))
     train(labelled, tmp_path / "m", tmp_path / "d", SETTINGS.model_copy(update={**long, "td_lambda": 1.0}))
     residual = [read_json(tmp_path / name / AUDIT_FILE)["residual"]["at_the_end"] for name in "pm"]
-    assert residual[0] > 1.5 * residual[1]  # the reward was fitted at the other end
+    assert residual[0] > 1.5 * residual[1]  # the released objective fits the reward at the first token
     metrics = read_parquet(tmp_path / "p" / METRICS_FILE, METRICS).to_pylist()
-    assert [row["epoch"] for row in metrics if row["chosen"]] == [25]  # the last, whatever it is
+    assert [row["epoch"] for row in metrics if row["chosen"]] == [25]  # the last epoch
 
 
 def test_intervals_count_prompts_and_calibration_counts_responses():
@@ -66,4 +66,4 @@ def test_intervals_count_prompts_and_calibration_counts_responses():
     assert rank(np.arange(9.0), np.arange(9.0), 9)["estimate"] == pytest.approx(1)
     bins = calibration(np.arange(25.0), 2 * np.arange(25.0))
     assert len(bins) == 10
-    assert all(one["actual"] == 2 * one["predicted"] for one in bins)
+    assert all(line["actual"] == 2 * line["predicted"] for line in bins)

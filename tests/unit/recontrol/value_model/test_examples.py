@@ -25,11 +25,11 @@ def test_all_responses_to_a_prompt_are_on_the_same_side(labelled):
 
 def test_responses_without_a_reward_are_left_out_and_fewer_than_two_prompts_are_refused(labelled):
     folder, rewards = labelled
-    some = {name: rewards[name] for name in list(rewards)[:40]}
-    data = ValueData(Activations(folder), Labels.of(some), 0.2, 0)
+    known = {name: rewards[name] for name in list(rewards)[:40]}
+    data = ValueData(Activations(folder), Labels.of(known), 0.2, 0)
     assert data.count(TRAIN) + data.count(HELD_OUT) == 40
-    seen = [reward for side in (TRAIN, HELD_OUT) for part in data.batches(side, 7) for _, reward in part]
-    assert sorted(seen) == sorted(some.values())
+    yielded = [reward for side in (TRAIN, HELD_OUT) for part in data.batches(side, 7) for _, reward in part]
+    assert sorted(yielded) == sorted(known.values())
     with pytest.raises(DataError, match="at least 2"):
         ValueData(Activations(folder), Labels.of({"row0/0": 1.0}), 0.2, 0)
     with pytest.raises(DataError, match="responses to 0 prompts"):
@@ -53,12 +53,12 @@ def test_each_epoch_yields_every_response_once_in_a_different_order(labelled):
 def test_each_response_has_its_own_reward(labelled):
     folder, rewards = labelled
     states = {}
-    made = Activations(folder)
-    for group in made.groups():
-        states |= {name: one.clone() for name, one in made.read(group).responses()}
+    activations = Activations(folder)
+    for group in activations.groups():
+        states |= {name: response.clone() for name, response in activations.read(group).responses()}
     by_reward = {reward: states[name] for name, reward in rewards.items()}
     for part in data_of(labelled).batches(TRAIN, 16, np.random.default_rng(0)):
-        assert all(torch.equal(one, by_reward[reward]) for one, reward in part)
+        assert all(torch.equal(response, by_reward[reward]) for response, reward in part)
 
 
 def test_a_few_responses_of_a_row_group_do_not_keep_the_group_in_memory(labelled):

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from rebend.config.decoding import Decoding
-from rebend.config.value_models import ActivationsBlock
 from rebend.errors import ConfigError, DataError
 from rebend.generation.continuous_batching import generate_continuous
 from rebend.generation.generate import Request, decode, generate_batch, make_requests
@@ -40,21 +39,22 @@ def test_every_generated_token_has_one_row(policy, extracted):
         assert policy.tokenizer.decode(ids, skip_special_tokens=True) == response["response"]
 
 
-def decoded_alone(policy, settings: ActivationsBlock = SETTINGS):
+def decoded_alone(policy):
+    """Return request and response of each sample, decoded in a batch of one row."""
     encoded = make_requests(policy, [row["messages"] for row in prompt_rows()])
     requests = [Request(f"row{i}/{s}", request.prompt_ids) for i, request in enumerate(encoded) for s in range(3)]
-    found = {}
+    decoded = {}
     for request in requests:
-        (response,) = generate_batch(policy, [request], settings.decoding, keep_states=True)
-        found[request.key] = (request, response)
-    return found
+        (response,) = generate_batch(policy, [request], SETTINGS.decoding, keep_states=True)
+        decoded[request.key] = (request, response)
+    return decoded
 
 
 def test_stored_states_equal_those_of_each_response_decoded_alone(policy, extracted):
     expected = {name: response for name, (_, response) in decoded_alone(policy).items()}
-    found = by_response(extracted)
-    assert {n for n, r in expected.items() if r.token_ids} == set(found)
-    for name, states in found.items():
+    stored = by_response(extracted)
+    assert {n for n, r in expected.items() if r.token_ids} == set(stored)
+    for name, states in stored.items():
         assert states.dtype == torch.float16
         torch.testing.assert_close(states.float(), expected[name].states, rtol=2e-3, atol=2e-3)
 
@@ -63,9 +63,9 @@ def test_a_state_of_the_final_layer_predicts_the_token_that_was_sampled(policy, 
     greedy = SETTINGS.model_copy(
         update={"samples_per_prompt": 1, "decoding": Decoding(max_new_tokens=20, batch_size=3)}
     )
-    made = extract(policy, tmp_path, greedy)
-    table = all_rows(made)
-    states = torch.cat([made.states(group) for group in made.groups()]).float()
+    activations = extract(policy, tmp_path, greedy)
+    table = all_rows(activations)
+    states = torch.cat([activations.states(group) for group in activations.groups()]).float()
     with torch.no_grad():
         assert policy.model.lm_head(states).argmax(-1).tolist() == table["token_id"].to_pylist()
 
@@ -84,10 +84,10 @@ def test_a_killed_extraction_resumes_after_its_finished_chunks(policy, extracted
 
     def killed(policy, requests, decoding, **changes):
         calls.append(len(requests))
-        for number, found in enumerate(generate_continuous(policy, requests, decoding, **changes)):
+        for number, response in enumerate(generate_continuous(policy, requests, decoding, **changes)):
             if len(calls) == 3 and number == 4:  # in the second chunk of the second shard
                 raise KeyboardInterrupt
-            yield found
+            yield response
 
     monkeypatch.setattr(extraction, "generate_continuous", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -96,7 +96,12 @@ def test_a_killed_extraction_resumes_after_its_finished_chunks(policy, extracted
     assert not Path(shard_files(tmp_path, 1, 2).states).exists()
     extract_shard(policy, tmp_path, 1)
     gather(tmp_path)
-    assert calls == [9, 9, 6, 6]  # eight prompts in chunks of three, three samples: the last chunk alone again
+    assert calls == [
+        9,
+        9,
+        6,
+        6,
+    ]  # eight prompts in chunks of three, three samples; only the last chunk is decoded again
     for file in sorted(path.name for path in extracted.directory.iterdir()):
         assert (tmp_path / "out" / file).read_bytes() == (extracted.directory / file).read_bytes()
 
@@ -104,19 +109,19 @@ def test_a_killed_extraction_resumes_after_its_finished_chunks(policy, extracted
 def test_a_model_without_continuous_batching_is_decoded_in_fixed_batches(policy, extracted, tmp_path, monkeypatch):
     monkeypatch.setattr(extraction, "supports_continuous_batching", lambda policy: False)
     other = by_response(extract(policy, tmp_path))
-    rolled = by_response(extracted)
-    assert set(other) == set(rolled)
+    expected = by_response(extracted)
+    assert set(other) == set(expected)
     for name, states in other.items():
-        torch.testing.assert_close(states, rolled[name], rtol=4e-3, atol=4e-3)
+        torch.testing.assert_close(states, expected[name], rtol=4e-3, atol=4e-3)
 
 
 def test_chunks_do_not_depend_on_row_groups(tmp_path):
     table = pa.Table.from_pylist(prompt_rows(), PROMPTS)
     pq.write_table(table, tmp_path / "cut.parquet", row_group_size=2)
     expected = [[f"row{i}" for i in ids] for ids in ([0, 1, 2], [3, 4, 5], [6, 7])]
-    for wanted in (range(3), range(1, 3), range(2, 3), range(0)):
-        found = [[row["row_id"] for row in rows] for rows in read_chunks(tmp_path / "cut.parquet", 3, wanted)]
-        assert found == [expected[i] for i in wanted]
+    for numbers in (range(3), range(1, 3), range(2, 3), range(0)):
+        chunks = [[row["row_id"] for row in rows] for rows in read_chunks(tmp_path / "cut.parquet", 3, numbers)]
+        assert chunks == [expected[i] for i in numbers]
 
 
 def test_a_model_that_ends_at_once_gives_responses_without_tokens(tmp_path):
@@ -126,15 +131,15 @@ def test_a_model_that_ends_at_once_gives_responses_without_tokens(tmp_path):
     torch.nn.init.zeros_(head.bias)
     head.bias.data[policy.tokenizer.eos_token_id] = 1.0e4
     policy.model.lm_head = head
-    made = extract(policy, tmp_path)
-    assert all_rows(made).num_rows == 0
-    lines = made.responses().to_pylist()
+    activations = extract(policy, tmp_path)
+    assert all_rows(activations).num_rows == 0
+    lines = activations.responses().to_pylist()
     assert {(line["response"], line["n_tokens"], line["finish"]) for line in lines} == {("", 0, "eos")}
     rewards = {line["response_id"]: float(i) for i, line in enumerate(lines)}
     with pytest.raises(DataError, match="responses to 0 prompts have a token and a reward"):
-        ValueData(made, Labels.of(rewards), 0.2, 0)
-    climbing = ValueAscent(new_network(Shape(32, 16, 2), 0).requires_grad_(False), 0.5, 3)
-    table, notes = decode(policy, prompt_rows(), Decoding(max_new_tokens=4), climbing, ChunkStore(None))
+        ValueData(activations, Labels.of(rewards), 0.2, 0)
+    control = ValueAscent(new_network(Shape(32, 16, 2), 0).requires_grad_(False), 0.5, 3)
+    table, notes = decode(policy, prompt_rows(), Decoding(max_new_tokens=4), control, ChunkStore(None))
     assert set(table["response"].to_pylist()) == {""} and set(table["edit_norm"].to_pylist()) == {0.0}
     assert (notes["tokens"], notes["tokens_clipped"], notes["prompts_without_room"]) == (0, 0, 0)
 
@@ -156,8 +161,8 @@ def test_a_prompt_without_room_in_the_context_is_left_out(policy, tmp_path):
     settings = SETTINGS.model_copy(
         update={"max_prompt_tokens": 1000, "decoding": Decoding(max_new_tokens=100, temperature=1.0, batch_size=3)}
     )
-    made = extract(policy, tmp_path, settings)
-    assert 0 < made.manifest["left_out"] < 8
+    activations = extract(policy, tmp_path, settings)
+    assert 0 < activations.manifest["left_out"] < 8
 
 
 def test_a_limit_of_bytes_keeps_the_prompts_with_the_lowest_digests(policy, extracted, tmp_path):
@@ -167,8 +172,8 @@ def test_a_limit_of_bytes_keeps_the_prompts_with_the_lowest_digests(policy, extr
     assert kept == sorted(sorted((f"row{i}" for i in range(8)), key=key_of)[:5])
     assert small.manifest["not_drawn"] == 3
     assert 0 < small.manifest["state_bytes"] <= 5 * per_prompt
-    full, found = by_response(extracted), by_response(small)
-    assert all(torch.allclose(full[name], states, rtol=2e-3, atol=2e-3) for name, states in found.items())
+    full = by_response(extracted)
+    assert all(torch.allclose(full[name], states, rtol=2e-3, atol=2e-3) for name, states in by_response(small).items())
     ample = extract(policy, tmp_path / "b", SETTINGS.model_copy(update={"max_bytes": 100 * per_prompt}))
     assert all_rows(ample).equals(all_rows(extracted))
     with pytest.raises(DataError, match=rf"no room for the states of one prompt: {per_prompt} bytes"):
@@ -181,25 +186,27 @@ def test_a_pass_over_whole_responses_gives_the_states_of_decoding(policy):
         for request, response in decoded_alone(policy).values()
         if response.token_ids
     ]
-    found = response_states(policy, [pair for pair, _ in pairs], "final", batch_size=4)
-    for states, (_, seen) in zip(found, pairs, strict=True):
-        torch.testing.assert_close(states, seen, rtol=1e-4, atol=1e-4)
+    computed = response_states(policy, [pair for pair, _ in pairs], "final", batch_size=4)
+    for states, (_, expected) in zip(computed, pairs, strict=True):
+        torch.testing.assert_close(states, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("layer", [0, 1])
 def test_states_of_a_decoder_block_equal_its_output(policy, tmp_path, layer):
-    made = extract(policy, tmp_path, SETTINGS.model_copy(update={"layer": layer}))
-    assert made.layer == str(layer)
+    activations = extract(policy, tmp_path, SETTINGS.model_copy(update={"layer": layer}))
+    assert activations.layer == str(layer)
     alone = decoded_alone(policy)
-    for name, states in list(by_response(made).items())[::5]:
+    for name, states in list(by_response(activations).items())[::5]:
         request, response = alone[name]
         ids = torch.tensor([request.prompt_ids + response.token_ids])
-        seen = []
-        handle = policy.model.model.layers[layer].register_forward_hook(lambda m, i, o, seen=seen: seen.append(o))
+        outputs = []
+        handle = policy.model.model.layers[layer].register_forward_hook(
+            lambda m, i, o, outputs=outputs: outputs.append(o)
+        )
         with torch.no_grad():
             policy.model(ids)
         handle.remove()
-        expected = (seen[0] if isinstance(seen[0], torch.Tensor) else seen[0][0])[0]
+        expected = (outputs[0] if isinstance(outputs[0], torch.Tensor) else outputs[0][0])[0]
         start = len(request.prompt_ids) - 1
         torch.testing.assert_close(states.float(), expected[start : start + len(states)], rtol=2e-3, atol=2e-3)
 
@@ -211,9 +218,9 @@ def test_a_layer_that_the_model_does_not_have_is_refused_before_decoding(policy,
 
 def test_states_of_a_bfloat16_policy_are_stored_in_bfloat16(tmp_path):
     policy = make_policy(dtype=torch.bfloat16)
-    made = extract(policy, tmp_path)
-    assert made.dtype == torch.bfloat16
-    assert made.states(0).dtype == torch.bfloat16
+    activations = extract(policy, tmp_path)
+    assert activations.dtype == torch.bfloat16
+    assert activations.states(0).dtype == torch.bfloat16
     network = new_network(Shape(policy.hidden_size, 24, 2), 0).requires_grad_(False)
     request = make_requests(policy, [prompt_rows()[0]["messages"]])[0]
     (response,) = generate_batch(policy, [request], SETTINGS.decoding, control=ValueAscent(network, 0.5, 5))

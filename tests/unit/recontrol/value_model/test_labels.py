@@ -11,7 +11,7 @@ from rebend.recontrol.value_model.labels import Labels
 from tests.helpers.value_model_parts import SETTINGS, train
 
 
-def test_labels_are_read_from_a_score_file_and_unscored_responses_are_counted(labelled, tmp_path):
+def test_responses_that_were_not_scored_are_counted_and_left_out_of_training(labelled, tmp_path):
     folder, rewards = labelled
     names = list(rewards)
     scores = [None if i == 0 else float("nan") if i == 1 else rewards[name] for i, name in enumerate(names)]
@@ -21,6 +21,9 @@ def test_labels_are_read_from_a_score_file_and_unscored_responses_are_counted(la
     facts = train((folder, labels), tmp_path / "v", tmp_path / "c", SETTINGS.model_copy(update={"epochs": 1}))
     assert facts["not_scored"] == 2
     assert facts["responses"] + facts["held_out_responses"] == 118
-    (tmp_path / "broken.parquet").write_bytes(b"nothing")
-    with pytest.raises(DataError, match=r"broken.parquet"):
-        Labels.read(tmp_path / "broken.parquet")
+
+
+def test_a_damaged_file_of_rewards_is_named(tmp_path):
+    (tmp_path / "damaged.parquet").write_bytes(b"nothing")
+    with pytest.raises(DataError, match=r"damaged.parquet"):
+        Labels.read(tmp_path / "damaged.parquet")

@@ -12,7 +12,7 @@ from tests.helpers.value_model_parts import RELEASED, SETTINGS, D, batch, gradie
 
 
 def papers_loss(net, responses, *, through_target: bool = False) -> torch.Tensor:
-    """The paper's objective, written as loops over one response at a time."""
+    """Return the paper's objective, computed in loops over responses and tokens."""
     total = torch.zeros((), dtype=torch.float64)
     for states, reward in responses:
         values = net(states)
@@ -24,12 +24,12 @@ def papers_loss(net, responses, *, through_target: bool = False) -> torch.Tensor
 
 
 def released_loss(net, responses) -> torch.Tensor:
-    """The released code's, from its description: padded to the longest, a mask, argmax of the mask."""
+    """Return the released code's objective, with padding, a mask and the argmax of the mask as in that code."""
     longest = max(len(states) for states, _ in responses)
     states = torch.zeros(len(responses), longest, D, dtype=torch.float64)
     mask = torch.zeros(len(responses), longest, dtype=torch.float64)
-    for i, (one, _) in enumerate(responses):
-        states[i, : len(one)], mask[i, : len(one)] = one, 1
+    for i, (response, _) in enumerate(responses):
+        states[i, : len(response)], mask[i, : len(response)] = response, 1
     rewards = torch.tensor([reward for _, reward in responses], dtype=torch.float64)
     values = net(states)
     between = ((values[:, :-1] - values[:, 1:]) * mask[:, :-1] * mask[:, 1:]) ** 2
@@ -63,7 +63,7 @@ def test_corrected_puts_the_reward_at_the_last_token_and_released_code_at_the_fi
     zeros = torch.zeros(6)
     assert float(summed_loss(zeros, lengths, rewards, SETTINGS)) == 100 + 400 + 900
     first = torch.tensor([10.0, 0, 0, 20, 30, 0])
-    assert float(summed_loss(first, lengths, rewards, RELEASED)) == 100 + 900  # the neighbours alone
+    assert float(summed_loss(first, lengths, rewards, RELEASED)) == 100 + 900  # only the differences of neighbours
     assert float(summed_loss(first, lengths, rewards, SETTINGS)) == 100 + 100 + 900 + 900
 
 
@@ -73,7 +73,7 @@ def test_returns_equal_the_reward_for_lambda_one_and_lie_between_for_smaller_lam
     assert returns(values, lengths, rewards, 1.0).tolist() == [10.0, 10.0, 10.0, 20.0]
     second = 0.5 * 2.0 + 0.5 * 10.0
     assert returns(values, lengths, rewards, 0.5).tolist() == [0.5 * 1.0 + 0.5 * second, second, 10.0, 20.0]
-    nearly = returns(values, lengths, rewards, 1e-12)  # by the loop
+    nearly = returns(values, lengths, rewards, 1e-12)  # computed by the loop
     torch.testing.assert_close(nearly, returns(values, lengths, rewards, 0.0))
 
 

@@ -37,14 +37,14 @@ def test_a_network_learns_the_reward_and_its_audit_is_useful(labelled, tmp_path)
     assert facts["epoch"] == min(metrics, key=lambda row: row["held_out_error"])["epoch"]
     assert facts["useful"] is True
     assert "12 prompts" in facts["reason"]
-    found = read_json(tmp_path / "v" / AUDIT_FILE)
-    assert found["rank"]["last"]["estimate"] > found["rank"]["first"]["estimate"]
-    assert (found["prompts"], found["responses"]) == (12, 24)
-    bins = found["calibration"]
-    assert sum(one["n"] for one in bins) == 24
+    audit = read_json(tmp_path / "v" / AUDIT_FILE)
+    assert audit["rank"]["last"]["estimate"] > audit["rank"]["first"]["estimate"]
+    assert (audit["prompts"], audit["responses"]) == (12, 24)
+    bins = audit["calibration"]
+    assert sum(line["n"] for line in bins) == 24
     assert bins[0]["predicted"] < bins[-1]["predicted"]
     assert bins[0]["actual"] < bins[-1]["actual"]
-    assert 0 < found["variation"]["share_along"] < 1
+    assert 0 < audit["variation"]["share_along"] < 1
     curve = read_parquet(tmp_path / "v" / CURVE_FILE, CURVE).to_pylist()
     assert (curve[0]["place"], curve[-1]["place"]) == (0.0, 1.0)
     assert curve[-1]["rank"] == pytest.approx(facts["rank_last"])
@@ -54,14 +54,14 @@ def test_a_network_learns_the_reward_and_its_audit_is_useful(labelled, tmp_path)
 
 def test_the_number_of_shards_changes_no_byte_of_the_network(tmp_path):
     states, rewards = responses(60)
-    made = []
+    contents = []
     for shards in (1, 4):
         folder = write_activations(tmp_path / f"a{shards}", states, shards=shards, chunk=7)
         train((folder, rewards), tmp_path / f"v{shards}", tmp_path / f"c{shards}", SETTINGS)
-        made.append(
+        contents.append(
             [(tmp_path / f"v{shards}" / name).read_bytes() for name in (WEIGHTS, METRICS_FILE, FACTS, AUDIT_FILE)]
         )
-    assert made[0] == made[1]
+    assert contents[0] == contents[1]
 
 
 def test_the_saved_weights_are_those_of_the_chosen_epoch(labelled, tmp_path):
@@ -89,7 +89,7 @@ def test_a_training_resumed_in_the_middle_of_an_epoch_writes_the_same_bytes(labe
     with pytest.raises(KeyboardInterrupt):
         train(labelled, tmp_path / "first", tmp_path / "d")
     train(labelled, tmp_path / "second", tmp_path / "d")
-    assert len(steps) < 17 + 6 * 7  # the steps taken before are not taken again
+    assert len(steps) < 17 + 6 * 7  # the first 17 steps are not taken again
     for name in (WEIGHTS, METRICS_FILE, FACTS, AUDIT_FILE, CURVE_FILE):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
 
