@@ -1,4 +1,4 @@
-"""Prompting: an instruction before the user's last message, alone and with the ascent."""
+"""Prompting: an instruction in front of the user's last message, alone and with the ascent."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def test_prompting_changes_the_prompt_and_nothing_else():
 
 def test_an_instruction_and_an_ascent_work_together():
     policy, decoding, net = make_policy(), Decoding(max_new_tokens=8), network(3, 3.0)
-    both = Prompted("Be kind.", ValueAscent(net, 0.5, 30))
-    assert both.messages(PROMPTS[0]) == Prompting("Be kind.").messages(PROMPTS[0])
+    prompted = Prompted("Be kind.", ValueAscent(net, 0.5, 30))
+    assert prompted.messages(PROMPTS[0]) == Prompting("Be kind.").messages(PROMPTS[0])
     by_hand = [Prompting("Be kind.").messages(prompt) for prompt in PROMPTS]
-    together = generate(policy, PROMPTS, decoding, control=both)
+    together = generate(policy, PROMPTS, decoding, control=prompted)
     assert [r.token_ids for r in together] == [
         r.token_ids for r in generate(policy, by_hand, decoding, control=ValueAscent(net, 0.5, 30))
     ]
