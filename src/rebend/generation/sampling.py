@@ -1,4 +1,4 @@
-"""Choose the next token: greedily, or with random numbers that are the response's own."""
+"""Choose the next token: greedily, or with random numbers of the response."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def policy() -> Policy:
 
 @pytest.fixture(scope="package")
 def extracted(tmp_path_factory) -> Activations:
-    """Activations that `extraction_parts.extract` made with the policy."""
+    """Activations of the policy, extracted by `extraction_parts.extract`."""
     return extract(dataclasses.replace(make_policy(), revision="0123abcd"), tmp_path_factory.mktemp("extracted"))
 
 
