@@ -280,12 +280,13 @@ def extracted(policy: Any, folder: Path) -> dict[str, int]:
     """Extract from the folder's prompts into one shard, and write its manifest."""
     from rebend.config.decoding import Decoding
     from rebend.config.value_models import ActivationsBlock
-    from rebend.recontrol.value_model.extraction import Outputs, extract_activations, gather_activations
+    from rebend.recontrol.value_model.extraction import extract_activations
+    from rebend.recontrol.value_model.gathering import ShardFiles, gather_activations
 
     decoding = Decoding(max_new_tokens=MAX_NEW, temperature=1.0, batch_size=32, seed=SEED)
     settings = ActivationsBlock(dataset="hh", decoding=decoding, prompts_per_chunk=192)
     out = folder / "shard"
-    shard = Outputs(out / "states-00000-of-00001.parquet", out / "responses-00000-of-00001.parquet")
+    shard = ShardFiles(out / "states-00000-of-00001.parquet", out / "responses-00000-of-00001.parquet")
     counts = extract_activations(policy, folder / "prompts.parquet", settings, 0, shard, folder / "parts")
     gather_activations([shard], out / "manifest.json", out / "responses.parquet", settings)
     return counts

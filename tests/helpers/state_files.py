@@ -1,4 +1,4 @@
-"""Activations folders made from given states, for tests of what reads them."""
+"""Activations folders made from given states, for tests of their readers."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def write_activations(
     for number in range(shards):
         path = folder / f"states-{number:05d}-of-{shards:05d}.parquet"
         writer = ShardWriter(path, state_schema(width, dtype, {"fingerprint": "abc", "layer": "final"}), dtype)
-        for own in chunks[number * len(chunks) // shards : (number + 1) * len(chunks) // shards]:
-            for name in own:
+        for names_of_chunk in chunks[number * len(chunks) // shards : (number + 1) * len(chunks) // shards]:
+            for name in names_of_chunk:
                 writer.add(name, list(range(len(states[name]))), states[name])
             writer.close_group()
         writer.close()

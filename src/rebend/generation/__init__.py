@@ -1,4 +1,4 @@
-"""From prompts to responses, with one seam where a method may act; this room knows no method.
+"""From prompts to responses, with one interface for methods that act while decoding; this room imports no method.
 
 Read `intervention.py` first: it defines what a method may change (`Control`). `generate.py` decodes fixed batches, with
 or without a control. `continuous_batching.py` decodes without a control and refills its batch as responses end. Both

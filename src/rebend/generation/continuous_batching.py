@@ -1,7 +1,7 @@
-"""Decode without control in a batch that stays full: when responses end, new prompts take their rows.
+"""Decode without control by continuous batching: when responses end, new prompts take their rows.
 
-In a fixed batch half of the row steps can belong to ended responses. Sampling, random numbers and stopping are those
-of `rebend.generation.generate`, so that a response differs from it by rounding only.
+In a fixed batch half of the row steps can belong to ended responses. Sampling, random numbers and stopping are the same
+as in `rebend.generation.generate`, so the responses differ by rounding only.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rebend.models.hooks import before_head
 from rebend.models.loading import Policy
 
 _REFILL_SHARE = 0.875  # new prompts are read when at most this share of the rows is still alive
-_POSITIONS = 4096  # most prompt positions of one forward pass: more take memory and save no time
+_POSITIONS = 4096  # maximum of prompt positions per forward pass: more need memory and save no time
 
 
 def supports_continuous_batching(policy: Policy) -> bool:
@@ -40,7 +40,7 @@ def generate_continuous(
 ) -> Iterator[tuple[int, Response]]:
     """Yield (number of the request, response) as responses end; at most `decoding.batch_size` are decoded together.
 
-    The longest prompts come first. The order of the yields depends on requests and settings only.
+    The longest prompts are decoded first. The order of the results depends on requests and settings only.
     """
     waiting = sorted(range(len(requests)), key=lambda i: -len(requests[i].prompt_ids))
     if not waiting:
@@ -215,4 +215,4 @@ class _Decoder:
         token = row.tokens[-1]
         if token in self.ends or token in self.texts.turns or len(row.tokens) == self.decoding.max_new_tokens:
             return True
-        return self.texts.may_complete(token) and self.texts.found_in([row.tokens[-self.texts.window :]])[0]
+        return self.texts.may_complete(token) and self.texts.in_tails([row.tokens[-self.texts.window :]])[0]

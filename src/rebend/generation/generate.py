@@ -1,7 +1,7 @@
 """Decode responses in fixed, left-padded batches with a KV cache.
 
-A response's random numbers come from its key and the seed alone. So order, batch size and number of shards change
-nothing but the rounding of the logits.
+A response's random numbers depend on its key and the seed only, so order, batch size and number of shards change only
+the rounding of the logits.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from rebend.models.loading import Policy
 
 @dataclass(frozen=True)
 class Request:
-    """An encoded prompt; `key` seeds the random numbers of its response."""
+    """An encoded prompt; `key` and the stage's seed give the random numbers of its response."""
 
     key: str
     prompt_ids: list[int]
@@ -49,7 +49,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """A response without its end token and what follows it."""
+    """A response without its end token and the tokens after it."""
 
     text: str  # with the prefill in front
     token_ids: list[int]  # the T generated tokens
@@ -71,8 +71,8 @@ def generate(
 ) -> list[Response | None]:
     """Return one response per prompt, in the order of the prompts.
 
-    A prompt without room for `max_new_tokens` in the model's context has None. `keys` seed the sampling (default: the
-    positions). Finished batches are stored in `parts`. Raises `ModelError` with advice if memory runs out.
+    The response is None if the context has no room for the prompt and `max_new_tokens`. `keys` seed the sampling; the
+    default is the positions. Finished batches are stored in `parts`. Raises `ModelError` if memory runs out.
     """
     control, parts = control or NoControl(), parts or ChunkStore(None)
     requests = make_requests(policy, messages, prefills=prefills, keys=keys, control=control)
@@ -129,7 +129,7 @@ def make_requests(
     keys: Sequence[str] | None = None,
     control: Control | None = None,
 ) -> list[Request]:
-    """Encode prompts with the control's changes and their prefills."""
+    """Return encoded prompts, with the control's changes and the prefills."""
     control = control or NoControl()
     prefills = prefills if prefills is not None else [""] * len(messages)
     keys = keys if keys is not None else [str(i) for i in range(len(messages))]
@@ -162,9 +162,9 @@ def generate_batch(
     control: Control | None = None,
     keep_states: bool = False,
 ) -> list[Response]:
-    """Decode the requests together. Either all have token ids or all have embeddings.
+    """Decode the requests in one batch. Either all have token ids or all have embeddings.
 
-    Memory does not grow with the prompts' states: only the newest states are kept.
+    States of prompts are not stored, so memory does not grow with them.
     """
     control = control or NoControl()
     seeds = [row_seed(decoding.seed, request.key) for request in requests]
@@ -242,11 +242,11 @@ def left_padded(policy: Policy, requests: Sequence[Request]) -> dict[str, torch.
 
 @contextmanager
 def _generation_settings(policy: Policy, decoding: Decoding, ends: list[int]) -> Iterator[None]:
-    """Inside the block the model has the settings of `decoding` in place of the checkpoint's generation settings."""
-    of_checkpoint = policy.model.generation_config
+    """Replace the checkpoint's generation settings by those of `decoding` inside the `with` block."""
+    checkpoint_settings = policy.model.generation_config
     policy.model.generation_config = GenerationConfig(
         max_new_tokens=decoding.max_new_tokens,
-        do_sample=False,  # `rebend.generation.sampling` samples, and leaves a single choice
+        do_sample=False,  # `rebend.generation.sampling` samples, and leaves one finite logit
         eos_token_id=ends,
         pad_token_id=policy.tokenizer.pad_token_id,
         use_cache=True,
@@ -254,4 +254,4 @@ def _generation_settings(policy: Policy, decoding: Decoding, ends: list[int]) ->
     try:
         yield
     finally:
-        policy.model.generation_config = of_checkpoint
+        policy.model.generation_config = checkpoint_settings

@@ -36,7 +36,7 @@ class GrowingLayer(DynamicLayer):
         self.values: Any
 
     def update(self, key_states: Any, value_states: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        """Append keys and values [B, heads, T, d]; return all of them."""
+        """Append keys and values [B, heads, T, d]; return all keys and values."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         new = key_states, value_states
@@ -73,10 +73,10 @@ class GrowingLayer(DynamicLayer):
         """Append the rows of `others`, which has at most as many columns; they are padded on the left."""
         missing = self.keys.shape[2] - others.keys.shape[2]
         pairs = zip((self.keys, self.values), (others.keys, others.values), strict=True)
-        self._replace([torch.cat([own, pad(other, (0, 0, missing, 0))]) for own, other in pairs])
+        self._replace([torch.cat([states, pad(other, (0, 0, missing, 0))]) for states, other in pairs])
 
     def keep_rows(self, rows: torch.Tensor) -> None:
-        """Keep these rows only, in new buffers."""
+        """Remove all rows except `rows`."""
         self._replace([buffer[rows, :, self.first : self.end] for buffer in self.buffers])
 
     def replace_rows(self, rows: Sequence[int], new: GrowingLayer) -> None:

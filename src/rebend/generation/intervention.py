@@ -1,7 +1,7 @@
-"""What a method may change while a response is decoded: the prompt, the final hidden state or the next token's logits.
+"""The interface of methods that act while decoding, on the prompt, the final hidden state or the next token's logits.
 
-`Control` is the seam: this room calls it and knows no method. `rebend.recontrol.methods` has the implementations.
-A state is the output of the final norm at the newest position, the input of the LM head. The KV cache is never edited.
+This room calls `Control` and imports no method; `rebend.recontrol.methods` has the implementations. A state is the
+output of the final norm at the newest position, the input of the LM head. The KV cache is never edited.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Control(Protocol):
 
 @dataclass(frozen=True)
 class NoControl:
-    """Changes nothing. The methods derive from it and override what they change."""
+    """Changes nothing. Methods derive from it and override the members for the things they change."""
 
     def messages(self, messages: Sequence[Message]) -> list[Message]:
         """Return the messages unchanged."""
@@ -102,7 +102,7 @@ class NoControl:
 
 
 class StateEditor:
-    """Hook on the newest states of a batch: stores them, applies the control's edit, measures the edit's norm."""
+    """Hook on the newest states of a batch: stores the states, applies the control's edit and measures its norm."""
 
     def __init__(self, stops: StopOnText, edit: Edit | None, keep: bool, search: Search | None = None) -> None:
         self.stops, self.edit, self.keep, self.search = stops, edit, keep, search
@@ -118,7 +118,7 @@ class StateEditor:
             self.search.newest = states
         if self.edit is None:
             return None
-        rows = self.stops.rows()  # rows that have ended are skipped to save time
+        rows = self.stops.rows()  # ended rows are skipped to save time
         if len(rows) == len(states):
             after, norm, clipped = self._edited(self.edit, states, rows)
             self.edit_norms.append(norm)

@@ -1,4 +1,4 @@
-"""Limit how far an edit may move a hidden state, on a CPU in one compiled loop."""
+"""Limit the norm of an edit of a hidden state; on a CPU in one compiled loop."""
 
 from __future__ import annotations
 

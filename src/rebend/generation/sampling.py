@@ -1,4 +1,4 @@
-"""Choose the next token: greedily, or with random numbers that belong to one response alone."""
+"""Choose the next token: greedily, or with random numbers of the response."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def warpers(decoding: Decoding) -> list[LogitsProcessor]:
 def uniform_numbers(seeds: Sequence[int], steps: int, device: torch.device) -> torch.Tensor:
     """Return random numbers [B, steps] in (0, 1], each row from its own generator on the CPU.
 
-    A row's numbers depend on its seed alone, on any device. 0 is left out: it would choose a token of probability 0.
+    A row's numbers depend on its seed only, on any device. 0 is excluded: it could choose a token of probability 0.
     """
     rows = [torch.rand(steps, generator=torch.Generator().manual_seed(s), dtype=torch.float64) for s in seeds]
     return (1.0 - torch.stack(rows)).to(device)
@@ -52,7 +52,7 @@ def sample(logits: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
 class InverseSampler(LogitsProcessor):
     """Samples one token per row with `sample`, from numbers drawn before the first step.
 
-    A row's sample depends on its seed and its own logits only, not on the rest of the batch.
+    A row's sample depends on its seed and its logits only, not on the other rows.
     """
 
     def __init__(self, seeds: Sequence[int], steps: int, start: int, device: torch.device) -> None:

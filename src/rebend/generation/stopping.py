@@ -1,4 +1,4 @@
-"""Where a response ends: at an end token, or where the model begins a new user turn."""
+"""Find the end of a response: an end token, or the beginning of a new user turn."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def end_tokens(policy: Policy) -> list[int]:
     """Return the tokens that end a response: the tokenizer's EOS and padding, and the checkpoint's EOS tokens."""
     configured = policy.model.generation_config.eos_token_id
     ends = configured if isinstance(configured, list) else [configured]
-    of_tokenizer = [policy.tokenizer.eos_token_id, policy.tokenizer.pad_token_id]
-    return sorted({token for token in [*ends, *of_tokenizer] if token is not None})
+    tokenizer_ends = [policy.tokenizer.eos_token_id, policy.tokenizer.pad_token_id]
+    return sorted({token for token in [*ends, *tokenizer_ends] if token is not None})
 
 
 def turn_tokens(tokenizer: Any, stop: Sequence[str]) -> set[int]:
@@ -67,8 +67,8 @@ class StopTexts:
         """Return whether a stop text may end with this token."""
         return bool(self.stop) and self.closing[token]
 
-    def found_in(self, tails: Any) -> list[bool]:
-        """Return whether each text holds a stop text; `tails` are the last `window` tokens of each response."""
+    def in_tails(self, tails: Any) -> list[bool]:
+        """Return whether each tail contains a stop text; `tails` are the last `window` tokens of each response."""
         texts = self.tokenizer.batch_decode(tails, skip_special_tokens=True)
         return [any(word in text for word in self.stop) for text in texts]
 
@@ -103,20 +103,20 @@ class StopOnText(StoppingCriteria):
         return self.no_row.index_fill(0, torch.tensor(sorted(stopped), device=self.no_row.device), True)
 
     def _stopped(self, input_ids: torch.Tensor, newest: Sequence[int]) -> set[int]:
-        """Return the rows whose text now holds a stop text."""
+        """Return the rows whose text now contains a stop text."""
         rows = [row for row in self.alive if self.texts.may_complete(newest[row])]
         if not rows:
             return set()
         first = max(self.start, input_ids.shape[1] - self.texts.window)
-        found = self.texts.found_in(input_ids[rows, first:])
-        return {row for row, is_found in zip(rows, found, strict=True) if is_found}
+        stops = self.texts.in_tails(input_ids[rows, first:])
+        return {row for row, stop in zip(rows, stops, strict=True) if stop}
 
 
 class _ClosingTokens(dict[int, bool]):
     """Whether a stop text may end with a token, computed when a token first occurs.
 
-    It may if the token's own text holds the last letter of a stop text. A letter beyond ASCII can be split into
-    several tokens, and a space at the start of a text can get lost: with such a last letter every token may.
+    It may if the token's text contains the last letter of a stop text. A letter beyond ASCII can be split into several
+    tokens, and a space at the start of a text can get lost: if a stop text ends with such a letter, every token may.
     """
 
     def __init__(self, tokenizer: Any, stop: Sequence[str]) -> None:
@@ -132,5 +132,5 @@ class _ClosingTokens(dict[int, bool]):
 
 @lru_cache(maxsize=8)
 def _closing_tokens(tokenizer: Any, stop: tuple[str, ...]) -> _ClosingTokens:
-    """Return the table of a tokenizer and its stop texts, shared by all batches."""
+    """Return the closing tokens of a tokenizer and its stop texts. The result is shared by all batches."""
     return _ClosingTokens(tokenizer, stop)

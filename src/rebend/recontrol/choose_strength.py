@@ -27,10 +27,10 @@ Coherence = Callable[[Sequence[str], Sequence[str]], Sequence[float]]  # (row id
 
 
 class RewardScorer(Protocol):
-    """The part of a reward model (`rebend.models.rewards.model.RewardModel`) that is used here."""
+    """The part of a reward model (`rebend.models.rewards.model.Reward`) that choosing a strength needs."""
 
     def score(self, messages: Sequence[Any], responses: Sequence[str]) -> Sequence[float | None]:
-        """Return one reward per response; None or NaN without a reward."""
+        """Return one reward per response; None or NaN for a response without a reward."""
         ...
 
 
@@ -45,9 +45,9 @@ def choose_strength(
 ) -> dict[str, Any]:
     """Return `step_size`, `n_steps`, `reason` and `table`: one line per strength, strength 0 (no control) first.
 
-    `step_size` is the value of the block's own strength key (`strength`), whatever its name; `n_steps` is None for
-    controls without steps. Finished strengths are stored in `parts`. A guarded choice is strength 0 if no strength
-    passes, or none that passes has a higher mean reward than no control.
+    `step_size` is the value of the block's strength key, e.g. `weight`; `n_steps` is None for controls without steps.
+    Finished strengths are stored in `parts`. The objective `guarded` chooses strength 0 if no strength keeps diversity
+    and coherence, or if none of these has a higher mean reward than no control.
 
     Raises `ConfigError` if the block has no `choice` or a resource is missing, and `DataError` if no prompt has a
     response.
@@ -59,14 +59,14 @@ def choose_strength(
     make_control(_at_strength(block, *strengths[-1]), resources)  # a missing resource fails before the first decoding
     responses_of: list[list[dict[str, Any]]] = []
 
-    def line(alpha: float, n_steps: int | None) -> dict[str, Any]:
+    def measured(alpha: float, n_steps: int | None) -> dict[str, Any]:
         name = f"step-size-{alpha:g}" + (f"-steps-{n_steps}" if choice.steps and alpha else "")
         table, notes = decode_under(policy, rows, _at_strength(block, alpha, n_steps), resources, parts.within(name))
         responses_of.append(table.to_pylist())
         strength = {"step_size": alpha, "n_steps": n_steps}
         return parts.get_or_make(name, lambda: {**strength, **measure(rows, responses_of[-1], reward), **notes})
 
-    lines = [line(alpha, n_steps) for alpha, n_steps in strengths]
+    lines = [measured(alpha, n_steps) for alpha, n_steps in strengths]
     cosines = parts.get_or_make("coherence", lambda: mean_coherence(rows, responses_of, coherence))
     table = [{**line, "coherence": cosine} for line, cosine in zip(lines, cosines, strict=True)]
     return _decision(block, choice, table)
@@ -90,7 +90,7 @@ def _at_strength(block: TunedBlock, alpha: float, n_steps: int | None) -> Contro
 
 
 def strengths_of(block: TunedBlock, choice: Choice) -> list[tuple[float, int | None]]:
-    """Return every (step size, number of steps) of the grid: 0 first, then by number of steps and by size."""
+    """Return all pairs (step size, number of steps) of the grid: 0 first, then sorted by number of steps and size."""
     fixed = getattr(block, "n_steps", None)
     steps: list[int | None] = [*sorted(set(choice.steps))] or [fixed]
     sizes = sorted({float(alpha) for alpha in choice.grid} - {0.0})
@@ -100,19 +100,22 @@ def strengths_of(block: TunedBlock, choice: Choice) -> list[tuple[float, int | N
 def mean_coherence(
     rows: Sequence[dict[str, Any]], responses_of: Sequence[Sequence[dict[str, Any]]], coherence: Coherence
 ) -> list[float]:
-    """Return the mean coherence of each set of responses. One call for all sets encodes no text twice."""
+    """Return the mean coherence of each set of responses, from one call for all sets, so that no text is encoded twice.
+
+    Prompts without a response do not count.
+    """
     pairs = [(row, line["response"]) for responses in responses_of for row, line in zip(rows, responses, strict=True)]
     has_response = [response is not None for _, response in pairs]
-    kept = [(row["row_id"], response) for row, response in pairs if response is not None]
+    answered = [(row["row_id"], response) for row, response in pairs if response is not None]
     cosines = np.full(len(pairs), np.nan)
-    cosines[has_response] = coherence([row_id for row_id, _ in kept], [response for _, response in kept])
+    cosines[has_response] = coherence([row_id for row_id, _ in answered], [response for _, response in answered])
     return [float(mean) for mean in np.nanmean(cosines.reshape(len(responses_of), -1), axis=1)]
 
 
 def measure(
     rows: Sequence[dict[str, Any]], responses: Sequence[dict[str, Any]], reward: RewardScorer
 ) -> dict[str, Any]:
-    """Return means over the prompts with a response; the reward with its 95 % interval.
+    """Return means over the prompts with a response; the mean reward also with its 95 % interval.
 
     Raises `DataError` if no prompt has a response.
     """
@@ -141,23 +144,23 @@ def pick(table: Sequence[dict[str, Any]], choice: Choice) -> tuple[dict[str, Any
 
 def _guarded(table: Sequence[dict[str, Any]], share: float) -> tuple[dict[str, Any], str]:
     """Pick the highest mean reward among strengths with at least `share` of uncontrolled diversity and coherence."""
-    base, *tried = table
-    passing = [line for line in tried if line["reward"] is not None and _keeps_text(line, base, share)]
+    base, *controlled = table
+    passing = [line for line in controlled if line["reward"] is not None and _keeps_text(line, base, share)]
     if not passing:
         return base, (
-            f"none of {len(tried)} strengths keeps diversity and coherence at {share:g} of the uncontrolled ones "
+            f"none of {len(controlled)} strengths keeps diversity and coherence at {share:g} of the uncontrolled ones "
             f"({base['diversity']:.3f}, {base['coherence']:.3f}): no control"
         )
     best = max(passing, key=lambda line: (line["reward"], *_weakest(line)))
     if base["reward"] is not None and best["reward"] <= base["reward"]:
         return base, (
-            f"of the {len(passing)} of {len(tried)} strengths that keep diversity and coherence at {share:g} of the "
-            f"uncontrolled ones none has a higher mean reward ({best['reward']:.3f}, uncontrolled "
+            f"of the {len(passing)} of {len(controlled)} strengths that keep diversity and coherence at {share:g} of "
+            f"the uncontrolled ones none has a higher mean reward ({best['reward']:.3f}, uncontrolled "
             f"{base['reward']:.3f}): no control"
         )
     return best, (
-        f"highest mean reward ({best['reward']:.3f}, uncontrolled {_shown(base['reward'])}) among the "
-        f"{len(passing)} of {len(tried)} strengths that keep diversity and coherence at {share:g} of the "
+        f"highest mean reward ({best['reward']:.3f}, uncontrolled {_number_text(base['reward'])}) among the "
+        f"{len(passing)} of {len(controlled)} strengths that keep diversity and coherence at {share:g} of the "
         "uncontrolled ones"
     )
 
@@ -168,16 +171,16 @@ def _keeps_text(line: dict[str, Any], base: dict[str, Any], share: float) -> boo
 
 
 def _published(table: Sequence[dict[str, Any]], share: float) -> tuple[dict[str, Any], str]:
-    """Pick the highest sum of coherence, diversity and mean reward, without weights; `share` is not used."""
-    base, *tried = table
-    scored = [line for line in tried if line["reward"] is not None]
+    """Pick the highest unweighted sum of coherence, diversity and mean reward; `share` is not used."""
+    base, *controlled = table
+    scored = [line for line in controlled if line["reward"] is not None]
     if not scored:
-        return base, f"none of {len(tried)} strengths has a reward: no control"
+        return base, f"none of {len(controlled)} strengths has a reward: no control"
     best = max(scored, key=lambda line: (_total(line), *_weakest(line)))
-    before = "not scored" if base["reward"] is None else f"{_total(base):.3f}"
+    uncontrolled = _number_text(None if base["reward"] is None else _total(base))
     return best, (
-        f"highest sum of coherence, diversity and mean reward ({_total(best):.3f}, uncontrolled {before}) "
-        f"of {len(tried)} strengths"
+        f"highest sum of coherence, diversity and mean reward ({_total(best):.3f}, uncontrolled {uncontrolled}) "
+        f"of {len(controlled)} strengths"
     )
 
 
@@ -191,9 +194,9 @@ def _weakest(line: dict[str, Any]) -> tuple[float, int]:
 
 
 def _floor(value: float, share: float) -> float:
-    """Return the least allowed coherence. A cosine can be negative, and a share of it would then be above it."""
+    """Return the least allowed coherence. For a negative cosine, `share` times it would be above it."""
     return value - (1 - share) * abs(value)
 
 
-def _shown(value: float | None) -> str:
+def _number_text(value: float | None) -> str:
     return "not scored" if value is None else f"{value:.3f}"

@@ -1,4 +1,4 @@
-"""Make a control from its settings and decode with it. No method is imported here: the registry names their code."""
+"""Make a control from its settings and decode with it. This file imports no method: the registry names their code."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class WholeResponseControl(Protocol):
 
 def control_block(settings: Mapping[str, Any], strength: Mapping[str, Any] | None = None) -> ControlBlock:
     """Return the block of a control's settings; `strength`, a result of `choose_strength`, replaces `chosen`."""
-    kind = CONTROLS[settings["method"]].block
+    block_type = CONTROLS[settings["method"]].block
     values = dict(settings)
-    if strength is not None and issubclass(kind, TunedBlock):
-        values |= {kind.strength: float(strength["step_size"]), "choice": None, "strength_of": None}
+    if strength is not None and issubclass(block_type, TunedBlock):
+        values |= {block_type.strength: float(strength["step_size"]), "choice": None, "strength_of": None}
         if values.get("n_steps") == "chosen":
             values["n_steps"] = int(strength["n_steps"])
-    block = kind.model_validate(values)
+    block = block_type.model_validate(values)
     assert isinstance(block, ControlBlock)
     return block
 
@@ -44,12 +44,12 @@ def control_block(settings: Mapping[str, Any], strength: Mapping[str, Any] | Non
 def make_control(block: ControlBlock, resources: ControlResources) -> Control:
     """Return the control that `block` describes. A strength of 0 is no control.
 
-    Raises `ConfigError` if the strength is not a number yet or a resource is missing, and `ModelError` if a resource
+    Raises `ConfigError` if the strength is still `chosen` or a resource is missing, and `ModelError` if a resource
     belongs to another model.
     """
     if isinstance(block, TunedBlock) and block.is_chosen:
         key = block.strength
-        raise ConfigError(f"control '{block.method}' needs a number for `{key}`; `choose_strength` finds it beforehand")
+        raise ConfigError(f"control '{block.method}' needs a number for `{key}`; run `choose_strength` first")
     control: Control = load_code(CONTROLS[block.method].code)(block, resources)
     return control
 
@@ -59,8 +59,8 @@ def decode_under(
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Return responses (schema RESPONSES) under the control that `block` describes, and counts for the run record.
 
-    `tokens` counts the tokens of the responses, `tokens_generated` adds the tokens of responses that were thrown away
-    (best of n), and `candidates_scored` counts the candidate tokens of a search. Raises as `make_control` does.
+    `tokens` counts the tokens of the responses, `tokens_generated` also those of discarded samples (best of n), and
+    `candidates_scored` the candidate tokens of a search. Raises the errors of `make_control`.
     """
     control = make_control(block, resources)
     if isinstance(control, WholeResponseControl):

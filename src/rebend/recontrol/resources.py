@@ -1,4 +1,4 @@
-"""What a control needs besides the policy and its settings: trained networks, directions and reward models."""
+"""The resources of a control besides the policy: trained networks, directions and reward models."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _TITLES = {"value_model": "value network", "direction": "direction", "guidance_r
 
 @dataclass(frozen=True)
 class ControlResources:
-    """The paths of a control's resources. A method loads the ones it needs, each once.
+    """The paths of a control's resources. A method loads the resources it needs, each once.
 
-    The loaders stay in the methods' own modules, so that a method's code version covers no loader that it does not
-    use. `guidance_settings` are the settings of the guidance reward model; `endpoint_options` are those of its
-    requests, if it is behind an address (`rebend.config.rewards.endpoint_options`).
+    The loaders are in other modules, so that a method's code version covers only the loaders it uses.
+    `guidance_settings` is the block of the guidance reward model, and `endpoint_options` the result of
+    `rebend.config.rewards.endpoint_options`, for a reward model behind an address.
     """
 
     policy: Policy
@@ -30,7 +30,7 @@ class ControlResources:
     loaded: dict[str, Any] = field(default_factory=dict)  # by the same names
 
     def get(self, name: str, method: str, load: Callable[[str], T]) -> T:
-        """Return the resource `name`, loaded by `load` at the first call.
+        """Return the resource `name`, which `load` loads from its path at the first call.
 
         Raises `ConfigError` if the job has no path for it.
         """

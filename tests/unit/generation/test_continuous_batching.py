@@ -1,3 +1,5 @@
+"""Continuous batching: the same responses as in fixed batches, in fewer steps."""
+
 from __future__ import annotations
 
 import pytest
@@ -48,7 +50,7 @@ def test_each_response_equals_the_one_decoded_alone(policy, batch_size, changes)
     assert len(lengths) > 2
 
 
-def test_prompts_wait_for_a_free_row_and_the_batch_size_is_never_exceeded(policy, monkeypatch):
+def test_ended_rows_are_refilled_and_the_batch_size_is_never_exceeded(policy, monkeypatch):
     shapes = []
     forward = policy.model.forward
 
@@ -62,7 +64,7 @@ def test_prompts_wait_for_a_free_row_and_the_batch_size_is_never_exceeded(policy
     assert len(responses) == 24
     assert max(shape[0] for shape in shapes) <= 6
     prefills = [shape for shape in shapes if shape[1] > 1]
-    assert len(prefills) > 4  # rows were refilled before all rows of a batch had ended
+    assert len(prefills) > 4  # refilled before all rows of a batch have ended
     tokens = sum(len(response.token_ids) + 1 for _, response in responses)
     steps = sum(shape[0] for shape in shapes if shape[1] == 1)
     assert steps < 1.4 * tokens
@@ -76,19 +78,19 @@ def test_a_model_with_a_sliding_window_is_not_supported(policy, monkeypatch):
 
 
 def test_alive_rows_are_not_copied_when_others_are_replaced(policy, monkeypatch):
-    kept = []
+    same_buffers = []
     refilled = ActiveBatch.refilled
 
-    def watched(batch, new):
+    def recording(batch, new):
         before = [layer.buffers[0].data_ptr() for layer in batch.cache.layers]
         after = refilled(batch, new)
-        kept.append(after is new or before == [layer.buffers[0].data_ptr() for layer in after.cache.layers])
+        same_buffers.append(after is new or before == [layer.buffers[0].data_ptr() for layer in after.cache.layers])
         return after
 
-    monkeypatch.setattr(ActiveBatch, "refilled", watched)
+    monkeypatch.setattr(ActiveBatch, "refilled", recording)
     list(generate_continuous(policy, requests_of(policy), Decoding(max_new_tokens=25, temperature=1.0, batch_size=6)))
-    assert len(kept) > 4
-    assert all(kept)
+    assert len(same_buffers) > 4
+    assert all(same_buffers)
 
 
 def test_no_requests_give_no_responses(policy):

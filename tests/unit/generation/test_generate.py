@@ -1,3 +1,5 @@
+"""Decoding in fixed batches: no effect of batch, order or checkpoint settings; edits, prefills, stop texts."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -31,6 +33,8 @@ class Shift(NoControl):
 
 @dataclasses.dataclass(frozen=True)
 class Breaks(NoControl):
+    """Raises an error at the first edit."""
+
     def begin(self, seeds: Sequence[int]) -> Edit:
         def edit(states: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
             raise RuntimeError("broken on purpose")
@@ -64,10 +68,10 @@ def test_the_hook_is_removed_when_decoding_fails(policy):
 
 
 def test_the_checkpoints_settings_are_restored_when_decoding_fails(policy):
-    kept = policy.model.generation_config
+    settings = policy.model.generation_config
     with pytest.raises(RuntimeError, match="broken"):
         generate(policy, PROMPTS, GREEDY, control=Breaks())
-    assert policy.model.generation_config is kept
+    assert policy.model.generation_config is settings
 
 
 def test_the_checkpoints_sampling_settings_have_no_effect(policy):
@@ -122,8 +126,8 @@ def test_decoding_stops_a_row_at_a_stop_text_and_leaves_the_others(policy):
 
 
 @pytest.mark.parametrize("width", [1, 2, 3])
-def test_every_row_ends_where_its_text_first_holds_the_stop_text(policy, width):
-    # Pieces of the model's responses, with spaces and with bytes that are not a whole letter.
+def test_every_row_ends_where_its_text_first_contains_the_stop_text(policy, width):
+    # Stop texts are pieces of the model's responses: some have spaces or incomplete letters.
     for row, response in enumerate(generate(policy, PROMPTS, GREEDY)):
         for start in range(0, min(len(response.text) - width, 24), 5):
             stop = response.text[start : start + width]
@@ -134,7 +138,7 @@ def test_every_row_ends_where_its_text_first_holds_the_stop_text(policy, width):
             break
 
 
-def test_rows_stop_being_decoded_once_all_hold_the_stop_text(policy, monkeypatch):
+def test_decoding_ends_when_all_rows_contain_the_stop_text(policy, monkeypatch):
     passes = []
     forward = type(policy.model).forward
     monkeypatch.setattr(type(policy.model), "forward", lambda *a, **k: (passes.append(1), forward(*a, **k))[1])
@@ -185,7 +189,7 @@ def test_finished_batches_are_not_decoded_again(policy, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         decode(policy, prompt_rows(), decoding, Shift(0.5), ChunkStore(tmp_path))
     resumed, _ = decode(policy, prompt_rows(), decoding, Shift(0.5), ChunkStore(tmp_path))
-    assert len(calls) == 3 + 2  # of four batches, two were stored
+    assert len(calls) == 3 + 2  # two of four batches were stored
     assert resumed.equals(undisturbed)
 
 
@@ -201,7 +205,7 @@ def test_each_stored_state_is_the_one_its_token_was_sampled_from(policy):
         torch.testing.assert_close(response.states, whole[start : start + n], rtol=1e-4, atol=1e-4)
 
 
-def test_an_edit_is_not_left_in_the_cache(policy):
+def test_an_edit_does_not_change_the_cache(policy):
     # The states before each edit equal those of a plain pass over prompt and response.
     requests = make_requests(policy, PROMPTS[:2])
     controlled = generate_batch(policy, requests, GREEDY, control=Shift(0.7), keep_states=True)
@@ -226,13 +230,13 @@ def test_edit_norm_is_the_mean_norm_of_the_edit(policy):
 
 
 def test_ended_rows_are_not_edited(policy):
-    seen: list[int] = []
+    edited: list[int] = []  # rows per step
 
     @dataclasses.dataclass(frozen=True)
     class Counts(NoControl):
         def begin(self, seeds):
             def edit(states, rows):
-                seen.append(len(rows))
+                edited.append(len(rows))
                 return states
 
             return edit
@@ -240,4 +244,5 @@ def test_ended_rows_are_not_edited(policy):
     responses = generate(policy, PROMPTS, SAMPLED, control=Counts())
     ended = sum(response.finish == "eos" for response in responses)
     assert ended > 0
-    assert sum(seen) == sum(len(r.token_ids) for r in responses) + ended  # the edit before a row's end token counts too
+    tokens_with_ends = sum(len(response.token_ids) for response in responses) + ended
+    assert sum(edited) == tokens_with_ends  # an end token is sampled from an edited state too

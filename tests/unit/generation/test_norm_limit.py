@@ -1,4 +1,4 @@
-"""The norm limit of an edit: the compiled loop on a CPU does what the formula says."""
+"""The norm limit of an edit: the compiled loop on a CPU agrees with the formula."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def test_the_compiled_loop_agrees_with_the_formula_in_torch():
     after[5, 2] = -torch.inf
     result, norm, clipped = clip_edit(before, after.clone())
     assert clipped.tolist() == [False, False, False, True, True, True]
-    move = after - before
+    edit = after - before
     limit = MAX_RELATIVE_NORM * before.norm(dim=1)
-    torch.testing.assert_close(norm[:4], torch.minimum(move.norm(dim=1), limit)[:4])
+    torch.testing.assert_close(norm[:4], torch.minimum(edit.norm(dim=1), limit)[:4])
     torch.testing.assert_close((result - before).norm(dim=1)[3:5], limit[3:5])
     assert torch.equal(result[:3], after[:3])
     assert torch.equal(result[5], before[5])

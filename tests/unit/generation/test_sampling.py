@@ -1,3 +1,5 @@
+"""Sampling with random numbers per response."""
+
 from __future__ import annotations
 
 import torch
@@ -5,7 +7,7 @@ import torch
 from rebend.generation.sampling import InverseSampler, row_seed
 
 
-def test_sampling_follows_the_distribution():
+def test_shares_of_sampled_tokens_equal_their_probabilities():
     torch.manual_seed(0)
     logits = torch.randn(1, 6)
     logits[0, 2] = -torch.inf

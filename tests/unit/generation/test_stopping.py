@@ -1,3 +1,5 @@
+"""The end of a response in its generated tokens."""
+
 from __future__ import annotations
 
 from rebend.generation.stopping import cut_response

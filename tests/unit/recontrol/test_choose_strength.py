@@ -1,3 +1,5 @@
+"""The strength of a control: the grid, the two objectives, and resuming after a kill."""
+
 from __future__ import annotations
 
 import pytest
@@ -24,7 +26,7 @@ BLOCK = ValueControlBlock(
 
 
 class Lengths:
-    """The reward is the number of characters."""
+    """A reward model whose reward is the number of characters."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -35,16 +37,18 @@ class Lengths:
 
 
 def line(step_size, reward, diversity=0.8, coherence=0.5, n_steps=5):
+    """Return a line of the table of strengths."""
     strength = {"step_size": step_size, "n_steps": n_steps, "reward": reward}
     return {**strength, "diversity": diversity, "coherence": coherence}
 
 
-def rule(**changes):
+def choice_of(**changes):
     return Choice(**{"dataset": "d", "grid": [0.1], "reward": "r", "encoder": "e", "min_diversity": 0.9, **changes})
 
 
 def picked(table, **changes):
-    chosen, reason = pick(table, rule(**changes))
+    """Return the chosen step size and the reason."""
+    chosen, reason = pick(table, choice_of(**changes))
     return chosen["step_size"], reason
 
 
@@ -53,7 +57,7 @@ def ones(prompts, responses):
 
 
 @pytest.fixture(scope="module")
-def parts_of_a_choice():
+def policy_and_network():
     policy = make_policy()
     network = new_network(Shape(policy.hidden_size, 24, 3), 0).requires_grad_(False)
     for weight in network.parameters():
@@ -65,8 +69,8 @@ def resources_of(policy, network):
     return ControlResources(policy, loaded={"value_model": network})
 
 
-def choose(parts_of_a_choice, reward, parts=None, rows=None, block=BLOCK):
-    policy, network = parts_of_a_choice
+def choose(policy_and_network, reward, parts=None, rows=None, block=BLOCK):
+    policy, network = policy_and_network
     return choose_strength(
         policy, rows or prompt_rows(), block, resources_of(policy, network), reward, ones, parts or ChunkStore(None)
     )
@@ -106,8 +110,8 @@ def test_a_negative_coherence_has_a_lower_limit():
     assert picked(table)[0] == 0.1
 
 
-def test_the_table_holds_the_uncontrolled_line_and_each_step_size(parts_of_a_choice):
-    strength = choose(parts_of_a_choice, Lengths())
+def test_the_table_holds_the_uncontrolled_line_and_each_step_size(policy_and_network):
+    strength = choose(policy_and_network, Lengths())
     table = strength["table"]
     assert [row["step_size"] for row in table] == [0.0, 0.1, 0.5, 2.0]
     assert table[0]["edit_norm"] == 0 < table[1]["edit_norm"] < table[2]["edit_norm"]
@@ -119,8 +123,8 @@ def test_the_table_holds_the_uncontrolled_line_and_each_step_size(parts_of_a_cho
         assert (row["n"], row["not_scored"], row["coherence"]) == (8, 0, 1.0)
 
 
-def test_finished_step_sizes_are_not_decoded_again(parts_of_a_choice, tmp_path, monkeypatch):
-    undisturbed = choose(parts_of_a_choice, Lengths())
+def test_finished_step_sizes_are_not_decoded_again_after_a_kill(policy_and_network, tmp_path, monkeypatch):
+    undisturbed = choose(policy_and_network, Lengths())
     reward = Lengths()
     score = reward.score
 
@@ -131,22 +135,22 @@ def test_finished_step_sizes_are_not_decoded_again(parts_of_a_choice, tmp_path, 
 
     reward.score = killed
     with pytest.raises(KeyboardInterrupt):
-        choose(parts_of_a_choice, reward, ChunkStore(tmp_path))
+        choose(policy_and_network, reward, ChunkStore(tmp_path))
     again = Lengths()
-    assert choose(parts_of_a_choice, again, ChunkStore(tmp_path)) == undisturbed
+    assert choose(policy_and_network, again, ChunkStore(tmp_path)) == undisturbed
     assert again.calls == 2  # of four lines, two were stored
 
 
-def test_prompts_without_a_response_are_counted_and_all_of_them_are_an_error(parts_of_a_choice):
+def test_prompts_without_a_response_are_counted_and_all_of_them_are_an_error(policy_and_network):
     long = {"row_id": "long", "messages": [{"role": "user", "content": "word " * 300}]}
-    strength = choose(parts_of_a_choice, Lengths(), rows=[*prompt_rows(), long])
+    strength = choose(policy_and_network, Lengths(), rows=[*prompt_rows(), long])
     assert {(row["n"], row["not_scored"]) for row in strength["table"]} == {(8, 1)}
     with pytest.raises(DataError, match="none of the 1 validation prompts"):
-        choose(parts_of_a_choice, Lengths(), rows=[long])
+        choose(policy_and_network, Lengths(), rows=[long])
 
 
-def test_coherence_belongs_to_its_own_step_size(parts_of_a_choice):
-    policy, network = parts_of_a_choice
+def test_each_step_size_has_the_coherence_of_its_responses(policy_and_network):
+    policy, network = policy_and_network
     lengths = choose_strength(
         policy,
         prompt_rows(),
@@ -160,13 +164,13 @@ def test_coherence_belongs_to_its_own_step_size(parts_of_a_choice):
         assert row["coherence"] == pytest.approx(row["reward"])
 
 
-def test_diversity_comes_from_the_published_measure(parts_of_a_choice, monkeypatch):
+def test_diversity_is_computed_by_the_evaluation_room(policy_and_network, monkeypatch):
     monkeypatch.setattr(strengths_module, "diversity", lambda text: 0.25)
-    assert choose(parts_of_a_choice, Lengths())["table"][0]["diversity"] == 0.25
+    assert choose(policy_and_network, Lengths())["table"][0]["diversity"] == 0.25
 
 
-def test_the_published_objective_is_the_plain_sum_of_the_three():
-    """The reward has any scale and the other two are below 1, so broken text can win."""
+def test_the_published_objective_is_the_sum_of_coherence_diversity_and_reward():
+    """The reward has any scale and the other two are at most 1, so broken text can win."""
     table = [line(0.0, 1.0), line(0.1, 1.5), line(0.5, 1.6, diversity=0.5, coherence=0.9), line(1.0, 1.7, 0.1, 0.2)]
     sums = {0.1: 1.5 + 0.8 + 0.5, 0.5: 1.6 + 0.5 + 0.9, 1.0: 1.7 + 0.1 + 0.2}
     chosen, reason = picked(table, objective="published")
@@ -174,40 +178,40 @@ def test_the_published_objective_is_the_plain_sum_of_the_three():
     assert "3.000, uncontrolled 2.300" in reason
     broken = [*table, line(2.0, 9.0, diversity=0.0, coherence=0.0)]
     assert picked(broken, objective="published")[0] == 2.0
-    assert picked(broken)[0] == 0.1  # the guard
+    assert picked(broken)[0] == 0.1  # the objective `guarded`
     assert picked([line(0.0, 1.0), line(0.1, None)], objective="published")[0] == 0.0
 
 
 def test_the_weakest_of_equally_good_strengths_is_chosen():
     table = [line(0.0, 1.0), line(0.5, 2.0, n_steps=30), line(0.5, 2.0, n_steps=10), line(1.0, 2.0, n_steps=10)]
     for objective in ("guarded", "published"):
-        chosen, _ = pick(table, rule(objective=objective))
+        chosen, _ = pick(table, choice_of(objective=objective))
         assert (chosen["step_size"], chosen["n_steps"]) == (0.5, 10)
 
 
-def stepped(grid, steps, **changes):
-    choice = rule(grid=grid, steps=steps, min_diversity=0.0, **changes)
+def block_with_steps(grid, steps, **changes):
+    choice = choice_of(grid=grid, steps=steps, min_diversity=0.0, **changes)
     return BLOCK.model_copy(update={"n_steps": "chosen", "choice": choice})
 
 
-def test_every_step_size_is_tried_with_every_number_of_steps(parts_of_a_choice, tmp_path):
-    block = stepped([2.0, 0.1], [6, 2])
-    strength = choose(parts_of_a_choice, Lengths(), ChunkStore(tmp_path), block=block)
-    tried = [(row["step_size"], row["n_steps"]) for row in strength["table"]]
-    assert tried == strengths_of(block, block.choice) == [(0.0, 2), (0.1, 2), (2.0, 2), (0.1, 6), (2.0, 6)]
-    moved = {key: row["edit_norm"] for key, row in zip(tried, strength["table"], strict=True)}
-    assert moved[0.1, 6] > 2 * moved[0.1, 2] > 0  # the number of steps has an effect
+def test_every_step_size_is_decoded_with_every_number_of_steps(policy_and_network, tmp_path):
+    block = block_with_steps([2.0, 0.1], [6, 2])
+    strength = choose(policy_and_network, Lengths(), ChunkStore(tmp_path), block=block)
+    strengths = [(row["step_size"], row["n_steps"]) for row in strength["table"]]
+    assert strengths == strengths_of(block, block.choice) == [(0.0, 2), (0.1, 2), (2.0, 2), (0.1, 6), (2.0, 6)]
+    edit_norms = {key: row["edit_norm"] for key, row in zip(strengths, strength["table"], strict=True)}
+    assert edit_norms[0.1, 6] > 2 * edit_norms[0.1, 2] > 0  # the number of steps has an effect
     best = max(strength["table"][1:], key=lambda row: row["reward"])
     assert (strength["step_size"], strength["n_steps"]) == (best["step_size"], best["n_steps"])
     again = Lengths()
-    assert choose(parts_of_a_choice, again, ChunkStore(tmp_path), block=block) == strength
+    assert choose(policy_and_network, again, ChunkStore(tmp_path), block=block) == strength
     assert again.calls == 0
 
 
-def test_the_chosen_strength_decodes_the_same_responses_again(parts_of_a_choice):
-    policy, network = parts_of_a_choice
-    strength = choose(parts_of_a_choice, Lengths(), block=stepped([0.5], [2, 6]))
-    settings = stepped([0.5], [2, 6]).model_dump()
+def test_the_chosen_strength_decodes_the_same_responses_again(policy_and_network):
+    policy, network = policy_and_network
+    strength = choose(policy_and_network, Lengths(), block=block_with_steps([0.5], [2, 6]))
+    settings = block_with_steps([0.5], [2, 6]).model_dump()
     table, notes = decode_under(
         policy, prompt_rows(), control_block(settings, strength), resources_of(policy, network), ChunkStore(None)
     )
@@ -216,15 +220,15 @@ def test_the_chosen_strength_decodes_the_same_responses_again(parts_of_a_choice)
     assert sum(len(text) for text in table["response"].to_pylist()) / 8 == pytest.approx(line["reward"])
 
 
-def test_the_weight_of_a_search_is_chosen(parts_of_a_choice):
-    choice = rule(grid=[0.5, 4.0], min_diversity=0.0)
+def test_the_weight_of_a_search_is_chosen(policy_and_network):
+    choice = choice_of(grid=[0.5, 4.0], min_diversity=0.0)
     decoding = Decoding(max_new_tokens=6, batch_size=4)
     block = CdPrefixBlock(
         method="cd_prefix", value_model="v", weight="chosen", top_k=3, choice=choice, decoding=decoding
     )
-    strength = choose(parts_of_a_choice, Lengths(), block=block)
+    strength = choose(policy_and_network, Lengths(), block=block)
     assert [(row["step_size"], row["n_steps"]) for row in strength["table"]] == [(0.0, None), (0.5, None), (4.0, None)]
     assert [row["candidates_scored"] > 0 for row in strength["table"]] == [False, True, True]
     assert (strength["strength"], strength["n_steps"]) == ("weight", None)
-    taken = control_block(block.model_dump(), strength)
-    assert (taken.weight, taken.choice) == (strength["step_size"], None)
+    chosen = control_block(block.model_dump(), strength)
+    assert (chosen.weight, chosen.choice) == (strength["step_size"], None)

@@ -1,4 +1,4 @@
-"""From settings to controls: every method decodes, and a missing resource is named in the error."""
+"""From settings to controls: every method decodes, and a missing resource is an error that names the control."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ def test_each_block_makes_the_control_of_its_method(resources):
     )
     assert isinstance(controls["static"], StaticShift) and controls["static"].step_size == 2.0
     assert isinstance(controls["cd_prefix"], PrefixSearch) and controls["cd_prefix"].top_k == 4
-    both = controls["cd_prefix_prompting"]
-    assert both == Prompted("Be kind.", controls["cd_prefix"]) and both.messages(
-        [{"role": "user", "content": "Hi"}]
-    ) == [{"role": "user", "content": "Be kind. Hi"}]
+    prompted = controls["cd_prefix_prompting"]
+    assert prompted == Prompted("Be kind.", controls["cd_prefix"])
+    messages = [{"role": "user", "content": "Hi"}]
+    assert prompted.messages(messages) == [{"role": "user", "content": "Be kind. Hi"}]
     assert isinstance(controls["controlled_decoding"], RewardSearch) and controls["controlled_decoding"].weight == 1.0
 
 
@@ -87,8 +87,8 @@ def test_the_released_variant_edits_the_prompt_and_decodes_the_same_responses(re
 def test_a_strength_of_zero_is_no_control(resources):
     for method, key in (("value", "step_size"), ("static", "step_size"), ("cd_prefix", "weight")):
         assert make_control(block(method, **{key: 0.0}), resources) == NoControl()
-    kept = make_control(block("value_prompting", step_size=0.0), resources)
-    assert kept == Prompted("Be kind.", NoControl())  # the instruction has no strength
+    prompted = make_control(block("value_prompting", step_size=0.0), resources)
+    assert prompted == Prompted("Be kind.", NoControl())  # the instruction has no strength
 
 
 @pytest.mark.parametrize("method", [method for method in SETTINGS if method not in ("none", "prompting")])
@@ -126,7 +126,7 @@ def test_a_static_shift_moves_every_token_by_the_step_size(resources):
     torch.testing.assert_close(edit(before, torch.arange(3)) - before, (2.0 * DIRECTION).expand(3, -1))
 
 
-def test_a_direction_of_another_model_is_refused(tmp_path):
+def test_a_control_loads_only_the_resources_it_needs(tmp_path):
     policy = make_policy()
     path = tmp_path / "direction.json"
     facts = {"direction": DIRECTION.tolist(), "fingerprint": policy.fingerprint}
@@ -138,9 +138,6 @@ def test_a_direction_of_another_model_is_refused(tmp_path):
         make_control(block("value"), resources)
     write_json(path, {**facts, "fingerprint": "another"})
     with pytest.raises(ModelError, match="another"):
-        make_control(block("static"), ControlResources(policy, {"direction": str(path)}))
-    write_json(path, {**facts, "direction": [1.0, 0.0]})
-    with pytest.raises(ModelError, match="2 numbers"):
         make_control(block("static"), ControlResources(policy, {"direction": str(path)}))
 
 
@@ -168,7 +165,7 @@ def test_a_chosen_strength_replaces_the_word_chosen():
         ({"step_size": "chosen", "choice": {"grid": [1.0], "steps": [2]}}, "a number of steps"),
     ],
 )
-def test_a_strength_is_a_number_or_has_one_way_to_be_chosen(changes, words):
+def test_a_strength_is_a_number_or_is_chosen_in_exactly_one_way(changes, words):
     if "choice" in changes:
         changes = {**changes, "choice": {"dataset": "d", "reward": "r", "encoder": "e", **changes["choice"]}}
     with pytest.raises(ValueError, match=words):
@@ -176,13 +173,13 @@ def test_a_strength_is_a_number_or_has_one_way_to_be_chosen(changes, words):
 
 
 def test_decoding_and_choosing_a_strength_import_no_method():
-    """The code version of a stage covers all modules that it imports, so a method is imported by its name only."""
+    """The code version of a stage covers all modules that it imports, so only the registry names methods."""
     stages = "rebend.recontrol.decode, rebend.recontrol.choose_strength, rebend.recontrol.value_model.extraction"
     code = f"import sys, {stages}; print([m for m in sys.modules if m.startswith('rebend.recontrol.methods')])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_generation_imports_nothing_of_the_methods():
+def test_generation_imports_no_module_of_recontrol():
     stages = "rebend.generation.generate, rebend.generation.continuous_batching"
     code = f"import sys, {stages}; print([m for m in sys.modules if m.startswith('rebend.recontrol')])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

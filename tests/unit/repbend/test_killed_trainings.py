@@ -18,8 +18,8 @@ from rebend.pipeline.jobs.warm_start import VARIABLE
 from tests.conftest import ROOT
 from tests.helpers.state_files import write_activations
 from tests.helpers.training_parts import make_base
+from tests.helpers.value_model_parts import responses
 from tests.helpers.warm_server import warm_server
-from tests.unit.recontrol.test_train import responses
 
 # Saved after every step, so that a kill is likely to fall into a save as well.
 HEAD = f"""
@@ -49,7 +49,7 @@ from rebend.recontrol.value_model.activation_store import Activations
 from rebend.io.files import whole_directory
 from rebend.recontrol.value_model.labels import Labels
 from rebend.recontrol.value_model.train import train_value_model
-from tests.unit.recontrol.test_train import SETTINGS, responses
+from tests.helpers.value_model_parts import SETTINGS, responses
 labels, settings = Labels.of(responses(120)[1]), SETTINGS.model_copy(update={"epochs": 25})
 with whole_directory("result") as folder:
     train_value_model(Activations("../activations"), labels, settings, folder, progress, torch.device("cpu"))

@@ -19,11 +19,11 @@ with job(snakemake) as run:
     undisturbed = not run.progress.exists()
     parts = ChunkStore(run.progress)
     rows = read_parquet(snakemake.input.data).to_pylist()
-    if undisturbed:  # what is loaded or compiled once is no part of the time per token
+    if undisturbed:  # a warm-up: loading and compiling is not part of the time per token
         decode_under(policy, rows[:1], control, resources, ChunkStore(None))
     watch = Stopwatch(policy.device)
     responses, notes = decode_under(policy, rows, control, resources, parts)
-    if undisturbed:  # the time of a resumed attempt would be that of its rest only
+    if undisturbed:  # a resumed job decodes only the remaining prompts
         run.note(decode_seconds=round(watch.seconds(), 3), clock=watch.clock)
     write_parquet(snakemake.output.responses, responses, {"fingerprint": policy.fingerprint, "method": control.method})
     run.note(rows=len(rows), batch_size=control.decoding.batch_size, **control.facts(), **notes)

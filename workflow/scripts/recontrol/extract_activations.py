@@ -1,4 +1,4 @@
-"""Sample responses to one shard of the prompts and keep a hidden state of every generated token."""
+"""Sample responses to one shard of the prompts and store a hidden state of every generated token."""
 
 from rebend.pipeline.jobs.job import job
 
@@ -6,14 +6,15 @@ with job(snakemake) as run:
     from rebend.config.value_models import ActivationsBlock
     from rebend.io.chunks import ChunkStore
     from rebend.models.loading import load_policy
-    from rebend.recontrol.value_model.extraction import Outputs, extract_activations
+    from rebend.recontrol.value_model.extraction import extract_activations
+    from rebend.recontrol.value_model.gathering import ShardFiles
 
     counts = extract_activations(
         load_policy(snakemake.input.model, run.settings["dtype"]),
         snakemake.input.data,
         ActivationsBlock.model_validate(run.settings["activations"]),
         run.settings["shard"],
-        Outputs(snakemake.output.states, snakemake.output.responses),
+        ShardFiles(snakemake.output.states, snakemake.output.responses),
         run.progress,
     )
     run.note(**counts)

@@ -11,10 +11,10 @@ with job(snakemake) as run:
     from rebend.recontrol.value_model.labels import Labels
     from rebend.recontrol.value_model.streamed_activations import open_activations
 
-    found = fit_direction(
+    result = fit_direction(
         open_activations(Path(snakemake.input.manifest).parent, snakemake.input.model, run.settings["dtype"]),
         Labels.read(snakemake.input.rewards),
         DirectionBlock.model_validate(run.settings["direction"]),
     )
-    write_json(snakemake.output.direction, found)
-    run.note(**{key: value for key, value in found.items() if key != "direction"})
+    write_json(snakemake.output.direction, result)
+    run.note(**{key: value for key, value in result.items() if key != "direction"})

@@ -1,4 +1,4 @@
-"""Give every sampled response its reward."""
+"""Score every sampled response with a reward model."""
 
 from rebend.pipeline.jobs.job import job
 

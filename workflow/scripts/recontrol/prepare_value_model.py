@@ -1,4 +1,4 @@
-"""Take over a value network released by others, for one model."""
+"""Convert a released value network for one model."""
 
 from rebend.pipeline.jobs.job import job
 

@@ -1,10 +1,10 @@
-"""n steps of gradient ascent on a value network: the result of the plain loop at a fraction of its cost.
+"""n steps of gradient ascent on a value network, with the result of the plain loop at a fraction of its cost.
 
 RE-Control (arXiv:2406.05954, section 4): h <- h + α ∇V(h), n times. V has ReLU units, so its gradient changes only
-where a unit changes sign (flips). On z = W₁h + b₁ a step is z <- z + α·Gu with G = W₁W₁ᵀ and u = ∂V/∂z; h is needed at
-the end alone: h + α·W₁ᵀΣu. With two layers n steps cost three matrix products and, for each unit that flips, one row
-of G. With three layers a step without flips costs no product either, and a step with flips at most two products over
-the active units, in place of three over all units.
+where a unit flips: its input changes sign. On z = W₁h + b₁ a step is z <- z + α·Gu with G = W₁W₁ᵀ and u = ∂V/∂z; only
+the last h is computed, as h + α·W₁ᵀΣu. With two layers n steps cost three matrix products and one row of G per flip.
+With three layers a step without flips costs no product, and a step with flips at most two products over the active
+units, where the plain loop needs three over all units.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from rebend.recontrol.methods.ascent_kernels import (
 )
 from rebend.recontrol.value_model.network import ValueNetwork, where_active
 
-FEW = 16  # at most so many rows: one call of a compiled loop is faster than matrix products between calls
-WIDE = 1024  # from so many units a matrix is too large for a core's cache
-WIDEST = 2048  # from so many units three matrices are too large for the cores' shared cache
+FEW = 16  # up to this number of rows one call of a compiled loop is faster than matrix products between calls
+WIDE = 1024  # from this number of units a matrix is too large for a core's cache
+WIDEST = 2048  # from this number of units three matrices are too large for the cores' shared cache
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class AscentCache:
         return self.first[0] @ self.first[0].T
 
     def times_gram(self, u: torch.Tensor) -> torch.Tensor:
-        """Return Gu [B, H]; for H much larger than D by way of W₁ᵀu, which reads less memory."""
+        """Return Gu [B, H]; if H > 2D from W₁ᵀu, which reads less memory."""
         weight = self.first[0]
         return linear(u @ weight, weight) if len(weight) > 2 * weight.shape[1] else u @ self.gram
 
@@ -106,8 +106,8 @@ def ascend(
 ) -> torch.Tensor:
     """Return states [B, D] after `n_steps` of plain gradient ascent with step size α on V.
 
-    The trajectory equals that of stepping h itself, up to rounding; at a kink ReLU's derivative is 0, as in torch.
-    States and network have the same device and type. `cache` must belong to the same network.
+    The result equals that of the plain loop up to rounding; at a kink ReLU's derivative is 0, as in torch. States and
+    network have the same device and type. `cache` must belong to the same network.
     """
     if not len(states) or n_steps == 0:
         return states
@@ -130,7 +130,7 @@ def ascend(
 
 
 def dense_ascent(cache: AscentCache, pre: torch.Tensor, step_size: float, n_steps: int) -> torch.Tensor:
-    """Return Σu [B, H] from z = `pre` [B, H] with whole matrix products: the work is fixed, so a GPU can record it."""
+    """Return Σu [B, H] from z = `pre` [B, H] with whole matrix products: a fixed sequence, so a GPU can record it."""
     total = torch.zeros_like(pre)
     top = cache.top.expand(len(pre), -1)
     for _ in range(n_steps):
@@ -146,7 +146,7 @@ def dense_ascent(cache: AscentCache, pre: torch.Tensor, step_size: float, n_step
 
 @torch.inference_mode()
 def _replayed(cache: AscentCache, pre: torch.Tensor, step_size: float, n_steps: int) -> torch.Tensor:
-    """Return `dense_ascent` from a CUDA graph: the CPU could not launch its kernels fast enough."""
+    """Return the result of `dense_ascent` from a CUDA graph, because the CPU cannot launch its kernels fast enough."""
     key = (len(pre), step_size, n_steps)
     if key not in cache.recordings:
         cache.recordings[key] = _recorded(cache, pre.clone(), step_size, n_steps)

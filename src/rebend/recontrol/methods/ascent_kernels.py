@@ -43,7 +43,6 @@ def _step(pre: Array, slope: Array, alpha: float, active: Array, flipped: Array)
 
 @compiled
 def _add(out: Array, change: Array) -> None:
-    """Add `change` to `out`."""
     for i in range(out.shape[0]):
         out[i] += change[i]
 
@@ -140,8 +139,8 @@ def ascend_two_layers(
 ) -> None:  # fmt: skip
     """Write the states [B, D] after the whole ascent of a two-layer network to `out`.
 
-    One call, for batches where calls cost more than the work in them. `weight` is W1 [H, D], `weight_t` its contiguous
-    transpose.
+    For small batches, where several calls would cost more than their work. `weight` is W1 [H, D], `weight_t` its
+    contiguous transpose.
     """
     size = weight.shape[0]
     z, d = np.empty(size, states.dtype), np.empty(size, states.dtype)
@@ -169,7 +168,7 @@ def _step_three_layers(
 ) -> int:  # fmt: skip
     """Take one step of one row; return what the caller must compute: 0 nothing, 1 e, 2 d and e."""
     n = _step(z, d, alpha, active, flipped)
-    for f in range(n):  # the step of y by e misses the part of a flipped unit beyond its kink
+    for f in range(n):  # the step of y by e does not have the part of a flipped unit beyond its kink
         factors[f] = abs(z[flipped[f]])
     _add_rows(y, middle_t, flipped, factors, n)
     m = _step(y, e, alpha, above, crossed)
@@ -227,7 +226,7 @@ def step_three_layers(
     z: Array, d: Array, u: Array, total: Array, active: Array, y: Array, e: Array, g: Array, above: Array,
     top: Array, gram: Array, middle: Array, middle_t: Array, alpha: float, stale: Array,
 ) -> None:  # fmt: skip
-    """Take one step of every row; `stale` [B] gets the results of `_step_three_layers`."""
+    """Take one step of every row; write the results of `_step_three_layers` to `stale` [B]."""
     size = z.shape[1]
     flipped, crossed, factors = np.empty(size, np.int64), np.empty(y.shape[1], np.int64), np.empty(size, z.dtype)
     for row in range(z.shape[0]):

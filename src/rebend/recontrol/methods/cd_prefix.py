@@ -12,7 +12,7 @@ from transformers import DynamicCache
 
 from rebend.config.controls import PrefixSearchBlock
 from rebend.generation.intervention import Control, NoControl, SearchStart
-from rebend.recontrol.methods.token_search import TokenSearch
+from rebend.recontrol.methods.token_search import TokenSearch, search_control
 from rebend.recontrol.methods.tree_attention import TreeAttention
 from rebend.recontrol.resources import ControlResources
 from rebend.recontrol.value_model.network import ValueNetwork
@@ -21,16 +21,14 @@ from rebend.recontrol.value_network import value_network
 
 def make(block: PrefixSearchBlock, resources: ControlResources) -> Control:
     """Return the search with the block's weight and number of candidates; no control if the weight is 0."""
-    if not float(block.weight):
-        return NoControl()
-    return PrefixSearch(value_network(block.method, resources), float(block.weight), block.top_k)
+    return search_control(PrefixSearch, value_network, block, resources)
 
 
 @dataclass(frozen=True)
 class PrefixSearch(NoControl):
-    """The value network, on the model's device, scores the state that follows each candidate.
+    """The value network, on the model's device, scores the state after each candidate.
 
-    A candidate that ends the response has no next state; its score is V of the state it is sampled from.
+    A candidate that ends the response has no state after it: its score is V of the newest state.
     """
 
     network: ValueNetwork

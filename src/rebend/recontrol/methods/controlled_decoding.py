@@ -21,24 +21,22 @@ from rebend.models.rewards.endpoint import EndpointReward
 from rebend.models.rewards.model import Reward, RewardModel
 from rebend.models.rewards.prompt import MARK, around_response
 from rebend.recontrol.guidance import guidance_reward
-from rebend.recontrol.methods.token_search import TokenSearch
+from rebend.recontrol.methods.token_search import TokenSearch, search_control
 from rebend.recontrol.methods.tree_attention import TreeAttention
 from rebend.recontrol.resources import ControlResources
 
 
 def make(block: ControlledDecodingBlock, resources: ControlResources) -> Control:
     """Return the search with the block's weight and number of candidates; no control if the weight is 0."""
-    if not float(block.weight):
-        return NoControl()
-    return RewardSearch(guidance_reward(block.method, resources), float(block.weight), block.top_k)
+    return search_control(RewardSearch, guidance_reward, block, resources)
 
 
 @dataclass(frozen=True)
 class RewardSearch(NoControl):
     """A reward model scores the response so far with each candidate.
 
-    A loaded reward model must have the policy's vocabulary. It keeps its own KV cache, so that a candidate costs a few
-    tokens and not the whole text. A reward model at an address receives texts and may have any vocabulary.
+    A loaded reward model must have the policy's vocabulary. With its own KV cache it reads only a few tokens per
+    candidate, not the whole text. A reward model at an address receives texts and may have any vocabulary.
     """
 
     reward: Reward
@@ -57,7 +55,7 @@ class RewardSearch(NoControl):
         if self.reward.tokenizer.get_vocab() != start.policy.tokenizer.get_vocab() or self.reward.head is None:
             raise ConfigError(
                 "controlled_decoding needs a reward model that is a decoder with the policy's vocabulary "
-                "(in the paper, too), or one at an address; take method 'cd_prefix', which needs none"
+                "(as in the paper), or one at an address; method 'cd_prefix' needs no reward model"
             )
         return TokenSearch(_TokenScorer(self.reward, start), DynamicCache(), self.weight, self.top_k)
 
@@ -68,7 +66,7 @@ class _TextScorer:
     def __init__(self, reward: EndpointReward, start: SearchStart) -> None:
         self.reward, self.start = reward, start
         self.prefills = start.prefills or [""] * len(start.messages)
-        # A tokenizer may drop the space before the first word that it decodes, so the prefill's end is decoded too.
+        # A tokenizer may drop the space before the first word of a text, so the prefill's last tokens are decoded too.
         encode = start.policy.tokenizer
         self.anchors = [encode(p, add_special_tokens=False)["input_ids"][-4:] if p else [] for p in self.prefills]
         self.generated: list[list[int]] = [[] for _ in start.messages]
@@ -136,10 +134,7 @@ class _TokenScorer:
 
 
 def prompt_and_tail(reward: RewardModel, messages: Sequence[Message], prefill: str = "") -> tuple[list[int], list[int]]:
-    """Return the token ids before and after the generated tokens in a reward model's text.
-
-    The tokens before include `prefill`.
-    """
+    """Return the token ids before (with `prefill`) and after the generated tokens in a reward model's text."""
     template = reward.settings.template
     if template is None:
         before, _, after = conversation_text(reward.tokenizer, messages, MARK).rpartition(MARK)

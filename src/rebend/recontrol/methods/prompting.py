@@ -18,7 +18,7 @@ def make(block: PromptingBlock, resources: ControlResources) -> Prompting:
 
 @dataclass(frozen=True)
 class Prompting(NoControl):
-    """An instruction in front of the user's last message; nothing else changes."""
+    """Puts an instruction in front of the user's last message."""
 
     instruction: str
 
@@ -29,7 +29,7 @@ class Prompting(NoControl):
 
 @dataclass(frozen=True)
 class Prompted(NoControl):
-    """An instruction together with another control."""
+    """Adds an instruction to another control."""
 
     instruction: str
     control: Control

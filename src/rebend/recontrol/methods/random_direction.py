@@ -1,6 +1,6 @@
 """A random direction: each token's edit is as long as RE-Control's from the same state, in a random direction.
 
-It separates what the value network knows from the effect of any edit of that length.
+The comparison separates the value network's contribution from the effect of any edit of that length.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class RandomDirection(ValueAscent):
 
         def edit(states: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
             _, norm, _ = clip_edit(states, self.ascend(states))
-            drawn = [torch.randn(states.shape[1], generator=generators[row]) for row in rows.tolist()]
-            direction = torch.stack(drawn).to(states.device)
+            normal = [torch.randn(states.shape[1], generator=generators[row]) for row in rows.tolist()]
+            direction = torch.stack(normal).to(states.device)
             return states + direction * (norm / direction.norm(dim=1)).unsqueeze(1)
 
         return edit

@@ -6,10 +6,32 @@ scorers, both as in RE-Control's table (arXiv:2406.05954, section 5).
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 import torch
 from transformers import DynamicCache, LogitsProcessor
+
+from rebend.config.controls import SearchBlock
+from rebend.generation.intervention import Control, NoControl
+from rebend.recontrol.resources import ControlResources
+
+ScoringModel = TypeVar("ScoringModel")
+
+
+def search_control(
+    kind: Callable[[ScoringModel, float, int], Control],
+    load: Callable[[str, ControlResources], ScoringModel],
+    block: SearchBlock,
+    resources: ControlResources,
+) -> Control:
+    """Return a control of class `kind` with the block's weight and number of candidates; no control if the weight is 0.
+
+    `load` returns the model that scores the candidates.
+    """
+    if not float(block.weight):
+        return NoControl()
+    return kind(load(block.method, resources), float(block.weight), block.top_k)
 
 
 class CandidateScorer(Protocol):
@@ -34,10 +56,10 @@ class TokenSearch(LogitsProcessor):
         A row with a non-finite score keeps its log-probabilities and counts as clipped.
         """
         log_probs, candidates = scores.float().log_softmax(-1).topk(min(self.top_k, scores.shape[-1]))
-        worth = self.scorer(input_ids, candidates, self.newest)
-        not_finite = ~torch.isfinite(worth).all(dim=1)
+        candidate_scores = self.scorer(input_ids, candidates, self.newest)
+        not_finite = ~torch.isfinite(candidate_scores).all(dim=1)
         self.not_finite.append(not_finite)
-        logits = log_probs + self.weight * torch.where(not_finite[:, None], 0.0, worth)
+        logits = log_probs + self.weight * torch.where(not_finite[:, None], 0.0, candidate_scores)
         return torch.full_like(scores, -torch.inf).scatter_(1, candidates, logits.to(scores.dtype))
 
     def clipped(self) -> torch.Tensor:

@@ -9,11 +9,11 @@ from transformers import DynamicCache
 
 
 class TreeAttention:
-    """Reads continuations of left-padded rows with attention mask [B, T], from the cache of the rows' tokens."""
+    """Reads continuations of left-padded rows, with attention mask [B, T] and a KV cache of the rows' tokens."""
 
     def __init__(self, model: Any, mask: torch.Tensor, cache: DynamicCache) -> None:
         if "flash" in str(model.config._attn_implementation):
-            model.set_attn_implementation("sdpa")  # flash attention takes no such masks
+            model.set_attn_implementation("sdpa")  # flash attention does not support tree masks
         self.model, self.mask, self.cache = model, mask, cache
         self.body = getattr(model, model.base_model_prefix)
 
@@ -29,7 +29,7 @@ class TreeAttention:
     def read(self, tokens: torch.Tensor) -> torch.Tensor:
         """Return the final-norm states [B, K, N, D] of K continuations [B, K, N] of every row.
 
-        A token sees the row's tokens and the earlier tokens of its own continuation. The cache stays as it was.
+        A token attends to the row's tokens and to earlier tokens of its continuation. The cache does not change.
         """
         _, count, length = tokens.shape
         read_mask = self._longer_mask(0)
@@ -49,8 +49,8 @@ class TreeAttention:
         branch = torch.arange(count * length, device=read_mask.device) // length
         same_branch = branch[:, None] == branch
         earlier = same_branch & torch.ones_like(same_branch).tril()
-        of_rows = read_mask[:, None].bool().expand(-1, len(branch), -1)
-        visible = torch.cat([of_rows, earlier.expand(len(read_mask), -1, -1)], dim=2)
+        row_tokens = read_mask[:, None].bool().expand(-1, len(branch), -1)
+        visible = torch.cat([row_tokens, earlier.expand(len(read_mask), -1, -1)], dim=2)
         dtype = self.model.dtype
         mask = torch.zeros(visible.shape, dtype=dtype, device=read_mask.device)
         return mask.masked_fill_(~visible, torch.finfo(dtype).min)

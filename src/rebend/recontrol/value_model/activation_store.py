@@ -1,10 +1,9 @@
-"""Hidden states on disk: Parquet shards that map into torch, and a manifest that vouches for them.
+"""Hidden states on disk: Parquet shards that torch reads without a copy, and a manifest with their digests.
 
-A shard has one row per generated token: `response_id`, `position` (0 is the first token), `token_id` and
-`state`, one fixed-size binary value that holds the D numbers (plain, uncompressed, no dictionary). Type,
-shape, layer, model fingerprint and revision are in the schema's metadata. The tokens of a response are
-neighbours and lie in one row group. Where states are streamed there is no `state`; `prompt_ids`, at
-position 0, then says what they are computed from. To read with pandas, polars or DuckDB, without rebend:
+A shard has one row per generated token: `response_id`, `position` (0 is the first token), `token_id` and `state`, a
+fixed-size binary value of D numbers (uncompressed, no dictionary). The schema's metadata has type, shape, layer, model
+fingerprint and revision. The tokens of a response are adjacent rows of one row group. With `states: streamed` the
+column `prompt_ids`, filled at position 0 only, replaces `state`. To read with pandas, polars or DuckDB, without rebend:
 
     column = pandas.read_parquet(path)["state"]                                  # one bytes object per token
     states = numpy.frombuffer(b"".join(column), "float16").reshape(len(column), -1)  # [N, D]
@@ -35,7 +34,7 @@ MANIFEST = "manifest.json"
 RESPONSES_FILE = "responses.parquet"
 ROWS_PER_GROUP = 4096  # a row group is closed at the first response that fills it
 _OPEN_FILES = 32
-_ALONE = "delete it and run again: only it is made again"
+RUN_AGAIN = "run again (only this file is made again)"
 
 ACTIVATION_RESPONSES = pa.schema(
     [
@@ -54,21 +53,24 @@ _TOKENS = (
 
 
 def key_of(text: str) -> int:
-    """Return the first 64 bits of the SHA-256 of `text`: what a row or a response is known by where many are held."""
+    """Return the first 64 bits of the SHA-256 of `text`, a short key for the id of a row or a response."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
 
 
 def state_schema(
     hidden_size: int, dtype: torch.dtype, metadata: Mapping[str, str], *, stored: bool = True
 ) -> pa.Schema:
-    """Return the schema of a shard for states of `hidden_size` numbers of 16-bit type `dtype`."""
+    """Return the schema of a shard for states of `hidden_size` numbers of 16-bit type `dtype`.
+
+    If the states are not `stored`, the column `prompt_ids` replaces `state`.
+    """
     facts = {"dtype": str(dtype).removeprefix("torch."), "shape": str([hidden_size]), **metadata}
     state = pa.field("state", pa.binary(hidden_size * dtype.itemsize), nullable=False)
     return pa.schema([*_TOKENS, state if stored else pa.field("prompt_ids", pa.list_(pa.int32()))], metadata=facts)
 
 
 class ShardWriter:
-    """Writes responses one after the other; holds one row group in memory."""
+    """Writes responses one after the other, with one row group in memory."""
 
     def __init__(self, path: Path, schema: pa.Schema, dtype: torch.dtype) -> None:
         self.schema, self.dtype = schema, dtype
@@ -81,7 +83,10 @@ class ShardWriter:
     def add(
         self, response_id: str, token_ids: Sequence[int], states: torch.Tensor | None, prompt_ids: Sequence[int] = ()
     ) -> None:
-        """Add the T tokens of a response with their states [T, D], or without: then `prompt_ids` are kept."""
+        """Add the T tokens of a response with their states [T, D], or with `prompt_ids` if states are not stored.
+
+        Raises `DataError` if a state is not finite in the stored type.
+        """
         n = len(token_ids)
         columns = [pa.array([response_id] * n), pa.array(range(n), pa.int32()), pa.array(token_ids, pa.int32())]
         if states is None:
@@ -94,7 +99,7 @@ class ShardWriter:
             self.close_group()
 
     def _column(self, response_id: str, states: torch.Tensor) -> pa.Array:
-        """Return states [T, D] as fixed-size binary; a number too large for the stored type is an error."""
+        """Return states [T, D] as fixed-size binary."""
         stored = states.to(self.dtype)
         if not torch.isfinite(stored).all():
             raise DataError(
@@ -105,14 +110,14 @@ class ShardWriter:
         return pa.Array.from_buffers(self.schema.field("state").type, len(states), [None, pa.py_buffer(raw)])
 
     def close_group(self) -> None:
-        """End the row group here, so that what was written before does not decide where later groups end."""
+        """End the row group here, so that the rows before do not affect where later groups end."""
         rows = sum(table.num_rows for table in self.waiting)
         if rows:
             self.writer.write_table(pa.concat_tables(self.waiting).combine_chunks(), row_group_size=rows)
         self.waiting = []
 
     def close(self) -> int:
-        """Finish the file; return its number of rows."""
+        """Close the file; return its number of rows."""
         self.close_group()
         self.writer.close()
         return self.rows
@@ -133,18 +138,18 @@ class Group:
 
 @dataclass(frozen=True)
 class Index:
-    """Which responses lie where: 12 bytes a response. Group g holds responses `first[g]` to `first[g + 1] - 1`."""
+    """Ids and lengths of all responses, 12 bytes each. Group g holds responses `first[g]` to `first[g + 1] - 1`."""
 
-    keys: np.ndarray  # [N] uint64, `key_of` the response id, in the order of the shards
+    keys: np.ndarray  # [N] uint64, `key_of` of the response ids, in the order of the shards
     lengths: np.ndarray  # [N] int32, tokens T
     first: np.ndarray  # [G + 1] int64
 
 
 class Activations:
-    """A finished activations folder. Opening it checks that all files of the manifest are there.
+    """A finished activations folder.
 
-    A shard's digest is checked when the shard is first read. Nothing but an index stays in memory. The order
-    of the row groups, and what each holds, does not depend on the number of shards.
+    Row groups are read from disk each time. Their order and contents do not depend on the number of shards. A file's
+    digest is checked at its first read. Raises `DataError` if a file of the manifest is missing.
     """
 
     def __init__(self, directory: str | Path) -> None:
@@ -155,16 +160,16 @@ class Activations:
         self.layer: str = self.manifest["layer"]
         self.dtype: torch.dtype = getattr(torch, self.manifest["dtype"])
         shards = enumerate(self.manifest["shards"])
-        self.places = [(number, group) for number, shard in shards for group in range(shard["groups"])]
+        self._group_of_shard = [(number, group) for number, shard in shards for group in range(shard["groups"])]
         self._verified: set[str] = set()
         self._open: dict[int, pq.ParquetFile] = {}
         for entry in [*self.manifest["shards"], self.manifest["responses"]]:
             if not (self.directory / entry["file"]).exists():
-                raise DataError(f"{self.directory / entry['file']}: is missing; run again: only it is made again")
+                raise DataError(f"{self.directory / entry['file']}: is missing; {RUN_AGAIN}")
 
     @property
     def responses_file(self) -> Path:
-        """The file of all responses (schema ACTIVATION_RESPONSES), once its digest was checked."""
+        """The file of all responses (schema ACTIVATION_RESPONSES). Its digest is checked first."""
         self._verify(self.manifest["responses"])
         return self.directory / self.manifest["responses"]["file"]
 
@@ -174,7 +179,7 @@ class Activations:
 
     def groups(self) -> range:
         """Return the numbers of all row groups."""
-        return range(len(self.places))
+        return range(len(self._group_of_shard))
 
     def read(self, group: int) -> Group:
         """Return one row group with its responses."""
@@ -182,13 +187,13 @@ class Activations:
         return Group(names, lengths.tolist(), self.states(group))
 
     def names(self, group: int) -> tuple[list[str], np.ndarray]:
-        """Return the ids of a row group's responses, and how many tokens each has."""
+        """Return the ids of a row group's responses, and the number of tokens of each."""
         table = self.table(group, ["response_id", "position"])
         starts = np.flatnonzero(table["position"].to_numpy() == 0)
         return table["response_id"].take(starts).to_pylist(), np.diff([*starts, table.num_rows]).astype(np.int32)
 
     def index(self) -> Index:
-        """Read which responses lie where."""
+        """Return the index of all responses."""
         keys, lengths = [np.zeros(0, np.uint64)], [np.zeros(0, np.int32)]
         for group in self.groups():
             names, tokens = self.names(group)
@@ -198,15 +203,15 @@ class Activations:
         return Index(np.concatenate(keys), np.concatenate(lengths), first)
 
     def states(self, group: int) -> torch.Tensor:
-        """Return the states [rows, D] of a row group, read-only, in the stored type, over Parquet's own memory."""
+        """Return the states [rows, D] of a row group in the stored type, read-only: they share Parquet's memory."""
         chunks = [
             _as_tensor(chunk, self.dtype, self.hidden_size) for chunk in self.table(group, ["state"])["state"].chunks
         ]
         return chunks[0] if len(chunks) == 1 else torch.cat(chunks)
 
     def table(self, group: int, columns: Sequence[str]) -> pa.Table:
-        """Return columns of a row group; a shard that is damaged is named."""
-        shard, number = self.places[group]
+        """Return columns of a row group. Raises `DataError` if its shard is damaged."""
+        shard, number = self._group_of_shard[group]
         entry = self.manifest["shards"][shard]
         self._verify(entry)
         path = self.directory / entry["file"]
@@ -218,10 +223,12 @@ class Activations:
                 self._open[shard] = pq.ParquetFile(path, memory_map=False, pre_buffer=False)
             return self._open[shard].read_row_group(number, columns=list(columns), use_threads=False)
         except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{path}: row group {number} cannot be read ({error}); {_ALONE}") from error
+            raise DataError(
+                f"{path}: row group {number} cannot be read ({error}); delete it and {RUN_AGAIN}"
+            ) from error
 
     def verify(self) -> None:
-        """Compare every file with the manifest; raises `DataError` that names the first damaged one."""
+        """Compare every file with the manifest. Raises `DataError` at the first damaged file."""
         for entry in [*self.manifest["shards"], self.manifest["responses"]]:
             self._verify(entry)
 
@@ -230,24 +237,27 @@ class Activations:
             return
         path = self.directory / entry["file"]
         if file_digest(path) != entry["sha256"]:
-            raise DataError(f"{path}: is damaged (its digest is not the manifest's); {_ALONE}")
+            raise DataError(f"{path}: is damaged (its digest is not the manifest's); delete it and {RUN_AGAIN}")
         self._verified.add(entry["file"])
 
 
 def entry_of(path: str | Path) -> dict[str, Any]:
-    """Return a file's line in the manifest: name, rows, row groups, SHA-256. A file that is no Parquet is named."""
+    """Return a file's entry in the manifest: name, rows, row groups, SHA-256.
+
+    Raises `DataError` if it is not a Parquet file.
+    """
     path = Path(path)
     try:
         facts = pq.read_metadata(path)
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: cannot be read ({error}); {_ALONE}") from error
+        raise DataError(f"{path}: cannot be read ({error}); delete it and {RUN_AGAIN}") from error
     return {"file": path.name, "rows": facts.num_rows, "groups": facts.num_row_groups, "sha256": file_digest(path)}
 
 
 def _as_tensor(array: pa.Array, dtype: torch.dtype, width: int) -> torch.Tensor:
     """View a fixed-size binary array as a tensor [N, width] without a copy."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given buffer is not writable")  # nobody writes to it
+        warnings.filterwarnings("ignore", message="The given buffer is not writable")  # it is only read
         flat = torch.frombuffer(
             array.buffers()[1], dtype=dtype, count=len(array) * width, offset=array.offset * width * dtype.itemsize
         )

@@ -11,11 +11,12 @@ from rebend.io.files import read_json
 
 
 def load_direction(path: str | Path, fingerprint: str, hidden_size: int) -> torch.Tensor:
-    """Load a direction `[D]` for the model with this fingerprint; another model's is a `ModelError`."""
-    found = read_json(path)
-    if found["fingerprint"] != fingerprint or len(found["direction"]) != hidden_size:
+    """Return a direction [D]. Raises `ModelError` if it was fitted to another model or hidden size."""
+    content = read_json(path)
+    numbers = content["direction"]
+    if content["fingerprint"] != fingerprint or len(numbers) != hidden_size:
         raise ModelError(
-            f"{path}: the direction was fitted to {len(found['direction'])} numbers of model {found['fingerprint']}; "
-            f"this is {fingerprint} with {hidden_size}"
+            f"{path}: the direction has {len(numbers)} numbers and was fitted to model {content['fingerprint']}; "
+            f"this is model {fingerprint} with hidden size {hidden_size}"
         )
-    return torch.tensor(found["direction"])
+    return torch.tensor(numbers)

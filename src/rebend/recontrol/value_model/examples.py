@@ -1,9 +1,9 @@
-"""Labelled responses as a value network reads them: split by prompt, streamed from disk, shuffled on the way.
+"""Labelled responses for a value network: split by prompt, streamed from disk and shuffled.
 
-In memory are some 30 bytes a response, one row group and two batches. The order of a shuffled pass is decided by
-(seed, epoch) alone: the row groups of all shards, numbered through, are taken in a random order into a pool; when
-the pool holds two batches it is put in a random order and batches are taken from it while one is left. Row groups
-end where the responses and chunks of extraction say, so the order does not depend on the number of shards.
+About 30 bytes per response, one row group and two batches are in memory. The order of a shuffled pass depends on seed
+and epoch only: the row groups of all shards are read in a random order into a pool. When the pool holds two batches, it
+is shuffled, and all whole batches are taken from it. The order does not depend on the number of shards, because the
+row groups do not.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from rebend.recontrol.value_model.activation_store import Activations, key_of
 from rebend.recontrol.value_model.labels import Labels
 from rebend.recontrol.value_model.loss import Labelled
 
-TRAIN, HELD_OUT, LOOKED_AT = 1, 2, 4  # bits: what is looked at is a part of what is held out
-MOST_LOOKED_AT = 5000  # responses
-_POOL = 2  # batches that are mixed
+TRAIN, HELD_OUT, AUDITED = 1, 2, 4  # bits of a response's side; audited responses are held out as well
+MAX_AUDITED = 5000  # responses
+_POOL = 2  # batches that are shuffled together
 _READ_BYTES = 2**16
 
 
 class ValueData:
-    """The labelled responses of an activations folder, each on one side: training or held out."""
+    """The labelled responses of an activations folder. Each is for training or held out."""
 
     def __init__(self, source: Activations, labels: Labels, share: float, seed: int) -> None:
         self.source = source
         self.index = source.index()
         self.rewards = labels.find(self.index.keys)
-        self.sides, self.prompts_looked_at = split_by_prompt(source, labels, self.index.keys, share, seed)
+        self.sides, self.audited_prompts = split_by_prompt(source, labels, self.index.keys, share, seed)
         give_back()
 
     def count(self, side: int) -> int:
-        """Return how many responses are on a side."""
+        """Return the number of responses of a side (TRAIN, HELD_OUT or AUDITED)."""
         return int(np.count_nonzero(self.sides & side))
 
     def batches(self, side: int, size: int, rng: np.random.Generator | None = None) -> Iterator[list[Labelled]]:
-        """Stream the responses of a side in batches of `size`, shuffled if `rng` is given."""
-        groups = np.arange(len(self.source.places))
+        """Yield the responses of a side in batches of `size`, shuffled if `rng` is given."""
+        groups = np.array(self.source.groups())
         pool: list[Labelled] = []
         for group in rng.permutation(groups) if rng else groups:
             pool += self._responses(int(group), side)
@@ -52,21 +52,21 @@ class ValueData:
             yield pool
 
     def _responses(self, group: int, side: int) -> list[Labelled]:
-        """Return the responses of a row group that are on a side; nothing is read if there are none."""
-        own = slice(self.index.first[group], self.index.first[group + 1])
-        wanted = np.flatnonzero(self.sides[own] & side)
-        if not len(wanted):
+        """Return the responses of a row group that are on a side. Reads no states if there are none."""
+        of_group = slice(self.index.first[group], self.index.first[group + 1])
+        chosen = np.flatnonzero(self.sides[of_group] & side)
+        if not len(chosen):
             return []
-        parts = self.source.states(group).split(self.index.lengths[own].tolist())
-        rewards = self.rewards[own]
-        few = len(wanted) < len(parts) // 2  # views of them would hold a row group each in memory
-        return [(parts[i].clone() if few else parts[i], float(rewards[i])) for i in wanted]
+        states = self.source.states(group).split(self.index.lengths[of_group].tolist())
+        rewards = self.rewards[of_group]
+        copy = len(chosen) < len(states) // 2  # a view would keep the whole row group in memory
+        return [(states[i].clone() if copy else states[i], float(rewards[i])) for i in chosen]
 
 
 def _drain(
     pool: list[Labelled], size: int, rng: np.random.Generator | None
 ) -> Generator[list[Labelled], None, list[Labelled]]:
-    """Yield batches from the pool while it fills one; return the rest, as copies: a view would hold its row group."""
+    """Yield the whole batches of the pool; return the rest as copies: a view would keep its row group in memory."""
     order = rng.permutation(len(pool)) if rng else np.arange(len(pool))
     full = len(pool) // size * size
     for start in range(0, full, size):
@@ -80,27 +80,28 @@ def _drain(
 def split_by_prompt(
     source: Activations, labels: Labels, keys: np.ndarray, share: float, seed: int
 ) -> tuple[np.ndarray, int]:
-    """Return the side [N] of the responses with these `keys`: TRAIN, HELD_OUT, or 0 without a reward; and how many
-    prompts of those held out are looked at by an audit, whose responses have the bit LOOKED_AT too.
+    """Return the sides [N] of the responses with these `keys` [N], and the number of audited prompts.
 
-    Held out is the share of the prompts whose SHA-256 of "{seed}/{row_id}" is lowest; at least one, and not all.
-    Looked at are, of these, those with the lowest: a sample over the whole side, as many whole prompts as have
-    `MOST_LOOKED_AT` responses together. Raises `DataError` if fewer than two prompts can be used.
+    A side is TRAIN, HELD_OUT, HELD_OUT | AUDITED, or 0 for a response without a reward. The prompts with the lowest
+    SHA-256 of "{seed}/{row_id}" are held out: a share of all prompts, at least one and not all. The lowest of these are
+    audited, as whole prompts with at most `MAX_AUDITED` responses together, at least one prompt.
+
+    Raises `DataError` if fewer than two prompts have a response with a token and a reward.
     """
-    names, prompts = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)]
+    responses, prompts = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)]
     with pq.ParquetFile(source.responses_file, pre_buffer=False, buffer_size=_READ_BYTES) as file:
         for batch in file.iter_batches(8192, columns=["response_id", "row_id"], use_threads=False):
-            names.append(np.array([key_of(name) for name in batch["response_id"].to_pylist()], np.uint64))
+            responses.append(np.array([key_of(name) for name in batch["response_id"].to_pylist()], np.uint64))
             prompts.append(np.array([key_of(f"{seed}/{name}") for name in batch["row_id"].to_pylist()], np.uint64))
-    name, prompt = np.concatenate(names), np.concatenate(prompts)
-    order = np.argsort(name)
-    own = prompt[order[np.searchsorted(name[order], keys)]]
+    response_keys, prompt_keys = np.concatenate(responses), np.concatenate(prompts)
+    order = np.argsort(response_keys)
+    prompt = prompt_keys[order[np.searchsorted(response_keys[order], keys)]]  # [N]
     usable = np.isfinite(labels.find(keys))
-    found = np.unique(own[usable])
-    if len(found) < 2:
-        raise DataError(f"responses to {len(found)} prompts have a token and a reward; at least 2 are needed")
-    n_held = min(len(found) - 1, max(1, round(share * len(found))))
-    held, responses = np.unique(own[usable & (own <= found[n_held - 1])], return_counts=True)
-    n_looked_at = max(1, int(np.searchsorted(responses.cumsum(), MOST_LOOKED_AT, side="right")))
-    sides = np.where(own <= held[-1], HELD_OUT, TRAIN) | np.where(own <= held[n_looked_at - 1], LOOKED_AT, 0)
-    return np.where(usable, sides, 0).astype(np.int8), n_looked_at
+    distinct = np.unique(prompt[usable])
+    if len(distinct) < 2:
+        raise DataError(f"responses to {len(distinct)} prompts have a token and a reward; at least 2 are needed")
+    n_held_out = min(len(distinct) - 1, max(1, round(share * len(distinct))))
+    held_out, counts = np.unique(prompt[usable & (prompt <= distinct[n_held_out - 1])], return_counts=True)
+    n_audited = max(1, int(np.searchsorted(counts.cumsum(), MAX_AUDITED, side="right")))
+    sides = np.where(prompt <= held_out[-1], HELD_OUT, TRAIN) | np.where(prompt <= held_out[n_audited - 1], AUDITED, 0)
+    return np.where(usable, sides, 0).astype(np.int8), n_audited

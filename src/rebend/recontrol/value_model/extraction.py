@@ -1,17 +1,17 @@
-"""Responses of a policy, and the hidden state from which each of their tokens was sampled.
+"""Sample responses from a policy, and store the hidden state from which each token was sampled.
 
-RE-Control's training data (arXiv:2406.05954, section 4). Row t of a response is the state that the LM
-head saw when token t was chosen; the token that ends a response, and what follows it, is left out.
+RE-Control's training data (arXiv:2406.05954, section 4). Row t of a response is the input of the LM head when token t
+was sampled. The token that ends a response, and all tokens after it, are left out.
 
-The prompts are cut into chunks of neighbours. A chunk is sorted by length, decoded and kept on its own, so
-that a killed job goes on after it, and memory does not grow with the prompts. A shard is a run of whole
-chunks: how many shards there are changes no row, nor where a row group ends.
+The prompts are cut into chunks of adjacent rows. Each chunk is sorted by length, decoded and stored on its own, so that
+a killed job resumes after the last finished chunk, and memory does not grow with the prompts. A shard is a sequence of
+whole chunks, so the number of shards changes no row and no end of a row group.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from rebend.config.value_models import ActivationsBlock
 from rebend.errors import DataError
 from rebend.generation.continuous_batching import generate_continuous, supports_continuous_batching
 from rebend.generation.generate import Request, Response, generate_batch, has_room, make_requests
-from rebend.io.files import whole_file, write_json
+from rebend.io.files import whole_file
 from rebend.io.memory import give_back, keep_flat, memory_advice
 from rebend.io.progress import progress
 from rebend.models.batching import batches_by_length
@@ -36,106 +36,53 @@ from rebend.models.loading import Policy
 from rebend.recontrol.value_model.activation_store import (
     ACTIVATION_RESPONSES,
     ShardWriter,
-    entry_of,
     key_of,
     state_schema,
 )
+from rebend.recontrol.value_model.gathering import LEFT_OUT, NOT_DRAWN, ShardFiles, append_row_groups
 
-_LEFT_OUT, _NOT_DRAWN = b"left_out", b"not_drawn"
 _READ_BYTES = 2**16
 
 
-@dataclass(frozen=True)
-class Outputs:
-    """The two files of a shard."""
-
-    states: str | Path
-    responses: str | Path
-
-
 def extract_activations(
-    policy: Policy, prompts: str | Path, settings: ActivationsBlock, shard: int, outputs: Outputs, parts: Path
+    policy: Policy, prompts: str | Path, settings: ActivationsBlock, shard: int, outputs: ShardFiles, parts: Path
 ) -> dict[str, int]:
-    """Write shard number `shard` of the prompts in a Parquet file (schema PROMPTS); return counts for the record.
+    """Write shard number `shard` of the prompts in a Parquet file (schema PROMPTS); return counts for the run record.
 
-    Finished chunks are kept in the folder `parts`, so that a killed run goes on after them; the files are
-    the same bytes as those of an undisturbed run. Raises `DataError` if `max_bytes` has no room for a prompt.
+    Finished chunks are stored in the folder `parts`; a resumed run writes the same bytes as an undisturbed one. Raises
+    `ConfigError` if the model does not have the layer, and `DataError` if one prompt needs more than `max_bytes`.
     """
     keep_flat()
-    block_of(policy, settings.layer)  # a wrong layer is found before anything is decoded
+    block_of(policy, settings.layer)  # raises for a wrong layer before anything is decoded
     size = settings.prompts_per_chunk
     n_chunks = -(-pq.read_metadata(prompts).num_rows // size)
-    own = range(n_chunks * shard // settings.shards, n_chunks * (shard + 1) // settings.shards)
+    numbers = range(n_chunks * shard // settings.shards, n_chunks * (shard + 1) // settings.shards)
     limit = _highest_key(policy, prompts, settings)
-    pieces = [Outputs(parts / f"states-{n:06d}.parquet", parts / f"responses-{n:06d}.parquet") for n in own]
-    chunks = read_chunks(prompts, size, own)
+    files = [ShardFiles(parts / f"states-{n:06d}.parquet", parts / f"responses-{n:06d}.parquet") for n in numbers]
+    chunks = read_chunks(prompts, size, numbers)
     parts.mkdir(parents=True, exist_ok=True)
-    knobs = "a smaller decoding.batch_size or max_new_tokens"
-    for piece, rows in progress(zip(pieces, chunks, strict=True), "extracting chunks", total=len(pieces)):
-        if not Path(piece.responses).exists():
-            with memory_advice(knobs):
-                _make_chunk(policy, rows, settings, limit, piece)
+    for chunk_files, rows in progress(zip(files, chunks, strict=True), "extracting chunks", total=len(files)):
+        if not Path(chunk_files.responses).exists():
+            with memory_advice("a smaller decoding.batch_size or max_new_tokens"):
+                _make_chunk(policy, rows, settings, limit, chunk_files)
             give_back()
-    return _join(policy, pieces, settings, outputs)
+    return _join(policy, files, settings, outputs)
 
 
-def gather_activations(
-    shards: Sequence[Outputs], manifest: str | Path, responses: str | Path, settings: ActivationsBlock
-) -> dict[str, Any]:
-    """Write the manifest of the finished shards, and all responses in one file; return counts for the record.
-
-    A shard that cannot be read is named. Files of another number of shards, which lie in the same folder after
-    the setting was changed, go: a glob over the folder finds each token once.
-    Raises `DataError` if no prompt is left.
-    """
-    entries = [entry_of(shard.states) for shard in shards]
-    schemas = [pq.read_schema(shard.states).metadata for shard in shards]
-    facts = {key.decode(): value.decode() for key, value in schemas[0].items() if key != _NOT_DRAWN}
-    left_out = sum(int(pq.read_schema(shard.responses).metadata[_LEFT_OUT]) for shard in shards)
-    with whole_file(responses) as path, pq.ParquetWriter(path, ACTIVATION_RESPONSES, compression="zstd") as writer:
-        n_responses = sum(_append(writer, shard.responses) for shard in shards)
-    if not n_responses:
-        raise DataError(
-            f"all {left_out} prompts are longer than {settings.max_prompt_tokens} tokens, or leave no room for a "
-            "response in the model's context; none is left"
-        )
-    width = int(facts.pop("shape").strip("[]"))
-    bytes_stored = 2 * width * sum(entry["rows"] for entry in entries) if settings.states == "stored" else 0
-    counts = {
-        "left_out": left_out,
-        "not_drawn": sum(int(metadata[_NOT_DRAWN]) for metadata in schemas),
-        "state_bytes": bytes_stored,
-    }
-    write_json(
-        manifest,
-        {
-            **facts,
-            "hidden_size": width,
-            "states": settings.states,
-            "shards": entries,
-            "responses": entry_of(responses),
-            **counts,
-        },
-    )
-    _remove_others(Path(manifest).parent, shards)
-    tokens = sum(entry["rows"] for entry in entries)
-    return {"responses": n_responses, "tokens": tokens, "shards": len(shards), **counts}
-
-
-def read_chunks(prompts: str | Path, size: int, wanted: range) -> Iterator[list[dict[str, Any]]]:
-    """Yield the rows (row_id, messages) of the wanted chunks of `size` neighbours; only one is in memory."""
+def read_chunks(prompts: str | Path, size: int, numbers: range) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows (row_id, messages) of the chunks with these numbers, `size` rows each; one chunk is in memory."""
     with pq.ParquetFile(prompts, pre_buffer=False, buffer_size=_READ_BYTES) as file:
         batches = file.iter_batches(batch_size=size, columns=["row_id", "messages"], use_threads=False)
-        # A batch ends where a row group does, so chunks are cut from what was read, not taken as they come.
+        # A batch also ends where a row group ends, so a batch can be shorter than a chunk.
         waiting: list[dict[str, Any]] = []
         number = 0
         for batch in batches:
             waiting += batch.to_pylist()
             while len(waiting) >= size:
-                if number in wanted:
+                if number in numbers:
                     yield waiting[:size]
                 waiting, number = waiting[size:], number + 1
-        if waiting and number in wanted:
+        if waiting and number in numbers:
             yield waiting
 
 
@@ -145,7 +92,7 @@ def stored_dtype(policy: Policy) -> torch.dtype:
 
 
 def _highest_key(policy: Policy, prompts: str | Path, settings: ActivationsBlock) -> int | None:
-    """Return the highest `key_of(row_id)` of a prompt that `max_bytes` has room for; None if all have."""
+    """Return the highest `key_of(row_id)` of the prompts whose states fit into `max_bytes`; None if all fit."""
     if settings.max_bytes is None:
         return None
     per_prompt = settings.samples_per_prompt * settings.decoding.max_new_tokens * policy.hidden_size * 2
@@ -158,40 +105,40 @@ def _highest_key(policy: Policy, prompts: str | Path, settings: ActivationsBlock
     with pq.ParquetFile(prompts) as file:
         batches = file.iter_batches(columns=["row_id"], use_threads=False)
         keys = [np.array([key_of(name) for name in batch["row_id"].to_pylist()], np.uint64) for batch in batches]
-    found = np.sort(np.concatenate(keys))
-    return None if n >= len(found) else int(found[n - 1])
+    ordered = np.sort(np.concatenate(keys))
+    return None if n >= len(ordered) else int(ordered[n - 1])
 
 
 def _make_chunk(
-    policy: Policy, rows: Sequence[dict[str, Any]], settings: ActivationsBlock, limit: int | None, piece: Outputs
+    policy: Policy, rows: Sequence[dict[str, Any]], settings: ActivationsBlock, limit: int | None, files: ShardFiles
 ) -> None:
-    """Decode a chunk, streaming its states to disk; its responses, in the order of the prompts, are written last."""
+    """Decode a chunk and write its states as responses end. The file of responses is written last, in prompt order."""
     drawn = [row for row in rows if limit is None or key_of(row["row_id"]) <= limit]
     requests, row_ids, left_out = _requests(policy, drawn, settings)
     metadata = {**_facts(policy, settings), "not_drawn": str(len(rows) - len(drawn))}
     dtype = stored_dtype(policy)
     schema = state_schema(policy.hidden_size, dtype, metadata, stored=settings.states == "stored")
-    made: dict[int, tuple[Any, ...]] = {}
-    with whole_file(piece.states) as path:
+    fields: dict[int, tuple[Any, ...]] = {}
+    with whole_file(files.states) as path:
         writer = ShardWriter(path, schema, dtype)
         try:
             for i, response in _decode(policy, requests, settings):
                 n = len(response.token_ids)
-                made[i] = (requests[i].key, row_ids[i], response.text, n, response.finish)
+                fields[i] = (requests[i].key, row_ids[i], response.text, n, response.finish)
                 if n:
                     writer.add(requests[i].key, response.token_ids, response.states, requests[i].prompt_ids)
         finally:
             writer.close()
-    lines = [dict(zip(ACTIVATION_RESPONSES.names, made[i], strict=True)) for i in range(len(requests))]
-    table = pa.Table.from_pylist(lines, ACTIVATION_RESPONSES.with_metadata({_LEFT_OUT: str(left_out)}))
-    with whole_file(piece.responses) as path:
+    lines = [dict(zip(ACTIVATION_RESPONSES.names, fields[i], strict=True)) for i in range(len(requests))]
+    table = pa.Table.from_pylist(lines, ACTIVATION_RESPONSES.with_metadata({LEFT_OUT: str(left_out)}))
+    with whole_file(files.responses) as path:
         pq.write_table(table, path)
 
 
 def _requests(
     policy: Policy, rows: Sequence[dict[str, Any]], settings: ActivationsBlock
 ) -> tuple[list[Request], list[str], int]:
-    """Return a request for each sample of each prompt that is not too long, its row id, and how many are too long."""
+    """Return a request per sample of each prompt that is not too long, their row ids, and the count of long prompts."""
     encoded = make_requests(policy, [row["messages"] for row in rows])
     kept = [
         (row["row_id"], request)
@@ -206,64 +153,46 @@ def _requests(
 def _decode(policy: Policy, requests: Sequence[Request], settings: ActivationsBlock) -> Iterator[tuple[int, Response]]:
     """Yield (number of the request, response), with the states of the layer if states are stored."""
     stored, final = settings.states == "stored", settings.layer == FINAL
-    made = _responses(policy, requests, settings.decoding, keep_states=stored and final)
-    while waiting := list(islice(made, settings.decoding.batch_size)):
-        there = [(i, response) for i, response in waiting if response.token_ids]
-        if stored and not final and there:
-            pairs = [(requests[i].prompt_ids, response.token_ids) for i, response in there]
-            states = dict(zip((i for i, _ in there), response_states(policy, pairs, settings.layer), strict=True))
-            waiting = [(i, replace(response, states=states.get(i))) for i, response in waiting]
-        yield from waiting
+    responses = _responses(policy, requests, settings.decoding, keep_states=stored and final)
+    while batch := list(islice(responses, settings.decoding.batch_size)):
+        with_tokens = [(i, response) for i, response in batch if response.token_ids]
+        if stored and not final and with_tokens:
+            pairs = [(requests[i].prompt_ids, response.token_ids) for i, response in with_tokens]
+            states = dict(zip((i for i, _ in with_tokens), response_states(policy, pairs, settings.layer), strict=True))
+            batch = [(i, replace(response, states=states.get(i))) for i, response in batch]
+        yield from batch
 
 
 def _responses(
     policy: Policy, requests: Sequence[Request], decoding: Decoding, *, keep_states: bool
 ) -> Iterator[tuple[int, Response]]:
-    """Yield responses as they end; a batch after the other where the model's cache is of a kind of its own."""
+    """Yield (number of the request, response) as responses end; in fixed batches if the model's cache needs them."""
     if supports_continuous_batching(policy):
         yield from generate_continuous(policy, requests, decoding, keep_states=keep_states)
         return
     for batch in batches_by_length([len(request.prompt_ids) for request in requests], decoding.batch_size):
-        asked = [requests[i] for i in batch]
-        yield from zip(batch, generate_batch(policy, asked, decoding, keep_states=keep_states), strict=True)
+        responses = generate_batch(policy, [requests[i] for i in batch], decoding, keep_states=keep_states)
+        yield from zip(batch, responses, strict=True)
 
 
-def _join(policy: Policy, pieces: Sequence[Outputs], settings: ActivationsBlock, outputs: Outputs) -> dict[str, int]:
+def _join(
+    policy: Policy, chunks: Sequence[ShardFiles], settings: ActivationsBlock, outputs: ShardFiles
+) -> dict[str, int]:
     """Join the chunks of a shard, row group by row group; return counts."""
     dtype = stored_dtype(policy)
-    left_out = sum(int(pq.read_schema(piece.responses).metadata[_LEFT_OUT]) for piece in pieces)
-    not_drawn = sum(int(pq.read_schema(piece.states).metadata[_NOT_DRAWN]) for piece in pieces)
+    left_out = sum(int(pq.read_schema(chunk.responses).metadata[LEFT_OUT]) for chunk in chunks)
+    not_drawn = sum(int(pq.read_schema(chunk.states).metadata[NOT_DRAWN]) for chunk in chunks)
     metadata = {**_facts(policy, settings), "not_drawn": str(not_drawn)}
     schema = state_schema(policy.hidden_size, dtype, metadata, stored=settings.states == "stored")
-    kept = ACTIVATION_RESPONSES.with_metadata({_LEFT_OUT: str(left_out)})
+    responses_schema = ACTIVATION_RESPONSES.with_metadata({LEFT_OUT: str(left_out)})
     options: dict[str, Any] = {"compression": "none", "use_dictionary": ["response_id"], "write_statistics": False}
     with whole_file(outputs.states) as path, pq.ParquetWriter(path, schema, **options) as writer:
-        tokens = sum(_append(writer, piece.states) for piece in pieces)
-    with whole_file(outputs.responses) as path, pq.ParquetWriter(path, kept) as writer:
-        responses = sum(_append(writer, piece.responses) for piece in pieces)
+        tokens = sum(append_row_groups(writer, chunk.states) for chunk in chunks)
+    with whole_file(outputs.responses) as path, pq.ParquetWriter(path, responses_schema) as writer:
+        responses = sum(append_row_groups(writer, chunk.responses) for chunk in chunks)
     return {"responses": responses, "tokens": tokens, "prompts_left_out": left_out, "prompts_not_drawn": not_drawn}
 
 
-def _append(writer: pq.ParquetWriter, path: str | Path) -> int:
-    """Copy the row groups of a file as they are; return its number of rows."""
-    try:
-        with pq.ParquetFile(path, pre_buffer=False) as file:
-            for number in range(file.num_row_groups):
-                table = file.read_row_group(number, use_threads=False).replace_schema_metadata(writer.schema.metadata)
-                writer.write_table(table, row_group_size=max(1, table.num_rows))
-            return file.metadata.num_rows
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: cannot be read ({error}); delete it and run again: only it is made again") from error
-
-
 def _facts(policy: Policy, settings: ActivationsBlock) -> dict[str, str]:
-    """What the states are of: in the metadata of each shard, and in the manifest."""
+    """Return the origin of the states, for the metadata of each shard and the manifest."""
     return {"fingerprint": policy.fingerprint, "layer": str(settings.layer), "revision": policy.revision}
-
-
-def _remove_others(folder: Path, shards: Sequence[Outputs]) -> None:
-    """Remove shards, and their records, that belong to another number of shards."""
-    ours = {Path(path).stem for shard in shards for path in (shard.states, shard.responses)}
-    for path in [*folder.glob("states-*-of-*"), *folder.glob("responses-*-of-*")]:
-        if path.name.partition(".")[0] not in ours:  # the record of `x.parquet` is `x.run.json`
-            path.unlink()

@@ -17,7 +17,7 @@ _READ_BYTES = 2**16
 
 
 class Labels:
-    """Rewards by response: sorted keys [N] and their rewards [N], 16 bytes a response."""
+    """Rewards of N responses: sorted keys [N] and their rewards [N], 16 bytes per response."""
 
     def __init__(self, keys: np.ndarray, rewards: np.ndarray, not_scored: int = 0) -> None:
         order = np.argsort(keys)
@@ -25,13 +25,16 @@ class Labels:
 
     @classmethod
     def of(cls, rewards: Mapping[str, float]) -> Labels:
-        """Return those of a mapping from response id to reward."""
+        """Return the labels of a mapping from response id to reward."""
         keys = np.array([key_of(name) for name in rewards], np.uint64)
         return cls(keys, np.array(list(rewards.values()), np.float64))
 
     @classmethod
     def read(cls, path: str | Path) -> Labels:
-        """Read a file of schema SCORES; responses that were not scored are counted and left out."""
+        """Return the labels of a file of schema SCORES. Responses that were not scored are counted and left out.
+
+        Raises `DataError` if the file cannot be read.
+        """
         keys, rewards, not_scored = [np.zeros(0, np.uint64)], [np.zeros(0)], 0
         try:
             with pq.ParquetFile(path, pre_buffer=False, buffer_size=_READ_BYTES) as file:
@@ -45,8 +48,8 @@ class Labels:
         return cls(np.concatenate(keys), np.concatenate(rewards), not_scored)
 
     def find(self, keys: np.ndarray) -> np.ndarray:
-        """Return the rewards [M] of these keys; NaN where there is none."""
+        """Return the rewards [M] of keys [M]; NaN for a key without a reward."""
         if not len(self.keys):
             return np.full(len(keys), np.nan)
-        at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        return np.where(self.keys[at] == keys, self.rewards[at], np.nan)
+        index = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        return np.where(self.keys[index] == keys, self.rewards[index], np.nan)

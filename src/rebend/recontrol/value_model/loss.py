@@ -1,14 +1,14 @@
-"""What a value network is fitted to (arXiv:2406.05954, section 4), as in the paper and as in the released code.
+"""The objective of a value network (arXiv:2406.05954, section 4): the paper's, and the released code's.
 
-Per response with states s_1 … s_T and reward r, summed over tokens and averaged over responses:
+For a response with states s_1 … s_T and reward r, summed over tokens and averaged over responses (key `variant`):
 
-    corrected   Σ_{t<T} (V(s_t) − G_{t+1})² + (V(s_T) − r)²
-    published   Σ_{t<T} (V(s_t) − V(s_{t+1}))² + (V(s_1) − r)²
+    corrected       Σ_{t<T} (V(s_t) − G_{t+1})² + (V(s_T) − r)²
+    released_code   Σ_{t<T} (V(s_t) − V(s_{t+1}))² + (V(s_1) − r)²
 
 G_{t+1} = (1 − λ)·V(s_{t+1}) + λ·G_{t+2}, G_{T+1} = r, always without gradient. λ = 0 is the paper's objective, in
 which the reward reaches earlier tokens through V only; λ = 1 fits the reward at every token (plain Monte Carlo).
-The released code looks for the last token with argmax of a 0/1 mask, which is the first 1, and lets the gradient
-through both neighbours; it then has the same value at all tokens as its optimum.
+The released code takes the argmax of a 0/1 mask for the last token, but the argmax is the first 1. Its gradient flows
+through both neighbours. At its optimum V is the same at all tokens of a response.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Labelled = tuple[torch.Tensor, float]  # the states [T, D] of a response, and it
 
 
 def packed(batch: Sequence[Labelled], network: ValueNetwork) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Join responses without padding: states [N, D] and rewards [B] in the network's type, lengths [B]."""
+    """Return states [N, D] without padding, lengths [B] and rewards [B]; states and rewards in the network's type."""
     weight = network.first.weight
     states = torch.cat([states for states, _ in batch]).to(weight.device, weight.dtype)
     lengths = torch.tensor([len(states) for states, _ in batch], device=weight.device)
@@ -34,12 +34,12 @@ def packed(batch: Sequence[Labelled], network: ValueNetwork) -> tuple[torch.Tens
 def summed_loss(
     values: torch.Tensor, lengths: torch.Tensor, rewards: torch.Tensor, settings: ValueModelBlock
 ) -> torch.Tensor:
-    """Return the objective of packed values [N], summed over tokens and responses."""
+    """Return the objective of packed values [N], with lengths [B] and rewards [B], summed over tokens and responses."""
     if settings.variant == "corrected":
         return (values - returns(values, lengths, rewards, settings.td_lambda)).square().sum()
     last = lengths.cumsum(0) - 1
     neighbours = torch.ones(len(values), dtype=torch.bool, device=values.device)
-    neighbours[last] = False  # what follows a response's last token belongs to another one
+    neighbours[last] = False  # the next value belongs to another response
     residuals = (values[:-1] - values[1:])[neighbours[:-1]]
     return residuals.square().sum() + (values[last - lengths + 1] - rewards).square().sum()
 
@@ -59,10 +59,10 @@ def returns(values: torch.Tensor, lengths: torch.Tensor, rewards: torch.Tensor, 
         return targets
     targets = torch.empty_like(values)
     target = rewards
-    for back in range(int(lengths.max())):  # all responses at once, from their ends to their beginnings
+    for back in range(int(lengths.max())):  # all responses together, from the last token to the first
         inside = back < lengths
-        at = (last - back)[inside]
-        targets[at] = target[inside]
+        tokens = (last - back)[inside]
+        targets[tokens] = target[inside]
         target = target.clone()
-        target[inside] = (1 - td_lambda) * values[at] + td_lambda * target[inside]
+        target[inside] = (1 - td_lambda) * values[tokens] + td_lambda * target[inside]
     return targets

@@ -1,7 +1,7 @@
-"""The value network: what reward a response will end with, read from one hidden state.
+"""The value network: predicts the reward at the end of a response from one hidden state.
 
-RE-Control (arXiv:2406.05954, section 4 and Tables 8 and 9): a small ReLU network on the final-norm
-state. Its gradient with respect to the state is what control climbs.
+RE-Control (arXiv:2406.05954, section 4 and Tables 8 and 9): a small ReLU network on the state after the final norm.
+Decoding with control ascends its gradient with respect to the state.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Shape:
     """The shape of a value network, stored beside its weights."""
 
     input_size: int  # D, the model's hidden size
-    hidden_size: int  # width of the layers between
+    hidden_size: int  # width of the hidden layers
     n_layers: int  # linear layers: 2 or 3
 
 
@@ -59,14 +59,14 @@ def where_active(gradient: torch.Tensor, pre: torch.Tensor) -> torch.Tensor:
 
 
 def new_network(shape: Shape, seed: int) -> ValueNetwork:
-    """Return a network with torch's default initial weights, drawn from `seed` and nothing else."""
+    """Return a network with torch's default initial weights, which depend on `seed` only."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return ValueNetwork(shape)
 
 
 def save_value(directory: str | Path, network: ValueNetwork, facts: Mapping[str, Any]) -> None:
-    """Write weights, shape and `facts` (among them the model's `fingerprint`) into a folder."""
+    """Write weights, shape and `facts`, which include the model's `fingerprint`, into a folder."""
     directory = Path(directory)
     weights = {name: weight.detach().cpu().contiguous() for name, weight in network.state_dict().items()}
     save_file(weights, directory / WEIGHTS)
@@ -76,9 +76,10 @@ def save_value(directory: str | Path, network: ValueNetwork, facts: Mapping[str,
 def load_value(
     directory: str | Path, fingerprint: str, hidden_size: int, device: torch.device | None = None
 ) -> ValueNetwork:
-    """Load a network for the model with this fingerprint and hidden size, frozen, in float32.
+    """Return the network of a folder, frozen, in float32.
 
-    Raises `ModelError` if it was trained on another model's states: their axes mean something else.
+    Raises `ModelError` if it was trained on another model or layer, or if its weights do not have the stored shape, and
+    `DataError` if the weights cannot be read.
     """
     directory = Path(directory)
     facts = read_json(directory / FACTS)
@@ -100,5 +101,5 @@ def load_value(
     except (OSError, SafetensorError) as error:
         raise DataError(f"{directory / WEIGHTS}: cannot be read ({error}); train the value network again") from error
     except RuntimeError as error:
-        raise ModelError(f"{directory / WEIGHTS}: does not have the shape that {FACTS} says ({error})") from error
+        raise ModelError(f"{directory / WEIGHTS}: does not have the shape in {FACTS} ({error})") from error
     return network.to(device or torch.device("cpu")).requires_grad_(False).eval()

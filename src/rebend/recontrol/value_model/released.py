@@ -1,7 +1,7 @@
-"""Value networks that others trained: RE-Control's released files, read without running what is in them.
+"""Convert value networks of RE-Control's released code. No code in a released file is run.
 
-The released code (arXiv:2406.05954) saves a state dict of `fc1`, `fc2`, `fc3` with `torch.save`, which is a pickle;
-its decoding code has no `fc2`. Here it becomes the same folder as that of a network which was trained here.
+The released code (arXiv:2406.05954) saves a state dict of `fc1`, `fc2`, `fc3` with `torch.save`, which writes a pickle;
+its decoding code has no `fc2`. The converted folder has the same format as a network that this study trains.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _LAYERS = {2: {"fc1": "first", "fc3": "last"}, 3: {"fc1": "first", "fc2": "middl
 def take_value_model(
     source: str | Path, settings: ReleasedValueModelBlock, fingerprint: str, hidden_size: int, out: str | Path
 ) -> dict[str, Any]:
-    """Write the network of a released file as a value folder `out`, for the model with this fingerprint and D.
+    """Write the network of a released file, in float32, to the folder `out`; return facts for the run record.
 
-    Weights become float32. Returns facts for the record. Raises `ModelError` if the file holds anything but
-    weights (nothing in it is run), or others than `settings` and the model's hidden size say.
+    `fingerprint` and `hidden_size` are those of the model that the network was trained on. Raises `ModelError` if the
+    file holds anything but weights, or weights of other names or shapes than `settings` and `hidden_size` give.
     """
     source = Path(source)
     shape = Shape(hidden_size, settings.hidden_size, settings.n_layers)
@@ -45,41 +45,41 @@ def take_value_model(
 
 
 def _read(source: Path) -> dict[str, Any]:
-    """The tensors of a file by name."""
+    """Return the tensors of a file by name."""
     try:
         if source.suffix == ".safetensors":
             return dict(load_file(source))
-        found = torch.load(source, map_location="cpu", weights_only=True)
+        weights = torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(f"{source}: holds more than weights, or is damaged; nothing in it was run") from error
     except (OSError, RuntimeError, EOFError, SafetensorError) as error:
         raise ModelError(f"{source}: not a readable file of weights ({str(error).splitlines()[0]})") from error
-    if not isinstance(found, dict):
-        raise ModelError(f"{source}: holds a {type(found).__name__}; a dict of weights (a state dict) is expected")
-    return found
+    if not isinstance(weights, dict):
+        raise ModelError(f"{source}: holds a {type(weights).__name__}; a dict of weights (a state dict) is expected")
+    return weights
 
 
 def _renamed(source: Path, weights: dict[str, Any], shape: Shape) -> dict[str, Tensor]:
-    """The weights under our names, each checked."""
-    ends = {
+    """Return the weights in float32 under the names of `ValueNetwork`, after a check of names, shapes and numbers."""
+    shapes = {
         "fc1": (shape.hidden_size, shape.input_size),
         "fc2": (shape.hidden_size,) * 2,
         "fc3": (1, shape.hidden_size),
     }
     layers = _LAYERS[shape.n_layers]
-    expected = {f"{old}.weight": ends[old] for old in layers} | {f"{old}.bias": ends[old][:1] for old in layers}
+    expected = {f"{old}.weight": shapes[old] for old in layers} | {f"{old}.bias": shapes[old][:1] for old in layers}
     if weights.keys() != expected.keys():
-        found = ", ".join(sorted(map(str, weights))) or "nothing"
+        names = ", ".join(sorted(map(str, weights))) or "nothing"
         raise ModelError(
-            f"{source}: holds {found}; a network of {shape.n_layers} layers has {', '.join(sorted(expected))}. "
+            f"{source}: holds {names}; a network of {shape.n_layers} layers has {', '.join(sorted(expected))}. "
             "Is the key `n_layers` right?"
         )
     for name, size in expected.items():
         value = weights[name]
         if not isinstance(value, Tensor) or tuple(value.shape) != size:
-            size_found = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            actual = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise ModelError(
-                f"{source}: {name} is {size_found}, expected {list(size)} (the model's hidden size {shape.input_size}, "
+                f"{source}: {name} is {actual}, expected {list(size)} (the model's hidden size {shape.input_size}, "
                 f"`hidden_size` {shape.hidden_size})"
             )
         if not torch.isfinite(value.float()).all():

@@ -1,4 +1,4 @@
-"""Rewards of all responses of an activations folder, a block at a time."""
+"""Score all responses of an activations folder, one block at a time."""
 
 from __future__ import annotations
 
@@ -22,37 +22,36 @@ from rebend.models.rewards.endpoint import naming
 from rebend.models.rewards.model import Reward
 from rebend.recontrol.value_model.activation_store import ACTIVATION_RESPONSES
 
-_BLOCK = 512  # responses that are sorted by length and scored together, and resumed after
+_BLOCK = 512  # responses that are sorted by length and scored together; a killed job resumes after the last block
 _READ_BYTES = 2**16
 
 
 def label_rewards(
     model: Reward, prompts: str | Path, responses: str | Path, output: str | Path, parts: ChunkStore
 ) -> dict[str, int]:
-    """Write a file of schema SCORES with a reward for each response, in their order; return counts.
+    """Write the reward of each response (schema SCORES), in the order of the responses; return counts.
 
-    `prompts` is a Parquet file of schema PROMPTS, `responses` one of schema ACTIVATION_RESPONSES with the prompts in
-    the same order, as extraction leaves it. A reward that is no number is "not scored" with that reason, and said on
-    standard error. Raises `ModelError` if the first block has no number at all, before more is paid for, and
-    `DataError` if a response belongs to no prompt.
+    `prompts` is a Parquet file of schema PROMPTS, `responses` one of schema ACTIVATION_RESPONSES in the same order. A
+    response with a non-finite reward is "not scored"; a warning on standard error has their number. Raises
+    `ModelError` if no reward of the first block is finite, and `DataError` if a response belongs to no prompt.
     """
     keep_flat()
     rows, not_scored = 0, 0
     blocks = -(-pq.read_metadata(responses).num_rows // _BLOCK)
     with whole_file(output) as path, pq.ParquetWriter(path, SCORES, compression="zstd") as writer:
         pairs = progress(_blocks(prompts, responses), "labelling blocks", total=blocks)
-        for number, (messages, made) in enumerate(pairs):
-            names = [row["response_id"] for row in made]
+        for number, (messages, block) in enumerate(pairs):
+            names = [row["response_id"] for row in block]
             with naming(names):
-                found = model.score(messages, [row["response"] for row in made], parts.within(f"block-{number:06d}"))
-            table = score_table(names, found)
-            if number == 0 and table["score"].null_count == len(made):
+                rewards = model.score(messages, [row["response"] for row in block], parts.within(f"block-{number:06d}"))
+            table = score_table(names, rewards)
+            if number == 0 and table["score"].null_count == len(block):
                 raise ModelError(
-                    f"the reward model gave no number for any of the first {len(made)} responses "
+                    f"the reward model returned no number for any of the first {len(block)} responses "
                     f"({table['not_scored'][0]}); try `dtype: float32` or `bfloat16`, and check its weights"
                 )
-            rows, not_scored = rows + len(made), not_scored + table["score"].null_count
-            writer.write_table(table, row_group_size=len(made))
+            rows, not_scored = rows + len(block), not_scored + table["score"].null_count
+            writer.write_table(table, row_group_size=len(block))
             give_back()
     if not_scored:
         print(f"WARNING: {not_scored} of {rows} responses were not scored", file=sys.stderr, flush=True)
@@ -62,31 +61,31 @@ def label_rewards(
 def _blocks(
     prompts: str | Path, responses: str | Path
 ) -> Iterator[tuple[list[Sequence[Message]], list[dict[str, Any]]]]:
-    """Yield blocks of responses, each with the messages that it answers; two files are read side by side."""
-    questions = _rows(prompts, PROMPTS, ["row_id", "messages"])
-    current: dict[str, Any] = {"row_id": None}
+    """Yield blocks of responses, each with the messages that its responses answer."""
+    prompt_rows = _rows(prompts, PROMPTS, ["row_id", "messages"])
+    prompt: dict[str, Any] = {"row_id": None}
     messages: list[Sequence[Message]] = []
-    made: list[dict[str, Any]] = []
-    for answer in _rows(responses, ACTIVATION_RESPONSES, ["response_id", "row_id", "response"]):
-        while current["row_id"] != answer["row_id"]:
-            following = next(questions, None)
+    block: list[dict[str, Any]] = []
+    for response in _rows(responses, ACTIVATION_RESPONSES, ["response_id", "row_id", "response"]):
+        while prompt["row_id"] != response["row_id"]:
+            following = next(prompt_rows, None)
             if following is None:
                 raise DataError(
-                    f"{responses}: response '{answer['response_id']}' belongs to no prompt of {prompts} after that of "
-                    "the response before it; it was made from another version of the data"
+                    f"{responses}: response '{response['response_id']}' belongs to no prompt of {prompts}, or is not "
+                    "in the order of the prompts; it was sampled from another version of the data"
                 )
-            current = following
-        messages.append(current["messages"])
-        made.append(answer)
-        if len(made) == _BLOCK:
-            yield messages, made
-            messages, made = [], []
-    if made:
-        yield messages, made
+            prompt = following
+        messages.append(prompt["messages"])
+        block.append(response)
+        if len(block) == _BLOCK:
+            yield messages, block
+            messages, block = [], []
+    if block:
+        yield messages, block
 
 
 def _rows(path: str | Path, schema: pa.Schema, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a Parquet file, a block of them in memory."""
+    """Yield the rows of a Parquet file, with one block in memory."""
     try:
         with pq.ParquetFile(path, pre_buffer=False, buffer_size=_READ_BYTES) as file:
             missing = [name for name in columns if name not in file.schema_arrow.names]

@@ -1,4 +1,4 @@
-"""Fit a value network to rewards of whole responses (arXiv:2406.05954, section 4), streamed from disk."""
+"""Train a value network on hidden states and the rewards of whole responses (arXiv:2406.05954, section 4)."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ METRICS = pa.schema(
     [
         ("epoch", pa.int32()),  # from 1
         ("train_loss", pa.float64()),  # the objective, over the epoch's steps
-        ("held_out_loss", pa.float64()),  # the same quantity on the held-out responses
+        ("held_out_loss", pa.float64()),  # the objective on the held-out responses
         ("held_out_error", pa.float64()),  # mean (V(s_t) − r)² over tokens, then responses: chooses the epoch
-        ("rank_first", pa.float64()),  # Spearman correlation of V at that token with the reward; null if undefined
+        ("rank_first", pa.float64()),  # Spearman correlation of V at the first token with the reward; null if undefined
         ("rank_middle", pa.float64()),
         ("rank_last", pa.float64()),
         ("chosen", pa.bool_()),
     ]
 )
-# Tokens that go through the network at a time: so few that what lies between its layers stays in a CPU's cache.
+# Tokens per forward pass. On a CPU, few enough that the layers' outputs stay in its cache.
 _SLICE = {"cpu": 1024, "cuda": 65536}
 
 
@@ -49,38 +49,38 @@ def train_value_model(
     checkpoints: Checkpoints,
     device: torch.device,
 ) -> dict[str, Any]:
-    """Train, and write weights, facts, metrics and audit into the folder `output`; return facts for the record.
+    """Train a network; write weights, facts, metrics and audit into the folder `output`; return facts for the record.
 
-    Kept is the epoch with the least held-out error, or the last one with `variant: released_code`. Responses without
-    a reward, or without a token, are left out. `useful` is false, with a `reason`, where the audit says that the
-    network does not order held-out responses: control would climb noise.
+    The weights are those of the epoch with the least held-out error, with `variant: released_code` those of the last
+    epoch. Responses without a reward or a token are left out. `useful` and `reason` are the verdict of the audit.
+    Raises `DataError` if responses to fewer than two prompts are left, or if the network is no longer finite.
     """
     keep_flat()
     data = ValueData(source, labels, settings.validation_share, settings.seed)
     run = _Training(data, settings, device)
-    saved = checkpoints.load()
-    if saved:
-        run.restore(saved)
+    checkpoint = checkpoints.load()
+    if checkpoint:
+        run.restore(checkpoint)
     with checkpoints.on_signal():
-        left = range(run.epoch, settings.epochs)
-        for _ in progress(left, "training the value network", total=settings.epochs, done=run.epoch):
+        epochs = range(run.epoch, settings.epochs)
+        for _ in progress(epochs, "training the value network", total=settings.epochs, done=run.epoch):
             run.one_epoch(checkpoints)
     best = run.best_epoch()
     run.network.load_state_dict(run.best)
-    found = audit(run.network, data, settings.batch_size)
+    audited = audit(run.network, data, settings.batch_size)
     facts = {
         "fingerprint": source.fingerprint,
         "layer": source.layer,
         "epoch": best,
         "responses": data.count(TRAIN),
         "held_out_responses": data.count(HELD_OUT),
-        "useful": found.useful,
-        "reason": found.reason,
+        "useful": audited.useful,
+        "reason": audited.reason,
     }
     save_value(output, run.network, {**facts, "settings": settings.model_dump()})
     rows = [{**row, "chosen": row["epoch"] == best} for row in run.metrics]
     write_parquet(output / METRICS_FILE, pa.Table.from_pylist(rows, METRICS))
-    write_audit(output, found)
+    write_audit(output, audited)
     return {**facts, **run.metrics[best - 1], "not_scored": labels.not_scored}
 
 
@@ -91,19 +91,19 @@ def objective(network: ValueNetwork, batch: Sequence[Labelled], settings: ValueM
 
 
 def slices(batch: Sequence[Labelled], tokens: int) -> Iterator[Sequence[Labelled]]:
-    """Cut a batch into runs of whole responses of about `tokens` tokens: their losses add up to the batch's."""
-    start, held = 0, 0
+    """Cut a batch into slices of whole responses with at most `tokens` tokens, or one longer response."""
+    start, n = 0, 0
     for end, (states, _) in enumerate(batch):
-        if held and held + len(states) > tokens:
+        if n and n + len(states) > tokens:
             yield batch[start:end]
-            start, held = end, 0
-        held += len(states)
-    if held:
+            start, n = end, 0
+        n += len(states)
+    if n:
         yield batch[start:]
 
 
 class _Training:
-    """The state of a training run, and what one epoch does to it."""
+    """A training run: its state, and the steps that change it."""
 
     def __init__(self, data: ValueData, settings: ValueModelBlock, device: torch.device) -> None:
         self.data, self.settings = data, settings
@@ -116,7 +116,7 @@ class _Training:
         self.best: dict[str, torch.Tensor] = {}
 
     def one_epoch(self, checkpoints: Checkpoints) -> None:
-        """Take the epoch's steps that are left, measure on the held-out responses, keep the best weights."""
+        """Take the epoch's remaining steps, measure on the held-out responses, and keep the best weights."""
         rng = np.random.default_rng([self.settings.seed, self.epoch])
         for number, batch in enumerate(self.data.batches(TRAIN, self.settings.batch_size, rng)):
             if number < self.step:
@@ -143,10 +143,10 @@ class _Training:
         return total
 
     def best_epoch(self) -> int:
-        """Return the epoch that is used: the one with the least held-out error; as published, the last.
+        """Return the epoch with the least held-out error; with `variant: released_code`, the last one.
 
-        Not the least loss: for small λ that is low for a network that says the same at every token. The error
-        is least for the expected reward at every token, whatever λ is.
+        For small λ the loss of a network with equal values at all tokens is low, so the loss cannot choose. The error
+        is least for the expected reward at every token, for every λ. Raises `DataError` if an error is not finite.
         """
         if not all(np.isfinite(row["held_out_error"]) for row in self.metrics):
             raise DataError(
@@ -160,21 +160,21 @@ class _Training:
     def measure(self) -> dict[str, float | None]:
         """Return loss, error and rank correlations on the held-out responses."""
         loss, error = 0.0, 0.0
-        points = np.empty((self.data.count(HELD_OUT), 4))
-        at = 0
+        points = np.empty((self.data.count(HELD_OUT), 4))  # V at three tokens, and the reward
+        done = 0
         for batch in self.data.batches(HELD_OUT, self.settings.batch_size):
             for part in slices(batch, self.slice):
                 states, lengths, rewards = packed(part, self.network)
                 values = self.network(states)
                 loss += float(summed_loss(values, lengths, rewards, self.settings))
                 squares = (values - rewards.repeat_interleave(lengths)).square()
-                owner = torch.arange(len(part), device=values.device).repeat_interleave(lengths)
-                error += float((torch.zeros_like(rewards).index_add_(0, owner, squares) / lengths).sum())
+                response = torch.arange(len(part), device=values.device).repeat_interleave(lengths)
+                error += float((torch.zeros_like(rewards).index_add_(0, response, squares) / lengths).sum())
                 last = lengths.cumsum(0) - 1
                 first = last - lengths + 1
                 columns = [values[first], values[first + lengths // 2], values[last], rewards]
-                points[at : at + len(part)] = torch.stack(columns, 1).cpu().numpy()
-                at += len(part)
+                points[done : done + len(part)] = torch.stack(columns, 1).cpu().numpy()
+                done += len(part)
         return {
             "held_out_loss": loss / len(points),
             "held_out_error": error / len(points),
@@ -184,7 +184,7 @@ class _Training:
         }
 
     def state(self) -> dict[str, Any]:
-        """Return all that a resumed run needs to end in the same bytes."""
+        """Return the state of a checkpoint; a run resumed from it writes the same bytes."""
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -196,7 +196,7 @@ class _Training:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state."""
+        """Set the state of a checkpoint."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.step, self.loss_sum = state["epoch"], state["step"], state["loss_sum"]
@@ -204,7 +204,7 @@ class _Training:
 
 
 def _rank_correlation(values: np.ndarray, rewards: np.ndarray) -> float | None:
-    """Spearman's rank correlation; None where one side is constant, or not finite."""
+    """Return Spearman's rank correlation; None if one side is constant or not finite."""
     if len(values) < 2 or not np.isfinite(values).all() or np.ptp(values) == 0 or np.ptp(rewards) == 0:
         return None
     return float(stats.spearmanr(values, rewards).statistic)

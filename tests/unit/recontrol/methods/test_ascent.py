@@ -1,4 +1,4 @@
-"""The ascent against the released loop, `bench/reference/control.py`: autograd and SGD, step by step."""
+"""The ascent gives the result of the released loop (`bench/reference/control.py`: autograd and SGD at each step)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ALPHAS = (0.0, 1e-4, 0.01, 0.1, 1.0, 100.0)
 
 
 def network(n_layers: int, width: int = 75, dtype: torch.dtype = torch.float64, seed: int = 0) -> ValueNetwork:
-    """A network with larger weights than a new one has, so that units flip."""
+    """Return a network with doubled weights, so that units flip."""
     net = new_network(Shape(D, width, n_layers), seed).requires_grad_(False).to(dtype)
     for weight in net.parameters():
         weight.mul_(2.0)
@@ -32,7 +32,7 @@ def relative(result: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 
 @pytest.fixture(params=["narrow", "wide"])
 def width(request, monkeypatch) -> int:
-    """Run a test with both divisions of the work; the one for wide networks is forced on a narrow one."""
+    """Run a test with the code for narrow networks, and with the code for wide networks on the same narrow network."""
     if request.param == "wide":
         monkeypatch.setattr(ascent, "WIDE", 1)
         monkeypatch.setattr(ascent, "WIDEST", 1)
@@ -42,7 +42,7 @@ def width(request, monkeypatch) -> int:
 
 @pytest.mark.parametrize("rows", [1, 3, 20])
 @pytest.mark.parametrize("n_layers", [2, 3])
-def test_the_trajectory_equals_autograds_at_every_step_size(n_layers, rows, width):
+def test_the_result_equals_autograds_at_every_step_size(n_layers, rows, width):
     net, h = network(n_layers, width), states(rows)
     flips = 0
     for alpha in ALPHAS:
@@ -99,15 +99,15 @@ def test_no_steps_step_size_zero_and_no_rows_change_nothing():
 def test_the_input_states_are_not_changed(width):
     for n_layers in (2, 3):
         net, h = network(n_layers, width), states(3)
-        kept = h.clone()
+        before = h.clone()
         ascend(net, h, 0.5, 30)
-        assert torch.equal(h, kept)
+        assert torch.equal(h, before)
 
 
-def test_slices_of_a_larger_tensor_give_the_same_result():
+def test_a_view_with_gaps_in_memory_gives_the_same_result():
     net, h = network(2), states(6)
-    wide = torch.stack([h, -h], dim=1)  # a view with gaps in memory
-    assert torch.equal(ascend(net, wide[:, 0], 0.3, 10), ascend(net, h, 0.3, 10))
+    stacked = torch.stack([h, -h], dim=1)
+    assert torch.equal(ascend(net, stacked[:, 0], 0.3, 10), ascend(net, h, 0.3, 10))
 
 
 @pytest.mark.parametrize("n_layers", [2, 3])
@@ -125,7 +125,7 @@ def test_the_same_call_gives_the_same_bytes(width):
 
 
 @pytest.mark.parametrize("n_layers", [2, 3])
-def test_non_finite_rows_end_and_change_no_other_row(n_layers, width):
+def test_non_finite_rows_change_no_other_row(n_layers, width):
     net, h = network(n_layers, width), states(4)
     plain = ascend(net, h, 0.3, 30)
     h[1, 3], h[2, 0] = torch.nan, torch.inf

@@ -65,7 +65,7 @@ def test_finished_samples_are_not_sampled_again_after_a_kill(policy, reward, tmp
     assert (again.to_pylist(), notes_again) == (whole.to_pylist(), notes)
 
 
-def _killed(*arguments, **more):
+def _killed(*arguments, **options):
     raise KeyboardInterrupt
 
 

@@ -1,4 +1,4 @@
-"""Prompting: an instruction before the user's last message, alone and with the ascent."""
+"""Prompting: an instruction in front of the user's last message, alone and with the ascent."""
 
 from __future__ import annotations
 
@@ -6,18 +6,10 @@ from rebend.config.decoding import Decoding
 from rebend.generation.generate import generate
 from rebend.recontrol.methods.prompting import Prompted, Prompting
 from rebend.recontrol.methods.value_ascent import ValueAscent
-from rebend.recontrol.value_model.network import Shape, ValueNetwork, new_network
 from tests.helpers.small_policy import PROMPTS, make_policy
+from tests.helpers.value_networks import network
 
 GREEDY = Decoding(max_new_tokens=16, batch_size=8)
-D = 32
-
-
-def network(n_layers: int = 3, scale: float = 1.0) -> ValueNetwork:
-    net = new_network(Shape(D, 48, n_layers), seed=0).requires_grad_(False)
-    for weight in net.parameters():
-        weight.mul_(scale)
-    return net
 
 
 def tokens(responses):
@@ -38,10 +30,10 @@ def test_prompting_changes_the_prompt_and_nothing_else():
 
 def test_an_instruction_and_an_ascent_work_together():
     policy, decoding, net = make_policy(), Decoding(max_new_tokens=8), network(3, 3.0)
-    both = Prompted("Be kind.", ValueAscent(net, 0.5, 30))
-    assert both.messages(PROMPTS[0]) == Prompting("Be kind.").messages(PROMPTS[0])
+    prompted = Prompted("Be kind.", ValueAscent(net, 0.5, 30))
+    assert prompted.messages(PROMPTS[0]) == Prompting("Be kind.").messages(PROMPTS[0])
     by_hand = [Prompting("Be kind.").messages(prompt) for prompt in PROMPTS]
-    together = generate(policy, PROMPTS, decoding, control=both)
+    together = generate(policy, PROMPTS, decoding, control=prompted)
     assert [r.token_ids for r in together] == [
         r.token_ids for r in generate(policy, by_hand, decoding, control=ValueAscent(net, 0.5, 30))
     ]

@@ -6,20 +6,7 @@ import torch
 
 from rebend.recontrol.methods.random_direction import RandomDirection
 from rebend.recontrol.methods.value_ascent import ValueAscent
-from rebend.recontrol.value_model.network import Shape, ValueNetwork, new_network
-
-D = 32
-
-
-def network(n_layers: int = 3, scale: float = 1.0) -> ValueNetwork:
-    net = new_network(Shape(D, 48, n_layers), seed=0).requires_grad_(False)
-    for weight in net.parameters():
-        weight.mul_(scale)
-    return net
-
-
-def states(rows: int = 5, seed: int = 1) -> torch.Tensor:
-    return torch.randn(rows, D, generator=torch.Generator().manual_seed(seed))
+from tests.helpers.value_networks import network, states
 
 
 def test_a_random_edit_is_as_long_as_the_ascents_edit_of_each_token():

@@ -1,4 +1,4 @@
-"""Token search: the scores of candidates equal those of the whole text, read without a cache."""
+"""Token search: the scores of candidates equal the scores of whole texts, computed without a cache."""
 
 from __future__ import annotations
 
@@ -55,13 +55,16 @@ def next_tokens(policy, ids: list[int]) -> tuple[torch.Tensor, torch.Tensor, tor
 
 
 @torch.no_grad()
-def by_hand(policy, request, worth_of, weight: float, steps: int) -> list[int]:
-    """Greedy search for one unpadded prompt; `worth_of(ids so far, response so far, candidates, newest state)`."""
+def by_hand(policy, request, scores_of, weight: float, steps: int) -> list[int]:
+    """Return the tokens of a greedy search for one unpadded prompt.
+
+    `scores_of(ids, response ids, candidates, newest state)` returns one score per candidate.
+    """
     ids, generated = list(request.prompt_ids), []
     for _ in range(steps):
         likely, candidates, newest = next_tokens(policy, ids)
-        worth = worth_of(ids, generated, candidates.tolist(), newest)
-        best = int(candidates[(likely + weight * torch.tensor(worth)).argmax()])
+        scores = scores_of(ids, generated, candidates.tolist(), newest)
+        best = int(candidates[(likely + weight * torch.tensor(scores)).argmax()])
         if best in (tokenizer().eos_token_id, tokenizer().pad_token_id):
             break
         ids.append(best)
@@ -73,7 +76,7 @@ def by_hand(policy, request, worth_of, weight: float, steps: int) -> list[int]:
 def test_the_value_network_reads_the_state_that_follows_each_candidate(policy, network, weight):
     ends = (tokenizer().eos_token_id, tokenizer().pad_token_id)
 
-    def worth_of(ids, generated, candidates, newest):
+    def scores_of(ids, generated, candidates, newest):
         def one(candidate):
             if candidate in ends:
                 return float(network(newest))
@@ -83,7 +86,7 @@ def test_the_value_network_reads_the_state_that_follows_each_candidate(policy, n
 
     responses = generate(policy, PROMPTS, GREEDY, control=PrefixSearch(network, weight, K))
     for request, response in zip(make_requests(policy, PROMPTS), responses, strict=True):
-        assert response.token_ids == by_hand(policy, request, worth_of, weight, GREEDY.max_new_tokens)
+        assert response.token_ids == by_hand(policy, request, scores_of, weight, GREEDY.max_new_tokens)
         assert response.n_clipped == 0
     assert tokens(responses) != tokens(generate(policy, PROMPTS, GREEDY))
 
@@ -93,24 +96,23 @@ def test_the_reward_model_scores_the_response_so_far_with_each_candidate(policy,
     reward = make_reward(template=template)
     ends = (tokenizer().eos_token_id, tokenizer().pad_token_id)
 
-    def worth_for(messages):
+    def scores_for(messages):
         before, tail = prompt_and_tail(reward, messages)
 
-        def worth_of(ids, generated, candidates, newest):
+        def scores_of(ids, generated, candidates, newest):
             texts = [[*before, *generated, *([] if c in ends else [c]), *tail] for c in candidates]
             return [reward.forward([text])[0] for text in texts]
 
-        return worth_of
+        return scores_of
 
     responses = generate(policy, PROMPTS[:4], GREEDY, control=RewardSearch(reward, 2.0, K))
     for messages, response in zip(PROMPTS[:4], responses, strict=True):
         (request,) = make_requests(policy, [messages])
-        assert response.token_ids == by_hand(policy, request, worth_for(messages), 2.0, GREEDY.max_new_tokens)
+        assert response.token_ids == by_hand(policy, request, scores_for(messages), 2.0, GREEDY.max_new_tokens)
     assert tokens(responses) != tokens(generate(policy, PROMPTS[:4], GREEDY))
 
 
-def test_a_search_reads_the_prefill(policy, network, reward):
-    """The response begins with the prefill, for the reward model and for the policy."""
+def test_a_search_scores_the_response_with_its_prefill(policy, network, reward):
     prefill = "take the lamp"
     ends = (tokenizer().eos_token_id, tokenizer().pad_token_id)
     for messages in PROMPTS[:3]:
@@ -125,9 +127,9 @@ def test_a_search_reads_the_prefill(policy, network, reward):
             return [float(network(state)) for state in follow]
 
         (request,) = make_requests(policy, [messages], prefills=[prefill])
-        for control, worth in ((RewardSearch(reward, 2.0, K), by_reward), (PrefixSearch(network, 2.0, K), by_value)):
+        for control, scores in ((RewardSearch(reward, 2.0, K), by_reward), (PrefixSearch(network, 2.0, K), by_value)):
             (response,) = generate(policy, [messages], GREEDY, prefills=[prefill], control=control)
-            assert response.token_ids == by_hand(policy, request, worth, 2.0, GREEDY.max_new_tokens)
+            assert response.token_ids == by_hand(policy, request, scores, 2.0, GREEDY.max_new_tokens)
             assert response.text.startswith(prefill)
 
 
@@ -137,7 +139,7 @@ def test_prompt_and_tail_surround_the_response_in_the_reward_models_text():
     words = tokenizer()("a lamp", add_special_tokens=False)["input_ids"]
     text = conversation_text(tokenizer(), PROMPTS[1], "a lamp")
     assert tokenizer().decode([*before, *words, *tail]) == text
-    assert tail  # the end of the assistant's turn, where the reward model was trained to score
+    assert tail  # the end of the assistant's turn, the position of the reward
 
 
 @pytest.mark.parametrize("decoding", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
@@ -165,17 +167,17 @@ def test_candidates_are_sampled_by_their_new_probabilities(policy, network):
     with torch.no_grad():
         likely, candidates, newest = next_tokens(policy, request.prompt_ids)
         follow = [next_tokens(policy, [*request.prompt_ids, int(c)])[2] for c in candidates]
-        worth = torch.stack(
+        scores = torch.stack(
             [network(newest if int(c) in _ends() else s) for c, s in zip(candidates, follow, strict=True)]
         )
-    wanted = (likely + 1.5 * worth).softmax(0)
+    expected = (likely + 1.5 * scores).softmax(0)
     n = 1500
     responses = generate(policy, [PROMPTS[0]] * n, one, control=PrefixSearch(network, 1.5, K))
     ended = [int(c) for c in candidates if int(c) in _ends()]
     drawn = [r.token_ids[0] if r.token_ids else ended[0] for r in responses]
     assert set(drawn) <= set(candidates.tolist())
     shares = torch.tensor([drawn.count(int(c)) / n for c in candidates])
-    assert (shares - wanted).abs().max() < 0.05
+    assert (shares - expected).abs().max() < 0.05
 
 
 def _ends() -> tuple[int, int]:
@@ -198,7 +200,7 @@ def test_a_reward_model_with_another_vocabulary_is_refused(policy, reward):
         RewardSearch(reward, 1.0, K).search(start)
 
 
-def test_more_candidates_than_the_vocabulary_means_all_tokens():
+def test_all_tokens_are_candidates_if_k_exceeds_the_vocabulary():
     search = TokenSearch(lambda ids, candidates, newest: candidates.float(), cache=None, weight=1e3, top_k=99)
     logits = search(torch.zeros(2, 3, dtype=torch.long), torch.randn(2, 7))
     assert logits.argmax(-1).tolist() == [6, 6]

@@ -10,21 +10,9 @@ from rebend.config.decoding import Decoding
 from rebend.generation.generate import decode, generate, generate_batch, make_requests
 from rebend.io.chunks import ChunkStore
 from rebend.recontrol.methods.value_ascent import ValueAscent
-from rebend.recontrol.value_model.network import Shape, ValueNetwork, new_network
+from rebend.recontrol.value_model.network import Shape, new_network
 from tests.helpers.small_policy import PROMPTS, make_policy, prompt_rows
-
-D = 32
-
-
-def network(n_layers: int = 3, scale: float = 1.0) -> ValueNetwork:
-    net = new_network(Shape(D, 48, n_layers), seed=0).requires_grad_(False)
-    for weight in net.parameters():
-        weight.mul_(scale)
-    return net
-
-
-def states(rows: int = 5, seed: int = 1) -> torch.Tensor:
-    return torch.randn(rows, D, generator=torch.Generator().manual_seed(seed))
+from tests.helpers.value_networks import D, network, states
 
 
 def test_an_ascent_computes_no_gradient_of_weights():
@@ -52,27 +40,27 @@ def test_clipped_tokens_are_counted_while_decoding(capsys):
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_the_released_variant_edits_whole_prompts_and_samples_the_same_tokens(temperature):
-    policy, net, seen = make_policy(), network(3, 3.0), []
+    policy, net, counts = make_policy(), network(3, 3.0), []
     decoding = Decoding(max_new_tokens=8, temperature=temperature)
 
     class Counts(ValueAscent):
         def ascend(self, states):
-            seen.append(len(states))
+            counts.append(len(states))
             return super().ascend(states)
 
     responses = {}
     for variant in ("corrected", "released_code"):
         control = Counts(net, 0.5, 30, variant)
-        responses[variant] = generate(policy, PROMPTS[:3], decoding, control=control), sum(seen)
-        seen.clear()
+        responses[variant] = generate(policy, PROMPTS[:3], decoding, control=control), sum(counts)
+        counts.clear()
     (corrected, few), (released, many) = responses.values()
     assert [r.token_ids for r in released] == [r.token_ids for r in corrected]
     assert [r.token_ids for r in released] != [r.token_ids for r in generate(policy, PROMPTS[:3], decoding)]
     longest = max(len(request) for request in make_requests(policy, PROMPTS[:3]))
-    assert many - few == 3 * (longest - 1)  # padding is edited as well
+    assert many - few == 3 * (longest - 1)  # padding is edited too
 
 
-def test_tokens_under_control_are_those_of_the_released_loop():
+def test_tokens_equal_those_of_the_released_loop():
     policy, net = make_policy(), network(3, 3.0)
     requests = make_requests(policy, PROMPTS)
     controlled_responses = generate_batch(

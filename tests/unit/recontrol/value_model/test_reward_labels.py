@@ -1,3 +1,5 @@
+"""Rewards of all responses: each from its own prompt, resumed after a kill, and refused if none is a number."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -24,9 +26,9 @@ from tests.helpers.small_policy import config, prompt_rows, tokenizer
 def folder(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("reward")
     torch.manual_seed(0)
-    made = config()
-    made.num_labels = 1
-    LlamaForSequenceClassification(made).save_pretrained(path)
+    with_one_label = config()
+    with_one_label.num_labels = 1
+    LlamaForSequenceClassification(with_one_label).save_pretrained(path)
     tokenizer().save_pretrained(path)
     return path
 
@@ -38,7 +40,7 @@ def model(folder):
 
 @pytest.fixture
 def files(tmp_path, monkeypatch) -> tuple[Path, Path]:
-    """Eight prompts; two responses to each but the third, which was left out as too long. Blocks of three."""
+    """Return files of eight prompts, and of two responses to each prompt but the third. Sets blocks of three."""
     monkeypatch.setattr(reward_labels, "_BLOCK", 3)
     write_parquet(tmp_path / "prompts.parquet", pa.Table.from_pylist(prompt_rows(), PROMPTS))
     rows = [
@@ -55,10 +57,10 @@ def test_every_response_gets_the_reward_of_its_own_prompt(model, files, tmp_path
     prompts, responses = files
     counts = label_rewards(model, prompts, responses, tmp_path / "r.parquet", ChunkStore(None))
     assert counts == {"rows": 14, "not_scored": 0}
-    found = read_parquet(tmp_path / "r.parquet", SCORES).to_pylist()
-    made = read_parquet(responses).to_pylist()
-    assert [row["row_id"] for row in found] == [row["response_id"] for row in made]
-    for row, response in zip(found, made, strict=True):
+    scores = read_parquet(tmp_path / "r.parquet", SCORES).to_pylist()
+    rows = read_parquet(responses).to_pylist()
+    assert [row["row_id"] for row in scores] == [row["response_id"] for row in rows]
+    for row, response in zip(scores, rows, strict=True):
         (alone,) = model.score([MESSAGES[int(response["row_id"][3:])]], [response["response"]])
         assert row["score"] == pytest.approx(alone, abs=1e-4)
 
@@ -83,7 +85,7 @@ def test_finished_blocks_are_not_scored_again(model, files, tmp_path, monkeypatc
     assert (tmp_path / "r.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
 
 
-def test_a_reward_model_that_gives_no_number_is_stopped_after_the_first_block(model, files, tmp_path, monkeypatch):
+def test_a_reward_model_that_returns_no_number_is_stopped_after_the_first_block(model, files, tmp_path, monkeypatch):
     prompts, responses = files
     model.head.weight.data.fill_(torch.nan)
     real, calls = RewardModel.forward, []
@@ -94,7 +96,7 @@ def test_a_reward_model_that_gives_no_number_is_stopped_after_the_first_block(mo
     assert not (tmp_path / "r.parquet").exists()
 
 
-def test_a_single_nan_is_not_scored_with_its_reason_and_said(model, files, tmp_path, monkeypatch, capsys):
+def test_a_single_nan_is_not_scored_with_a_reason_and_a_warning(model, files, tmp_path, monkeypatch, capsys):
     prompts, responses = files
     real = RewardModel.forward
 
@@ -110,7 +112,7 @@ def test_a_single_nan_is_not_scored_with_its_reason_and_said(model, files, tmp_p
     assert [row["not_scored"] for row in missing] == ["the score is nan"]
 
 
-def test_responses_of_other_data_are_refused(model, files, tmp_path):
+def test_responses_without_a_prompt_or_a_column_are_refused(model, files, tmp_path):
     prompts, responses = files
     write_parquet(prompts, read_parquet(prompts).slice(0, 5))
     with pytest.raises(DataError, match=r"response 'row5/0' belongs to no prompt"):

@@ -1,3 +1,5 @@
+"""A value network on disk: saved, loaded, and refused for another model or layer."""
+
 from __future__ import annotations
 
 import json
@@ -11,7 +13,7 @@ from rebend.recontrol.value_model.network import FACTS, WEIGHTS, Shape, load_val
 D = 12
 
 
-def test_a_checkpoint_stores_its_shape_and_comes_back(tmp_path):
+def test_a_loaded_network_equals_the_saved_one_and_is_frozen(tmp_path):
     for n_layers in (2, 3):
         net = new_network(Shape(D, 24, n_layers), 0)
         folder = tmp_path / str(n_layers)
@@ -23,7 +25,7 @@ def test_a_checkpoint_stores_its_shape_and_comes_back(tmp_path):
         assert not any(weight.requires_grad for weight in loaded.parameters())
 
 
-def test_a_network_of_another_model_is_refused(tmp_path):
+def test_a_network_of_another_model_or_hidden_size_is_refused(tmp_path):
     save_value(tmp_path, new_network(Shape(D, 24, 2), 0), {"fingerprint": "abc"})
     with pytest.raises(ModelError, match=r"trained on model abc, this is def"):
         load_value(tmp_path, "def", D)
@@ -31,7 +33,7 @@ def test_a_network_of_another_model_is_refused(tmp_path):
         load_value(tmp_path, "abc", 16)
 
 
-def test_weights_that_do_not_fit_their_shape_or_are_damaged_are_named(tmp_path):
+def test_weights_of_another_shape_and_damaged_weights_are_refused(tmp_path):
     save_value(tmp_path, new_network(Shape(D, 24, 2), 0), {"fingerprint": "abc"})
     facts = json.loads((tmp_path / FACTS).read_text())
     (tmp_path / FACTS).write_text(json.dumps({**facts, "shape": {**facts["shape"], "n_layers": 3}}))
@@ -42,7 +44,7 @@ def test_weights_that_do_not_fit_their_shape_or_are_damaged_are_named(tmp_path):
         load_value(tmp_path, "abc", D)
 
 
-def test_a_network_on_another_layer_climbs_nothing(tmp_path):
+def test_a_network_of_another_layer_is_refused(tmp_path):
     save_value(tmp_path, new_network(Shape(D, 24, 2), 0), {"fingerprint": "abc", "layer": "3"})
     with pytest.raises(ModelError, match="reads layer 3, and control changes the final states"):
         load_value(tmp_path, "abc", D)

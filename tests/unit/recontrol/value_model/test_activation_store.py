@@ -1,3 +1,5 @@
+"""Shards of hidden states: plain Parquet, read without a copy; damaged files are named."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -31,19 +33,19 @@ def shard(files: Path, number: int) -> Path:
     return files / f"states-{number:05d}-of-00003.parquet"
 
 
-def test_a_damaged_shard_is_named_and_how_it_is_made_again(files):
+def test_a_damaged_shard_is_an_error_that_names_it_and_the_remedy(files):
     raw = bytearray(shard(files, 1).read_bytes())
     raw[100] ^= 1
     shard(files, 1).write_bytes(bytes(raw))
     opened = Activations(files)
     opened.read(0)
-    with pytest.raises(DataError, match=r"states-00001-of-00003.parquet: is damaged.*only it is made again"):
+    with pytest.raises(DataError, match=r"states-00001-of-00003.parquet: is damaged.*only this file is made again"):
         opened.read(1)
     with pytest.raises(DataError, match=r"states-00001-of-00003.parquet"):
         Activations(files).verify()
 
 
-def test_a_cut_shard_and_damaged_responses_are_named(files):
+def test_a_truncated_shard_and_a_damaged_file_of_responses_are_named(files):
     shard(files, 2).write_bytes(shard(files, 2).read_bytes()[:-20])
     with pytest.raises(DataError, match=r"states-00002-of-00003.parquet"):
         Activations(files).read(2)
@@ -52,26 +54,26 @@ def test_a_cut_shard_and_damaged_responses_are_named(files):
         Activations(files).responses()
 
 
-def test_a_missing_shard_is_named_at_once(files):
+def test_a_missing_shard_is_named_when_the_folder_is_opened(files):
     shard(files, 1).unlink()
     with pytest.raises(DataError, match=r"states-00001-of-00003.parquet: is missing"):
         Activations(files)
 
 
-def test_shards_are_plain(files):
+def test_states_are_stored_without_compression_and_dictionary(files):
     metadata = pq.read_metadata(shard(files, 0))
     column = next(c for i in range(4) if (c := metadata.row_group(0).column(i)).path_in_schema == "state")
     assert column.compression == "UNCOMPRESSED"
     assert not any("DICTIONARY" in encoding for encoding in column.encodings)
 
 
-def test_the_two_line_reader_of_pandas_gives_the_states(files, states):
+def test_the_two_lines_for_pandas_in_the_docstring_read_the_states(files, states):
     column = pandas.read_parquet(shard(files, 0))["state"]
-    found = np.frombuffer(b"".join(column), "float16").reshape(len(column), -1)
-    assert torch.equal(torch.from_numpy(found.copy()), torch.cat(list(states.values())[:3]).half())
+    array = np.frombuffer(b"".join(column), "float16").reshape(len(column), -1)
+    assert torch.equal(torch.from_numpy(array.copy()), torch.cat(list(states.values())[:3]).half())
 
 
-def test_duckdb_and_polars_read_the_shards_too(files, states):
+def test_duckdb_and_polars_read_the_states(files, states):
     every = str(files / "states-*.parquet")
     expected = torch.cat(list(states.values())).half().numpy().tobytes()
     rows = duckdb.sql(f"select state from read_parquet('{every}', filename = true) order by filename, file_row_number")
@@ -81,7 +83,7 @@ def test_duckdb_and_polars_read_the_shards_too(files, states):
     assert dict(tokens) == dict.fromkeys(states, 3)
 
 
-def test_states_map_into_torch_without_a_copy():
+def test_states_become_tensors_without_a_copy():
     numbers = torch.arange(12, dtype=torch.float16).view(3, 4)
     array = pa.array([row.numpy().tobytes() for row in numbers], pa.binary(8))
     tensor = _as_tensor(array, torch.float16, 4)
@@ -95,28 +97,28 @@ def test_bfloat16_is_stored_as_bfloat16(tmp_path):
     folder = write_activations(tmp_path / "a", states, dtype=torch.bfloat16)
     assert torch.equal(Activations(folder).read(0).states, states["row0/0"].bfloat16())
     column = pq.read_table(folder / "states-00000-of-00001.parquet")["state"].to_pylist()
-    found = torch.frombuffer(bytearray(b"".join(column)), dtype=torch.bfloat16)
-    assert torch.equal(found, states["row0/0"].bfloat16().flatten())
+    stored = torch.frombuffer(bytearray(b"".join(column)), dtype=torch.bfloat16)
+    assert torch.equal(stored, states["row0/0"].bfloat16().flatten())
 
 
-def test_a_state_beyond_float16_is_an_error_not_infinity(tmp_path):
+def test_a_state_beyond_the_range_of_float16_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"row0/0.*bfloat16"):
         write_activations(tmp_path / "a", {"row0/0": torch.full((1, 4), 1.0e6)})
 
 
 def test_a_row_group_holds_whole_responses(tmp_path):
     states = {f"row{i}/0": torch.full((1500, 4), float(i)) for i in range(5)}
-    made = Activations(write_activations(tmp_path / "a", states))
-    groups = [made.read(number) for number in made.groups()]
+    activations = Activations(write_activations(tmp_path / "a", states))
+    groups = [activations.read(number) for number in activations.groups()]
     assert [group.response_ids for group in groups] == [["row0/0", "row1/0", "row2/0"], ["row3/0", "row4/0"]]
     for group in groups:
-        for name, found in group.responses():
-            assert torch.equal(found.float(), states[name])
+        for name, stored in group.responses():
+            assert torch.equal(stored.float(), states[name])
 
 
-def test_the_index_says_where_each_response_lies(tmp_path):
+def test_the_index_lists_ids_lengths_and_row_groups_of_all_responses(tmp_path):
     states = {f"row{i}/0": torch.full((2 + i % 3, 4), float(i)) for i in range(7)}
     index = Activations(write_activations(tmp_path / "a", states, shards=2, chunk=3)).index()
     assert index.keys.tolist() == [key_of(name) for name in states]
-    assert index.lengths.tolist() == [len(one) for one in states.values()]
+    assert index.lengths.tolist() == [len(response) for response in states.values()]
     assert index.first.tolist() == [0, 3, 6, 7]

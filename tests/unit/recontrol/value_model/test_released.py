@@ -1,4 +1,4 @@
-"""Value networks that RE-Control's released code wrote are taken over; nothing in their file is ever run."""
+"""Value networks of RE-Control's released code are converted, and no code in their file is run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ D, H = 6, 5
 
 
 class Released(nn.Module):
-    """The network as its authors define it."""
+    """The network of the released code."""
 
     def __init__(self, layers: int) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Released(nn.Module):
 
 
 class Malicious:
-    """When a pickle of it is loaded as usual, it makes a file."""
+    """Creates a file when its pickle is loaded with `weights_only=False`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -54,8 +54,8 @@ def take(source: Path, out: Path, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("layers", [2, 3])
-def test_a_released_network_says_the_same_here(tmp_path: Path, layers: int) -> None:
-    network = Released(layers).to(torch.bfloat16)  # the type that it is trained in
+def test_a_converted_network_has_the_same_output(tmp_path: Path, layers: int) -> None:
+    network = Released(layers).to(torch.bfloat16)  # the type of the released weights
     torch.save(network.state_dict(), tmp_path / "value_model_llama3_8B_shp_0.0001.pth")
     save_file(network.state_dict(), tmp_path / "converted.safetensors")
     states = torch.randn(7, D)
@@ -65,10 +65,10 @@ def test_a_released_network_says_the_same_here(tmp_path: Path, layers: int) -> N
         taken = load_value(tmp_path / "out", "abc", D)
         assert torch.equal(taken(states), network.float()(states).squeeze(-1))
     files = {file.name for file in (tmp_path / "out").iterdir()}
-    assert files == {"value.safetensors", "value.json"}  # the pickle itself goes nowhere
+    assert files == {"value.safetensors", "value.json"}  # the pickle is not copied
 
 
-def test_other_shapes_are_named_with_what_was_expected(tmp_path: Path) -> None:
+def test_other_names_shapes_and_numbers_are_errors_that_name_the_expected_ones(tmp_path: Path) -> None:
     source = tmp_path / "x.pth"
     torch.save(Released(3).state_dict(), source)
     with pytest.raises(ModelError, match=r"holds fc1.bias, .*fc2.*; a network of 2 layers has .*`n_layers` right"):
@@ -86,15 +86,15 @@ def test_other_shapes_are_named_with_what_was_expected(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_file_that_would_run_something_is_refused_and_does_not_run_it(tmp_path: Path) -> None:
-    source, made = tmp_path / "x.pth", tmp_path / "made by the file"
-    torch.save({**Released(3).state_dict(), "more": Malicious(made)}, source)
+def test_a_malicious_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
+    source, created = tmp_path / "x.pth", tmp_path / "created by the pickle"
+    torch.save({**Released(3).state_dict(), "more": Malicious(created)}, source)
     torch.load(source, weights_only=False)
-    assert made.exists()  # it is as bad as it looks
-    made.unlink()
+    assert created.exists()  # loading with pickle runs its code
+    created.unlink()
     with pytest.raises(ModelError, match=r"x.pth: holds more than weights, or is damaged; nothing in it was run"):
         take(source, tmp_path / "out")
-    assert not made.exists() and not (tmp_path / "out").exists()
+    assert not created.exists() and not (tmp_path / "out").exists()
 
 
 def test_a_damaged_or_missing_file_is_named(tmp_path: Path) -> None:
