@@ -59,7 +59,7 @@ class HubFile(Block):
 
 
 class WorldPart(Block):
-    """A part of the embedded tiny world (`rebend.data.tiny_world.world`).
+    """A part of the embedded tiny world (`rebend.data.tiny_world.generate`).
 
     Training, validation and test parts share no item.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rebend.data.readers.reader import Reader
-from rebend.data.tiny_world.world import generate
+from rebend.data.tiny_world.generate import generate
 
 WORLD = Reader(
     "world",
