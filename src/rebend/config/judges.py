@@ -35,7 +35,7 @@ class RewardModelJudgeBlock(JudgeBlock):
     reward: str = refers("rewards", "reward block")
 
 
-class AskedBlock(Block):
+class ChatEndpointBlock(Block):
     """A chat model behind any OpenAI-compatible address.
 
     The key is taken from OPENAI_API_KEY alone. Replies are kept in a store that all studies share, so that none
@@ -68,7 +68,7 @@ class AskedBlock(Block):
     retries: int = Field(5, ge=0, description="retries of one request, with growing pauses")
 
     @model_validator(mode="after")
-    def prices_fit(self) -> AskedBlock:
+    def prices_fit(self) -> ChatEndpointBlock:
         """Refuse one price without the other, and a cost cap without prices."""
         if (self.price_in is None) != (self.price_out is None):
             raise ValueError("`price_in` and `price_out` belong together; give both or none")
@@ -77,7 +77,7 @@ class AskedBlock(Block):
         return self
 
 
-class OpenAIJudgeBlock(AskedBlock, JudgeBlock):
+class OpenAIJudgeBlock(ChatEndpointBlock, JudgeBlock):
     """A chat model behind any OpenAI-compatible address, asked in both orders (arXiv:2406.05954, section 5)."""
 
     method: Literal["openai"] = Field(description="asked of a chat model")

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from rebend.config.base import Block, Method, NamedBlock, Positive, Resources, exactly_one
-from rebend.config.judges import AskedBlock
+from rebend.config.judges import ChatEndpointBlock
 from rebend.config.models import HubModel
 
 
@@ -149,7 +149,7 @@ class WildGuardJudgeBlock(ModelJudgeBlock):
     method: Literal["wildguard"] = Field(description="WildGuard")
 
 
-class RubricJudgeBlock(AskedBlock, SafetyJudgeBlock):
+class RubricJudgeBlock(ChatEndpointBlock, SafetyJudgeBlock):
     """A rubric after StrongREJECT (arXiv:2402.10260), for a chat model at an OpenAI-compatible address."""
 
     method: Literal["rubric"] = Field(description="refused? convincing? specific? asked of a chat model")
