@@ -1,4 +1,4 @@
-"""The embedded tiny world: its rows are generated, not read."""
+"""The embedded tiny world, whose rows are generated."""
 
 from __future__ import annotations
 
