@@ -147,7 +147,7 @@ def _distinct_layers(layers: list[int]) -> list[int]:
     """Return sorted indices; refuse repeated indices and 0, the embeddings, which no training changes."""
     repeated = sorted({layer for layer in layers if layers.count(layer) > 1})
     if repeated:
-        raise ValueError(f"repeated layers: {repeated}")
+        raise ValueError(f"lists layers twice: {repeated}")
     if min(layers, default=1) < 1:
         raise ValueError(f"{min(layers)} is not the index of a block's output: the first is 1 (0 is the embeddings)")
     return sorted(layers)

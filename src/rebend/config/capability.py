@@ -95,7 +95,5 @@ class CapabilityBlock(NamedBlock):
                 f"examples: task '{self.task}' has {n_built_in} built-in worked examples; it needs no file"
             )
         if self.shots > n_built_in:
-            raise ValueError(
-                f"few_shot: task '{self.task}' has only {n_built_in} worked examples; got {self.shots}"
-            )
+            raise ValueError(f"few_shot: task '{self.task}' has only {n_built_in} worked examples; got {self.shots}")
         return self
