@@ -1,4 +1,4 @@
-"""Fetch what lies on the hub or behind an address, and compare it with the lock file."""
+"""Fetch an asset from the hub or from an address, and compare it with the lock file."""
 
 from rebend.pipeline.jobs.job import job
 
