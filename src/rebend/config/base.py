@@ -95,7 +95,7 @@ def exactly_one(block: Block, *names: str) -> None:
         raise ValueError(f"needs exactly one of {', '.join(names)}; got {present or 'none'}")
 
 
-def plain_address(value: str | None) -> str | None:
+def checked_address(value: str | None) -> str | None:
     """Return an HTTP address unchanged. Raises ValueError if it contains a secret, because records contain settings."""
     if value is None:
         return value
@@ -107,7 +107,7 @@ def plain_address(value: str | None) -> str | None:
     return value
 
 
-Address = Annotated[str, AfterValidator(plain_address)]
+Address = Annotated[str, AfterValidator(checked_address)]
 
 
 class Resources(Block):
@@ -119,7 +119,7 @@ class Resources(Block):
 
 
 # Keys that affect the run of a stage, never its result
-_MACHINE = {"resources", "concurrency", "retries", "ranks", "zero"}
+_RUN_OPTIONS = {"resources", "concurrency", "retries", "ranks", "zero"}
 
 
 ENDPOINT_OPTIONS = {"timeout", "concurrency", "retries"}  # keys of an endpoint that affect no result
@@ -127,4 +127,4 @@ ENDPOINT_OPTIONS = {"timeout", "concurrency", "retries"}  # keys of an endpoint 
 
 def settings(block: Block, without: Iterable[str] = ()) -> dict[str, Any]:
     """Return a block as plain values, without the keys that cannot affect a result."""
-    return block.model_dump(exclude={**dict.fromkeys((*_MACHINE, *without), True), "http": ENDPOINT_OPTIONS})
+    return block.model_dump(exclude={**dict.fromkeys((*_RUN_OPTIONS, *without), True), "http": ENDPOINT_OPTIONS})

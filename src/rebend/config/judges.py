@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from rebend.config.base import Address, Block, Method, Positive, refers
 
 # Settings of the requests and of their cost; no reply depends on them
-MACHINE = ("concurrency", "retries")
+REQUEST_OPTIONS = ("concurrency", "retries")
 LIMITS = ("timeout", "batch", "max_cost", "max_tokens_total")
 
 

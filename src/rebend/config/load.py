@@ -53,16 +53,16 @@ def load_config(raw: Mapping[str, Any], studies: str | Path) -> Config:
         catalogue[section] = {}
         for name, block in plain.items():
             mistakes += _name_mistakes(section, name)
-            parsed, found = _parse(kind, block, f"{section}.{name}")
-            mistakes += found
+            parsed, new_mistakes = _parse(kind, block, f"{section}.{name}")
+            mistakes += new_mistakes
             if parsed is not None:
                 catalogue[section][name] = parsed
-    budget, found = _parse(Caps, _mapping(raw.get("budget"), "budget"), "budget")
-    mistakes += found
+    budget, new_mistakes = _parse(Caps, _mapping(raw.get("budget"), "budget"), "budget")
+    mistakes += new_mistakes
     name_or_path = str(raw.get("study", "tiny"))
-    study, found = _load_study(name_or_path, Path(studies), families)
+    study, new_mistakes = _load_study(name_or_path, Path(studies), families)
     study_name = Path(name_or_path).stem
-    mistakes += found
+    mistakes += new_mistakes
     if study is not None and not _STUDY.fullmatch(study_name):
         mistakes.append(
             f"study: '{study_name}' is not a valid name: use small letters, digits and '_' in the name of the file"
@@ -162,7 +162,7 @@ def _fields_at(kind: type[Block], loc: Iterable[Any]) -> Iterable[str]:
 def _block_in(annotation: Any) -> type[Block] | None:
     if isinstance(annotation, type) and issubclass(annotation, Block):
         return annotation
-    return next((found for arg in getattr(annotation, "__args__", ()) if (found := _block_in(arg))), None)
+    return next((block for arg in getattr(annotation, "__args__", ()) if (block := _block_in(arg))), None)
 
 
 _NOT_INHERITED = ("label", "published")  # they name one block, not its changed copies
