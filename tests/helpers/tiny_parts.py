@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rebend.config.models import TinyModel
-from rebend.data.tiny_world.world import generate
+from rebend.data.tiny_world.generate import generate
 from rebend.io.checkpoints import Checkpoints
 from rebend.models.chat import Message
 from rebend.models.tiny_model import train_tiny_model

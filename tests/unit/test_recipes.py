@@ -60,12 +60,12 @@ READER_CODE = '''"""Questions with their topic."""
 from __future__ import annotations
 
 from rebend.data.readers.reader import Reader
-from rebend.data.readers.rows import Source, asked, prompt_row, text
+from rebend.data.readers.rows import Row, prompt_row, text, user_turn
 
 
-def prompts(row: Source) -> list[Source]:
+def prompts(row: Row) -> list[Row]:
     """Return the question, in the group of its topic."""
-    return [prompt_row(asked(text(row, "question")), None, text(row, "topic"))]
+    return [prompt_row(user_turn(text(row, "question")), None, text(row, "topic"))]
 
 
 QUESTIONS = Reader(

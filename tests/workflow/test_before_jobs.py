@@ -75,7 +75,7 @@ def test_assets_are_fetched_once_and_everything_else_works_without_network(fetch
         hub.plain["/chats.jsonl"] = ROWS
     said = done.stdout + done.stderr
     assert done.returncode != 0
-    assert "chats.jsonl: other bytes than those in config/assets.lock.json" in said
+    assert "chats.jsonl: the fetched files differ from config/assets.lock.json" in said
     assert read_json(checkout.folder / LOCK) == lock
 
 

@@ -1,7 +1,7 @@
 # Assets from the hub and from addresses, and data sets in one schema per kind.
 
 
-# Only these jobs use the network, and they run where Snakemake does.
+# Only these jobs use the network. They run on the machine of Snakemake.
 localrules:
     fetch,
     fetch_asset,

@@ -1,4 +1,4 @@
-"""Blocks of the section `adapters`: RepBend, the methods it is compared with, and adapters released by others."""
+"""Blocks of the section `adapters`: RepBend, the methods compared with it, and adapters released by others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RELEASED_SPELLINGS = {
 
 
 class AdapterBlock(NamedBlock):
-    """Key of all adapters: the method."""
+    """The key of all adapters."""
 
     method: str = Field(description="the training method")
 
@@ -32,26 +32,26 @@ class AdapterBlock(NamedBlock):
 
 
 class TrainedAdapter(AdapterBlock):
-    """Keys of all adapters that are trained in the graph: data, LoRA, optimiser, memory and processes."""
+    """The keys of all adapters trained in the graph: data, LoRA, optimiser, memory and processes."""
 
     examples: str = refers("datasets", "safety data set of single safe and unsafe answers", kind="safety")
     paired_examples: str = refers(
         "datasets", "safety data set of paired safe and unsafe answers to one prompt", kind="safety"
     )
-    retain_chats: str = refers("datasets", "chat data set for keeping the model's other behaviour", kind="chat")
+    retain_chats: str = refers("datasets", "chat data set on which the model's behaviour is kept", kind="chat")
     max_step: Positive = Field(450, description="optimiser steps")
     batch_size: Positive = Field(16, description="training items per step")
     micro_batch: Positive | None = Field(
         None,
-        description="items of one group; a step averages the losses of its groups, as gradient accumulation does "
-        "(released code: 4). Absent: all items of a step. The peak memory depends on it",
+        description="items per group; a step averages the losses of its groups, like gradient accumulation (released "
+        "code: 4). Absent: all items of a step. The peak memory depends on it",
     )
     lr: float = Field(1.0e-5, gt=0, description="constant learning rate of AdamW")
     lora_r: Positive = Field(16, description="rank of the adapter")
     lora_alpha: Positive = Field(16, description="scale of the adapter (times 1/rank)")
     lora_dropout: Rate = Field(0.05, description="dropout inside the adapter")
     transform_layers: list[int] = Field(
-        [-1], description="blocks that get LoRA; [-1]: all up to the last target layer (all, without target layers)"
+        [-1], description="blocks with LoRA; [-1]: all up to the last target layer, or all if there is no target layer"
     )
     max_length: Positive = Field(512, description="longest prompt and longest response, tokens")
     gradient_checkpointing: bool = Field(
@@ -60,7 +60,9 @@ class TrainedAdapter(AdapterBlock):
     base_bits: Literal[4, 8, 16] = Field(
         16, description="bits of the frozen base's weights while training; 4 and 8 need bitsandbytes. 16: its dtype"
     )
-    ranks: Positive = Field(1, description="processes that share a step's groups, with one GPU each if there are GPUs")
+    ranks: Positive = Field(
+        1, description="processes that share the groups of a step; each uses one GPU, if there are GPUs"
+    )
     zero: Literal[0, 1, 2, 3] = Field(0, description="stage of DeepSpeed ZeRO; 0 trains without DeepSpeed")
     seed: int = Field(0, description="seed of adapter, batches and dropout")
 
@@ -71,25 +73,25 @@ class TrainedAdapter(AdapterBlock):
 
     @model_validator(mode="after")
     def groups_are_whole(self) -> TrainedAdapter:
-        """Refuse a batch size that is no multiple of the group size, and ranks with unequal numbers of groups."""
+        """Refuse a batch size that is not a multiple of the group size, and ranks with unequal numbers of groups."""
         if self.batch_size % (self.micro_batch or self.batch_size):
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of micro_batch {self.micro_batch}")
         if self.n_groups % self.ranks:
             raise ValueError(
-                f"the {self.n_groups} groups of a step (batch_size / micro_batch) can't be divided among "
+                f"the {self.n_groups} groups of a step (batch_size / micro_batch) cannot be divided equally among "
                 f"{self.ranks} ranks"
             )
         if self.ranks > 1 and self.zero == 0:
-            raise ValueError("several ranks train under DeepSpeed: set `zero` to 1, 2 or 3")
+            raise ValueError("several ranks need DeepSpeed: set `zero` to 1, 2 or 3")
         return self
 
 
-def _our_spelling(value: Any) -> Any:
+def _current_spelling(value: Any) -> Any:
     return RELEASED_SPELLINGS.get(value, value)
 
 
 class RepBendBlock(TrainedAdapter):
-    """RepBend (arXiv:2504.01550). Keys keep the released code's names; see docs/paper_index.md."""
+    """RepBend (arXiv:2504.01550). The keys have the names of the released code; see docs/paper_index.md."""
 
     method: Literal["repbend"] = Field(description="representation bending")
     alpha: float = Field(0.5, ge=0, description="weight of `safe_norm`, which keeps safe states (paper: 1/2)")
@@ -99,37 +101,37 @@ class RepBendBlock(TrainedAdapter):
     eta: float = Field(
         0.0,
         ge=0,
-        description="weight of `pair_norm`, distance of unsafe answers of pairs to the safe ones (released code only)",
+        description="weight of `pair_norm`, the distance between the answers of a pair (released code only)",
     )
     push_limit: float | None = Field(
-        None, gt=0, description="largest distance to which unsafe states are moved; absent: no limit, as published"
+        None, gt=0, description="largest distance of moved unsafe states; absent: no limit, as published"
     )
     target_layer_start_idx: int = Field(
         20, ge=1, description="first index into hidden_states (0 = embeddings) at which unsafe states are moved"
     )
     layers_window_size: Positive = Field(11, description="number of consecutive indices")
     alpha_mode: Literal["all", "target"] = Field(
-        "all", description="safe states are kept at all indices, or at the target indices"
+        "all", description="indices at which safe states are kept: all, or the target indices"
     )
     loss_mode: Annotated[
         Literal["response_all", "prompt_response", "prompt_all", "prompt_last", "response_R", "response_one"],
-        BeforeValidator(_our_spelling),
+        BeforeValidator(_current_spelling),
     ] = Field(
         "response_all",
-        description="tokens at which states are compared; the released spellings `request_…` mean `prompt_…`",
+        description="tokens whose states are compared; `request_…`, as in the released code, means `prompt_…`",
     )
     variant: Literal["released_code", "corrected"] = Field(
         "released_code",
-        description="reductions of the released code, or cleaner ones (`rebend.repbend.methods.repbend`)",
+        description="reductions of the released code, or corrected ones (`rebend.repbend.methods.repbend`)",
     )
 
     @model_validator(mode="after")
     def fits_variant(self) -> RepBendBlock:
-        """Refuse dropout with `corrected`, and `eta` with a mode that reads prompts only."""
+        """Refuse dropout with `corrected`, and `eta` with a loss mode that reads only prompts."""
         if self.variant == "corrected" and self.lora_dropout:
             raise ValueError("variant 'corrected' compares states without dropout: set lora_dropout to 0.0")
         if self.eta and self.loss_mode.startswith("prompt_") and self.loss_mode != "prompt_response":
-            raise ValueError(f"eta compares answers, and loss_mode '{self.loss_mode}' reads prompts only")
+            raise ValueError(f"eta compares answers, but loss_mode '{self.loss_mode}' reads only prompts")
         return self
 
     def last_target(self) -> int:
@@ -142,27 +144,29 @@ class RepBendBlock(TrainedAdapter):
 
 
 def _distinct_layers(layers: list[int]) -> list[int]:
-    """Return sorted indices; refuse the embeddings, which no training changes, and repeated indices."""
-    twice = sorted({layer for layer in layers if layers.count(layer) > 1})
-    if twice:
-        raise ValueError(f"names layers twice: {twice}")
+    """Return sorted indices; refuse repeated indices and 0, the embeddings, which no training changes."""
+    repeated = sorted({layer for layer in layers if layers.count(layer) > 1})
+    if repeated:
+        raise ValueError(f"lists layers twice: {repeated}")
     if min(layers, default=1) < 1:
-        raise ValueError(f"{min(layers)} is no index of a block's output: the first is 1 (0 is the embeddings)")
+        raise ValueError(f"{min(layers)} is not the index of a block's output: the first is 1 (0 is the embeddings)")
     return sorted(layers)
 
 
 class CircuitBreakersBlock(TrainedAdapter):
     """Circuit breakers, also called representation rerouting (arXiv:2406.04313, Algorithm 1).
 
-    Defaults are those of the RepBend paper's runs (appendix A.2, layers from its released script). The paper
-    of the method has 150 steps, layers 10 and 20, and a coefficient of 5 (Mistral) or 10 (Llama 3).
+    The defaults are those of the RepBend paper's runs (appendix A.2, layers from its released script). The method's
+    paper has 150 steps, layers 10 and 20, and a coefficient of 5 (Mistral) or 10 (Llama 3).
     """
 
     method: Literal["circuit_breakers"] = Field(description="circuit breakers")
     max_step: Positive = Field(200, description="optimiser steps; the weights of the two terms depend on it")
     lr: float = Field(1.0e-4, gt=0, description="constant learning rate of AdamW")
     coefficient: float = Field(
-        15.0, gt=0, description="the paper's α: sum of the weights of both terms; their shares change with the steps"
+        15.0,
+        gt=0,
+        description="the paper's α: sum of the weights of both terms; the share of each term changes from step to step",
     )
     target_layers: Annotated[list[int], AfterValidator(_distinct_layers)] = Field(
         list(range(18, 31)),
@@ -179,7 +183,7 @@ class RmuBlock(TrainedAdapter):
     """RMU, representation misdirection for unlearning (arXiv:2403.03218, section 4), on adapters.
 
     Steps, batch, learning rate and `retain_weight` are those of the RepBend paper's runs (appendix A.2), layers and
-    `steering` those of the method's own code for a Mistral 7B, which has a `retain_weight` of 1200.
+    `steering` those of the method's released code for a Mistral 7B, which has a `retain_weight` of 1200.
     """
 
     method: Literal["rmu"] = Field(description="representation misdirection")
@@ -188,13 +192,13 @@ class RmuBlock(TrainedAdapter):
     lr: float = Field(5.0e-5, gt=0, description="constant learning rate of AdamW")
     transform_layers: list[int] = Field(
         [5, 6, 7],
-        description="blocks that get LoRA (paper: one whole MLP matrix in each); [-1]: all up to the target layer",
+        description="blocks with LoRA (paper: one full MLP matrix in each); [-1]: all up to the target layer",
     )
     target_layer: int = Field(
-        8, ge=1, description="index into hidden_states of the steered state: 8 is the output of block 7"
+        8, ge=1, description="index into hidden_states of the steered states: 8 is the output of block 7"
     )
     steering: float = Field(
-        6.5, gt=0, description="the paper's c: length of the random vector to which unsafe states are moved"
+        6.5, gt=0, description="the paper's c: length of the random vector that is the target of unsafe states"
     )
     retain_weight: float = Field(3.0, ge=0, description="the paper's α: weight of keeping retain states")
 
@@ -204,7 +208,7 @@ class RmuBlock(TrainedAdapter):
 
 
 class NpoBlock(TrainedAdapter):
-    """Negative preference optimisation (arXiv:2404.05868, equation 3), with the retain loss added.
+    """Negative preference optimisation (arXiv:2404.05868, equation 3), with an additional retain loss.
 
     Steps (for Llama 3; 600 for Mistral) and learning rate are those of the RepBend paper's runs (appendix A.2).
     """
@@ -217,7 +221,7 @@ class NpoBlock(TrainedAdapter):
 
 
 class DpoBlock(TrainedAdapter):
-    """Direct preference optimisation (arXiv:2305.18290, equation 7) of the safe answer of each pair over the unsafe.
+    """Direct preference optimisation (arXiv:2305.18290, equation 7): prefer the safe to the unsafe answer of a pair.
 
     Learning rate and steps (one epoch of 10,000 pairs) are those of the RepBend paper's run (appendix A.2).
     """
@@ -225,7 +229,9 @@ class DpoBlock(TrainedAdapter):
     method: Literal["dpo"] = Field(description="direct preference optimisation")
     max_step: Positive = Field(625, description="optimiser steps")
     lr: float = Field(1.0e-4, gt=0, description="constant learning rate of AdamW")
-    dpo_beta: float = Field(0.1, gt=0, description="the paper's β: strength of the penalty for leaving the reference")
+    dpo_beta: float = Field(
+        0.1, gt=0, description="the paper's β: strength of the penalty for a distance from the reference model"
+    )
     retain_weight: float = Field(0.0, ge=0, description="weight of the negative log-likelihood on retain chats")
 
 
@@ -239,7 +245,7 @@ class SftBlock(TrainedAdapter):
     max_step: Positive = Field(625, description="optimiser steps")
     lr: float = Field(5.0e-5, gt=0, description="constant learning rate of AdamW")
     answers: Literal["safe", "unsafe"] = Field(
-        "safe", description="trained answers, single and paired; unsafe answers are for task arithmetic"
+        "safe", description="label of the answers (single and paired) to train on; `unsafe` is for task arithmetic"
     )
     retain_weight: float = Field(1.0, ge=0, description="weight of the negative log-likelihood on retain chats")
 
@@ -247,19 +253,19 @@ class SftBlock(TrainedAdapter):
 class AdapterPart(Block):
     """One summand of task arithmetic."""
 
-    adapter: str = refers("adapters", "an adapter that is trained in the graph")
-    factor: float = Field(description="factor of its change of the weights; a negative one subtracts it")
+    adapter: str = refers("adapters", "an adapter trained in the graph")
+    factor: float = Field(description="factor of the adapter's weight change; a negative factor subtracts it")
 
 
 class TaskArithmeticBlock(AdapterBlock):
-    """Task arithmetic (arXiv:2212.04089): a weighted sum of the changes by other adapters."""
+    """Task arithmetic (arXiv:2212.04089): a weighted sum of the weight changes of other adapters."""
 
     method: Literal["task_arithmetic"] = Field(description="a sum of trained adapters")
     parts: list[AdapterPart] = Field(
         min_length=1,
-        description="the adapters, each with the keys `adapter` (name of one trained in the graph) and `factor` (a "
-        "negative one subtracts it); rank, scale and modules must be equal. RepBend's run: 0.5 times an adapter "
-        "trained on safe answers, -0.1 times one trained on unsafe answers",
+        description="the adapters, each with the keys `adapter` (name of an adapter trained in the graph) and `factor` "
+        "(negative: subtract); rank, scale and modules must be equal. RepBend's run: 0.5 times an adapter "
+        "trained on safe answers, -0.1 times an adapter trained on unsafe answers",
     )
 
 

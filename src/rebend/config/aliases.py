@@ -1,4 +1,4 @@
-"""Old keys of configurations, accepted for one version: renamed before anything is checked.
+"""Accept the old keys of configurations for one version: rename them before all checks.
 
 Delete this module, its two calls in `rebend.config.load` and its test in the version after 0.1.
 """
@@ -26,7 +26,7 @@ BLOCK_KEYS: dict[str, dict[str, str]] = {
     "value_models": {"fidelity": "variant", "trace": "td_lambda"},
     "controls": {"fidelity": "variant", "value": "value_model"},
 }
-PART_KEYS = {"bend": "adapter"}  # of the parts of a task arithmetic
+PART_KEYS = {"bend": "adapter"}  # in the parts of a task arithmetic
 GRID_KEYS = {"bends": "adapters"}
 COLUMNS = {"bend": "adapter"}  # of a table, in the claims of a study
 VARIANTS = {"published": "released_code"}  # values of `fidelity`, which is now `variant`
@@ -35,21 +35,21 @@ COMPARED = {"bend": "adapter"}  # values of the column `compares`
 
 
 class Renamed(NamedTuple):
-    """A configuration with today's keys, and one sentence for each old key that it had."""
+    """A configuration with current keys, and one warning for each of its old keys."""
 
     mapping: dict[str, Any]
     warnings: list[str]
 
 
 class _Renaming:
-    """Renames keys, and collects their places and the keys that stand there under both names."""
+    """Renames keys, and collects the places of old keys, and mistakes where both names occur."""
 
     def __init__(self) -> None:
         self.places: dict[tuple[str, str], list[str]] = {}
         self.mistakes: list[str] = []
 
     def keys(self, mapping: Any, names: Mapping[str, str], place: str) -> Any:
-        """Return `mapping` with the keys `names` renamed, in their order; other values than mappings as they are."""
+        """Return `mapping` with the keys `names` renamed, in the same order; return other values unchanged."""
         if not isinstance(mapping, Mapping):
             return mapping
         for old, new in names.items():
@@ -60,14 +60,14 @@ class _Renaming:
         return {names.get(key, key): value for key, value in mapping.items()}
 
     def result(self, mapping: dict[str, Any]) -> Renamed:
-        """Return the mapping and its warnings. Raises ConfigError if a key stands under both names."""
+        """Return the mapping and its warnings. Raises ConfigError if a key occurs under both names."""
         if self.mistakes:
             raise ConfigError("\n  " + "\n  ".join(self.mistakes))
         return Renamed(mapping, [_warning(*names, places) for names, places in self.places.items()])
 
 
 def renamed_catalogue(raw: Mapping[str, Any]) -> Renamed:
-    """Return a catalogue with today's keys. Raises ConfigError if a key stands there under both names."""
+    """Return a catalogue with current keys. Raises ConfigError if a key occurs under both names."""
     renaming = _Renaming()
     catalogue = _sections(raw, renaming)
     for section, names in BLOCK_KEYS.items():
@@ -79,7 +79,7 @@ def renamed_catalogue(raw: Mapping[str, Any]) -> Renamed:
 
 
 def renamed_study(raw: Mapping[str, Any], place: str) -> Renamed:
-    """Return a study with today's keys. Raises ConfigError if a key stands there under both names."""
+    """Return a study with current keys. Raises ConfigError if a key occurs under both names."""
     renaming = _Renaming()
     study = dict(raw)
     study |= _items(study, "grids", lambda grid, at: renaming.keys(grid, GRID_KEYS, at), place)
@@ -88,9 +88,9 @@ def renamed_study(raw: Mapping[str, Any], place: str) -> Renamed:
 
 
 def with_warnings(renamed: Renamed) -> dict[str, Any]:
-    """Log the warnings, a line each, and return the mapping.
+    """Log each warning, and return the mapping.
 
-    They go to the terminal of the run; jobs on this machine do not read the configuration again.
+    They appear in the terminal of the run; local jobs do not read the configuration again.
     """
     for line in renamed.warnings:
         LOGGER.warning(line)
@@ -98,7 +98,7 @@ def with_warnings(renamed: Renamed) -> dict[str, Any]:
 
 
 def _sections(raw: Mapping[str, Any], renaming: _Renaming) -> dict[str, Any]:
-    """Rename sections. The blocks of both names are put together, because Snakemake merges configuration files."""
+    """Rename sections; merge the blocks of both names, because Snakemake merges configuration files."""
     catalogue = {key: value for key, value in raw.items() if key not in SECTIONS}
     for old, new in SECTIONS.items():
         if old not in raw:
@@ -106,8 +106,8 @@ def _sections(raw: Mapping[str, Any], renaming: _Renaming) -> dict[str, Any]:
         renaming.places.setdefault((old, new), []).append("")
         blocks, others = raw[old], catalogue.get(new)
         if isinstance(blocks, Mapping) and isinstance(others, Mapping):
-            twice = [name for name in blocks if name in others]
-            renaming.mistakes += [f"{old}.{name}: {new}.{name} exists too; give only {new}.{name}" for name in twice]
+            repeated = [name for name in blocks if name in others]
+            renaming.mistakes += [f"{old}.{name}: {new}.{name} exists too; give only {new}.{name}" for name in repeated]
             blocks = {**others, **blocks}
         catalogue[new] = others if blocks is None else blocks
     return catalogue
@@ -136,14 +136,14 @@ def _claim(claim: Any, place: str, renaming: _Renaming) -> Any:
 
 
 def _items(study: Mapping[str, Any], key: str, change: Callable[[Any, str], Any], place: str) -> dict[str, list[Any]]:
-    """Return the changed list under `key`; nothing where there is none."""
+    """Return `{key: changed list}`; an empty dict if `study` has no list under `key`."""
     if not isinstance(study.get(key), list):
         return {}
     return {key: [change(item, f"{place}.{key}.{number}") for number, item in enumerate(study[key])]}
 
 
 def _value(value: Any, names: Mapping[str, str]) -> Any:
-    """Return today's name of a value, also inside `{sweep: [...]}`."""
+    """Return the current name of a value, also inside `{sweep: [...]}`."""
     if isinstance(value, Mapping):
         return {key: _value(inner, names) for key, inner in value.items()}
     if isinstance(value, list):

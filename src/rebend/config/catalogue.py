@@ -1,4 +1,4 @@
-"""The sections of the catalogue, and the classes of their blocks."""
+"""The sections of the catalogue, with the classes of their blocks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rebend.config.rewards import RewardBlock
 from rebend.config.safety import ATTACKS, SAFETY_JUDGES
 from rebend.config.value_models import ActivationsBlock, DirectionBlock, ReleasedValueModelBlock, ValueModelBlock
 
-# section -> the class of its blocks, or one class per method
+# Section -> class of its blocks, or one class per method
 CATALOGUE: dict[str, type[Block] | dict[str, Method]] = {
     "datasets": DatasetBlock,
     "models": ModelBlock,
@@ -35,6 +35,6 @@ CATALOGUE: dict[str, type[Block] | dict[str, Method]] = {
 
 
 def block_classes(section: str) -> list[type[Block]]:
-    """Every class that a block of a section may be of."""
-    found = CATALOGUE[section]
-    return [method.block for method in found.values()] if isinstance(found, dict) else [found]
+    """Return the classes of the blocks of a section."""
+    kind = CATALOGUE[section]
+    return [method.block for method in kind.values()] if isinstance(kind, dict) else [kind]

@@ -13,30 +13,30 @@ Chosen = Literal["chosen"]
 
 
 class Choice(Block):
-    """How a strength is chosen: on validation prompts, never on reported ones."""
+    """The choice of a strength on validation prompts, which are never reported."""
 
     dataset: str = refers("datasets", "validation prompts data set", kind="prompts")
     grid: list[float] = Field(min_length=1, description="step sizes, or weights, to try")
     steps: list[Positive] = Field(
-        [], description="numbers of steps to try, each with each step size (for controls with `n_steps: chosen`)"
+        [], description="numbers of steps to try with each step size (for controls with `n_steps: chosen`)"
     )
     reward: str = refers("rewards", "reward block of the objective")
     encoder: str = refers("encoders", "encoder block of the objective")
     objective: Literal["guarded", "published"] = Field(
         "guarded",
-        description="`guarded`: the highest mean reward among strengths that keep diversity and coherence; "
-        "`published`: the highest sum of coherence, diversity and mean reward, as they are (RE-Control, appendix)",
+        description="`guarded`: the highest mean reward among the strengths that keep diversity and coherence; "
+        "`published`: the highest sum of coherence, diversity and mean reward, without scaling (RE-Control, appendix)",
     )
     min_diversity: Rate = Field(
-        0.9, description="guarded: diversity and coherence must stay above this share of the uncontrolled ones"
+        0.9, description="guarded: least ratio of diversity, and of coherence, to their values without control"
     )
 
 
 class ControlBlock(NamedBlock):
     """The keys of every control."""
 
-    method: str = Field(description="what is done while decoding")
-    decoding: Decoding = Field(Decoding(), description="how responses are generated")
+    method: str = Field(description="the method")
+    decoding: Decoding = Field(Decoding(), description="settings of decoding")
 
     def facts(self) -> dict[str, float | int | str | None]:
         """Return the strength of the control for the run record."""
@@ -44,68 +44,68 @@ class ControlBlock(NamedBlock):
 
 
 class NoControlBlock(ControlBlock):
-    """The model as it is."""
+    """The model without control."""
 
-    method: Literal["none"] = Field(description="nothing is done")
+    method: Literal["none"] = Field(description="no control")
 
 
 class PromptingBlock(ControlBlock):
     """An instruction in front of the user's last message."""
 
     method: Literal["prompting"] = Field(description="an instruction")
-    instruction: str = Field(description="put before the user's last message")
+    instruction: str = Field(description="instruction before the user's last message")
 
 
 class TunedBlock(ControlBlock):
-    """A control with a strength: a number, or chosen on validation prompts (by itself or for another control)."""
+    """A control with a strength: a number, or chosen on validation prompts (for this or for another control)."""
 
-    strength: ClassVar[str] = "step_size"  # the key that holds it
+    strength: ClassVar[str] = "step_size"  # the key of the strength
 
-    choice: Choice | None = Field(None, description="how the strength is chosen")
+    choice: Choice | None = Field(None, description="settings for choosing the strength")
     strength_of: str | None = refers(
         "controls",
-        "take the strength chosen for that control (so `random` moves as far as `value`)",
+        "use the strength chosen for this control, e.g. for a random step as long as that of `value`",
         default=None,
     )
 
     @property
     def is_chosen(self) -> bool:
-        """Return whether the strength comes from a result of `choose_strength`."""
+        """Whether the strength comes from a result of `choose_strength`."""
         return getattr(self, self.strength) == "chosen"
 
     @model_validator(mode="after")
     def is_chosen_in_one_way(self) -> TunedBlock:
-        """Raise ValueError unless a chosen strength has one way to choose it, and a number none."""
+        """Refuse a chosen strength without exactly one of `choice` and `strength_of`, and a number with one of them."""
         if ((self.choice is not None) + (self.strength_of is not None)) != self.is_chosen:
             key = self.strength
             raise ValueError(f"`{key}: chosen` needs exactly one of `choice`, `strength_of`; a number needs neither")
         steps = self.choice.steps if self.choice else []
         if bool(steps) != (self.choice is not None and getattr(self, "n_steps", None) == "chosen"):
             raise ValueError(
-                "`n_steps: chosen` needs `choice.steps`; a number of steps, or a control without, needs none"
+                "`n_steps: chosen` needs `choice.steps`; a number of steps, or a control without steps, needs none"
             )
         return self
 
 
 class AscentBlock(TunedBlock):
-    """n steps h <- h + α ∇V(h) up a value network, at each token (arXiv:2406.05954)."""
+    """n steps h ← h + α ∇V(h) of gradient ascent on a value network, at each token (arXiv:2406.05954)."""
 
     value_model: str = refers("value_models", "value model block")
     step_size: float | Chosen = Field(
-        description="α, length of one step along the gradient; `chosen`: on validation prompts"
+        description="α, factor of the gradient in one step; `chosen`: on validation prompts"
     )
-    n_steps: Positive | Chosen = Field(description="steps per token (n); `chosen` together with the step size")
+    n_steps: Positive | Chosen = Field(description="n, steps per token; `chosen`: together with the step size")
     variant: Literal["released_code", "corrected"] = Field(
         "corrected",
-        description="`released_code`: all positions of the prompt climb too, as in the released code; the responses "
-        "are the same, only the time is not",
+        description="`released_code`: also edits the states of all prompt tokens, as the released code does, which "
+        "takes longer and gives the same responses",
     )
 
     @model_validator(mode="after")
     def steps_go_with_their_size(self) -> AscentBlock:
-        """Raise ValueError for a chosen number of steps without a chosen step size."""
+        """Refuse a chosen number of steps without a chosen step size."""
         if self.n_steps == "chosen" and not self.is_chosen:
-            raise ValueError("`n_steps: chosen` needs `step_size: chosen`: the two are chosen together")
+            raise ValueError("`n_steps: chosen` needs `step_size: chosen`, because both are chosen together")
         return self
 
 
@@ -116,45 +116,45 @@ class ValueControlBlock(AscentBlock):
 
 
 class ValuePromptingBlock(AscentBlock):
-    """RE-Control and an instruction together."""
+    """RE-Control with an instruction."""
 
-    method: Literal["value_prompting"] = Field(description="RE-Control and an instruction")
-    instruction: str = Field(description="put before the user's last message")
+    method: Literal["value_prompting"] = Field(description="RE-Control with an instruction")
+    instruction: str = Field(description="instruction before the user's last message")
 
 
 class RandomControlBlock(AscentBlock):
-    """An edit as long as RE-Control's from the same state, in a random direction."""
+    """A step in a random direction, as long as RE-Control's step from the same state."""
 
-    method: Literal["random"] = Field(description="a random direction, as long as the ascent")
+    method: Literal["random"] = Field(description="a step in a random direction, as long as the ascent")
 
 
 class StaticControlBlock(TunedBlock):
-    """Static representation editing: the same direction is added to the state at every token."""
+    """Static representation editing: add the same direction to the state at every token."""
 
     method: Literal["static"] = Field(description="a fixed direction")
     direction: str = refers("directions", "direction block")
-    step_size: float | Chosen = Field(description="length that is added; `chosen`: on validation prompts")
+    step_size: float | Chosen = Field(description="length of the added vector; `chosen`: on validation prompts")
 
 
 class SearchBlock(TunedBlock):
-    """Token search: the likeliest candidates are re-weighted by the predicted reward of the response."""
+    """Token search: re-weight the likeliest next tokens by the predicted reward of the response."""
 
     strength: ClassVar[str] = "weight"
 
     weight: float | Chosen = Field(
-        description="how much a candidate's score counts beside its log-probability; `chosen`: on validation prompts"
+        description="factor of a candidate's score in the sum with its log-probability; `chosen`: on validation prompts"
     )
-    top_k: Positive = Field(8, description="candidates per token; no other token can be sampled")
+    top_k: Positive = Field(8, description="candidates per token; other tokens are not sampled")
 
 
 class ControlledDecodingBlock(SearchBlock):
-    """Controlled decoding as in RE-Control's table (CD): a reward model scores the response so far with each candidate.
+    """Controlled decoding as in RE-Control's table (CD): a reward model scores the response with each candidate.
 
     The reward model must have the policy's vocabulary, as in the paper.
     """
 
     method: Literal["controlled_decoding"] = Field(description="token search by a reward model")
-    reward: str = refers("rewards", "reward block that scores candidates")
+    reward: str = refers("rewards", "reward block that scores the candidates")
 
 
 class PrefixSearchBlock(SearchBlock):
@@ -170,24 +170,26 @@ class CdPrefixBlock(PrefixSearchBlock):
 
 
 class CdPrefixPromptingBlock(PrefixSearchBlock):
-    """The prefix variant of controlled decoding and an instruction together."""
+    """The prefix variant of controlled decoding with an instruction."""
 
-    method: Literal["cd_prefix_prompting"] = Field(description="token search by the value network and an instruction")
-    instruction: str = Field(description="put before the user's last message")
+    method: Literal["cd_prefix_prompting"] = Field(description="token search by the value network, with an instruction")
+    instruction: str = Field(description="instruction before the user's last message")
 
 
 class BestOfNBlock(ControlBlock):
-    """Several responses are sampled, and a reward model picks one."""
+    """Sample several responses, and keep the one with the highest reward."""
 
     method: Literal["best_of_n"] = Field(description="the best of several responses")
     n: int = Field(ge=2, description="responses per prompt")
-    reward: str = refers("rewards", "reward block that picks")
+    reward: str = refers("rewards", "reward block that chooses the response")
 
     @model_validator(mode="after")
     def samples_differ(self) -> BestOfNBlock:
-        """Raise ValueError for greedy decoding: all responses would be equal."""
+        """Refuse greedy decoding, since all responses would be equal."""
         if self.decoding.temperature == 0:
-            raise ValueError("the best of several responses needs decoding.temperature above 0; greedy ones are copies")
+            raise ValueError(
+                "the best of several responses needs decoding.temperature above 0; greedy responses are equal"
+            )
         return self
 
 
@@ -203,6 +205,6 @@ CONTROLS: dict[str, Method] = {
     "cd_prefix_prompting": Method(CdPrefixPromptingBlock, "rebend.recontrol.methods.cd_prefix_prompting:make"),
     "best_of_n": Method(BestOfNBlock, "rebend.recontrol.methods.best_of_n:make"),
 }
-# Methods that pick among finished responses; attacks refuse them. An attack succeeds if one of its `attempts` does.
-# With best of n each attempt would be n attempts, and the success rate would depend on the reward model that picks.
+# Methods that choose among complete responses; not allowed under attacks. An attack succeeds if one of its `attempts`
+# does: with best of n each attempt would be n attempts, and the ASR would depend on the reward model.
 PROMPTS_ONLY = (BestOfNBlock,)

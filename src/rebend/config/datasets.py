@@ -30,7 +30,7 @@ READERS = {  # import paths of `rebend.data.readers.reader.Reader` objects
 
 
 class HubFile(Block):
-    """A file of a data set repository on the Hugging Face hub, at a pinned revision; or several, joined."""
+    """A file, or several joined files, of a data set repository on the Hugging Face hub, at a pinned revision."""
 
     repo: str = Field(description="repository, owner/name")
     revision: str = Field(
@@ -48,18 +48,18 @@ class HubFile(Block):
 
     @model_validator(mode="after")
     def joined_files_are_lines(self) -> HubFile:
-        """Refuse to join files that are no JSON lines."""
+        """Refuse paths outside the repository, and several files unless they are JSON lines of one name."""
         if not self.files:
             raise ValueError("`file` names no file")
         if outside := [name for name in self.files if name.startswith("/") or ".." in name.split("/")]:
-            raise ValueError(f"`file` lies inside the repository; '{outside[0]}' leads out of it")
+            raise ValueError(f"`file` must be inside the repository; '{outside[0]}' is not")
         if len({Path(name).name for name in self.files}) > 1 or (len(self.files) > 1 and ".json" not in self.files[0]):
             raise ValueError("several files are joined only if all are JSON lines of one name, e.g. */train.jsonl.gz")
         return self
 
 
 class WorldPart(Block):
-    """A part of the embedded tiny world (`rebend.data.tiny_world.world`).
+    """A part of the embedded tiny world (`rebend.data.tiny_world.generate`).
 
     Training, validation and test parts share no item.
     """
@@ -75,54 +75,52 @@ class WorldPart(Block):
         "safety_validation",
         "safety_test",
         "answers_test",
-    ] = Field(
-        description="part of the world; those for validation and test hold only items that occur in no training part"
-    )
+    ] = Field(description="part of the world; validation and test parts have only items that no training part has")
     rows: int = Field(gt=0, description="number of generated rows")
     seed: int = Field(0, description="seed of the generator")
 
 
 class DataSource(Block):
-    """Exactly one of the four."""
+    """The source of a file or of generated rows: exactly one of local, url, hub, world."""
 
-    local: str | None = Field(None, description="path; a relative one is relative to the `data` folder")
+    local: str | None = Field(None, description="path; relative paths start in the `data` folder")
     url: str | None = Field(None, description="address of the file (http, https or file)")
-    sha256: str | None = Field(None, description="expected digest of the file behind `url`")
+    sha256: str | None = Field(None, description="expected SHA-256 of the file behind `url`")
     hub: HubFile | None = Field(None, description="a file of a hub repository")
-    world: WorldPart | None = Field(None, description="generated: the embedded tiny world")
+    world: WorldPart | None = Field(None, description="rows of the embedded tiny world, generated")
 
     @model_validator(mode="after")
     def one_source(self) -> DataSource:
-        """Refuse none or several."""
+        """Refuse none or several sources, and an address with a secret."""
         exactly_one(self, "local", "url", "hub", "world")
         if self.url is not None and "@" in urlsplit(self.url).netloc:
-            raise ValueError("`url` with a user or a password would be written into records; download it yourself")
+            raise ValueError("records would contain the user or password of this `url`; download the file yourself")
         return self
 
 
 class DatasetBlock(NamedBlock):
-    """A data set: where it lies, how it is read, and which kind of rows it gives."""
+    """A data set: its source, its format, and the kind of its rows."""
 
     kind: Literal["preference", "prompts", "chat", "safety", "evaluation"] = Field(
         description="kind of rows: the Parquet schema (`rebend.io.schemas`)"
     )
-    reader: str = Field(description="how the source is read (`rebend.config.datasets.READERS`)")
+    reader: str = Field(description="format of the source (`rebend.config.datasets.READERS`)")
     source: DataSource = Field(description="source of the data")
     reference: DataSource | None = Field(
         None,
-        description="a second file, for readers that have one: RE-Control's preferred comments line by line, "
-        "HarmBench's targets or behaviours by BehaviorID",
+        description="second file of some readers: RE-Control's preferred comments line by line, HarmBench's targets or "
+        "behaviours by BehaviorID",
     )
     only: dict[str, str | list[str]] = Field(
-        {}, description="keep only source rows whose column holds this word, or one of these: `{column: word}`"
+        {}, description="keep only source rows with this word, or one of these words, in a column: `{column: word}`"
     )
     rows: Positive | None = Field(
-        None, description="number of rows to keep, drawn with `seed` (kind safety: of each label); all if absent"
+        None, description="number of rows, drawn with `seed` (kind safety: per label); all if absent"
     )
     skip: int = Field(
         0,
         ge=0,
-        description="number of rows to leave out first, in the order of that draw: with one seed, `rows: 400` and "
-        "`skip: 400` share no row",
+        description="number of rows to skip at the start of the draw: with the same seed, `rows: 400` and `skip: 400` "
+        "share no row",
     )
-    seed: int = Field(0, description="seed of that draw")
+    seed: int = Field(0, description="seed of the draw")

@@ -12,8 +12,10 @@ class Decoding(Block):
 
     max_new_tokens: Positive = Field(128, description="longest response, tokens")
     temperature: float = Field(0.0, ge=0, description="0 decodes greedily")
-    top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling: keep this much probability")
-    top_k: int = Field(0, ge=0, description="sample among so many tokens; 0 for all")
-    batch_size: Positive = Field(32, description="prompts decoded together")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling: total probability of the candidate tokens")
+    top_k: int = Field(0, ge=0, description="number of candidate tokens; 0 for all")
+    batch_size: Positive = Field(32, description="prompts per batch")
     seed: int = Field(0, description="seed of sampling")
-    stop: list[str] = Field([], description="texts that begin a new user turn: the response ends before them")
+    stop: list[str] = Field(
+        [], description="texts that begin a new user turn; the response ends before the first of them"
+    )

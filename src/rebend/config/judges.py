@@ -9,23 +9,23 @@ from pydantic import Field, model_validator
 
 from rebend.config.base import Address, Block, Method, Positive, refers
 
-# Settings of the requests and of their cost; they do not change a reply
-MACHINE = ("concurrency", "retries")
+# Settings of the requests and of their cost; no reply depends on them
+REQUEST_OPTIONS = ("concurrency", "retries")
 LIMITS = ("timeout", "batch", "max_cost", "max_tokens_total")
 
 
 class JudgeBlock(Block):
     """Settings of every judge."""
 
-    method: str = Field(description="who judges")
-    sample: Positive | None = Field(None, description="judge so many rows, drawn with `seed`; all if absent")
-    seed: int = Field(0, description="seed of that draw")
+    method: str = Field(description="the judge")
+    sample: Positive | None = Field(None, description="number of judged rows, drawn with `seed`; all if absent")
+    seed: int = Field(0, description="seed of the draw")
 
 
 class WorldRubricBlock(JudgeBlock):
-    """A proxy: the tiny world's own rubric, for data of the tiny world only."""
+    """A proxy: the rubric of the tiny world, for data of the tiny world only."""
 
-    method: Literal["world_rubric"] = Field(description="the tiny world's own rubric (a proxy)")
+    method: Literal["world_rubric"] = Field(description="the rubric of the tiny world (a proxy)")
 
 
 class RewardModelJudgeBlock(JudgeBlock):
@@ -35,55 +35,57 @@ class RewardModelJudgeBlock(JudgeBlock):
     reward: str = refers("rewards", "reward block")
 
 
-class AskedBlock(Block):
-    """A chat model behind any OpenAI-compatible address.
+class ChatEndpointBlock(Block):
+    """A chat model behind an OpenAI-compatible address.
 
-    The key is taken from OPENAI_API_KEY alone. Replies are kept in a store that all studies share, so that none
-    is paid for twice. The caps hold for one job: one model under one control (and attack) on one data set.
+    The API key comes from OPENAI_API_KEY only. All studies share one store of replies, so that no reply is paid for
+    twice. The caps apply to one job: one model under one control (and attack) on one data set.
     """
 
-    model: str = Field(min_length=1, description="dated model id; replies in the store are known by it")
+    model: str = Field(min_length=1, description="dated model id, part of the key of a reply in the store")
     base_url: Address | None = Field(
         None,
-        description="address; OPENAI_BASE_URL if absent. One that stands here belongs to the judge's identity in the "
-        "store, one from the environment does not",
+        description="address; OPENAI_BASE_URL if absent. This address is part of the key of a reply in the store; an "
+        "address from the environment is not",
     )
     temperature: float | None = Field(
-        0.0, ge=0, description="temperature of the replies; null sends none, for models that take none"
+        0.0, ge=0, description="temperature of the replies; null sends none, for models without this option"
     )
     max_tokens: Positive = Field(2048, description="longest reply, tokens")
-    price_in: float | None = Field(None, ge=0, description="price of a million tokens that are sent, in any currency")
-    price_out: float | None = Field(None, ge=0, description="price of a million tokens of replies, in the same one")
+    price_in: float | None = Field(None, ge=0, description="price of a million sent tokens, in any currency")
+    price_out: float | None = Field(None, ge=0, description="price of a million received tokens, in the same currency")
     max_cost: float | None = Field(
-        None, gt=0, description="most that the replies still missing may cost; above it nothing is sent"
+        None,
+        gt=0,
+        description="cap on the cost of the missing replies; if the estimate is above it, no request is sent",
     )
     max_tokens_total: Positive | None = Field(
-        None, description="most tokens, sent and replied, that the replies still missing may take; as `max_cost`"
+        None, description="cap on the tokens, sent and received, of the missing replies; like `max_cost`"
     )
     batch: bool = Field(
-        False, description="ask by the address's batch interface: slower, and cheaper where it is; give its prices"
+        False, description="use the address's batch interface, which is slower and may be cheaper; give its prices"
     )
-    timeout: Positive = Field(120, description="longest silence of the address in one request, seconds")
-    concurrency: Positive = Field(8, description="requests at a time")
+    timeout: Positive = Field(120, description="longest wait for data in one request, seconds")
+    concurrency: Positive = Field(8, description="concurrent requests")
     retries: int = Field(5, ge=0, description="retries of one request, with growing pauses")
 
     @model_validator(mode="after")
-    def prices_fit(self) -> AskedBlock:
+    def prices_fit(self) -> ChatEndpointBlock:
         """Refuse one price without the other, and a cost cap without prices."""
         if (self.price_in is None) != (self.price_out is None):
-            raise ValueError("`price_in` and `price_out` belong together; give both or none")
+            raise ValueError("`price_in` and `price_out` belong together; give both or neither")
         if self.max_cost is not None and self.price_in is None:
-            raise ValueError("`max_cost` needs `price_in` and `price_out`; without prices there is `max_tokens_total`")
+            raise ValueError("`max_cost` needs `price_in` and `price_out`; without prices, use `max_tokens_total`")
         return self
 
 
-class OpenAIJudgeBlock(AskedBlock, JudgeBlock):
-    """A chat model behind any OpenAI-compatible address, asked in both orders (arXiv:2406.05954, section 5)."""
+class OpenAIJudgeBlock(ChatEndpointBlock, JudgeBlock):
+    """A chat model behind an OpenAI-compatible address; it compares in both orders (arXiv:2406.05954, section 5)."""
 
-    method: Literal["openai"] = Field(description="asked of a chat model")
+    method: Literal["openai"] = Field(description="a chat model")
     form: Literal["legacy", "structured"] = Field(
         "legacy",
-        description="what it is asked for: two marks from 1 to 10 on the first line as published, or a JSON verdict "
+        description="form of the reply: two scores from 1 to 10 on the first line, as published, or a JSON verdict "
         "with its reasons",
     )
 

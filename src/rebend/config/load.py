@@ -1,4 +1,4 @@
-"""Read and check a whole configuration: one message per mistake, before any job starts."""
+"""Read and check a configuration, before any job starts, and collect one message per mistake."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STUDY = re.compile(r"[a-z0-9_]+")
 
 @dataclass(frozen=True)
 class Config:
-    """The checked catalogue, and the study to build from it."""
+    """A checked catalogue, and the study to run."""
 
     study_name: str
     study: Study
@@ -53,25 +53,27 @@ def load_config(raw: Mapping[str, Any], studies: str | Path) -> Config:
         catalogue[section] = {}
         for name, block in plain.items():
             mistakes += _name_mistakes(section, name)
-            parsed, found = _parse(kind, block, f"{section}.{name}")
-            mistakes += found
+            parsed, new_mistakes = _parse(kind, block, f"{section}.{name}")
+            mistakes += new_mistakes
             if parsed is not None:
                 catalogue[section][name] = parsed
-    budget, found = _parse(Caps, _mapping(raw.get("budget"), "budget"), "budget")
-    mistakes += found
-    asked = str(raw.get("study", "tiny"))
-    study, found = _load_study(asked, Path(studies), families)
-    study_name = Path(asked).stem
-    mistakes += found
+    budget, new_mistakes = _parse(Caps, _mapping(raw.get("budget"), "budget"), "budget")
+    mistakes += new_mistakes
+    name_or_path = str(raw.get("study", "tiny"))
+    study, new_mistakes = _load_study(name_or_path, Path(studies), families)
+    study_name = Path(name_or_path).stem
+    mistakes += new_mistakes
     if study is not None and not _STUDY.fullmatch(study_name):
-        mistakes.append(f"study: '{study_name}' is no name; the file's has small letters, digits and '_'")
+        mistakes.append(
+            f"study: '{study_name}' is not a valid name: use small letters, digits and '_' in the name of the file"
+        )
     if mistakes or study is None:
         raise ConfigError("\n  " + "\n  ".join(mistakes))
     return Config(study_name, study, Path(str(raw.get("data", "resources/data"))), catalogue, budget)
 
 
 def _load_study(name: str, folder: Path, families: Mapping[str, Any]) -> tuple[Study | None, list[str]]:
-    """Read `<folder>/<name>.yaml`, or the file itself where `name` is a path to one."""
+    """Return the study in `<folder>/<name>.yaml` (or in the file `name`, if it ends with .yaml) and its mistakes."""
     known = sorted(path.stem for path in folder.glob("*.yaml"))
     path = Path(name) if name.endswith(".yaml") else folder / f"{name}.yaml"
     if not path.is_file():
@@ -95,11 +97,11 @@ def _unfold(names: Any, families: Mapping[str, list[str]]) -> Any:
     return [variant for name in names for variant in families.get(name, [name])]
 
 
-def _mapping(value: Any, where: str) -> dict[str, Any]:
+def _mapping(value: Any, place: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{where}: keys are expected, got {value!r}")
+        raise ConfigError(f"{place}: keys are expected, got {value!r}")
     return dict(value)
 
 
@@ -107,13 +109,13 @@ def _name_mistakes(section: str, name: str) -> list[str]:
     if not _NAME.fullmatch(str(name)):
         return [f"{section}.{name}: a name has small letters, digits and '_', and begins with a letter"]
     if name == "none" and section == "adapters":
-        return ["adapters.none: this name means the base model itself"]
+        return ["adapters.none: this name is reserved for the base model"]
     return []
 
 
 def _parse(kind: type[Block] | Mapping[str, Method], block: Mapping[str, Any], where: str) -> tuple[Any, list[str]]:
     if isinstance(kind, Mapping):
-        method = str(block.get("method", _usual(kind)))
+        method = str(block.get("method", _default_method(kind)))
         if method not in kind:
             allowed = f"Allowed: {', '.join(kind)}.{likely_typo(method, kind)}"
             return None, [f"{where}.method: {f'got {method!r}' if method else 'this key is needed'}. {allowed}"]
@@ -121,33 +123,33 @@ def _parse(kind: type[Block] | Mapping[str, Method], block: Mapping[str, Any], w
     try:
         return kind.model_validate(block), []
     except ValidationError as error:
-        return None, [_sentence(kind, problem, where) for problem in error.errors()]
+        return None, [_message(kind, problem, where) for problem in error.errors()]
 
 
-def _usual(kinds: Mapping[str, Method]) -> str:
+def _default_method(kinds: Mapping[str, Method]) -> str:
     """Return the default method of a section; "" if it has none."""
     return next((name for name, method in kinds.items() if not method.block.model_fields["method"].is_required()), "")
 
 
-def _sentence(kind: type[Block], problem: Any, where: str) -> str:
-    """Return the message for one problem that pydantic found."""
-    place = ".".join([where, *(str(part) for part in problem["loc"])])
-    value = problem["input"]
-    if problem["type"] == "extra_forbidden":
-        keys = list(_fields_at(kind, problem["loc"][:-1]))
-        return f"{place}: unknown key. Allowed: {', '.join(keys)}.{likely_typo(problem['loc'][-1], keys)}"
-    if problem["type"] == "missing":
+def _message(kind: type[Block], error: Any, where: str) -> str:
+    """Return the message for one error of pydantic."""
+    place = ".".join([where, *(str(part) for part in error["loc"])])
+    value = error["input"]
+    if error["type"] == "extra_forbidden":
+        keys = list(_fields_at(kind, error["loc"][:-1]))
+        return f"{place}: unknown key. Allowed: {', '.join(keys)}.{likely_typo(error['loc'][-1], keys)}"
+    if error["type"] == "missing":
         return f"{place}: this key is needed"
-    if problem["type"] == "value_error":
-        return f"{place}: {problem['ctx']['error']}"
+    if error["type"] == "value_error":
+        return f"{place}: {error['ctx']['error']}"
     if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
-        return f"{place}: '{value}' is text to YAML; write the number as {float(value):.1e} with a point in it"
-    words = re.findall(r"'([^']*)'", str(problem.get("ctx", {}).get("expected", "")))
-    return f"{place}: got {value!r}. {problem['msg']}.{likely_typo(value, words)}"
+        return f"{place}: '{value}' is text to YAML; write the number with a point: {float(value):.1e}"
+    words = re.findall(r"'([^']*)'", str(error.get("ctx", {}).get("expected", "")))
+    return f"{place}: got {value!r}. {error['msg']}.{likely_typo(value, words)}"
 
 
 def _fields_at(kind: type[Block], loc: Iterable[Any]) -> Iterable[str]:
-    """Return the keys that are allowed at a place inside a block."""
+    """Return the allowed keys at a place inside a block."""
     for part in loc:
         if isinstance(part, str) and part in kind.model_fields:
             inner = _block_in(kind.model_fields[part].annotation)
@@ -160,18 +162,18 @@ def _fields_at(kind: type[Block], loc: Iterable[Any]) -> Iterable[str]:
 def _block_in(annotation: Any) -> type[Block] | None:
     if isinstance(annotation, type) and issubclass(annotation, Block):
         return annotation
-    return next((found for arg in getattr(annotation, "__args__", ()) if (found := _block_in(arg))), None)
+    return next((block for arg in getattr(annotation, "__args__", ()) if (block := _block_in(arg))), None)
 
 
-_NOT_INHERITED = ("label", "published")  # names of one block; a changed copy is another thing
+_NOT_INHERITED = ("label", "published")  # they name one block, not its changed copies
 
 
 def expand(section: str, blocks: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, list[str]]]:
-    """Return a section without short forms, and the names that each swept block became.
+    """Return the blocks of a section without short forms, and the names of the blocks from each sweep.
 
-    `like: other` copies another block of the section and changes the keys given beside it.
-    `key: {sweep: [a, b]}` makes one block per value (per combination, with several such keys), named
-    `<block>_<key>_<value>`; a grid that names the block itself gets all of them.
+    `like: other` copies another block of the section and changes the keys beside it. `key: {sweep: [a, b]}` makes one
+    block per value (per combination of values, with several such keys), named `<block>_<key>_<value>`; a grid that
+    names the block gets all of them. Raises `ConfigError` for a short form with a mistake.
     """
     plain: dict[str, dict[str, Any]] = {}
     families: dict[str, list[str]] = {}
@@ -184,7 +186,7 @@ def expand(section: str, blocks: Mapping[str, Any]) -> tuple[dict[str, dict[str,
         families[name] = []
         for values in itertools.product(*(_values(section, name, key, swept[key]) for key in swept)):
             choice = dict(zip(swept, values, strict=True))
-            variant = "_".join([name, *(f"{key}_{_word(value)}" for key, value in choice.items())])
+            variant = "_".join([name, *(f"{key}_{_name_part(value)}" for key, value in choice.items())])
             plain[variant] = {**block, **choice}
             families[name].append(variant)
     return plain, families
@@ -200,7 +202,7 @@ def _with_base(section: str, name: str, blocks: Mapping[str, Any], seen: tuple[s
     if base not in blocks:
         raise ConfigError(f"{section}.{name}.like: no block '{base}' in {section}.{likely_typo(base, blocks)}")
     if base in seen:
-        raise ConfigError(f"{section}.{name}.like: goes round in a circle ({' → '.join([*seen, base])})")
+        raise ConfigError(f"{section}.{name}.like: is circular ({' → '.join([*seen, base])})")
     inherited = {k: v for k, v in _with_base(section, base, blocks, (*seen, name)).items() if k not in _NOT_INHERITED}
     return {**inherited, **{k: v for k, v in block.items() if k != "like"}}
 
@@ -215,8 +217,8 @@ def _values(section: str, name: str, key: str, values: Any) -> list[Any]:
     return values
 
 
-def _word(value: Any) -> str:
+def _name_part(value: Any) -> str:
     """Return a value as part of a name: 0.5 → 0p5, -1 → m1, [20, 21] → 20_21."""
     if isinstance(value, list):
-        return "_".join(_word(item) for item in value)
+        return "_".join(_name_part(item) for item in value)
     return str(value).lower().replace(".", "p").replace("-", "m").replace("+", "")

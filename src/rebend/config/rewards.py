@@ -11,13 +11,13 @@ from pydantic import Field, model_validator
 from rebend.config.base import ENDPOINT_OPTIONS, Address, Block, Positive, Resources, exactly_one, refers
 from rebend.config.models import HubModel
 
-_LOADED_ONLY = ("head", "dtype", "max_length")  # keys of a model that is loaded by the job
+_LOADED_ONLY = ("head", "dtype", "max_length")  # keys of models that the job loads
 
 
 class TinyReward(Block):
-    """A reward model trained in the graph, started from a model's weights."""
+    """A reward model trained in the graph from a model's weights."""
 
-    model: str = refers("models", "model block whose weights and tokenizer it starts from")
+    model: str = refers("models", "model block with the initial weights and the tokenizer")
     dataset: str = refers("datasets", "preference data set (Bradley-Terry loss)", kind="preference")
     steps: Positive = Field(60, description="optimiser steps")
     batch_size: Positive = Field(32, description="pairs per step")
@@ -29,38 +29,39 @@ class RewardEndpoint(Block):
     """A reward model behind an HTTP address with OpenRLHF's protocol for remote reward models (docs/rewards.md)."""
 
     model: str = Field(
-        min_length=1, description="name and version of the reward model; with another one, everything is scored again"
+        min_length=1, description="name and version of the reward model; after a change, all responses are scored again"
     )
     url: Address | None = Field(
         None,
-        description="complete address, e.g. http://localhost:5000/get_reward; REWARD_URL if absent. An address "
-        "from the environment is no setting: with the same model at another one, nothing is scored again",
+        description="complete address, e.g. http://localhost:5000/get_reward; REWARD_URL if absent. An address from "
+        "the environment is not a setting: after a change of it, no response is scored again",
     )
-    key: bool = Field(False, description="send REWARD_API_KEY, a variable of the environment, with each request")
+    key: bool = Field(False, description="send the environment variable REWARD_API_KEY with each request")
     timeout: Positive = Field(120, description="longest wait for a reply, seconds")
-    concurrency: Positive = Field(4, description="requests at a time")
+    concurrency: Positive = Field(4, description="concurrent requests")
     retries: int = Field(5, ge=0, description="retries of one request, with growing pauses")
 
 
 class RewardBlock(Block):
-    """A reward model: exactly one of hub, local, tiny, http. A reward is its raw logit, or the number in the reply."""
+    """A reward model: exactly one of hub, local, tiny, http. A reward is the raw logit, or the number in the reply."""
 
     hub: HubModel | None = Field(None, description="a hub repository at a pinned revision")
     local: str | None = Field(None, description="folder in hub layout")
     tiny: TinyReward | None = Field(None, description="trained in the graph")
-    http: RewardEndpoint | None = Field(None, description="requested from an HTTP address")
+    http: RewardEndpoint | None = Field(None, description="a server at an HTTP address")
     head: Literal["sequence_classification", "regression_head"] = Field(
         "sequence_classification",
-        description="`regression_head` is UltraRM's: a Llama body and a linear head without bias",
+        description="`regression_head` is that of UltraRM: a Llama with a linear head without bias",
     )
     template: str | None = Field(
         None,
-        description="the scored text, with {prompt} and {response}; the chat template if absent (`http` needs one)",
+        description="form of the scored text, with {prompt} and {response}; the chat template if absent (required for "
+        "`http`)",
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type of weights and activations")
     batch_size: Positive = Field(64, description="texts per forward pass, or per request")
-    max_length: Positive = Field(2048, description="tokens; longer texts are cut at their beginning")
-    resources: Resources = Field(Resources(), description="resources of a job with it")
+    max_length: Positive = Field(2048, description="longest text, tokens; longer texts are cut at the beginning")
+    resources: Resources = Field(Resources(), description="resources of a job with this block")
 
     @model_validator(mode="after")
     def one_source(self) -> RewardBlock:
@@ -69,26 +70,28 @@ class RewardBlock(Block):
         return self
 
     @model_validator(mode="after")
-    def endpoint_reads_by_itself(self) -> RewardBlock:
-        """Refuse keys of a loaded model for an address, and an address without a template."""
+    def keys_fit_the_source(self) -> RewardBlock:
+        """Refuse keys of a loaded model with `http`, and `http` without a template."""
         if self.http is None:
             return self
-        wrong = [name for name in _LOADED_ONLY if getattr(self, name) != type(self).model_fields[name].default]
-        if wrong:
-            raise ValueError(f"{', '.join(f'`{name}`' for name in wrong)}: set where the address is served, not here")
+        unused = [name for name in _LOADED_ONLY if getattr(self, name) != type(self).model_fields[name].default]
+        if unused:
+            raise ValueError(
+                f"{', '.join(f'`{name}`' for name in unused)}: only for loaded models; set this on the server of `http`"
+            )
         if self.template is None or "{response}" not in self.template:
-            raise ValueError("`http` needs a `template` with {prompt} and {response}: the text that is sent")
+            raise ValueError("`http` needs a `template` with {prompt} and {response}, for the text to send")
         return self
 
 
 def endpoint_options(blocks: Iterable[RewardBlock]) -> str:
-    """Return the endpoint options of the blocks as JSON, for a resource of the job: no result depends on them."""
+    """Return the endpoint options of the blocks as JSON, for a resource of the job, since no result depends on them."""
     endpoints = [block.http for block in blocks if block.http is not None]
     return json.dumps({_key_of(endpoint): endpoint.model_dump(include=ENDPOINT_OPTIONS) for endpoint in endpoints})
 
 
 def endpoint_of(block: RewardBlock, options: str) -> RewardEndpoint:
-    """Return the endpoint of a block with its options from `options`, the JSON of `endpoint_options`."""
+    """Return the endpoint of a block with the options in `options`, the JSON of `endpoint_options`."""
     assert block.http is not None
     return block.http.model_copy(update=json.loads(options).get(_key_of(block.http), {}))
 

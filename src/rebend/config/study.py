@@ -1,4 +1,4 @@
-"""Studies (the blocks that they combine, and their claims), and the caps on what a run may take."""
+"""Studies, with grids and claims, and the caps on the cost of a run."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ class Grid(Block):
     """Every combination of these models, adapters and controls, on these data sets, with these scores."""
 
     models: list[str] = refers("models", "base models", min_length=1)
-    adapters: list[str] = refers(
-        "adapters", "adapters; `none` is the base model itself", default=["none"], min_length=1
-    )
+    adapters: list[str] = refers("adapters", "adapters; `none` is the base model", default=["none"], min_length=1)
     controls: list[str] = refers("controls", "controls", default=["none"], min_length=1)
     prompts: list[str] = refers(
         "datasets", "prompts data sets: reward, diversity, coherence, win rate", kind="prompts", default=[]
@@ -27,14 +25,14 @@ class Grid(Block):
     reward: str | None = refers("rewards", "reward block that scores responses; no reward if absent", default=None)
     heldout_reward: str | None = refers(
         "rewards",
-        "a second reward block, used for no training, tuning or choice: its mean shows whether the first is gamed",
+        "a second reward block, not used for training, tuning or choosing: its mean shows overoptimisation of `reward`",
         default=None,
     )
     encoder: str | None = refers("encoders", "encoder block for coherence; none if absent", default=None)
     judge: str | None = refers("judges", "judge block for the win rate; no win rate if absent", default=None)
     safety_judges: list[str] = refers(
         "safety_judges",
-        "safety judges, needed with `evaluation`; the tables show the verdicts of the first, and the agreement of all",
+        "safety judges, needed with `evaluation`; tables show the verdicts of the first judge and the agreement of all",
         default=[],
     )
     capabilities: list[str] = refers(
@@ -42,16 +40,16 @@ class Grid(Block):
     )
     states: str | None = refers(
         "datasets",
-        "held-out answers whose hidden states are plotted without and with each adapter",
+        "held-out answers; a figure shows their hidden states without and with each adapter",
         kind="safety",
         default=None,
     )
 
     @model_validator(mode="after")
     def builds_something(self) -> Grid:
-        """Refuse a grid without data, evaluation without a judge, and one reward model under two names."""
+        """Refuse a grid without data, evaluation without a judge, and one block for both rewards."""
         if self.heldout_reward is not None and self.heldout_reward == self.reward:
-            raise ValueError(f"heldout_reward is '{self.reward}', the very `reward`: it would hide what it is to show")
+            raise ValueError(f"heldout_reward is '{self.reward}', the same as `reward`: give another reward block")
         if not self.prompts and not self.evaluation:
             raise ValueError("names no data set: give `prompts`, `evaluation` or both")
         if self.evaluation and not self.safety_judges:
@@ -66,20 +64,21 @@ ClaimTable = Literal[
 
 
 class Claim(Block):
-    """A sentence that a study aims to show, compared with a number in one of its tables."""
+    """A claim of a study, and the number in a table that decides it."""
 
-    text: str = Field(description="the sentence, as the report prints it")
-    table: ClaimTable = Field(description="table that holds the number")
+    text: str = Field(description="the claim, as the report prints it")
+    table: ClaimTable = Field(description="table with the number")
     where: dict[str, str] = Field(description="column: value; must select exactly one row")
-    column: str = Field(description="column of the number that is compared")
+    column: str = Field(description="column of the number")
     at_least: float | dict[str, str] | None = Field(
-        None, description="a number, or `{column: value, …, take: column}` of another row of the table"
+        None,
+        description="lower bound: a number, or `{column: value, …, take: column}` for the number in another row",
     )
-    at_most: float | dict[str, str] | None = Field(None, description="likewise")
+    at_most: float | dict[str, str] | None = Field(None, description="upper bound, in the same form")
 
     @model_validator(mode="after")
     def one_bound(self) -> Claim:
-        """Refuse none and two bounds."""
+        """Refuse a claim without a bound, and one with two."""
         if (self.at_least is None) == (self.at_most is None):
             raise ValueError("needs exactly one of at_least, at_most")
         return self
@@ -90,19 +89,19 @@ class Study(Block):
 
     title: str = Field(description="heading of the report")
     paper: Literal["recontrol", "repbend"] | None = Field(
-        None, description="paper whose printed numbers are put beside ours"
+        None, description="paper whose printed numbers the tables show beside ours"
     )
     grids: list[Grid] = Field(min_length=1, description="grids of models × adapters × controls")
-    claims: list[Claim] = Field([], description="sentences that the study aims to show")
+    claims: list[Claim] = Field([], description="claims of the study, each decided by a number in a table")
 
 
 class Caps(Block):
-    """Limits on the estimates of a run: if an estimate is above its cap, no job starts. No cap if absent."""
+    """Limits on the estimates of a run: no job starts if an estimate is above its cap. No cap if absent."""
 
-    gpu_hours: float | None = Field(None, gt=0, description="GPU-hours, all GPUs of all jobs together")
-    disk_gb: float | None = Field(None, gt=0, description="GB (10^9 bytes) written below results/ and downloaded")
+    gpu_hours: float | None = Field(None, gt=0, description="GPU-hours of all jobs")
+    disk_gb: float | None = Field(None, gt=0, description="GB (10^9 bytes) written to results/ and downloaded")
     dollars: float | None = Field(None, gt=0, description="cost of judges, in the currency of their prices")
 
     def given(self) -> dict[str, float]:
-        """The caps that are set, by name."""
+        """Return the caps that are set, by name."""
         return {name: cap for name, cap in self.model_dump().items() if cap is not None}

@@ -1,4 +1,4 @@
-"""Blocks of the sections `activations`, `value_models` and `directions`: hidden states, and RE-Control's networks."""
+"""Blocks of the sections `activations`, `value_models` and `directions`: hidden states, value networks, directions."""
 
 from __future__ import annotations
 
@@ -11,45 +11,49 @@ from rebend.config.decoding import Decoding
 
 
 class ActivationsBlock(Block):
-    """Responses sampled from a model, and a hidden state of every generated token."""
+    """Responses sampled from a model, with a hidden state of every generated token."""
 
     dataset: str = refers("datasets", "prompts data set", kind="prompts")
     samples_per_prompt: Positive = Field(1, description="responses per prompt (M)")
-    decoding: Decoding = Field(Decoding(), description="how they are sampled")
+    decoding: Decoding = Field(Decoding(), description="settings of the sampling")
     layer: Literal["final"] | Annotated[int, Field(ge=0)] = Field(
         "final",
-        description="the hidden state that is kept: `final` is the state after the final norm, which control edits; "
-        "a number is a decoder block, and its output is kept",
+        description="which hidden state: `final` is the state after the final norm, which controls edit; a number is "
+        "the output of this decoder block",
     )
     states: Literal["stored", "streamed"] = Field(
         "stored",
-        description="`streamed` writes only token ids: the training of a value network computes the states again, in "
-        "one pass per batch",
+        description="`streamed` writes only token ids; the training of a value network then computes the states again, "
+        "with one pass per batch",
     )
     max_bytes: Positive | None = Field(
         None,
-        description="limit of the stored states in bytes: as many prompts are used as fit if every response has "
-        "`max_new_tokens`, those with the lowest SHA-256 of `row_id`; all prompts if absent",
+        description="limit of the stored states, bytes: it allows as many prompts as fit if every response has "
+        "`max_new_tokens`, chosen by the lowest SHA-256 of `row_id`; all prompts if absent",
     )
     shards: Positive = Field(
-        1, description="number of jobs, and of Parquet files, among which the prompts are divided; no row depends on it"
+        1, description="number of jobs, and of Parquet files, for the prompts; no row depends on it"
     )
     prompts_per_chunk: Positive = Field(
         1024,
-        description="prompts that are sorted by length and decoded together; a killed job resumes after the last chunk",
+        description="prompts per chunk, sorted by length; a killed job resumes after its last complete chunk",
     )
-    max_prompt_tokens: Positive = Field(512, description="longer prompts are left out and counted")
+    max_prompt_tokens: Positive = Field(
+        512, description="longest prompt, tokens; longer prompts are left out and counted"
+    )
 
     @model_validator(mode="after")
     def samples_differ(self) -> ActivationsBlock:
-        """Refuse several greedy responses to one prompt: they would be copies."""
+        """Refuse several greedy responses per prompt, since they would be equal."""
         if self.samples_per_prompt > 1 and self.decoding.temperature == 0:
-            raise ValueError("samples_per_prompt above 1 needs decoding.temperature above 0; greedy samples are copies")
+            raise ValueError(
+                "samples_per_prompt above 1 needs decoding.temperature above 0; greedy responses are equal"
+            )
         return self
 
     @model_validator(mode="after")
     def budget_is_of_stored_states(self) -> ActivationsBlock:
-        """Refuse a limit of bytes if no state is written."""
+        """Refuse a limit of bytes if no states are written."""
         if self.max_bytes is not None and self.states == "streamed":
             raise ValueError("max_bytes limits stored states; with `states: streamed` none are written")
         return self
@@ -59,30 +63,29 @@ class ValueModelBlock(Block):
     """A value network on hidden states (arXiv:2406.05954, section 4)."""
 
     method: Literal["trained"] = Field("trained", description="trained in the graph; the default")
-    activations: str = refers("activations", "activations block for its training")
+    activations: str = refers("activations", "activations block to train on")
     reward: str = refers("rewards", "reward block that labels the responses")
     variant: Literal["released_code", "corrected"] = Field(
         "corrected",
         description="`corrected` is the paper's objective: the reward at the last token, no gradient through the "
-        "target; `released_code` is the released code's: the reward at the first token, gradient through both "
-        "neighbours, the last epoch used",
+        "target; `released_code` is that of the released code: the reward at the first token, gradient through "
+        "both neighbours, the last epoch",
     )
     n_layers: Literal[2, 3] = Field(2, description="linear layers, with ReLU between them")
-    hidden_size: Positive = Field(4096, description="width of the layers between")
+    hidden_size: Positive = Field(4096, description="width of the hidden layers")
     lr: float = Field(1.0e-4, gt=0, description="learning rate of Adam")
     batch_size: Positive = Field(512, description="responses per step")
     epochs: Positive = Field(100, description="passes over the training responses")
     td_lambda: Rate = Field(
         0.0,
-        description="λ of the λ-return, the target of V: 0 is the paper's V(next), 1 the final reward itself "
-        "(plain Monte Carlo)",
+        description="λ of the λ-return, the target of V: 0 is the paper's V(next), 1 the final reward (Monte Carlo)",
     )
-    validation_share: float = Field(0.1, gt=0, lt=1, description="share of the prompts held out to choose the epoch")
+    validation_share: float = Field(0.1, gt=0, lt=1, description="share of the prompts held out for choosing the epoch")
     seed: int = Field(0, description="seed of weights, split and batches")
 
     @model_validator(mode="after")
     def released_code_has_no_td_lambda(self) -> ValueModelBlock:
-        """Refuse a λ with the released objective, which has no λ-returns."""
+        """Refuse a λ with the released code's objective, which has no λ-returns."""
         if self.variant == "released_code" and self.td_lambda != 0:
             raise ValueError("`variant: released_code` has no λ-returns; leave `td_lambda` at 0")
         return self
@@ -91,21 +94,19 @@ class ValueModelBlock(Block):
 class ReleasedValueModelBlock(Block):
     """A value network trained by others on a model's final states, e.g. with RE-Control's released code.
 
-    Its file does not name the model. Only the hidden size can be checked.
+    The file does not name the model, so only the hidden size can be checked.
     """
 
     method: Literal["released"] = Field(description="a value network trained by others")
     local: str = Field(
-        description="file of its weights, `.pth` or `.safetensors`; a relative path is looked up in the `data` folder"
+        description="file of the weights, `.pth` or `.safetensors`; relative paths start in the `data` folder"
     )
-    n_layers: Literal[2, 3] = Field(
-        3, description="linear layers in the file: three are `fc1`, `fc2`, `fc3`, two are `fc1`, `fc3`"
-    )
-    hidden_size: Positive = Field(4096, description="width of the layers between")
+    n_layers: Literal[2, 3] = Field(3, description="linear layers in the file: `fc1`, `fc2`, `fc3`, or `fc1`, `fc3`")
+    hidden_size: Positive = Field(4096, description="width of the hidden layers")
 
 
 class DirectionBlock(Block):
-    """A fixed direction on hidden states, for static representation editing; its length is 1."""
+    """A fixed direction on hidden states, of length 1, for static representation editing."""
 
     activations: str = refers("activations", "activations block for the fit")
     reward: str = refers("rewards", "reward block that labels the responses")
@@ -119,5 +120,5 @@ class DirectionBlock(Block):
         0.5,
         gt=0,
         le=0.5,
-        description="`difference` compares this share of responses with the lowest and with the highest rewards",
+        description="share of responses with the lowest rewards, and with the highest, for `difference`",
     )

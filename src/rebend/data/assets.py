@@ -1,7 +1,7 @@
-"""What a study needs from outside: repositories of the hub and files behind addresses, each under a name of its own.
+"""Assets: repositories of the hub and files behind addresses, each with a unique name.
 
-An asset is fetched once, on a machine with a network. What came is told by its manifest, a small JSON file: from which
-commit, under which licence, which files with which digests, and where they lie. Every other job works from that.
+An asset is fetched once, on a machine with a network. Its manifest, a small JSON file, holds the commit, the licence,
+the files with their digests, and their folder. All other jobs read the manifest and need no network.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rebend.config.models import HubModel
 from rebend.errors import DataError
 from rebend.io.files import read_json, whole_file
 
-AGAIN = "fetch it again: `snakemake fetch --forcerun fetch_asset`"
+FETCH_AGAIN = "fetch it again: `snakemake fetch --forcerun fetch_asset`"
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,15 @@ class Asset:
 
     kind: Literal["model", "dataset", "url"]
     where: str  # owner/name, or the address
-    revision: str = ""  # as the configuration names it; a branch is resolved when it is fetched
+    revision: str = ""  # from the configuration; `fetch` resolves a branch to its commit
     files: tuple[str, ...] = ()  # of a data set repository
     gated: bool = False
-    sha256: str | None = None  # expected, of the file behind an address
-    code: bool = False  # of a model repository: its Python files, too
+    sha256: str | None = None  # expected digest of the file behind an address
+    code: bool = False  # of a model repository: fetch its Python files, too
 
     @property
     def name(self) -> str:
-        """A readable name that holds no path, the same for the same bytes asked for in the same way."""
+        """A readable file name that is unique for kind, address, revision and files."""
         identity = json.dumps([self.kind, self.where, self.revision, self.files, *(["code"] if self.code else [])])
         words = self.where if self.kind != "url" else PurePosixPath(unquote(urlsplit(self.where).path)).name
         readable = re.sub(r"[^A-Za-z0-9]+", "-", words).strip("-")[:60]
@@ -48,58 +48,60 @@ class Asset:
 
     @property
     def page(self) -> str:
-        """Where a person reads about it, and accepts its licence."""
+        """The web page with the description and the licence."""
         return self.where if self.kind == "url" else f"https://huggingface.co/{self.repository}"
 
     @property
     def repository(self) -> str:
-        """The repository below the hub's address."""
+        """The path of the repository below the hub's address."""
         return f"datasets/{self.where}" if self.kind == "dataset" else self.where
 
     def settings(self) -> dict[str, Any]:
-        """Return it as plain values."""
+        """Return the asset as plain values."""
         return {**asdict(self), "files": list(self.files)}
 
     @classmethod
     def from_settings(cls, values: Mapping[str, Any]) -> Asset:
-        """Return what `settings` was made from."""
+        """Return the asset of these `settings`."""
         return cls(**{**values, "files": tuple(values["files"])})
 
 
 def model_asset(hub: HubModel) -> Asset:
-    """Return the asset behind a model block's `hub`."""
+    """Return the asset of a model block's `hub`."""
     return Asset("model", hub.repo, hub.revision, gated=hub.gated, code=hub.trust_remote_code)
 
 
 def source_asset(source: DataSource) -> Asset | None:
-    """Return the asset behind a source; None for local files and the tiny world."""
+    """Return the asset of a source; None for local files and the tiny world."""
     if source.hub is not None:
         return Asset("dataset", source.hub.repo, source.hub.revision, tuple(source.hub.files), source.hub.gated)
     return Asset("url", source.url, sha256=source.sha256) if source.url is not None else None
 
 
 def block_assets(block: Block) -> list[Asset]:
-    """Return every asset that a block of the catalogue names, in the order of its keys."""
+    """Return all assets of a block of the catalogue, in the order of its keys."""
     hub = getattr(block, "hub", None)
-    named = [getattr(block, key, None) for key in ("source", "reference", "examples")]
-    sources = [source for value in named for source in (value if isinstance(value, list) else [value])]
-    found = [source_asset(source) for source in sources if isinstance(source, DataSource)]
-    return [asset for asset in (model_asset(hub) if isinstance(hub, HubModel) else None, *found) if asset is not None]
+    values = [getattr(block, key, None) for key in ("source", "reference", "examples")]
+    sources = [source for value in values for source in (value if isinstance(value, list) else [value])]
+    assets = [source_asset(source) for source in sources if isinstance(source, DataSource)]
+    return [asset for asset in (model_asset(hub) if isinstance(hub, HubModel) else None, *assets) if asset is not None]
 
 
 def asset_files(manifest: str | Path) -> dict[str, Path]:
-    """Return the files that a manifest tells of, by name; each must be where it was put, and as long as it was.
+    """Return the paths of the files in a manifest, by name.
 
-    Raises `DataError` naming the asset and the file.
+    Raises `DataError` if a file is missing or has another size.
     """
-    told = read_json(manifest)
+    entries = read_json(manifest)
     paths = {}
-    for name, facts in told["files"].items():
-        path = Path(told["folder"], name)
+    for name, facts in entries["files"].items():
+        path = Path(entries["folder"], name)
         if not path.is_file():
-            raise DataError(f"{told['where']}: {path} is no longer there; {AGAIN}")
+            raise DataError(f"{entries['where']}: {path} no longer exists; {FETCH_AGAIN}")
         if path.stat().st_size != facts["size"]:
-            raise DataError(f"{told['where']}: {path} has {path.stat().st_size} bytes, not {facts['size']}; {AGAIN}")
+            raise DataError(
+                f"{entries['where']}: {path} has {path.stat().st_size} bytes, not {facts['size']}; {FETCH_AGAIN}"
+            )
         paths[name] = path
     return paths
 
@@ -111,9 +113,9 @@ def model_folder(manifest: str | Path) -> Path:
 
 
 def source_file(source: DataSource, manifests: Iterable[str], folder: Path) -> Path | None:
-    """Return the file behind `source`: a local one, or the one that a manifest tells of; None for the tiny world.
+    """Return the file of `source`: a local file, or the fetched file of a manifest; None for the tiny world.
 
-    Several files of a repository are joined in `folder`. Raises `DataError` where the file is not there.
+    Several files of a repository are joined in `folder`. Raises `DataError` if the file does not exist.
     """
     if source.local is not None:
         if not Path(source.local).is_file():
@@ -124,14 +126,14 @@ def source_file(source: DataSource, manifests: Iterable[str], folder: Path) -> P
         return None
     manifest = next((path for path in manifests if Path(path).stem == asset.name), None)
     if manifest is None:
-        raise DataError(f"{asset.where}: is not fetched yet, and this job has no network; run `snakemake fetch`")
+        raise DataError(f"{asset.where}: not fetched yet, and this job has no network; run `snakemake fetch`")
     fetched = asset_files(manifest)
     parts = [fetched[name] for name in asset.files or fetched]
-    return parts[0] if len(parts) == 1 else _joined(parts, folder)
+    return parts[0] if len(parts) == 1 else _join(parts, folder)
 
 
-def _joined(parts: list[Path], folder: Path) -> Path:
-    """Lines, and gzip members, stay readable when they are put end to end."""
+def _join(parts: list[Path], folder: Path) -> Path:
+    """Concatenate files; this is valid for files of lines and for gzip members."""
     with whole_file(folder / parts[0].name) as temporary, temporary.open("wb") as joined:
         for part in parts:
             with part.open("rb") as stream:
@@ -140,9 +142,9 @@ def _joined(parts: list[Path], folder: Path) -> Path:
 
 
 def token_mistake(where: str, repo: str, revision: str, file: str | None = None) -> str | None:
-    """Say that a gated hub repository needs a token, if there is none and the file is not in the cache yet.
+    """Return a message if a gated hub repository is not in the cache and no token is set; else None.
 
-    With `file` it is a data set's file; without, the whole of a model repository.
+    `file` is a file of a data set; None means a model repository.
     """
     home = Path(os.environ.get("HF_HOME") or Path(_cache_home(), "huggingface")).expanduser()
     cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()

@@ -1,4 +1,4 @@
-"""Data sets: from a source in its own format to one table of the block's kind, with stable row ids."""
+"""Convert a source of any format to one table of the block's kind, with stable row ids."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from rebend.config.datasets import DatasetBlock, WorldPart
-from rebend.data.readers.raw import Placed, Row, read_rows
+from rebend.data.readers.raw import SourceRow, read_rows
 from rebend.data.readers.reader import columns_sentence, missing_columns
 from rebend.data.readers.registry import load_reader, reader_mistakes
-from rebend.data.readers.rows import Source, UnselectedRowError, UnusableRowError, checked_dialogue, content_id
+from rebend.data.readers.rows import Row, UnselectedRowError, UnusableRowError, checked_dialogue, content_id
 from rebend.errors import ConfigError, DataError, likely_typo
 from rebend.io.schemas import KINDS
 
 _MAY_BE_NULL = ("reference", "pair", "request")
 
 
-class Prepared(NamedTuple):
-    """A data set and what happened on the way to it."""
+class PreparedDataset(NamedTuple):
+    """A data set, and the counts of read, dropped and repeated rows."""
 
     table: pa.Table
     read: int  # rows of the source
-    dropped: dict[str, int]  # rows of the source that could not be used or were not selected, by reason
-    repeated: int  # usable rows whose whole content had been there before; they are kept
+    dropped: dict[str, int]  # unusable and unselected rows of the source, by reason
+    repeated: int  # usable rows with the content of an earlier row; they are kept
 
 
 def prepare_dataset(
     block: DatasetBlock, source_path: Path | None = None, reference_path: Path | None = None
-) -> Prepared:
-    """Read the source of `block` into a table of the schema `KINDS[block.kind]`.
+) -> PreparedDataset:
+    """Return the data set of `block` as a table of the schema `KINDS[block.kind]`.
 
-    `source_path` and `reference_path` are the files behind `block.source` and `block.reference` (none for
-    the tiny world). A row id is a digest of the row's content, with "-2", "-3" ... for its repetitions, so
-    that neither file order nor `block.rows` changes it. Kept rows stay in the order of the file.
+    `source_path` and `reference_path` are the files of `block.source` and `block.reference` (None for the tiny world).
+    A row id is a digest of the row's content, with the suffixes "-2", "-3" ... for repeated rows, so that neither file
+    order nor `block.rows` changes it. Rows keep the order of the file.
 
-    Raises `ConfigError` where the reader cannot give what is asked, `DataError` (with file and line) for a
-    damaged source, one without usable rows, one with fewer than `block.rows`, or safety data of one class.
+    Raises `ConfigError` if the reader does not support the block's settings. Raises `DataError` (with file and line) if
+    the source is damaged, has no usable row or fewer than `block.rows`, or if safety data have only one label.
     """
     part = block.source.world
     if mistakes := reader_mistakes(block.reader, block.kind, part.part if part else None, block.reference is not None):
@@ -54,16 +54,18 @@ def prepare_dataset(
         reasons = ", ".join(f"{reason}: {count}" for reason, count in dropped.most_common()) or "it holds no rows"
         raise DataError(f"{where}: no row can be used as {block.kind} by reader '{block.reader}' ({reasons})")
     if block.kind == "safety" and len(labels := {row["label"] for row in rows}) == 1:
-        raise DataError(f"{where}: all {len(rows)} usable answers are {labels.pop()}; safe and unsafe ones are needed")
-    repeated = _identify(rows)
-    kept = _drawn(rows, block, where) if block.rows or block.skip else rows
+        raise DataError(
+            f"{where}: all {len(rows)} usable answers are {labels.pop()}; safe and unsafe answers are needed"
+        )
+    repeated = _add_row_ids(rows)
+    kept = _draw(rows, block, where) if block.rows or block.skip else rows
     table = pa.Table.from_pylist(kept, schema=KINDS[block.kind])
-    return Prepared(table, read, dict(dropped.most_common()), repeated)
+    return PreparedDataset(table, read, dict(dropped.most_common()), repeated)
 
 
 def _from_world(block: DatasetBlock, part: WorldPart) -> tuple[int, list[dict[str, Any]]]:
     generate = load_reader(block.reader).generate
-    assert generate is not None  # `reader_mistakes` found no other reader for a part of the world
+    assert generate is not None  # `reader_mistakes` accepts only this reader for the tiny world
     rows = [_checked(block.kind, row) for row in generate(part.part, part.rows, part.seed)]
     return len(rows), rows
 
@@ -71,34 +73,34 @@ def _from_world(block: DatasetBlock, part: WorldPart) -> tuple[int, list[dict[st
 def _from_file(
     block: DatasetBlock, source: Path | None, reference: Path | None, dropped: Counter[str]
 ) -> tuple[int, list[dict[str, Any]]]:
-    """Read, convert and check every row; count in `dropped` those that are left out."""
+    """Read, convert and check all rows; count the rows to leave out in `dropped`."""
     if source is None or (block.reference is not None and reference is None):
-        raise DataError(f"reader '{block.reader}' was given no file to read")
+        raise DataError(f"reader '{block.reader}' needs a file, but none was passed")
     reader = load_reader(block.reader)
     read = 0
     rows = []
-    for placed in _joined(source, reference, block):
+    for source_row in _join(source, reference, block):
         read += 1
         try:
-            _select(placed, block.only)
-            rows += [_checked(block.kind, row) for row in reader.convert(block.kind, placed)]
+            _select(source_row, block.only)
+            rows += [_checked(block.kind, row) for row in reader.convert(block.kind, source_row)]
         except UnusableRowError as reason:
             dropped[str(reason)] += 1
     return read, rows
 
 
-def _select(placed: Placed, only: Mapping[str, str | list[str]]) -> None:
-    """Leave a row out whose columns do not hold the words of `only`."""
+def _select(source_row: SourceRow, only: Mapping[str, str | list[str]]) -> None:
+    """Raise `UnselectedRowError` unless each column of `only` holds one of its words."""
     for column, words in only.items():
-        if column not in placed.row:
-            typo = likely_typo(column, placed.row)
-            raise DataError(f"{placed.place}: `only` looks at column '{column}', which is missing.{typo}")
-        if str(placed.row[column]) not in ([words] if isinstance(words, str) else words):
-            raise UnselectedRowError(f"{column} is not what `only` asks for")
+        if column not in source_row.row:
+            typo = likely_typo(column, source_row.row)
+            raise DataError(f"{source_row.place}: column '{column}' of `only` is missing.{typo}")
+        if str(source_row.row[column]) not in ([words] if isinstance(words, str) else words):
+            raise UnselectedRowError(f"{column} has a value that `only` excludes")
 
 
-def _joined(source: Path, reference: Path | None, block: DatasetBlock) -> Iterator[Placed]:
-    """Rows of `source`, each with the columns that `reference`, if there is one, has for it."""
+def _join(source: Path, reference: Path | None, block: DatasetBlock) -> Iterator[SourceRow]:
+    """Yield the rows of `source`, joined with the columns of `reference` if there is one."""
     reader = load_reader(block.reader)
     rows = read_rows(source, mapping=reader.entries)
     if reference is None:
@@ -107,69 +109,76 @@ def _joined(source: Path, reference: Path | None, block: DatasetBlock) -> Iterat
     return _by_key(rows, answers, block) if reader.key else _by_line(rows, answers, source, reference)
 
 
-def _with_columns(rows: Iterator[Placed], block: DatasetBlock) -> Iterator[Placed]:
-    """Rows of the second file, cut down to the columns that the reader takes from it."""
+def _with_columns(rows: Iterator[SourceRow], block: DatasetBlock) -> Iterator[SourceRow]:
+    """Yield the rows of the second file with only the columns that the reader uses."""
     reader = load_reader(block.reader)
-    for placed in rows:
-        if gone := missing_columns(reader.second_columns, placed.row):
-            raise DataError(f"{placed.place}: {columns_sentence(block.reader, block.kind, gone, placed.row)}")
-        yield placed._replace(row={name: placed.row[name] for name in reader.second_columns})
+    for source_row in rows:
+        if missing := missing_columns(reader.second_columns, source_row.row):
+            raise DataError(
+                f"{source_row.place}: {columns_sentence(block.reader, block.kind, missing, source_row.row)}"
+            )
+        yield source_row._replace(row={name: source_row.row[name] for name in reader.second_columns})
 
 
-def _by_line(rows: Iterator[Placed], answers: Iterator[Placed], source: Path, reference: Path) -> Iterator[Placed]:
-    """Line n of the second file goes with line n of the first."""
-    for placed in rows:
+def _by_line(
+    rows: Iterator[SourceRow], answers: Iterator[SourceRow], source: Path, reference: Path
+) -> Iterator[SourceRow]:
+    """Yield line n of the first file with the columns of line n of the second file."""
+    for source_row in rows:
         answer = next(answers, None)
-        if answer is None or answer.number != placed.number:
-            found = "it has ended" if answer is None else f"its next row is {answer.place}"
-            raise DataError(f"{reference}: line n must answer line n of {source}; for {placed.place} {found}")
-        yield placed._replace(row={**placed.row, **answer.row})
+        if answer is None or answer.number != source_row.number:
+            problem = "the file has ended" if answer is None else f"the next row is {answer.place}"
+            raise DataError(f"{reference}: line n must answer line n of {source}; at {source_row.place} {problem}")
+        yield source_row._replace(row={**source_row.row, **answer.row})
     if (extra := next(answers, None)) is not None:
-        raise DataError(f"{extra.place}: no line of {source} goes with it; line n must answer line n")
+        raise DataError(f"{extra.place}: {source} has no such line; line n must answer line n")
 
 
-def _by_key(rows: Iterator[Placed], answers: Iterator[Placed], block: DatasetBlock) -> Iterator[Placed]:
-    """The row of the second file with the same key; its columns are None where it has no such row."""
+def _by_key(rows: Iterator[SourceRow], answers: Iterator[SourceRow], block: DatasetBlock) -> Iterator[SourceRow]:
+    """Yield each row with the columns of the row of the second file with the same key, or None in these columns."""
     reader = load_reader(block.reader)
-    found: dict[str, Row] = {}
+    by_key: dict[str, Row] = {}
     for answer in answers:
-        name = str(answer.row[reader.key])
-        if name in found:
-            raise DataError(f"{answer.place}: {reader.key} '{name}' comes twice")
-        found[name] = answer.row
-    nothing = dict.fromkeys(reader.reference)
-    for placed in rows:
-        if reader.key not in placed.row:
-            raise DataError(f"{placed.place}: {columns_sentence(block.reader, block.kind, [reader.key], placed.row)}")
-        yield placed._replace(row={**placed.row, **nothing, **found.get(str(placed.row[reader.key]), {})})
+        key = str(answer.row[reader.key])
+        if key in by_key:
+            raise DataError(f"{answer.place}: {reader.key} '{key}' occurs twice")
+        by_key[key] = answer.row
+    missing = dict.fromkeys(reader.reference)
+    for source_row in rows:
+        if reader.key not in source_row.row:
+            raise DataError(
+                f"{source_row.place}: {columns_sentence(block.reader, block.kind, [reader.key], source_row.row)}"
+            )
+        yield source_row._replace(row={**source_row.row, **missing, **by_key.get(str(source_row.row[reader.key]), {})})
 
 
-def _checked(kind: str, row: Source) -> dict[str, Any]:
-    """Return `row` if it has exactly the fields of its kind, each of its type, and turns in their order.
+def _checked(kind: str, row: Row) -> dict[str, Any]:
+    """Return `row` as a dict.
 
-    A wrong shape is a mistake in a reader, not in the data: `ValueError`.
+    Raises ValueError, since the reader has a bug, unless `row` has exactly the fields of its kind with their types.
+    Raises `UnusableRowError` if the roles of its messages are in a wrong order, or if its text is no valid Unicode.
     """
     schema = KINDS[kind]
-    wanted = [name for name in schema.names if name != "row_id"]
-    if sorted(row) != sorted(wanted):
-        raise ValueError(f"a row of kind '{kind}' has {sorted(row)}; expected {sorted(wanted)}")
-    for name in wanted:
-        value, what = row[name], schema.field(name).type
+    fields = [name for name in schema.names if name != "row_id"]
+    if sorted(row) != sorted(fields):
+        raise ValueError(f"a row of kind '{kind}' has {sorted(row)}; expected {sorted(fields)}")
+    for name in fields:
+        value, field_type = row[name], schema.field(name).type
         if value is None and name in _MAY_BE_NULL:
             continue
-        if name != "messages" and not isinstance(value, bool if pa.types.is_boolean(what) else str):
-            raise ValueError(f"field '{name}' of kind '{kind}' is {value!r}; expected {what}")
+        if name != "messages" and not isinstance(value, bool if pa.types.is_boolean(field_type) else str):
+            raise ValueError(f"field '{name}' of kind '{kind}' is {value!r}; expected {field_type}")
     if row.get("label") not in (None, "safe", "unsafe"):
         raise ValueError(f"label is {row['label']!r}; allowed: safe, unsafe")
     last = checked_dialogue(row["messages"])[-1]["role"]
     if (last == "assistant") != (kind == "chat"):
         raise ValueError(f"the messages of a row of kind '{kind}' end with the {last}'s turn")
-    content_id(row)  # text that cannot be written is found here, where the row can still be left out
+    content_id(row)  # raises for invalid Unicode now, while the row can be left out
     return dict(row)
 
 
-def _identify(rows: list[dict[str, Any]]) -> int:
-    """Give every row its id, made from its content alone; return how many repeat an earlier row."""
+def _add_row_ids(rows: list[dict[str, Any]]) -> int:
+    """Add to every row an id that depends on its content only; return the number of repeated rows."""
     seen: Counter[str] = Counter()
     for row in rows:
         row_id = content_id(row)
@@ -177,17 +186,19 @@ def _identify(rows: list[dict[str, Any]]) -> int:
         if seen[row_id] > 1:
             ending = f"-{seen[row_id]}"
             row_id += ending
-            if row.get("pair"):  # the other answer is repeated as often, since a pair's name holds both
+            if row.get(
+                "pair"
+            ):  # both answers of a pair repeat equally often, because the pair's name is a digest of both
                 row["pair"] += ending
         row["row_id"] = row_id
     return sum(seen.values()) - len(seen)
 
 
-def _drawn(rows: list[dict[str, Any]], block: DatasetBlock, where: str) -> list[dict[str, Any]]:
-    """Keep `rows` rows that depend on contents and `seed` only; a larger draw holds a smaller one.
+def _draw(rows: list[dict[str, Any]], block: DatasetBlock, where: str) -> list[dict[str, Any]]:
+    """Return `block.rows` rows, drawn by their contents and `block.seed` only; a larger draw contains a smaller one.
 
-    The first `skip` of the draw's order are left out, so that two data sets of one source and seed can share nothing.
-    Of kind `safety` so many of each label are meant, and the two answers of a pair stay together.
+    The first `block.skip` rows in the order of the draw are left out, so that two data sets with the same source and
+    seed can be disjoint. For kind `safety`, both numbers count per label, and the answers of a pair stay together.
     """
     strata: dict[str, dict[str, None]] = {}
     for row in rows:
@@ -197,9 +208,9 @@ def _drawn(rows: list[dict[str, Any]], block: DatasetBlock, where: str) -> list[
     for stratum, units in strata.items():
         end = len(units) if block.rows is None else block.skip + block.rows
         if len(units) < end or end <= block.skip:
-            asked = f"`rows: {block.rows}`" if block.rows else "every row"
+            request = f"`rows: {block.rows}`" if block.rows else "every row"
             after = f" after `skip: {block.skip}`" if block.skip else ""
-            raise DataError(f"{where}: {asked}{after} asks for more than the {len(units)} usable {stratum}")
+            raise DataError(f"{where}: {request}{after} asks for more than the {len(units)} usable {stratum}")
         order = sorted(units, key=lambda unit: hashlib.sha256(f"{block.seed} {unit}".encode()).digest())
         kept.update(order[block.skip : end])
     return [row for row in rows if (row.get("pair") or row["row_id"]) in kept]

@@ -1,4 +1,4 @@
-"""Fetch one asset, from the hub or from an address, and describe it in a manifest."""
+"""Fetch one asset, from the hub or from an address, and return its manifest."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from rebend.io.checksums import bytes_digest, file_digest
 
 
 def fetch_asset(asset: Asset, folder: Path, locked: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Fetch `asset`, unless it was fetched before, and return its manifest (plain values, sizes in bytes).
+    """Return the manifest of `asset` (plain values, sizes in bytes); fetch the asset unless its files exist.
 
     A file behind an address is written into `folder`; files of the hub stay in the hub's cache. `locked` is the
-    asset's entry in the lock file; it states the commit of a branch. Raises `DataError` naming the asset if it cannot
-    be downloaded, is damaged, or has another digest than the configuration states.
+    asset's entry in the lock file, with the commit of a branch. Raises `DataError` if the asset cannot be downloaded,
+    is damaged, or has another digest than the one in the configuration.
     """
     if asset.kind == "url":
         snapshot = _from_address(asset, folder, locked)
@@ -43,21 +43,21 @@ def fetch_asset(asset: Asset, folder: Path, locked: Mapping[str, Any] | None = N
 
 
 def _from_address(asset: Asset, folder: Path, locked: Mapping[str, Any] | None) -> Snapshot:
-    # The name ends like the address's, because the ending states the format. It begins with a part of the asset's
-    # name, because two addresses may end alike, e.g. in test.jsonl.
+    # The file name has the ending of the address, because the ending states the format. It begins with a part of the
+    # asset's name, because two addresses may have the same ending, e.g. test.jsonl.
     target = folder / f"{asset.name[-8:]}-{PurePosixPath(unquote(urlsplit(asset.where).path)).name}"
     expected = asset.sha256.lower() if asset.sha256 else locked and locked["files"].get(target.name, {}).get("sha256")
     if expected is None or not target.is_file() or file_digest(target) != expected:
         download(asset.where, target)
     if asset.sha256 and (digest := file_digest(target)) != expected:
         target.unlink()
-        raise DataError(f"{asset.where}: its SHA-256 is {digest}, but the configuration says {expected}")
+        raise DataError(f"{asset.where}: its SHA-256 is {digest}, but the configuration states {expected}")
     return Snapshot(folder, (target.name,))
 
 
 def _size_and_digest(path: Path) -> dict[str, Any]:
     digest = file_digest(path)
-    # In the hub's cache, a large file is named after the digest that the hub states.
+    # In the hub's cache, the name of a large file is its digest.
     expected = path.resolve().name
     if len(expected) == 64 and set(expected) <= set("0123456789abcdef") and expected != digest:
         raise DataError(f"{path.resolve()}: is damaged, its SHA-256 is {digest}; delete it and fetch again")

@@ -1,4 +1,4 @@
-"""Repositories of the Hugging Face hub: download one commit into the hub's cache, with errors of one sentence."""
+"""Download one commit of a Hugging Face repository into the hub's cache."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MODEL_FILES = [
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Files in a folder, in the version of one commit."""
+    """Files of one commit, or of one address, in a folder."""
 
     folder: Path
     names: Sequence[str]  # paths of the files below `folder`
@@ -40,7 +40,7 @@ class Snapshot:
 
 
 def fetch_snapshot(asset: Asset, revision: str) -> Snapshot:
-    """Return an asset of the hub at `revision`; download the files that are not in the hub's cache.
+    """Return the files of a hub asset at `revision`; download those that are not in the hub's cache.
 
     A model's `.bin` weights are downloaded only if the repository has no safetensors. If HF_HUB_OFFLINE forbids the
     network, or there is no connection, all files must be in the cache. Raises `DataError` if the repository or a file
@@ -97,7 +97,7 @@ def _licence(folder: Path) -> str | None:
 
 @contextmanager
 def _hub_errors(where: str, page: str) -> Iterator[None]:
-    """Inside the block, errors of the hub's library become a `DataError` of one sentence."""
+    """Convert errors of the hub's library inside the block to a `DataError` with a message of one sentence."""
     try:
         yield
     except GatedRepoError as error:
@@ -106,7 +106,9 @@ def _hub_errors(where: str, page: str) -> Iterator[None]:
             f"{page} and set HF_TOKEN to a token of that account"
         ) from error
     except LocalEntryNotFoundError as error:
-        why = "HF_HUB_OFFLINE forbids the network" if os.environ.get("HF_HUB_OFFLINE") else "the hub cannot be reached"
-        raise DataError(f"{where}: not in the local cache, and {why}") from error
+        reason = (
+            "HF_HUB_OFFLINE forbids the network" if os.environ.get("HF_HUB_OFFLINE") else "the hub cannot be reached"
+        )
+        raise DataError(f"{where}: not in the local cache, and {reason}") from error
     except HfHubHTTPError as error:
-        raise DataError(f"{where}: the hub refused it ({str(error).splitlines()[0]})") from error
+        raise DataError(f"{where}: the hub refused the request ({str(error).splitlines()[0]})") from error

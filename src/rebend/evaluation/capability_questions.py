@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rebend.data.readers.raw import Placed, Row, read_rows
+from rebend.data.readers.raw import Row, SourceRow, read_rows
 from rebend.data.readers.rows import content_id
 from rebend.errors import DataError, likely_typo
 
@@ -72,7 +72,7 @@ def draw_questions(questions: Sequence[Question], limit: int | None, seed: int) 
     return [question for question in questions if question.row_id in kept]
 
 
-def _rows(task: str, file: Path) -> Iterator[Placed]:
+def _rows(task: str, file: Path) -> Iterator[SourceRow]:
     """Yield the rows of a file; BBH's own files are one JSON object with the rows under `examples`."""
     if task == "bbh" and file.suffix == ".json":
         try:
@@ -81,12 +81,12 @@ def _rows(task: str, file: Path) -> Iterator[Placed]:
             raise DataError(f"{file}: not readable as JSON ({error})") from error
         if isinstance(content, dict) and isinstance(content.get("examples"), list):
             for number, row in enumerate(content["examples"], start=1):
-                yield Placed(number, f"{file}, example {number}", row)
+                yield SourceRow(number, f"{file}, example {number}", row)
             return
     yield from read_rows(file)
 
 
-def _converted(task: str, placed: Placed, file: Path) -> tuple[str, dict[str, Any]]:
+def _converted(task: str, placed: SourceRow, file: Path) -> tuple[str, dict[str, Any]]:
     try:
         return _CONVERTERS[task](placed.row, file)
     except KeyError as error:

@@ -1,4 +1,4 @@
-"""Old keys of configurations load as today's keys do, with one warning per key."""
+"""Old keys give the same configuration as current keys, with one warning per key."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[3]
 CATALOGUE = (ROOT / "config/config.yaml").read_text(encoding="utf-8")
 TINY = (ROOT / "config/studies/tiny.yaml").read_text(encoding="utf-8")
 
-# Today's text → the text of the version before
+# Current text → text of the previous version
 OLD_CATALOGUE = {
     r"^adapters:": "bends:",
     r"^value_models:": "values:",
@@ -47,11 +47,11 @@ def catalogue(text: str = CATALOGUE) -> dict[str, Any]:
 
 
 def old_keys(warnings: list[str]) -> list[tuple[str, str]]:
-    """The old and the new key of each warning."""
+    """Return the old and the new key of each warning."""
     return [tuple(re.findall(r"`([^`]+)`", line)[:2]) for line in warnings]
 
 
-def test_an_old_configuration_loads_to_the_same_settings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_old_configuration_gives_the_same_settings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "tiny.yaml").write_text(replaced(TINY, OLD_STUDY), encoding="utf-8")
     old = catalogue(replaced(CATALOGUE, OLD_CATALOGUE))
     assert "adapters" not in old and "trace" in old["values"]["tiny_value"]
@@ -77,7 +77,7 @@ def test_an_old_configuration_loads_to_the_same_settings(tmp_path: Path, caplog:
     )
 
 
-def test_todays_configuration_gives_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_current_configuration_gives_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         load_config({**catalogue(), "study": "tiny"}, ROOT / "config/studies")
     assert caplog.messages == []
@@ -121,12 +121,12 @@ def test_todays_configuration_gives_no_warning(caplog: pytest.LogCaptureFixture)
         ),
     ],
 )
-def test_an_old_key_of_the_catalogue(old: dict[str, Any], new: dict[str, Any], key: str) -> None:
-    given = copy.deepcopy(old)
-    renamed = renamed_catalogue(given)
+def test_old_key_of_the_catalogue_is_renamed(old: dict[str, Any], new: dict[str, Any], key: str) -> None:
+    raw = copy.deepcopy(old)
+    renamed = renamed_catalogue(raw)
     assert renamed.mapping == new
     assert len(renamed.warnings) == 1 and f"`{key}` is an old key" in renamed.warnings[0]
-    assert given == old, "the given mapping is left as it is"
+    assert raw == old, "the argument must not change"
 
 
 @pytest.mark.parametrize(
@@ -142,13 +142,13 @@ def test_an_old_key_of_the_catalogue(old: dict[str, Any], new: dict[str, Any], k
         ({"claims": [{"at_most": {"bend": "b"}}]}, {"claims": [{"at_most": {"adapter": "b"}}]}),
     ],
 )
-def test_an_old_key_of_a_study(old: dict[str, Any], new: dict[str, Any]) -> None:
+def test_old_key_of_a_study_is_renamed(old: dict[str, Any], new: dict[str, Any]) -> None:
     renamed = renamed_study(old, "mine")
     assert renamed.mapping == new
     assert len(renamed.warnings) == 1 and "bend" in renamed.warnings[0] and "mine." in renamed.warnings[0]
 
 
-def test_keys_of_the_same_name_elsewhere_are_kept() -> None:
+def test_equal_names_that_are_no_old_keys_are_kept() -> None:
     raw = {
         "datasets": {"retain": {"source": {"local": "pairs"}}},
         "controls": {"value": {"method": "value", "choice": {"objective": "published"}}},
@@ -157,7 +157,7 @@ def test_keys_of_the_same_name_elsewhere_are_kept() -> None:
     assert renamed_catalogue(raw) == (raw, [])
 
 
-def test_values_that_are_no_mappings_are_left_to_the_check_of_settings() -> None:
+def test_values_that_are_no_mappings_are_kept() -> None:
     raw = {"adapters": ["b"], "models": {"m": None}, "controls": {"c": {"fidelity": 3, "parts": [1]}}}
     assert renamed_catalogue(raw).mapping == {**raw, "controls": {"c": {"variant": 3, "parts": [1]}}}
     assert renamed_study({"grids": 3, "claims": ["text"]}, "mine").mapping == {"grids": 3, "claims": ["text"]}
@@ -177,17 +177,17 @@ def test_values_that_are_no_mappings_are_left_to_the_check_of_settings() -> None
         ),
     ],
 )
-def test_an_old_and_a_new_key_together_are_a_mistake(raw: dict[str, Any], expected: str) -> None:
+def test_old_and_new_key_together_are_refused(raw: dict[str, Any], expected: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(expected)):
         renamed_catalogue(raw)
 
 
-def test_an_old_and_a_new_key_of_a_grid_together_are_a_mistake() -> None:
+def test_old_and_new_key_of_a_grid_together_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"mine\.grids\.0: `bends` is the old name of `adapters`"):
         renamed_study({"grids": [{"bends": [], "adapters": []}]}, "mine")
 
 
-def test_blocks_of_an_old_and_a_new_section_are_put_together() -> None:
-    """Snakemake merges a user's file with the repository's: each may have its own name for the section."""
+def test_blocks_of_an_old_and_a_new_section_are_merged() -> None:
+    """Snakemake merges a user's file with the repository's file; each may use another name of the section."""
     raw = {"adapters": {"ours": {"lr": 1}}, "bends": {"mine": {"lr": 2}}}
     assert renamed_catalogue(raw).mapping == {"adapters": {"ours": {"lr": 1}, "mine": {"lr": 2}}}

@@ -1,4 +1,4 @@
-"""Mistakes in settings are named before any job starts: key, value, allowed values, likely typo."""
+"""Loading configurations: studies, short forms, and messages about mistakes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def changed(catalogue: dict, path: str, value: object) -> dict:
 
 
 @pytest.mark.parametrize("study", ["tiny", "real_small", "paper_recontrol", "paper_repbend"])
-def test_every_study_of_the_repository_loads(catalogue: dict, study: str) -> None:
+def test_load_plan_accepts_each_study_of_the_repository(catalogue: dict, study: str) -> None:
     assert load_plan({**catalogue, "study": study}, STUDIES).study.grids
 
 
@@ -93,7 +93,7 @@ def test_every_study_of_the_repository_loads(catalogue: dict, study: str) -> Non
         ("controls.small_value.choice", None, ["`step_size: chosen` needs exactly one of"]),
         ("controls.small_random.n_steps", 7, ["'small_value' has other keys of strength, or other `n_steps`"]),
         ("controls.small_random.strength_of", "static", ["'static' has other keys of strength, or other `n_steps`"]),
-        ("controls.best_of_2.decoding", {"max_new_tokens": 4}, ["greedy ones are copies"]),
+        ("controls.best_of_2.decoding", {"max_new_tokens": 4}, ["greedy responses are equal"]),
         ("controls.static.direction", "tiny_directoin", ["Did you mean 'tiny_direction'?"]),
         ("controls.small_random.strength_of", "small_none", ["'small_none' chooses no strength"]),
         (
@@ -103,12 +103,12 @@ def test_every_study_of_the_repository_loads(catalogue: dict, study: str) -> Non
         ),
         ("judges.gpt4.model", None, ["judges.gpt4.model: got None"]),
         ("judges.gpt4.price_in", None, ["judges.gpt4: `price_in` and `price_out` belong together"]),
-        ("judges.gpt4.base_url", "https://me:word@here/v1", ["judges.gpt4.base_url", "written into records"]),
+        ("judges.gpt4.base_url", "https://me:word@here/v1", ["judges.gpt4.base_url", "records would contain"]),
         ("judges.gpt4.reward", "small_reward", ["judges.gpt4.reward: unknown key"]),
         ("value_models.small_value_net.n_layers", 4, ["value_models.small_value_net.n_layers", "got 4", "2 or 3"]),
     ],
 )
-def test_a_mistake_is_named_with_key_value_and_allowed_values(
+def test_message_names_key_value_and_allowed_values(
     catalogue: dict, path: str, value: object, expected: list[str]
 ) -> None:
     text = message(changed(catalogue, path, value), "real_small")
@@ -116,14 +116,14 @@ def test_a_mistake_is_named_with_key_value_and_allowed_values(
         assert part in text
 
 
-def test_all_mistakes_are_named_at_once(catalogue: dict) -> None:
+def test_message_names_all_mistakes(catalogue: dict) -> None:
     raw = changed(changed(catalogue, "adapters.repbend_llama3.lr", "1e-5"), "value_models.hh_vicuna.epocs", 3)
     text = message(raw, "real_small")
     assert "adapters.repbend_llama3.lr" in text
     assert "Did you mean 'epochs'?" in text
 
 
-def test_an_unknown_study_is_named_with_the_likely_typo(catalogue: dict) -> None:
+def test_message_names_the_likely_study_for_an_unknown_one(catalogue: dict) -> None:
     assert "Did you mean 'paper_repbend'?" in message(catalogue, "papr_repbend")
 
 
@@ -150,7 +150,7 @@ def test_an_unknown_study_is_named_with_the_likely_typo(catalogue: dict) -> None
         (
             "title: t\ngrids:\n"
             "  - {models: [tiny], prompts: [tiny_test], reward: tiny_reward, heldout_reward: tiny_reward}",
-            "heldout_reward is 'tiny_reward', the very `reward`",
+            "heldout_reward is 'tiny_reward', the same as `reward`",
         ),
         (
             "title: t\ngrids:\n"
@@ -178,7 +178,7 @@ def test_an_unknown_study_is_named_with_the_likely_typo(catalogue: dict) -> None
         ),
     ],
 )
-def test_a_study_with_a_mistake_is_refused(catalogue: dict, tmp_path: Path, body: str, expected: str) -> None:
+def test_study_with_a_mistake_is_refused(catalogue: dict, tmp_path: Path, body: str, expected: str) -> None:
     (tmp_path / "mine.yaml").write_text(body)
     assert expected in message(catalogue, "mine", tmp_path)
 
@@ -190,13 +190,13 @@ def test_a_study_with_a_mistake_is_refused(catalogue: dict, tmp_path: Path, body
         ({"transform_layers": [4]}, "transform_layers: 4 is beyond the 4 blocks"),
     ],
 )
-def test_a_layer_beyond_the_last_one_is_refused(catalogue: dict, keys: dict, expected: str) -> None:
+def test_layer_beyond_the_last_one_is_refused(catalogue: dict, keys: dict, expected: str) -> None:
     raw = copy.deepcopy(catalogue)
     raw["adapters"]["small_repbend"] |= keys
     assert expected in message(raw, "real_small")
 
 
-def test_like_copies_and_sweep_makes_one_block_per_value(catalogue: dict, tmp_path: Path) -> None:
+def test_like_copies_a_block_and_sweep_makes_one_block_per_value(catalogue: dict, tmp_path: Path) -> None:
     raw = copy.deepcopy(catalogue)
     raw["adapters"]["mine"] = {"like": "small_repbend", "beta": {"sweep": [0.25, 0.5]}}
     (tmp_path / "mine.yaml").write_text(
@@ -212,9 +212,9 @@ def test_like_copies_and_sweep_makes_one_block_per_value(catalogue: dict, tmp_pa
     ("block", "expected"),
     [
         ({"like": "small_rebend"}, "Did you mean 'small_repbend'?"),
-        ({"like": "mine"}, "circle"),
+        ({"like": "mine"}, "is circular"),
         ({"like": "small_repbend", "beta": {"sweep": 3}}, "a list of values is expected"),
     ],
 )
-def test_wrong_short_forms_are_refused(catalogue: dict, block: dict, expected: str) -> None:
+def test_invalid_short_forms_are_refused(catalogue: dict, block: dict, expected: str) -> None:
     assert expected in message(changed(catalogue, "adapters.mine", block), "real_small")

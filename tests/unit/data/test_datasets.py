@@ -1,4 +1,4 @@
-"""Data sets: stable ids, draws, alignment and drops, on tiny files and on the real ones."""
+"""Data sets: stable ids, draws, joined files and dropped rows, on small files and on real data sets."""
 
 import collections
 import csv
@@ -18,7 +18,7 @@ from rebend.errors import ConfigError, DataError
 from rebend.io.schemas import KINDS
 
 SHARED = Path(os.environ.get("REBEND_SHARED") or Path(__file__).parents[4] / "shared" / "data")
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the real data sets are not there; set REBEND_SHARED")
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the real data sets; set REBEND_SHARED")
 
 
 def lines(path, rows):
@@ -49,7 +49,7 @@ PAIRS = [
 ]
 
 
-def test_the_table_has_the_schema_of_its_kind_and_ids_of_its_content(tmp_path):
+def test_table_has_the_schema_of_its_kind_and_ids_of_its_content(tmp_path):
     prepared = prepare("prompts", "table", lines(tmp_path / "a.jsonl", PROMPTS))
     assert prepared.table.schema.equals(KINDS["prompts"])
     assert prepared.read == 40 and prepared.dropped == {} and prepared.repeated == 0
@@ -60,12 +60,12 @@ def test_the_table_has_the_schema_of_its_kind_and_ids_of_its_content(tmp_path):
     assert ids(other)[0] != ids(prepared)[0] and ids(other)[1:] == ids(prepared)[1:]
 
 
-def test_an_id_stays_what_it_is_from_version_to_version(tmp_path):
+def test_row_id_is_the_same_in_every_version(tmp_path):
     prepared = prepare("prompts", "table", lines(tmp_path / "a.jsonl", [{"prompt": "Why?", "reference": "Für dich."}]))
     assert ids(prepared) == ["0eb524d3e4693266"]
 
 
-def test_neither_file_order_nor_file_type_changes_a_draw(tmp_path):
+def test_draw_does_not_depend_on_file_order_or_file_type(tmp_path):
     whole = prepare("prompts", "table", lines(tmp_path / "a.jsonl", PROMPTS))
     shuffled = random.Random(1).sample(PROMPTS, len(PROMPTS))
     drawn = prepare("prompts", "table", lines(tmp_path / "a2.jsonl", PROMPTS), rows=12, seed=3)
@@ -77,7 +77,7 @@ def test_neither_file_order_nor_file_type_changes_a_draw(tmp_path):
     assert ids(drawn) == [row_id for row_id in ids(whole) if row_id in set(ids(drawn))]
 
 
-def test_a_draw_depends_on_its_seed_and_a_larger_one_holds_a_smaller_one(tmp_path):
+def test_draw_depends_on_its_seed_and_contains_the_smaller_draw(tmp_path):
     path = lines(tmp_path / "a.jsonl", PROMPTS)
     small, large, other = (
         set(ids(prepare("prompts", "table", path, rows=rows, seed=seed))) for rows, seed in ((5, 0), (20, 0), (20, 1))
@@ -85,7 +85,7 @@ def test_a_draw_depends_on_its_seed_and_a_larger_one_holds_a_smaller_one(tmp_pat
     assert small < large and large != other
 
 
-def test_rows_that_a_draw_skips_share_nothing_with_those_that_it_keeps(tmp_path):
+def test_skipped_and_kept_rows_are_disjoint(tmp_path):
     path = lines(tmp_path / "a.jsonl", PROMPTS)
     first, rest = prepare("prompts", "table", path, rows=15), prepare("prompts", "table", path, skip=15)
     assert len(ids(first)) == 15 and {*ids(first), *ids(rest)} == set(ids(prepare("prompts", "table", path)))
@@ -103,14 +103,14 @@ def test_repeated_rows_are_kept_with_a_suffix_and_counted(tmp_path):
     assert ids(prepared)[2:] == [f"{first}-2", f"{first}-3"] and prepared.repeated == 2
 
 
-def test_repeated_pairs_stay_pairs(tmp_path):
+def test_repeated_pairs_keep_both_answers(tmp_path):
     prepared = prepare("safety", "wildjailbreak", lines(tmp_path / "a.jsonl", [PAIRS[0], PAIRS[1], PAIRS[0]]))
     pairs = collections.Counter(prepared.table["pair"].to_pylist())
     assert sorted(pairs.values()) == [2, 2, 2]
     assert len(set(ids(prepared))) == 6
 
 
-def test_a_draw_of_pairs_keeps_both_answers(tmp_path):
+def test_draw_of_pairs_keeps_both_answers(tmp_path):
     prepared = prepare("safety", "wildjailbreak", lines(tmp_path / "a.jsonl", PAIRS), rows=7)
     rows = prepared.table.to_pylist()
     assert len(rows) == 14
@@ -121,7 +121,7 @@ def test_a_draw_of_pairs_keeps_both_answers(tmp_path):
         assert {label for label, _ in answers} == {"safe", "unsafe"} and len({prompt for _, prompt in answers}) == 1
 
 
-def test_a_draw_of_single_samples_takes_as_many_of_each_label(tmp_path):
+def test_draw_of_single_answers_has_equal_numbers_of_each_label(tmp_path):
     labels = [("unharmful", "compliance", "unharmful")] * 20 + [("harmful", "compliance", "harmful")] * 9
     rows = [
         {
@@ -140,7 +140,7 @@ def test_a_draw_of_single_samples_takes_as_many_of_each_label(tmp_path):
         prepare("safety", "wildguardmix", path, rows=10)
 
 
-def guarded(number, prompt, refusal, harm):
+def guard_row(number, prompt, refusal, harm):
     return {
         "prompt": f"p{number}",
         "response": f"r{number}",
@@ -151,25 +151,25 @@ def guarded(number, prompt, refusal, harm):
 
 
 @pytest.mark.parametrize(
-    ("labels", "only_label"),
+    ("labels", "label"),
     [(("harmful", "compliance", "harmful"), "unsafe"), (("harmful", "refusal", "unharmful"), "safe")],
 )
-def test_safety_data_of_one_class_are_refused(tmp_path, labels, only_label):
-    path = lines(tmp_path / "a.jsonl", [guarded(number, *labels) for number in range(5)])
-    with pytest.raises(DataError, match=f"a.jsonl: all 5 usable answers are {only_label}; safe and unsafe ones"):
+def test_safety_data_of_one_label_are_refused(tmp_path, labels, label):
+    path = lines(tmp_path / "a.jsonl", [guard_row(number, *labels) for number in range(5)])
+    with pytest.raises(DataError, match=f"a.jsonl: all 5 usable answers are {label}; safe and unsafe answers"):
         prepare("safety", "wildguardmix", path)
 
 
-def test_the_published_data_mix_has_as_many_of_each_part(tmp_path):
-    """At small size: n safe and n unsafe single answers, n pairs, n retain chats; every draw by its seed alone."""
+def test_published_data_mix_has_equal_numbers_of_each_part(tmp_path):
+    """A small version: n safe and n unsafe single answers, n pairs, n retain chats; each draw depends on its seed."""
     classes = [
         ("unharmful", "compliance", "unharmful"),
         ("harmful", "refusal", "unharmful"),
         ("harmful", "compliance", "harmful"),
-        ("harmful", "compliance", "unharmful"),  # unsafe whatever the label of the response
+        ("harmful", "compliance", "unharmful"),  # unsafe for any label of the response
         ("unharmful", "refusal", "unharmful"),  # in no class
     ]
-    guard = lines(tmp_path / "guard.jsonl", [guarded(n, *classes[n % 5]) for n in range(100)])
+    guard = lines(tmp_path / "guard.jsonl", [guard_row(n, *classes[n % 5]) for n in range(100)])
     jail = lines(tmp_path / "jail.jsonl", [row for pair in PAIRS for row in (pair, {**pair, "prompt_type": "benign"})])
     chats = [
         {"messages": [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": f"a{n}"}]}
@@ -191,7 +191,7 @@ def test_the_published_data_mix_has_as_many_of_each_part(tmp_path):
     assert again.table.equals(mix["samples"].table) and set(ids(other)) != set(ids(again))
 
 
-def test_unusable_rows_are_counted_by_reason_and_never_silently_lost(tmp_path):
+def test_unusable_rows_are_counted_by_reason(tmp_path):
     rows = [
         *PROMPTS[:3],
         {"prompt": "  "},
@@ -210,7 +210,7 @@ def test_unusable_rows_are_counted_by_reason_and_never_silently_lost(tmp_path):
     }
 
 
-def test_a_source_without_a_usable_row_is_an_error_with_the_reasons(tmp_path):
+def test_source_without_a_usable_row_is_an_error_with_the_reasons(tmp_path):
     with pytest.raises(DataError, match=r"no row can be used as chat by reader 'hh_rlhf' \(no final answer: 2\)"):
         row = {"chosen": "\n\nHuman: Hi", "rejected": "\n\nHuman: Hi"}
         prepare("chat", "hh_rlhf", lines(tmp_path / "a.jsonl", [row, row]))
@@ -218,19 +218,19 @@ def test_a_source_without_a_usable_row_is_an_error_with_the_reasons(tmp_path):
         prepare("chat", "hh_rlhf", lines(tmp_path / "b.jsonl", []))
 
 
-def test_a_damaged_line_far_down_is_an_error_with_its_number(tmp_path):
+def test_damaged_last_line_is_an_error_with_its_number(tmp_path):
     path = lines(tmp_path / "a.jsonl", PROMPTS)
     path.write_text(path.read_text() + '{"prompt": "cut of')
     with pytest.raises(DataError, match=r"a\.jsonl:41: not a JSON object"):
         prepare("prompts", "table", path)
 
 
-def test_more_rows_than_there_are_is_an_error(tmp_path):
+def test_draw_of_more_rows_than_exist_is_an_error(tmp_path):
     with pytest.raises(DataError, match="`rows: 41` asks for more than the 40 usable rows"):
         prepare("prompts", "table", lines(tmp_path / "a.jsonl", PROMPTS), rows=41)
 
 
-def test_a_kind_that_the_reader_cannot_give_is_refused(tmp_path):
+def test_kind_that_the_reader_does_not_support_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="'table' gives prompts, evaluation, not chat"):
         prepare("chat", "table", lines(tmp_path / "a.jsonl", PROMPTS))
 
@@ -238,7 +238,7 @@ def test_a_kind_that_the_reader_cannot_give_is_refused(tmp_path):
 # --- RE-Control's two files
 
 
-def test_line_n_of_the_reference_answers_line_n(tmp_path):
+def test_line_n_of_the_reference_answers_line_n_of_the_source(tmp_path):
     posts = lines(tmp_path / "posts.json", [{"post_id": str(n), "history": f"post {n}"} for n in range(5)])
     answers = lines(tmp_path / "prefer.json", [{"prefer": f"reply {n}"} for n in range(5)])
     rows = prepare("prompts", "recontrol", posts, answers).table.to_pylist()
@@ -251,28 +251,28 @@ POST, REPLY = '{"history": "x"}\n', '{"prefer": "y"}\n'
 
 
 @pytest.mark.parametrize(
-    ("posts", "answers", "words"),
+    ("posts", "answers", "message"),
     [
-        (2 * POST, REPLY, r"prefer\.jsonl: line n must answer line n of .*posts\.jsonl:2 it has ended"),
-        (POST, 2 * REPLY, r"prefer\.jsonl:2: no line of .* goes with it"),
-        (POST + "\n" + POST, 2 * REPLY, r"for .*posts\.jsonl:3 its next row is .*prefer\.jsonl:2"),
+        (2 * POST, REPLY, r"prefer\.jsonl: line n must answer line n of .*posts\.jsonl:2 the file has ended"),
+        (POST, 2 * REPLY, r"prefer\.jsonl:2: .*posts\.jsonl has no such line"),
+        (POST + "\n" + POST, 2 * REPLY, r"at .*posts\.jsonl:3 the next row is .*prefer\.jsonl:2"),
     ],
 )
-def test_a_reference_that_does_not_go_line_by_line_is_refused(tmp_path, posts, answers, words):
+def test_reference_with_other_line_numbers_is_refused(tmp_path, posts, answers, message):
     (tmp_path / "posts.jsonl").write_text(posts)
     (tmp_path / "prefer.jsonl").write_text(answers)
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(DataError, match=message):
         prepare("prompts", "recontrol", tmp_path / "posts.jsonl", tmp_path / "prefer.jsonl")
 
 
-def test_a_reference_without_its_column_is_named(tmp_path):
+def test_reference_without_its_column_is_an_error(tmp_path):
     posts = lines(tmp_path / "posts.jsonl", [{"history": "post"}])
     answers = lines(tmp_path / "prefer.jsonl", [{"preferred": "reply"}])
     with pytest.raises(DataError, match=r"prefer\.jsonl:1: column 'prefer' is missing.*Did you mean 'preferred'"):
         prepare("prompts", "recontrol", posts, answers)
 
 
-# --- HarmBench's files, which belong together by BehaviorID
+# --- HarmBench's files, joined by BehaviorID
 
 BEHAVIOURS = [
     {"Behavior": "zor it", "FunctionalCategory": "standard", "SemanticCategory": "a", "BehaviorID": "zor"},
@@ -284,13 +284,13 @@ for behaviour in BEHAVIOURS:
 CONTEXTUAL = "A tale of bim.\n\n---\n\nbim it"
 
 
-def written(path, content):
+def write_json(path, content):
     path.write_text(json.dumps(content, indent=4), encoding="utf-8")
     return path
 
 
-def test_targets_are_found_by_their_behaviour_whatever_the_order(tmp_path):
-    targets = written(tmp_path / "targets.json", {name: f"Sure, {name}" for name in ("bim", "spare", "vak", "zor")})
+def test_targets_are_joined_by_behaviour_in_any_order(tmp_path):
+    targets = write_json(tmp_path / "targets.json", {name: f"Sure, {name}" for name in ("bim", "spare", "vak", "zor")})
     prepared = prepare("evaluation", "harmbench", lines(tmp_path / "b.jsonl", BEHAVIOURS), targets)
     rows = {row["messages"][0]["content"]: row for row in prepared.table.to_pylist()}
     assert {prompt: row["target"] for prompt, row in rows.items()} == {"zor it": "Sure, zor", CONTEXTUAL: "Sure, bim"}
@@ -299,28 +299,28 @@ def test_targets_are_found_by_their_behaviour_whatever_the_order(tmp_path):
     assert without["target"].to_pylist() == ["", ""]
 
 
-def test_a_behaviour_without_a_target_or_without_its_key_is_an_error(tmp_path):
-    targets = written(tmp_path / "targets.json", {"bim": "Sure, bim"})
+def test_behaviour_without_target_or_key_is_an_error(tmp_path):
+    targets = write_json(tmp_path / "targets.json", {"bim": "Sure, bim"})
     with pytest.raises(DataError, match=r"b\.jsonl:1: the second file has no target for BehaviorID 'zor'"):
         prepare("evaluation", "harmbench", lines(tmp_path / "b.jsonl", BEHAVIOURS), targets)
     nameless = [{name: value for name, value in BEHAVIOURS[0].items() if name != "BehaviorID"}]
     with pytest.raises(DataError, match=r"c\.jsonl:1: column 'BehaviorID' is missing"):
         prepare("evaluation", "harmbench", lines(tmp_path / "c.jsonl", nameless), targets)
     doubled = lines(tmp_path / "d.jsonl", [{"BehaviorID": "zor", "target": "Sure"}] * 2)
-    with pytest.raises(DataError, match=r"d\.jsonl:2: BehaviorID 'zor' comes twice"):
+    with pytest.raises(DataError, match=r"d\.jsonl:2: BehaviorID 'zor' occurs twice"):
         prepare("evaluation", "harmbench", tmp_path / "b.jsonl", doubled)
 
 
-def test_test_cases_become_a_prompt_each_with_the_behaviour_as_the_request(tmp_path):
+def test_each_test_case_is_a_prompt_with_its_behaviour_as_the_request(tmp_path):
     cases = {name: [f"Zorv {number}! {name} it" for number in range(5)] for name in ("zor", "vak", "bim", "validation")}
     behaviours = lines(tmp_path / "b.jsonl", BEHAVIOURS)
-    prepared = prepare("evaluation", "harmbench_cases", written(tmp_path / "test_cases.json", cases), behaviours)
-    found = collections.Counter((row["request"], row["group"], row["category"]) for row in prepared.table.to_pylist())
-    assert found == {("zor it", "standard", "a"): 5, (CONTEXTUAL, "contextual", "c"): 5}
+    prepared = prepare("evaluation", "harmbench_cases", write_json(tmp_path / "test_cases.json", cases), behaviours)
+    counts = collections.Counter((row["request"], row["group"], row["category"]) for row in prepared.table.to_pylist())
+    assert counts == {("zor it", "standard", "a"): 5, (CONTEXTUAL, "contextual", "c"): 5}
     assert prepared.read == 4 and len(set(ids(prepared))) == 10
     assert prepared.dropped == {
         "copyright behaviour": 1,
-        "test case of a behaviour that the second file does not have": 1,
+        "test case of a behaviour that is not in the second file": 1,
     }
 
 
@@ -332,18 +332,20 @@ def test_only_keeps_the_rows_with_its_words(tmp_path):
     path = lines(tmp_path / "a.jsonl", rows)
     benign = prepare("evaluation", "wildjailbreak", path, only={"data_type": "adversarial_benign"})
     assert benign.table["harmful"].to_pylist() == [False] * 5
-    assert benign.dropped == {"data_type is not what `only` asks for": 5}
+    assert benign.dropped == {"data_type has a value that `only` excludes": 5}
     both = prepare(
         "evaluation", "wildjailbreak", path, only={"data_type": ["adversarial_benign", "adversarial_harmful"]}
     )
     assert both.table.num_rows == 10
-    with pytest.raises(DataError, match=r"a\.jsonl:1: `only` looks at column 'datatype'.*Did you mean 'data_type'"):
+    with pytest.raises(
+        DataError, match=r"a\.jsonl:1: column 'datatype' of `only` is missing.*Did you mean 'data_type'"
+    ):
         prepare("evaluation", "wildjailbreak", path, only={"datatype": "adversarial_benign"})
-    with pytest.raises(DataError, match=r"no row can be used .*data_type is not what `only` asks for: 10"):
+    with pytest.raises(DataError, match=r"no row can be used .*data_type has a value that `only` excludes: 10"):
         prepare("evaluation", "wildjailbreak", path, only={"data_type": "benign"})
 
 
-# --- shapes
+# --- checks of converted rows
 
 
 @pytest.mark.parametrize(
@@ -360,7 +362,7 @@ def test_only_keeps_the_rows_with_its_words(tmp_path):
         ("evaluation", {"target": "", "category": "", "request": 3, "harmful": True}),
     ],
 )
-def test_a_row_of_another_shape_than_its_kind_is_refused(kind, change):
+def test_row_without_the_fields_of_its_kind_is_refused(kind, change):
     good = {"messages": [{"role": "user", "content": "x"}], "reference": None, "group": ""}
     assert _checked("prompts", good) == good
     with pytest.raises(Exception, match=r"expected|end with|begins with"):
@@ -368,7 +370,7 @@ def test_a_row_of_another_shape_than_its_kind_is_refused(kind, change):
 
 
 @pytest.mark.parametrize(("part", "kind"), WORLD.parts.items())
-def test_every_part_of_the_tiny_world_fits_its_kind(part, kind):
+def test_each_part_of_the_tiny_world_has_the_schema_of_its_kind(part, kind):
     block = DatasetBlock(kind=kind, reader="world", source={"world": {"part": part, "rows": 30}})
     prepared = prepare_dataset(block)
     assert prepared.table.num_rows == 30 and prepared.table.schema.equals(KINDS[kind])
@@ -376,13 +378,13 @@ def test_every_part_of_the_tiny_world_fits_its_kind(part, kind):
     assert prepare_dataset(block).table.equals(prepared.table)
 
 
-# --- the real files
+# --- real data sets
 
 
 @pytest.mark.shared
 @needs_shared
 @pytest.mark.parametrize("name", ["train", "test"])
-def test_no_real_hh_prompt_holds_its_preferred_answer(name):
+def test_prompts_of_hh_do_not_contain_their_reference(name):
     path = SHARED / "hh_rlhf" / f"{name}.jsonl.gz"
     prepared = prepare("prompts", "hh_rlhf", path)
     assert (
@@ -390,20 +392,20 @@ def test_no_real_hh_prompt_holds_its_preferred_answer(name):
     )
     assert prepared.table.num_rows > 0.99 * prepared.read
     with gzip.open(path, "rt", encoding="utf-8") as stream:
-        written = {json.dumps(dialogue(json.loads(line)["chosen"])) for line in stream}
+        published = {json.dumps(dialogue(json.loads(line)["chosen"])) for line in stream}
     for row in prepared.table.to_pylist():
         answer = row["reference"]
-        # prompt and answer make up the published dialogue, so nothing was lost and nothing is there twice
-        assert json.dumps([*row["messages"], {"role": "assistant", "content": answer}]) in written
+        # Prompt and answer together are the published dialogue: no turn is lost or repeated.
+        assert json.dumps([*row["messages"], {"role": "assistant", "content": answer}]) in published
         assert row["messages"][-1]["role"] == "user"
         assert all(turn["content"] != answer for turn in row["messages"])
-        # a word like "Yes." may well occur in a question; a sentence may not
+        # A short answer like "Yes." may occur in a question, a sentence may not.
         assert len(answer) < 10 or not any(answer in turn["content"] for turn in row["messages"])
 
 
 @pytest.mark.shared
 @needs_shared
-def test_real_hh_pairs_share_their_prompt():
+def test_preference_and_safety_rows_of_hh():
     prepared = prepare("preference", "hh_rlhf", SHARED / "hh_rlhf" / "train.jsonl.gz")
     assert prepared.table.num_rows > 1980
     assert all(row["chosen"] != row["rejected"] for row in prepared.table.to_pylist())
@@ -413,7 +415,7 @@ def test_real_hh_pairs_share_their_prompt():
 
 @pytest.mark.shared
 @needs_shared
-def test_real_shp_references_align_with_their_posts():
+def test_references_of_shp_belong_to_their_posts():
     posts, answers = SHARED / "shp" / "test.jsonl", SHARED / "shp" / "prefer.jsonl.gz"
     rows = prepare("prompts", "recontrol", posts, answers).table.to_pylist()
     with posts.open(encoding="utf-8") as stream:
@@ -430,14 +432,14 @@ def test_real_shp_references_align_with_their_posts():
 
 @pytest.mark.shared
 @needs_shared
-def test_real_benchmarks_have_their_known_counts(tmp_path):
+def test_benchmarks_have_their_published_counts(tmp_path):
     xstest = prepare("evaluation", "xstest", SHARED / "xstest" / "xstest_prompts.csv").table
     assert collections.Counter(xstest["harmful"].to_pylist()) == {False: 250, True: 200}
     harmbench = prepare("evaluation", "harmbench", SHARED / "harmbench" / "behaviors_text_test.csv").table
     assert collections.Counter(harmbench["group"].to_pylist()) == {"standard": 50, "contextual": 10}
     with (SHARED / "harmbench" / "behaviors_text_test.csv").open(encoding="utf-8", newline="") as stream:
         names = [row["BehaviorID"] for row in csv.DictReader(stream)]
-    targets = written(tmp_path / "targets.json", {name: f"Sure, {name}" for name in reversed(names)})
+    targets = write_json(tmp_path / "targets.json", {name: f"Sure, {name}" for name in reversed(names)})
     aimed = prepare("evaluation", "harmbench", SHARED / "harmbench" / "behaviors_text_test.csv", targets).table
     assert aimed["target"].to_pylist() == [f"Sure, {name}" for name in names]
     assert aimed["messages"].equals(harmbench["messages"])
@@ -449,7 +451,7 @@ def test_real_benchmarks_have_their_known_counts(tmp_path):
 
 @pytest.mark.shared
 @needs_shared
-def test_all_real_retain_chats_are_used():
+def test_all_retain_chats_are_used():
     prepared = prepare("chat", "ultrachat", SHARED / "retain" / "chat_500.jsonl.gz")
     assert prepared.table.num_rows == 500 and prepared.dropped == {}
     assert all(row["messages"][-1]["role"] == "assistant" for row in prepared.table.to_pylist())

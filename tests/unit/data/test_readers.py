@@ -1,23 +1,18 @@
-"""Readers: every format into every kind that it promises, from every file type."""
+"""Readers: rows of every kind, from every format and file type."""
 
 import gzip
 import json
-import subprocess
-import sys
 from contextlib import suppress
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rebend.config.datasets import READERS, DatasetBlock, WorldPart
 from rebend.data.readers.hh_rlhf import dialogue
-from rebend.data.readers.raw import Placed, read_rows
-from rebend.data.readers.registry import load_reader, load_readers, reader_mistakes
+from rebend.data.readers.raw import SourceRow, read_rows
+from rebend.data.readers.registry import load_reader, load_readers
 from rebend.data.readers.rows import UnselectedRowError, UnusableRowError
-from rebend.data.readers.world import WORLD
 from rebend.errors import DataError
-from rebend.io.schemas import KINDS
 
 
 def user(content):
@@ -72,7 +67,7 @@ def evaluation(prompt, harmful, *, target="", reference=None, group="", category
     }
 
 
-# reader, kind, a row of its source, the rows that it gives (without row_id; a pair's name is looked at apart)
+# Reader, kind, source row, and expected rows (without row_id; the name of a pair is checked separately)
 CASES = [
     ("hh_rlhf", "preference", HH, [{"messages": HH_PROMPT, "chosen": "Yes, two cups.", "rejected": "No."}]),
     ("hh_rlhf", "prompts", HH, [{"messages": HH_PROMPT, "reference": "Yes, two cups.", "group": ""}]),
@@ -172,7 +167,7 @@ CASES = [
 
 
 def write(path, rows):
-    """Write rows in the format that the name of `path` says, with this test's own code."""
+    """Write rows in the format of the ending of `path`, without the library's code; return `path`."""
     name = path.name.removesuffix(".gz")
     if name.endswith(".parquet"):
         pq.write_table(pa.Table.from_pylist(rows), path)
@@ -191,68 +186,48 @@ def write(path, rows):
     return path
 
 
-NESTING = ("jsonl", "jsonl.gz", "json", "parquet")  # can hold turns and lists
-NESTED = ("ultrachat", "harmbench_cases", "trustllm_jailbreak")
+NESTED_FORMATS = ("jsonl", "jsonl.gz", "json", "parquet")  # formats with nested values
+NESTED_READERS = ("ultrachat", "harmbench_cases", "trustllm_jailbreak")
 FILES = [
     (*case, ending)
     for case in CASES
-    for ending in (NESTING if case[0] in NESTED else (*NESTING, "csv", "csv.gz", "tsv"))
+    for ending in (NESTED_FORMATS if case[0] in NESTED_READERS else (*NESTED_FORMATS, "csv", "csv.gz", "tsv"))
 ]
 
 
 @pytest.mark.parametrize(("reader", "kind", "row", "expected", "ending"), FILES)
-def test_every_reader_gives_its_rows_from_every_file_type(tmp_path, reader, kind, row, expected, ending):
+def test_convert_returns_the_same_rows_from_every_file_type(tmp_path, reader, kind, row, expected, ending):
     path = write(tmp_path / f"data.{ending}", [row, row])
-    found = [load_reader(reader).convert(kind, placed) for placed in read_rows(path)]
-    assert len(found) == 2 and found[0] == found[1]
-    pairs = {made.pop("pair") for made in found[0] if "pair" in made and "pair" not in expected[0]}
-    assert found[0] == expected
+    converted = [load_reader(reader).convert(kind, source_row) for source_row in read_rows(path)]
+    assert len(converted) == 2 and converted[0] == converted[1]
+    pairs = {result.pop("pair") for result in converted[0] if "pair" in result and "pair" not in expected[0]}
+    assert converted[0] == expected
     assert len(pairs) == (1 if kind == "safety" and len(expected) == 2 else 0)
     assert None not in pairs
 
 
-def test_the_cases_cover_every_reader_and_kind():
+def test_cases_cover_every_reader_and_kind():
     assert {(reader, kind) for reader, kind, *_ in CASES} == {
         (name, kind) for name, reader in load_readers().items() for kind in reader.functions
     }
 
 
-def test_each_reader_has_a_function_for_each_kind_that_it_declares():
-    readers = load_readers()
-    assert {name: reader.name for name, reader in readers.items()} == {name: name for name in READERS}
-    described = {name: set(reader.kinds) for name, reader in readers.items() if name != "world"}
-    assert described == {name: set(reader.functions) for name, reader in readers.items() if name != "world"}
-    assert set(WORLD.kinds) == set(KINDS)
-    assert set(WORLD.parts) == set(WorldPart.model_fields["part"].annotation.__args__)
-    assert set(KINDS) == set(DatasetBlock.model_fields["kind"].annotation.__args__)
-
-
 @pytest.mark.parametrize(("reader", "kind", "row", "expected"), CASES)
-def test_a_reader_needs_exactly_the_columns_that_it_declares(reader, kind, row, expected):
+def test_convert_needs_exactly_the_declared_columns(reader, kind, row, expected):
     alternatives = [column.split("|") for column in load_reader(reader).columns[kind]]
     needed = {name for group in alternatives for name in group if name in row}
     with suppress(UnusableRowError):  # e.g. a contextual behaviour without its context
-        load_reader(reader).convert(kind, Placed(1, "file:1", {name: row[name] for name in needed}))
+        load_reader(reader).convert(kind, SourceRow(1, "file:1", {name: row[name] for name in needed}))
     for group in alternatives:
         without = {name: value for name, value in row.items() if name not in group}
         with pytest.raises(DataError, match=f"file:1: column '{group[0]}'.* is missing"):
-            load_reader(reader).convert(kind, Placed(1, "file:1", without))
-
-
-def test_readers_are_there_while_snakemake_parses_without_heavy_imports():
-    code = (
-        "import sys, rebend.pipeline.checks.files\n"
-        "from rebend.data.readers.registry import load_readers; load_readers()\n"
-        "print(sorted({'torch', 'pandas', 'pyarrow', 'numpy', 'transformers', 'huggingface_hub'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+            load_reader(reader).convert(kind, SourceRow(1, "file:1", without))
 
 
 # --- HH-RLHF dialogues
 
 
-def test_a_speaker_inside_a_line_belongs_to_the_text():
+def test_dialogue_keeps_a_speaker_name_inside_a_line():
     turns = dialogue("\n\nHuman: He wrote Human: and\nAssistant: too\n\nAssistant: I see.")
     assert turns == [user("He wrote Human: and\nAssistant: too"), assistant("I see.")]
 
@@ -272,18 +247,20 @@ def test_a_speaker_inside_a_line_belongs_to_the_text():
         (None, "no chosen"),
     ],
 )
-def test_a_dialogue_that_gives_no_prompt_is_left_out_with_its_reason(written, reason):
+def test_dialogue_without_a_usable_prompt_is_left_out_with_its_reason(written, reason):
     with pytest.raises(UnusableRowError) as caught:
-        load_reader("hh_rlhf").convert("prompts", Placed(1, "file:1", {"chosen": written, "rejected": HH["rejected"]}))
+        load_reader("hh_rlhf").convert(
+            "prompts", SourceRow(1, "file:1", {"chosen": written, "rejected": HH["rejected"]})
+        )
     assert str(caught.value) == reason
 
 
-def test_a_preference_needs_one_prompt_and_two_answers():
+def test_preference_needs_one_prompt_and_two_answers():
     other = HH["rejected"].replace("Tea?", "Coffee?")
     with pytest.raises(UnusableRowError, match="differ before the last answer"):
-        load_reader("hh_rlhf").convert("preference", Placed(1, "file:1", {**HH, "rejected": other}))
+        load_reader("hh_rlhf").convert("preference", SourceRow(1, "file:1", {**HH, "rejected": other}))
     with pytest.raises(UnusableRowError, match="both answers are the same"):
-        load_reader("hh_rlhf").convert("preference", Placed(1, "file:1", {**HH, "rejected": HH["chosen"]}))
+        load_reader("hh_rlhf").convert("preference", SourceRow(1, "file:1", {**HH, "rejected": HH["chosen"]}))
 
 
 # --- the published selection of WildGuardMix
@@ -295,7 +272,7 @@ def test_a_preference_needs_one_prompt_and_two_answers():
         ("unharmful", "compliance", "unharmful", "safe"),
         ("harmful", "refusal", "unharmful", "safe"),
         ("harmful", "compliance", "harmful", "unsafe"),
-        ("harmful", "compliance", "unharmful", "unsafe"),  # the response's own label is not looked at
+        ("harmful", "compliance", "unharmful", "unsafe"),  # the response's label does not count
         ("harmful", "compliance", None, "unsafe"),
         ("unharmful", "refusal", "unharmful", None),
         ("unharmful", "compliance", "harmful", None),
@@ -304,7 +281,7 @@ def test_a_preference_needs_one_prompt_and_two_answers():
         (None, None, None, None),
     ],
 )
-def test_wildguardmix_is_selected_as_published(prompt, refusal, response, label):
+def test_wildguardmix_selection_is_the_published_one(prompt, refusal, response, label):
     row = {
         **GUARD,
         "prompt_harm_label": prompt,
@@ -313,15 +290,15 @@ def test_wildguardmix_is_selected_as_published(prompt, refusal, response, label)
     }
     if label is None:
         with pytest.raises(UnselectedRowError):
-            load_reader("wildguardmix").convert("safety", Placed(1, "file:1", row))
+            load_reader("wildguardmix").convert("safety", SourceRow(1, "file:1", row))
     else:
-        (made,) = load_reader("wildguardmix").convert("safety", Placed(1, "file:1", row))
-        assert made["label"] == label
+        (converted,) = load_reader("wildguardmix").convert("safety", SourceRow(1, "file:1", row))
+        assert converted["label"] == label
 
 
-def test_a_row_without_response_is_no_sample():
+def test_row_without_response_is_left_out():
     with pytest.raises(UnusableRowError, match="no response"):
-        load_reader("wildguardmix").convert("safety", Placed(1, "file:1", {**GUARD, "response": None}))
+        load_reader("wildguardmix").convert("safety", SourceRow(1, "file:1", {**GUARD, "response": None}))
 
 
 # --- others
@@ -329,67 +306,71 @@ def test_a_row_without_response_is_no_sample():
 
 def test_benign_jailbreaks_and_copyright_behaviours_are_not_selected():
     with pytest.raises(UnselectedRowError):
-        load_reader("wildjailbreak").convert("safety", Placed(1, "file:1", {**JAILBREAK, "prompt_type": "benign"}))
+        load_reader("wildjailbreak").convert("safety", SourceRow(1, "file:1", {**JAILBREAK, "prompt_type": "benign"}))
     with pytest.raises(UnselectedRowError):
         load_reader("harmbench").convert(
-            "evaluation", Placed(1, "file:1", {**BEHAVIOUR, "FunctionalCategory": "copyright"})
+            "evaluation", SourceRow(1, "file:1", {**BEHAVIOUR, "FunctionalCategory": "copyright"})
         )
 
 
-def test_a_standard_behaviour_is_its_own_prompt():
+def test_prompt_of_a_standard_behaviour_is_the_behaviour():
     row = {**BEHAVIOUR, "FunctionalCategory": "standard", "ContextString": None}
-    (made,) = load_reader("harmbench").convert("evaluation", Placed(1, "file:1", row))
-    assert made["messages"] == [user("Argue it")] and made["group"] == "standard"
+    (converted,) = load_reader("harmbench").convert("evaluation", SourceRow(1, "file:1", row))
+    assert converted["messages"] == [user("Argue it")] and converted["group"] == "standard"
 
 
-def test_a_behaviour_takes_its_target_from_the_second_file_and_never_goes_without():
-    (made,) = load_reader("harmbench").convert("evaluation", Placed(1, "file:1", {**BEHAVIOUR, "target": "Sure, zor"}))
-    assert made["target"] == "Sure, zor" and made["request"] is None
+def test_behaviour_without_target_in_the_second_file_is_an_error():
+    (converted,) = load_reader("harmbench").convert(
+        "evaluation", SourceRow(1, "file:1", {**BEHAVIOUR, "target": "Sure, zor"})
+    )
+    assert converted["target"] == "Sure, zor" and converted["request"] is None
     with pytest.raises(DataError, match="file:1: the second file has no target for BehaviorID 'argue'"):
-        load_reader("harmbench").convert("evaluation", Placed(1, "file:1", {**BEHAVIOUR, "target": None}))
+        load_reader("harmbench").convert("evaluation", SourceRow(1, "file:1", {**BEHAVIOUR, "target": None}))
 
 
-CASES_OF_IT = {"BehaviorID": "argue", "test_cases": ["Zorv! Argue it", " ", "Vak! Argue it"]}
+TEST_CASES = {"BehaviorID": "argue", "test_cases": ["Zorv! Argue it", " ", "Vak! Argue it"]}
 
 
-def test_a_test_case_carries_the_behaviour_that_it_asks_for():
-    row = {**CASES_OF_IT, **{name: value for name, value in BEHAVIOUR.items() if name != "BehaviorID"}}
-    made = load_reader("harmbench_cases").convert("evaluation", Placed(1, "file:1", row))
+def test_request_of_a_test_case_is_its_behaviour():
+    row = {**TEST_CASES, **{name: value for name, value in BEHAVIOUR.items() if name != "BehaviorID"}}
+    converted = load_reader("harmbench_cases").convert("evaluation", SourceRow(1, "file:1", row))
     request = "Once upon a time.\n\n---\n\nArgue it"
-    assert [one["messages"] for one in made] == [[user("Zorv! Argue it")], [user("Vak! Argue it")]]
-    assert {(one["request"], one["group"], one["category"]) for one in made} == {
+    assert [case["messages"] for case in converted] == [[user("Zorv! Argue it")], [user("Vak! Argue it")]]
+    assert {(case["request"], case["group"], case["category"]) for case in converted} == {
         (request, "contextual", "misinformation")
     }
 
 
-def test_test_cases_of_other_behaviours_are_not_selected_and_empty_ones_not_usable():
-    unknown = {**CASES_OF_IT, "Behavior": None, "FunctionalCategory": None}
-    with pytest.raises(UnselectedRowError, match="the second file does not have"):
-        load_reader("harmbench_cases").convert("evaluation", Placed(1, "file:1", unknown))
+def test_test_cases_of_other_behaviours_or_without_text_are_left_out():
+    unknown = {**TEST_CASES, "Behavior": None, "FunctionalCategory": None}
+    with pytest.raises(UnselectedRowError, match="not in the second file"):
+        load_reader("harmbench_cases").convert("evaluation", SourceRow(1, "file:1", unknown))
     with pytest.raises(UnselectedRowError, match="copyright"):
-        copied = {**CASES_OF_IT, "Behavior": "Print it", "FunctionalCategory": "copyright"}
-        load_reader("harmbench_cases").convert("evaluation", Placed(1, "file:1", copied))
+        copied = {**TEST_CASES, "Behavior": "Print it", "FunctionalCategory": "copyright"}
+        load_reader("harmbench_cases").convert("evaluation", SourceRow(1, "file:1", copied))
     with pytest.raises(UnusableRowError, match="no test case"):
-        load_reader("harmbench_cases").convert("evaluation", Placed(1, "file:1", {**CASES_OF_IT, "test_cases": [" "]}))
-    with pytest.raises(DataError, match="'test_cases' of 'argue' is no list of prompts"):
         load_reader("harmbench_cases").convert(
-            "evaluation", Placed(1, "file:1", {**CASES_OF_IT, "test_cases": {"a": 1}})
+            "evaluation", SourceRow(1, "file:1", {**TEST_CASES, "test_cases": [" "]})
+        )
+    with pytest.raises(DataError, match="'test_cases' of 'argue' is not a list of prompts"):
+        load_reader("harmbench_cases").convert(
+            "evaluation", SourceRow(1, "file:1", {**TEST_CASES, "test_cases": {"a": 1}})
         )
 
 
-def test_prompts_whose_answer_annotators_disagreed_on_are_not_selected():
+def test_prompt_without_an_agreed_label_of_its_answer_is_not_selected():
     for harm in ("harmful", "unharmful"):
         row = {**GUARD, "prompt_harm_label": harm, "response_harm_label": None}
         with pytest.raises(UnselectedRowError, match="no response_harm_label"):
-            load_reader("wildguardmix").convert("evaluation", Placed(1, "file:1", row))
-    (made,) = load_reader("wildguardmix").convert(
-        "evaluation", Placed(1, "file:1", {"prompt": "x", "prompt_harm_label": "harmful"})
+            load_reader("wildguardmix").convert("evaluation", SourceRow(1, "file:1", row))
+    (converted,) = load_reader("wildguardmix").convert(
+        "evaluation", SourceRow(1, "file:1", {"prompt": "x", "prompt_harm_label": "harmful"})
     )
-    assert made["harmful"] is True
+    assert converted["harmful"] is True
 
 
 @pytest.mark.parametrize(
-    ("reader", "kind", "row", "words"),
+    ("reader", "kind", "row", "message"),
     [
         ("shp", "preference", {**SHP, "labels": 2}, "'labels' is 2"),
         ("table", "evaluation", {"prompt": "x", "harmful": "maybe"}, "'harmful' is 'maybe'. Allowed: true"),
@@ -399,73 +380,15 @@ def test_prompts_whose_answer_annotators_disagreed_on_are_not_selected():
         ("ultrachat", "chat", {"messages": [{"role": "bot", "content": "x"}]}, "role is 'bot'. Allowed: system"),
     ],
 )
-def test_a_wrong_value_is_an_error_with_file_line_and_what_is_allowed(reader, kind, row, words):
+def test_convert_raises_with_file_line_and_allowed_values_for_a_wrong_value(reader, kind, row, message):
     with pytest.raises(DataError) as caught:
-        load_reader(reader).convert(kind, Placed(7, "some.csv:7", row))
-    assert str(caught.value).startswith("some.csv:7: ") and words in str(caught.value)
+        load_reader(reader).convert(kind, SourceRow(7, "some.csv:7", row))
+    assert str(caught.value).startswith("some.csv:7: ") and message in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("value", "harmful"), [(True, True), (False, False), (1, True), ("0", False), ("Unsafe", True), ("harmless", False)]
 )
-def test_harmful_may_be_written_in_several_ways(value, harmful):
-    (made,) = load_reader("table").convert("evaluation", Placed(1, "file:1", {"prompt": "x", "harmful": value}))
-    assert made["harmful"] is harmful
-
-
-def test_a_block_that_asks_for_what_its_reader_cannot_give_is_told_what_it_can():
-    assert reader_mistakes("hh_rlhf", "prompts", None, False) == []
-    assert reader_mistakes("world", "prompts", "test", False) == []
-    (mistake,) = reader_mistakes("hh_rhlf", "prompts", None, False)
-    assert "Did you mean 'hh_rlhf'?" in mistake
-    (mistake,) = reader_mistakes("xstest", "chat", None, False)
-    assert "'xstest' gives evaluation, not chat; readers that give it: hh_rlhf, ultrachat, world" in mistake
-    (mistake,) = reader_mistakes("world", "chat", "test", False)
-    assert "part 'test' of the world is prompts, not chat" in mistake
-    (mistake,) = reader_mistakes("table", "prompts", None, True)
-    assert "'table' has no second file; readers that have one: recontrol, harmbench, harmbench_cases" in mistake
-    assert reader_mistakes("world", "chat", None, False) and reader_mistakes("table", "prompts", "test", False)
-
-
-# --- files
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "words"),
-    [
-        ("a.jsonl", b'{"prompt": "x"}\n{"prompt": \n', "a.jsonl:2: not a JSON object"),
-        ("a.jsonl", b'{"prompt": "x"}\n["x"]\n', "a.jsonl:2: an object with named columns is expected"),
-        ("a.json", b'[{"prompt": "x"},\n {"prompt" 1}]', "a.json:2: not a JSON list"),
-        ("a.csv", b'prompt,harmful\n"two\nlines",1\nx,1,2\n', "a.csv:4: 3 fields where the first line has 2"),
-        ("a.csv", b'prompt,harmful\nx,1\n"never closed,1\n', "a.csv:3: not readable as a table"),
-        ("a.jsonl", b'{"prompt": "\xff"}\n', "a.jsonl: not UTF-8 text"),
-        ("a.jsonl.gz", gzip.compress(b'{"prompt": "x"}\n' * 500, mtime=0)[:-20], "a.jsonl.gz: cannot be read"),
-        ("a.parquet", b"PAR1 but nothing else", "a.parquet: not a readable Parquet file"),
-        ("a.xlsx", b"x", "a.xlsx: unknown file type. Allowed: .jsonl"),
-    ],
-)
-def test_a_damaged_file_is_an_error_with_file_and_line(tmp_path, name, content, words):
-    path = tmp_path / name
-    path.write_bytes(content)
-    with pytest.raises(DataError) as caught:
-        list(read_rows(path))
-    assert words in str(caught.value)
-
-
-def test_blank_lines_and_a_byte_order_mark_do_no_harm(tmp_path):
-    path = tmp_path / "a.jsonl"
-    path.write_bytes(b'\xef\xbb\xbf{"prompt": "x"}\n\n{"prompt": "y"}\n\n')
-    assert [(placed.number, placed.row["prompt"]) for placed in read_rows(path)] == [(1, "x"), (3, "y")]
-
-
-def test_entries_of_a_json_object_are_rows(tmp_path):
-    path = tmp_path / "targets.json"
-    path.write_text(json.dumps({"zor": "Sure, zor", "vak": "Sure, vak"}, indent=4))
-    rows = [placed.row for placed in read_rows(path, mapping=("BehaviorID", "target"))]
-    assert rows == [{"BehaviorID": "zor", "target": "Sure, zor"}, {"BehaviorID": "vak", "target": "Sure, vak"}]
-    assert [placed.place for placed in read_rows(path, 1, ("a", "b"))] == [f"{path}, entry 1"]
-    path.write_text(json.dumps(rows))
-    assert [placed.row for placed in read_rows(path, mapping=("BehaviorID", "target"))] == rows
-    path.write_text('{"zor": "Sure",\n "vak"}')
-    with pytest.raises(DataError, match=r"targets\.json:2: not a JSON object"):
-        list(read_rows(path, mapping=("BehaviorID", "target")))
+def test_table_accepts_several_spellings_of_harmful(value, harmful):
+    (converted,) = load_reader("table").convert("evaluation", SourceRow(1, "file:1", {"prompt": "x", "harmful": value}))
+    assert converted["harmful"] is harmful

@@ -150,10 +150,10 @@ def test_a_draw_depends_on_contents_and_seed_and_a_larger_one_holds_it(tmp_path:
         ({"task": "mmlu", "metric": "mc2"}, "Allowed: acc"),
         ({"task": "gsm8k", "few_shot": 9}, "8 worked examples"),
         ({"task": "truthfulqa", "few_shot": 1}, "0 worked examples"),
-        ({"task": "bbh", "examples": {"local": "y"}}, "brings its own"),
-        ({"task": "winogrande", "max_new_tokens": 9}, "generates nothing"),
+        ({"task": "bbh", "examples": {"local": "y"}}, "built-in worked examples; it needs no file"),
+        ({"task": "winogrande", "max_new_tokens": 9}, "generates no answers"),
         ({"task": "mmlu", "source": []}, "names no file"),
-        ({"task": "mmlu", "source": {"world": {"part": "test", "rows": 1}}}, "tiny world holds no benchmark"),
+        ({"task": "mmlu", "source": {"world": {"part": "test", "rows": 1}}}, "tiny world has no benchmark"),
     ],
 )
 def test_a_block_that_cannot_be_meant_is_refused(keys: dict, words: str) -> None:

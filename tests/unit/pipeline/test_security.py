@@ -308,12 +308,15 @@ MINE = {"kind": "chat", "reader": "world"}
         ({"models": {"a/b": {}}}, r"models.a/b: a name has small letters"),
         (
             {"datasets": {"x": {**MINE, "source": {"hub": {"repo": "o/n", "revision": "c", "file": "../x"}}}}},
-            "leads out",
+            "inside the repository",
         ),
-        ({"datasets": {"x": {**MINE, "source": {"hub": {"repo": "o/n", "revision": "c", "file": "/x"}}}}}, "leads out"),
-        ({"datasets": {"x": {**MINE, "source": {"url": "https://me:secret@host/x.jsonl"}}}}, "user or a password"),
-        ({"study": "...yaml"}, r"study: '\.\.' is no name"),
-        ({"study": "My study.yaml"}, "study: 'My study' is no name"),
+        (
+            {"datasets": {"x": {**MINE, "source": {"hub": {"repo": "o/n", "revision": "c", "file": "/x"}}}}},
+            "inside the repository",
+        ),
+        ({"datasets": {"x": {**MINE, "source": {"url": "https://me:secret@host/x.jsonl"}}}}, "user or password"),
+        ({"study": "...yaml"}, r"study: '\.\.' is not a valid name"),
+        ({"study": "My study.yaml"}, "study: 'My study' is not a valid name"),
     ],
 )
 def test_names_that_lead_elsewhere_are_refused(

@@ -1,4 +1,4 @@
-"""Bring a data set from its source into the one Parquet schema of its kind."""
+"""Convert a data set from its source to the Parquet schema of its kind."""
 
 from rebend.pipeline.jobs.job import job
 

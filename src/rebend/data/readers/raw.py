@@ -1,6 +1,6 @@
-"""Rows of a source file as plain dicts, with the place where each stands, whatever the file format.
+"""Read the rows of a source file, in any of the supported formats, as dicts with their file and line.
 
-Text formats need the standard library only, so that a source can be looked at while Snakemake starts.
+Text formats need only the standard library, so that sources can be checked while Snakemake parses.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ Row = dict[str, Any]
 FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
 
-class Placed(NamedTuple):
-    """A row, its number (a line where the format has lines, else a count from 1) and its place in words."""
+class SourceRow(NamedTuple):
+    """A row, its number (the line in formats with lines, else the index from 1), and its place for messages."""
 
     number: int
     place: str
@@ -30,28 +30,28 @@ class Placed(NamedTuple):
 
 
 def file_format(path: Path) -> str:
-    """Return which of `FORMATS` a file is in, by its name (a `.gz` at the end does not count)."""
+    """Return the one of `FORMATS` at the end of a file name (before `.gz`). Raises `DataError` if it is none."""
     name = path.name.lower().removesuffix(".gz")
-    found = next((ending for ending in FORMATS if name.endswith(ending)), None)
-    if found is None:
+    ending = next((ending for ending in FORMATS if name.endswith(ending)), None)
+    if ending is None:
         raise DataError(f"{path}: unknown file type. Allowed: {', '.join(FORMATS)}, each also with .gz at the end")
-    if found == ".parquet" and path.suffix.lower() == ".gz":
-        raise DataError(f"{path}: a Parquet file is compressed inside; unpack it")
-    return found
+    if ending == ".parquet" and path.suffix.lower() == ".gz":
+        raise DataError(f"{path}: a Parquet file is compressed internally; unpack it")
+    return ending
 
 
-def read_rows(path: Path, limit: int | None = None, mapping: tuple[str, str] | None = None) -> Iterator[Placed]:
-    """Yield the rows of `path`, at most `limit`; a damaged file or row is a `DataError` with file and line.
+def read_rows(path: Path, limit: int | None = None, mapping: tuple[str, str] | None = None) -> Iterator[SourceRow]:
+    """Yield the rows of `path`, at most `limit`. Raises `DataError` with file and line for a damaged file or row.
 
-    `mapping` names two columns for formats that are one JSON object: each of its entries is a row, whose
-    columns are the entry's name and its value.
+    With `mapping`, each entry of a file that is one JSON object is a row; `mapping` names the columns of the entry's
+    name and of its value.
     """
     kind = file_format(path)
     if kind == ".parquet":
         yield from islice(_parquet(path), limit)
         return
     try:
-        with _opened(path) as stream:
+        with _open(path) as stream:
             if mapping is not None and kind == ".json":
                 rows = _json_object(path, stream.read(), mapping)
             else:
@@ -64,15 +64,15 @@ def read_rows(path: Path, limit: int | None = None, mapping: tuple[str, str] | N
 
 
 def header(path: Path) -> list[str] | None:
-    """Return the column names of a CSV or TSV file; None for formats whose rows name their own."""
+    """Return the column names of a CSV or TSV file; None for other formats, where each row names its columns."""
     kind = file_format(path)
     if kind not in (".csv", ".tsv"):
         return None
-    with _opened(path) as stream:
+    with _open(path) as stream:
         return next(csv.reader(stream, delimiter=_delimiter(kind)), [])
 
 
-def _opened(path: Path) -> IO[str]:
+def _open(path: Path) -> IO[str]:
     if path.suffix.lower() == ".gz":
         return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
     return path.open(encoding="utf-8-sig", newline="")
@@ -82,8 +82,8 @@ def _delimiter(kind: str) -> str:
     return "," if kind == ".csv" else "\t"
 
 
-def _delimited(path: Path, stream: IO[str], kind: str) -> Iterator[Placed]:
-    """Rows of a table; a quoted field may span lines, so a row is placed at the line where it begins."""
+def _delimited(path: Path, stream: IO[str], kind: str) -> Iterator[SourceRow]:
+    """Yield the rows of a table. A quoted field may span lines, so a row has the number of its first line."""
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     reader = csv.reader(stream, delimiter=_delimiter(kind), strict=True)
     names: list[str] | None = None
@@ -99,13 +99,13 @@ def _delimited(path: Path, stream: IO[str], kind: str) -> Iterator[Placed]:
             elif len(fields) != len(names):
                 raise DataError(f"{place}: {len(fields)} fields where the first line has {len(names)}")
             else:
-                yield Placed(start, place, dict(zip(names, fields, strict=True)))
+                yield SourceRow(start, place, dict(zip(names, fields, strict=True)))
     except csv.Error as error:
         raise DataError(f"{path}:{line}: not readable as a table ({error})") from error
 
 
-def _json(path: Path, stream: IO[str]) -> Iterator[Placed]:
-    """One object per line, or one list of objects (`.json` files of the hub are either)."""
+def _json(path: Path, stream: IO[str]) -> Iterator[SourceRow]:
+    """Yield the objects of a file with one object per line, or with one list (`.json` files of the hub are either)."""
     first = stream.readline()
     if first.lstrip().startswith("["):
         yield from _json_list(path, first + stream.read())
@@ -118,26 +118,26 @@ def _json(path: Path, stream: IO[str]) -> Iterator[Placed]:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise DataError(f"{place}: not a JSON object ({error.msg}, column {error.colno})") from error
-        yield Placed(number, place, _object(row, place))
+        yield SourceRow(number, place, _object(row, place))
 
 
-def _json_list(path: Path, text: str) -> Iterator[Placed]:
-    for number, row in enumerate(_parsed(path, text, "a JSON list"), start=1):
+def _json_list(path: Path, text: str) -> Iterator[SourceRow]:
+    for number, row in enumerate(_parse(path, text, "a JSON list"), start=1):
         place = f"{path}, row {number}"
-        yield Placed(number, place, _object(row, place))
+        yield SourceRow(number, place, _object(row, place))
 
 
-def _json_object(path: Path, text: str, columns: tuple[str, str]) -> Iterator[Placed]:
-    """The entries of one JSON object; a list of rows that have these columns already will do too."""
-    whole = _parsed(path, text, "a JSON object")
-    if isinstance(whole, list):
+def _json_object(path: Path, text: str, columns: tuple[str, str]) -> Iterator[SourceRow]:
+    """Yield the entries of one JSON object; a list of rows with these columns is accepted, too."""
+    content = _parse(path, text, "a JSON object")
+    if isinstance(content, list):
         yield from _json_list(path, text)
         return
-    for number, entry in enumerate(_object(whole, str(path)).items(), start=1):
-        yield Placed(number, f"{path}, entry {number}", dict(zip(columns, entry, strict=True)))
+    for number, entry in enumerate(_object(content, str(path)).items(), start=1):
+        yield SourceRow(number, f"{path}, entry {number}", dict(zip(columns, entry, strict=True)))
 
 
-def _parsed(path: Path, text: str, what: str) -> Any:
+def _parse(path: Path, text: str, what: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -150,7 +150,7 @@ def _object(row: object, place: str) -> Row:
     return row
 
 
-def _parquet(path: Path) -> Iterator[Placed]:
+def _parquet(path: Path) -> Iterator[SourceRow]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -160,6 +160,6 @@ def _parquet(path: Path) -> Iterator[Placed]:
             for batch in file.iter_batches(batch_size=1024):
                 for row in batch.to_pylist():
                     number += 1
-                    yield Placed(number, f"{path}, row {number}", row)
+                    yield SourceRow(number, f"{path}, row {number}", row)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path}: not a readable Parquet file ({error})") from error

@@ -1,4 +1,4 @@
-"""Readers by name, loaded from the registry of the configuration; and checks of a block against its reader."""
+"""Load readers by name, and check data set blocks against their readers."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ def load_readers() -> dict[str, Reader]:
 
 
 def reader_mistakes(reader: str, kind: str, world_part: str | None, has_reference: bool) -> list[str]:
-    """Return one sentence per way in which a data set block asks for what its reader cannot give."""
+    """Return one message per setting of a data set block that its reader does not support."""
     if reader not in READERS:
         return [f"reader: there is no '{reader}'. Allowed: {', '.join(READERS)}.{likely_typo(reader, READERS)}"]
     chosen = load_reader(reader)
     mistakes = []
     if kind not in chosen.columns:
-        able = ", ".join(name for name, other in load_readers().items() if kind in other.columns)
-        mistakes.append(f"reader: '{reader}' gives {', '.join(chosen.kinds)}, not {kind}; readers that give it: {able}")
+        suitable = ", ".join(name for name, other in load_readers().items() if kind in other.columns)
+        mistakes.append(
+            f"reader: '{reader}' gives {', '.join(chosen.kinds)}, not {kind}; readers that give it: {suitable}"
+        )
     if (chosen.generate is not None) != (world_part is not None):
         mistakes.append("reader: 'world' goes with `source: {world: ...}`, and only with it")
     elif world_part is not None and chosen.parts[world_part] != kind:
         mistakes.append(f"kind: part '{world_part}' of the world is {chosen.parts[world_part]}, not {kind}")
     if has_reference and not chosen.reference:
-        able = ", ".join(name for name, other in load_readers().items() if other.reference)
-        mistakes.append(f"reference: reader '{reader}' has no second file; readers that have one: {able}")
+        suitable = ", ".join(name for name, other in load_readers().items() if other.reference)
+        mistakes.append(f"reference: reader '{reader}' has no second file; readers that have one: {suitable}")
     return mistakes

@@ -1,7 +1,7 @@
-"""What the readers share: fields of a source row, turns of a dialogue, and the one place where prompt and answer part.
+"""Functions that readers share: read a field, check a dialogue, split a dialogue into prompt and answer, make a row.
 
-A row that cannot be used is `UnusableRowError` with a reason that is counted; a row that breaks its format is a
-`ValueError`, which becomes an error with file and line.
+They raise `UnusableRowError` for a row to leave out and count by its reason, and `ValueError` for a row that violates
+its format; `Reader.convert` adds file and line to the latter.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from rebend.errors import likely_typo
 
 CONTEXT_END = "\n\n---\n\n"  # between the context of a HarmBench behaviour and the behaviour itself
 
-Source = Mapping[str, Any]
+Row = Mapping[str, Any]
 Messages = list[dict[str, str]]
 
 
 class UnusableRowError(Exception):
-    """A well-formed row that cannot be used; its text is the reason under which it is counted."""
+    """A well-formed row cannot be used; the message is the reason under which it is counted."""
 
 
 class UnselectedRowError(UnusableRowError):
-    """A row that the reader leaves out by design, however good it is."""
+    """A usable row does not belong to the selection."""
 
 
-def text(row: Source, column: str) -> str:
-    """Return a text that must be there and hold more than white space."""
+def text(row: Row, column: str) -> str:
+    """Return the text of a required column. Raises `UnusableRowError` if it is missing or blank."""
     value = row.get(column)
     if value is None:
         raise UnusableRowError(f"no {column}")
@@ -40,14 +40,14 @@ def text(row: Source, column: str) -> str:
     return value
 
 
-def optional_text(row: Source, column: str) -> str:
-    """Return a text that may be absent, as "" then."""
+def optional_text(row: Row, column: str) -> str:
+    """Return the text of an optional column; "" if it is missing."""
     value = row.get(column)
     return "" if value is None else str(value)
 
 
-def word(row: Source, column: str, allowed: Sequence[str]) -> str | None:
-    """Return one of the allowed words, or None where the row has none."""
+def word(row: Row, column: str, allowed: Sequence[str]) -> str | None:
+    """Return the value of a column, one of the allowed words; None if it is missing or empty."""
     value = row.get(column)
     if value is None or value == "":
         return None
@@ -58,13 +58,17 @@ def word(row: Source, column: str, allowed: Sequence[str]) -> str | None:
     return str(value)
 
 
-def asked(prompt: str) -> Messages:
-    """Return a prompt of one user turn."""
+def user_turn(prompt: str) -> Messages:
+    """Return a dialogue of one user turn."""
     return [{"role": "user", "content": prompt}]
 
 
 def checked_dialogue(messages: Messages) -> Messages:
-    """Return `messages` if they alternate from the user on, after at most one system turn; no turn is empty."""
+    """Return `messages` unchanged.
+
+    Raises `UnusableRowError` unless they are non-empty turns of user and assistant in alternation, beginning with the
+    user, after at most one system turn.
+    """
     roles = [turn["role"] for turn in messages]
     if roles[:1] == ["system"]:
         roles = roles[1:]
@@ -79,35 +83,35 @@ def checked_dialogue(messages: Messages) -> Messages:
     return messages
 
 
-def parted(messages: Messages) -> tuple[Messages, str]:
-    """Part a dialogue into the prompt (up to the user's last turn) and the answer that ends it."""
+def split_answer(messages: Messages) -> tuple[Messages, str]:
+    """Split a dialogue into the prompt (up to the user's last turn) and the final answer."""
     *prompt, last = checked_dialogue(messages)
     if last["role"] != "assistant":
         raise UnusableRowError("no final answer")
     return prompt, last["content"]
 
 
-def prompt_row(messages: Messages, reference: str | None, group: str = "") -> Source:
-    """Return a row of kind `prompts`; a prompt of which one turn is the answer itself cannot be used."""
+def prompt_row(messages: Messages, reference: str | None, group: str = "") -> Row:
+    """Return a row of kind `prompts`. Raises `UnusableRowError` if a turn of the prompt is the reference."""
     if reference is not None and any(turn["content"].strip() == reference.strip() for turn in messages):
         raise UnusableRowError("the prompt holds the answer")
     return {"messages": messages, "reference": reference, "group": group}
 
 
-def preference_row(messages: Messages, chosen: str, rejected: str) -> Source:
+def preference_row(messages: Messages, chosen: str, rejected: str) -> Row:
     """Return a row of kind `preference`."""
     if chosen == rejected:
         raise UnusableRowError("both answers are the same")
     return {"messages": messages, "chosen": chosen, "rejected": rejected}
 
 
-def safety_row(messages: Messages, response: str, label: str) -> Source:
-    """Return a row of kind `safety`, not paired."""
+def safety_row(messages: Messages, response: str, label: str) -> Row:
+    """Return a row of kind `safety` without a pair."""
     return {"messages": messages, "response": response, "label": label, "pair": None}
 
 
-def safety_pair(messages: Messages, safe: str, unsafe: str) -> list[Source]:
-    """Return the two rows of a pair; its name comes from its content."""
+def safety_pair(messages: Messages, safe: str, unsafe: str) -> list[Row]:
+    """Return the two rows of a pair; the pair's name is a digest of its content."""
     if safe == unsafe:
         raise UnusableRowError("both answers are the same")
     pair = content_id([messages, safe, unsafe])
@@ -124,10 +128,10 @@ def evaluation_row(
     target: str = "",
     reference: str | None = None,
     request: str | None = None,
-) -> Source:
-    """Return a row of kind `evaluation`; `request` is what `prompt` asks for underneath a jailbreak."""
+) -> Row:
+    """Return a row of kind `evaluation`; `request` is the harmful request inside a jailbreak `prompt`."""
     return {
-        "messages": asked(prompt),
+        "messages": user_turn(prompt),
         "request": request,
         "target": target,
         "harmful": harmful,
@@ -138,7 +142,7 @@ def evaluation_row(
 
 
 def content_id(content: object) -> str:
-    """Return 16 hexadecimal digits that depend on nothing but the content."""
+    """Return 16 hexadecimal digits of a SHA-256 that depends on the content only."""
     canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     try:
         return hashlib.sha256(canonical.encode("utf-8")).hexdigest()[:16]

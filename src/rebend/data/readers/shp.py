@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from rebend.data.readers.reader import Reader
-from rebend.data.readers.rows import Source, UnusableRowError, asked, preference_row, prompt_row, text
+from rebend.data.readers.rows import Row, UnusableRowError, preference_row, prompt_row, text, user_turn
 
 
-def preference(row: Source) -> list[Source]:
-    """The post and its two comments; `labels` is 1 where A is preferred."""
+def preference(row: Row) -> list[Row]:
+    """Return the post and its two comments; `labels` is 1 if A is preferred."""
     label = row["labels"]
     if label is None:
         raise UnusableRowError("no labels")
     if str(label) not in ("0", "1"):
-        raise ValueError(f"'labels' is {label!r}. Allowed: 1 (A is preferred), 0 (B is)")
+        raise ValueError(f"'labels' is {label!r}. Allowed: 1 (A is preferred), 0 (B is preferred)")
     answers = text(row, "human_ref_A"), text(row, "human_ref_B")
     chosen, rejected = answers if str(label) == "1" else answers[::-1]
-    return [preference_row(asked(text(row, "history")), chosen, rejected)]
+    return [preference_row(user_turn(text(row, "history")), chosen, rejected)]
 
 
-def prompts(row: Source) -> list[Source]:
-    """The post, with the preferred comment as the reference."""
+def prompts(row: Row) -> list[Row]:
+    """Return the post, with the preferred comment as the reference."""
     (pair,) = preference(row)
     return [prompt_row(pair["messages"], pair["chosen"])]
 

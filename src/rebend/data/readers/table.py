@@ -1,20 +1,20 @@
-"""A plain table of prompts, for data of one's own."""
+"""A table of prompts, for a user's own data."""
 
 from __future__ import annotations
 
 from rebend.data.readers.reader import Reader
-from rebend.data.readers.rows import Source, UnusableRowError, asked, evaluation_row, optional_text, prompt_row, text
+from rebend.data.readers.rows import Row, UnusableRowError, evaluation_row, optional_text, prompt_row, text, user_turn
 
 _TRUE = ("true", "1", "yes", "harmful", "unsafe")
 _FALSE = ("false", "0", "no", "unharmful", "harmless", "safe")
 
 
-def _text_or_none(row: Source, column: str) -> str | None:
+def _text_or_none(row: Row, column: str) -> str | None:
     value = row.get(column)
     return value if isinstance(value, str) and value.strip() else None
 
 
-def _harmful(row: Source) -> bool:
+def _harmful(row: Row) -> bool:
     value = str(row["harmful"]).strip().lower()
     if row["harmful"] is None or not value:
         raise UnusableRowError("no harmful")
@@ -23,13 +23,13 @@ def _harmful(row: Source) -> bool:
     return value in _TRUE
 
 
-def prompts(row: Source) -> list[Source]:
-    """A prompt, with a reference and a group where the table has them."""
-    return [prompt_row(asked(text(row, "prompt")), _text_or_none(row, "reference"), optional_text(row, "group"))]
+def prompts(row: Row) -> list[Row]:
+    """Return a prompt, with the optional columns of the table."""
+    return [prompt_row(user_turn(text(row, "prompt")), _text_or_none(row, "reference"), optional_text(row, "group"))]
 
 
-def evaluation(row: Source) -> list[Source]:
-    """A prompt and whether it is harmful, with what else the table has."""
+def evaluation(row: Row) -> list[Row]:
+    """Return a prompt and whether it is harmful, with the optional columns of the table."""
     return [
         evaluation_row(
             text(row, "prompt"),

@@ -1,15 +1,15 @@
-"""UltraChat, and every file of the same shape: `messages` with `role` and `content`."""
+"""UltraChat, and other files of the same format: a column `messages` of turns with `role` and `content`."""
 
 from __future__ import annotations
 
 from rebend.data.readers.reader import Reader
-from rebend.data.readers.rows import Messages, Source, UnusableRowError, parted, prompt_row
+from rebend.data.readers.rows import Messages, Row, UnusableRowError, prompt_row, split_answer
 
 _ROLES = ("system", "user", "assistant")
 
 
-def dialogue(row: Source) -> Messages:
-    """Return the turns of a row, checked for their shape."""
+def dialogue(row: Row) -> Messages:
+    """Return the turns of a row. Raises ValueError if they are no list of role and content."""
     messages = row["messages"]
     if messages is None:
         raise UnusableRowError("no messages")
@@ -26,19 +26,19 @@ def dialogue(row: Source) -> Messages:
     return turns
 
 
-def chat(row: Source) -> list[Source]:
-    """The dialogue, which must end with an answer.
+def chat(row: Row) -> list[Row]:
+    """Return the dialogue, which must end with an answer.
 
-    RepBend's released code keeps the first 10,001 dialogues of the training split; a block with `rows: 10000` draws
-    as many. The token that begins a text is no part of the data: it is the chat template's.
+    RepBend's released code takes the first 10,001 dialogues of the training split; a block with `rows: 10000` draws
+    10,000 at random. The data contain no BOS token: the chat template adds it.
     """
-    prompt, answer = parted(dialogue(row))
+    prompt, answer = split_answer(dialogue(row))
     return [{"messages": [*prompt, {"role": "assistant", "content": answer}]}]
 
 
-def prompts(row: Source) -> list[Source]:
-    """The dialogue without its last answer, which is the reference."""
-    return [prompt_row(*parted(dialogue(row)))]
+def prompts(row: Row) -> list[Row]:
+    """Return the dialogue without its last answer; that answer is the reference."""
+    return [prompt_row(*split_answer(dialogue(row)))]
 
 
 ULTRACHAT = Reader(

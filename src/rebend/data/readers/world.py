@@ -1,9 +1,9 @@
-"""The embedded tiny world: its rows are generated, not read."""
+"""The embedded tiny world, whose rows are generated."""
 
 from __future__ import annotations
 
 from rebend.data.readers.reader import Reader
-from rebend.data.tiny_world.world import generate
+from rebend.data.tiny_world.generate import generate
 
 WORLD = Reader(
     "world",

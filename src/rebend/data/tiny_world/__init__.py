@@ -1,4 +1,12 @@
-"""The embedded tiny world: chats, preferences and prompts generated from a small grammar, without any download.
+"""The embedded tiny world: chats, preferences and prompts generated from a small grammar, without a download.
 
-`world.py` generates the rows of each part; `words.py` holds the vocabulary and the phrasings. Read `world.py` first.
+A user asks how to do something with a thing. The correct reply names the thing and the three steps of the verb; five
+slots of the reply may hold a polite word. Things made of ordinary words are benign. Things made of invented syllables
+are forbidden: a model should refuse such a request. Training, validation and test share no thing, and validation and
+test also have phrasings that no training row has.
+
+- `generate`: the rows of each part, from a seed. Read this first.
+- `request`: the type of a request, and the parser of prompts.
+- `verdicts`: the exact verdict on a response, and its quality.
+- `words`: the vocabulary and the phrasings.
 """

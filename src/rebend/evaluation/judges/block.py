@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rebend.config.base import Method
-from rebend.config.judges import MACHINE
+from rebend.config.judges import REQUEST_OPTIONS
 
 
 def judge_block(settings: Mapping[str, Any], resources: Mapping[str, Any], registry: Mapping[str, Method]) -> Any:
@@ -16,6 +16,6 @@ def judge_block(settings: Mapping[str, Any], resources: Mapping[str, Any], regis
     Concurrency, retries and the limits (see `rebend.config.judges.limits_of`) come from the job's resources.
     """
     kind = registry[settings["method"]].block
-    machine = {name: resources.get(name) for name in MACHINE if name in kind.model_fields}
+    machine = {name: resources.get(name) for name in REQUEST_OPTIONS if name in kind.model_fields}
     given = {name: value for name, value in machine.items() if value is not None}
     return kind.model_validate({**settings, **given, **json.loads(resources.get("limits", "{}"))})

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from rebend.config.judges import AskedBlock
+from rebend.config.judges import ChatEndpointBlock
 from rebend.errors import JudgeError
 from rebend.evaluation.judges.costs import Spent, budget_of, estimate_cost
 from rebend.evaluation.judges.replies import KEY, Form, Reply, failure, kept_reply, read_reply, without_key
@@ -25,7 +25,7 @@ from rebend.io.progress import progress
 class JudgeClient:
     """A judge at an address. Replies are kept in the store in `folder`; a kept reply is never requested again."""
 
-    def __init__(self, settings: AskedBlock, form: Form, folder: str | Path) -> None:
+    def __init__(self, settings: ChatEndpointBlock, form: Form, folder: str | Path) -> None:
         self.settings = settings
         self.form = form
         self.budget = budget_of(settings)

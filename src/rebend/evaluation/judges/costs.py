@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
-from rebend.config.judges import AskedBlock, Prices, money
+from rebend.config.judges import ChatEndpointBlock, Prices, money
 from rebend.errors import JudgeError
 
 BYTES_PER_TOKEN = 4
@@ -37,7 +37,7 @@ class Budget:
         return None
 
 
-def budget_of(block: AskedBlock) -> Budget:
+def budget_of(block: ChatEndpointBlock) -> Budget:
     """Return the prices and caps of a judge's settings."""
     return Budget(Prices(block.price_in, block.price_out), block.max_cost, block.max_tokens_total)
 

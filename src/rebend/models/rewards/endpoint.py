@@ -20,7 +20,7 @@ from urllib.request import getproxies, proxy_bypass
 import urllib3
 from urllib3.util import Retry, Timeout, make_headers, parse_url
 
-from rebend.config.base import plain_address
+from rebend.config.base import checked_address
 from rebend.config.rewards import RewardBlock, RewardEndpoint, endpoint_of
 from rebend.errors import ModelError
 from rebend.io.chunks import ChunkStore
@@ -173,7 +173,7 @@ def address(endpoint: RewardEndpoint) -> str:
             f"{ADDRESS} is not set, and the reward model '{endpoint.model}' names no `url`; nothing was sent"
         )
     try:
-        return plain_address(url) or ""
+        return checked_address(url) or ""
     except ValueError as error:
         raise ModelError(f"{ADDRESS}: {error}") from None
 

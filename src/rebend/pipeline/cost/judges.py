@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rebend.config.judges import AskedBlock, OpenAIJudgeBlock, Prices, money
+from rebend.config.judges import ChatEndpointBlock, OpenAIJudgeBlock, Prices, money
 from rebend.config.safety import RubricJudgeBlock
 from rebend.pipeline.cost.history import Measured
 from rebend.pipeline.cost.sizes import Facts
@@ -46,7 +46,7 @@ def _of_safety(plan: Plan, name: str) -> Iterator[str]:
         yield _limits(judge, head, "completion", None)
 
 
-def _limits(judge: AskedBlock, head: str, what: str, requests: int | None) -> str:
+def _limits(judge: ChatEndpointBlock, head: str, what: str, requests: int | None) -> str:
     """One line: at most how many requests, if that is known, and what they may cost."""
     cap = "" if judge.max_cost is None else f"; each job stops before it may cost more than {money(judge.max_cost)}"
     if requests is None:

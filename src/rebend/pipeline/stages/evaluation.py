@@ -8,7 +8,7 @@ from typing import Any
 
 from rebend.config.base import Resources, settings
 from rebend.config.datasets import DataSource
-from rebend.config.judges import LIMITS, AskedBlock, RewardModelJudgeBlock, limits_of
+from rebend.config.judges import LIMITS, ChatEndpointBlock, RewardModelJudgeBlock, limits_of
 from rebend.config.load import Config
 from rebend.config.safety import ModelJudgeBlock
 from rebend.pipeline.graph import paths
@@ -99,7 +99,7 @@ def safety_judge_resources(config: Config, wildcards: Any) -> Resources:
 def safety_judge_group(config: Config, wildcards: Any) -> str | None:
     """Return the group of a safety judge's jobs; jobs that use a model or an endpoint are not grouped."""
     block = config["safety_judges"][wildcards.safety_judge]
-    return None if isinstance(block, ModelJudgeBlock | AskedBlock) else "safety"
+    return None if isinstance(block, ModelJudgeBlock | ChatEndpointBlock) else "safety"
 
 
 def safety_judge_code(config: Config, wildcards: Any) -> list[str]:

@@ -10,7 +10,7 @@ import torch
 
 from rebend.config.decoding import Decoding
 from rebend.config.safety import EmbeddingBlock
-from rebend.data.tiny_world.world import generate as world_rows
+from rebend.data.tiny_world.generate import generate as world_rows
 from rebend.evaluation.attacks import embedding
 from rebend.evaluation.attacks.attack import run_attack
 from rebend.evaluation.attacks.soft_tokens import drawn_tokens, optimise, split_prompt

@@ -215,7 +215,7 @@ def test_address_from_the_environment_is_used_and_may_hold_no_secret(
     monkeypatch.setenv("REWARD_URL", server.url)
     assert model_at(server, url=None).score(QUESTIONS, TEXTS) == by_model(server)
     monkeypatch.setenv("REWARD_URL", "http://user:word@127.0.0.1:1/get_reward")
-    with pytest.raises(ModelError, match="REWARD_URL: an address with a user") as raised:
+    with pytest.raises(ModelError, match="REWARD_URL: records would contain the user") as raised:
         model_at(server, url=None)
     assert "word" not in str(raised.value).replace("password", "")
 
@@ -223,11 +223,11 @@ def test_address_from_the_environment_is_used_and_may_hold_no_secret(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"http": {"model": "m", "url": "http://a:b@c/d"}}, "a user, a password or a query"),
+        ({"http": {"model": "m", "url": "http://a:b@c/d"}}, "user, password or query"),
         ({"http": {"model": "m", "url": "localhost:5000"}}, "begins with http://"),
         ({"local": "x"}, "exactly one of hub, local, tiny, http"),
         ({"template": None}, "needs a `template`"),
-        ({"dtype": "bfloat16", "max_length": 9}, "`dtype`, `max_length`: set where the address is served"),
+        ({"dtype": "bfloat16", "max_length": 9}, "`dtype`, `max_length`: only for loaded models"),
     ],
 )
 def test_invalid_blocks_are_refused(change: dict, message: str) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from rebend.config.rewards import RewardBlock, TinyReward
-from rebend.data.tiny_world.world import generate
+from rebend.data.tiny_world.generate import generate
 from rebend.errors import DataError
 from rebend.io.checkpoints import Checkpoints
 from rebend.models.loading import check_checkpoint

@@ -92,5 +92,5 @@ def test_a_prompt_without_room_has_no_response(policy, reward):
 
 
 def test_greedy_samples_are_refused():
-    with pytest.raises(ValueError, match="greedy ones are copies"):
+    with pytest.raises(ValueError, match="greedy responses are equal"):
         BestOfNBlock(method="best_of_n", n=2, reward="r", decoding=Decoding())

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from rebend.data.readers.reader import Reader
-from rebend.data.readers.rows import Source, evaluation_row, optional_text, text
+from rebend.data.readers.rows import Row, evaluation_row, optional_text, text
 
 
-def evaluation(row: Source) -> list[Source]:
-    """A jailbreak found in the wild around a plain request (arXiv:2308.03825).
+def evaluation(row: Row) -> list[Row]:
+    """Return an in-the-wild jailbreak and the plain request inside it (arXiv:2308.03825).
 
-    File: the hub's allenai/tulu-3-do-anything-now-eval, which is safety-eval's task `do_anything_now`. RepBend's
-    rates for DAN are fractions of 1,600 prompts and come from elsewhere (see `harmbench_cases`).
+    File: allenai/tulu-3-do-anything-now-eval on the hub, safety-eval's task `do_anything_now`. RepBend's rates for DAN
+    are fractions of 1,600 prompts and fit another file (see `harmbench_cases`).
     """
     request = optional_text(row, "vanilla")
     category = optional_text(row, "source")
@@ -19,7 +19,7 @@ def evaluation(row: Source) -> list[Source]:
 
 DO_ANYTHING_NOW = Reader(
     "do_anything_now",
-    'in-the-wild jailbreaks ("do anything now") around plain requests, as allenai/safety-eval has them',
+    'in-the-wild jailbreaks ("do anything now") around plain requests, in the file of allenai/safety-eval',
     {"evaluation": evaluation},
     {"evaluation": ("adversarial",)},
     optional={"evaluation": ("vanilla", "source")},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rebend.data.readers.reader import Reader
 from rebend.data.readers.rows import (
     CONTEXT_END,
-    Source,
+    Row,
     UnselectedRowError,
     UnusableRowError,
     evaluation_row,
@@ -17,12 +17,12 @@ from rebend.data.readers.rows import (
 _FUNCTIONAL = ("standard", "contextual", "copyright")
 
 
-def evaluation(row: Source) -> list[Source]:
-    """A behaviour (arXiv:2402.04249); a contextual one is put after its context, as HarmBench itself does.
+def evaluation(row: Row) -> list[Row]:
+    """Return a behaviour (arXiv:2402.04249); a contextual behaviour follows its context, as in HarmBench's code.
 
-    File: `harmbench_behaviors_text_test.csv`; the second source is `harmbench_targets_text.json`, whose string for
-    the BehaviorID is the target. Copyright behaviours are judged by comparing with the protected text, which no
-    judge here does.
+    File: `harmbench_behaviors_text_test.csv`. The second source is `harmbench_targets_text.json`, which has a target
+    string for each BehaviorID. Copyright behaviours are left out: HarmBench judges them by comparison with the
+    protected text, and no judge here does so.
     """
     prompt, functional = read_behaviour(row)
     if "target" in row and row["target"] is None:
@@ -31,8 +31,8 @@ def evaluation(row: Source) -> list[Source]:
     return [evaluation_row(prompt, True, group=functional, category=category, target=optional_text(row, "target"))]
 
 
-def read_behaviour(row: Source) -> tuple[str, str]:
-    """What a behaviour asks for, after its context if it has one, and which of the selected kinds it is."""
+def read_behaviour(row: Row) -> tuple[str, str]:
+    """Return the prompt of a behaviour, with its context if it has one, and its functional category."""
     functional = word(row, "FunctionalCategory", _FUNCTIONAL) or ""
     if functional == "copyright":
         raise UnselectedRowError("copyright behaviour")

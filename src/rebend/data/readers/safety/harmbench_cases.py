@@ -1,29 +1,28 @@
-"""Test cases of an attack, as HarmBench's first step writes them."""
+"""Test cases of an attack, in the file that HarmBench's first step writes."""
 
 from __future__ import annotations
 
 from rebend.data.readers.reader import Reader
-from rebend.data.readers.rows import Source, UnselectedRowError, UnusableRowError, evaluation_row, optional_text
+from rebend.data.readers.rows import Row, UnselectedRowError, UnusableRowError, evaluation_row, optional_text
 from rebend.data.readers.safety.harmbench import read_behaviour
 
 
-def evaluation(row: Source) -> list[Source]:
-    """Every test case of a behaviour, as HarmBench's first step writes them: a list of prompts by BehaviorID.
+def evaluation(row: Row) -> list[Row]:
+    """Return the test cases of a behaviour; the file has a list of prompts per BehaviorID.
 
-    File: `test_cases.json` of the methods HumanJailbreaks and PAP. With the behaviours as second source, cases of
-    behaviours that are not in it are left out, and the behaviour (with its context) is the request. HarmBench's
-    own human jailbreaks are 5 for each of the 320 test behaviours, which is what RepBend's rates for DAN fit; its
-    rates for PAP fit one case for each.
+    File: `test_cases.json` of the methods HumanJailbreaks and PAP. With the behaviours as the second source, the
+    behaviour (with its context) is the request, and cases of other behaviours are left out. RepBend's rates for DAN fit
+    HarmBench's 5 human jailbreaks for each of the 320 test behaviours, its rates for PAP fit one case for each.
     """
     cases = row["test_cases"]
     if isinstance(cases, str):
         cases = [cases]
     if not isinstance(cases, list) or not all(isinstance(case, str) for case in cases):
-        raise ValueError(f"'test_cases' of {row['BehaviorID']!r} is no list of prompts")
+        raise ValueError(f"'test_cases' of {row['BehaviorID']!r} is not a list of prompts")
     request, functional = None, ""
     if "Behavior" in row:
         if row["Behavior"] is None:
-            raise UnselectedRowError("test case of a behaviour that the second file does not have")
+            raise UnselectedRowError("test case of a behaviour that is not in the second file")
         request, functional = read_behaviour(row)
     if not any(case.strip() for case in cases):
         raise UnusableRowError("no test case")
@@ -38,7 +37,7 @@ def evaluation(row: Source) -> list[Source]:
 HARMBENCH_CASES = Reader(
     "harmbench_cases",
     "test cases of an attack in HarmBench's layout, lists of prompts by BehaviorID (human jailbreaks, PAP); with "
-    "`reference` the behaviours themselves",
+    "`reference` the behaviours",
     {"evaluation": evaluation},
     {"evaluation": ("BehaviorID", "test_cases")},
     reference=("Behavior", "FunctionalCategory", "SemanticCategory", "ContextString"),

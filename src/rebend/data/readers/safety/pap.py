@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from rebend.data.readers.reader import Reader
-from rebend.data.readers.rows import Source, evaluation_row, optional_text, text
+from rebend.data.readers.rows import Row, evaluation_row, optional_text, text
 
 
-def evaluation(row: Source) -> list[Source]:
-    """A persuasive adversarial prompt and the plain question behind it (arXiv:2401.06373).
+def evaluation(row: Row) -> list[Row]:
+    """Return a persuasive adversarial prompt and the plain question that it rephrases (arXiv:2401.06373).
 
     File: `adv_bench_sub_gpt4.jsonl` of CHATS-Lab/Persuasive-Jailbreaker-Data, 50 prompts; RepBend's rates fit 320.
     """
@@ -17,7 +17,7 @@ def evaluation(row: Source) -> list[Source]:
 
 PAP = Reader(
     "pap",
-    "persuasive adversarial prompts, as their authors release them",
+    "persuasive adversarial prompts, in their authors' file",
     {"evaluation": evaluation},
     {"evaluation": ("ss_prompt", "bad_q")},
     optional={"evaluation": ("ss_category",)},

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from rebend.data.readers.reader import Reader
-from rebend.data.readers.rows import Source, evaluation_row, optional_text, text
+from rebend.data.readers.rows import Row, evaluation_row, optional_text, text
 
 
-def evaluation(row: Source) -> list[Source]:
-    """A request that TrustLLM disguised (arXiv:2401.05561); `label` names the disguise, in a list.
+def evaluation(row: Row) -> list[Row]:
+    """Return a jailbreak prompt (arXiv:2401.05561); `label` names the method of the jailbreak, in a list.
 
-    File: the hub's allenai/tulu-3-trustllm-jailbreaktrigger-eval, which is safety-eval's task
-    `trustllm_jailbreaktrigger`: the 400 prompts of RepBend's rates. TrustLLM's own `safety/jailbreak.json` has
-    the same columns and more prompts.
+    File: allenai/tulu-3-trustllm-jailbreaktrigger-eval on the hub, safety-eval's task `trustllm_jailbreaktrigger`, with
+    the 400 prompts of RepBend's rates. TrustLLM's `safety/jailbreak.json` has the same columns and more prompts.
     """
     label = row["label"]
     if isinstance(label, list):

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from rebend.data.readers.reader import Reader
 from rebend.data.readers.rows import (
-    Source,
+    Row,
     UnselectedRowError,
     UnusableRowError,
-    asked,
     evaluation_row,
     optional_text,
     safety_row,
     text,
+    user_turn,
     word,
 )
 
 _HARM = ("harmful", "unharmful")
 _REFUSAL = ("refusal", "compliance")
-# What RepBend's released code takes: an unsafe answer is any compliance with a harmful prompt,
-# whatever the label of the response says.
+# The selection of RepBend's released code: every compliance with a harmful prompt is an unsafe answer, also if the
+# response is labelled unharmful.
 _SAFE = {("unharmful", "compliance", "unharmful"), ("harmful", "refusal", "unharmful")}
 _UNSAFE = ("harmful", "compliance")
 
 
-def safety(row: Source) -> list[Source]:
-    """A single safe or unsafe answer, by exactly the published selection of labels.
+def safety(row: Row) -> list[Row]:
+    """Return a single safe or unsafe answer, with the published selection of labels.
 
-    The released code then takes 10,000 of each class with Python's `random.seed(0)` and `random.sample`; a block
-    with `rows: 10000` takes as many of the same classes by a draw of its own, so other ones.
+    The released code then draws 10,000 answers of each class with Python's `random.seed(0)` and `random.sample`. A
+    block with `rows: 10000` draws as many of each class in another way, so the answers differ.
     """
     prompt_harm = word(row, "prompt_harm_label", _HARM)
     refusal = word(row, "response_refusal_label", _REFUSAL)
@@ -38,14 +38,14 @@ def safety(row: Source) -> list[Source]:
         label = "unsafe"
     else:
         raise UnselectedRowError("labels outside the published selection")
-    return [safety_row(asked(text(row, "prompt")), text(row, "response"), label)]
+    return [safety_row(user_turn(text(row, "prompt")), text(row, "response"), label)]
 
 
-def evaluation(row: Source) -> list[Source]:
-    """A prompt and whether it is harmful; its answer by another model is not a reference.
+def evaluation(row: Row) -> list[Row]:
+    """Return a prompt and whether it is harmful, without the answer, which another model gave.
 
-    Prompts whose answer the annotators could not agree on are left out, as safety-eval does: without them
-    RepBend's printed rates are fractions of the 749 harmful prompts.
+    As in safety-eval, prompts are left out if the annotators did not agree on the answer's harm. The 749 remaining
+    harmful prompts fit RepBend's printed rates.
     """
     harm = word(row, "prompt_harm_label", _HARM)
     if harm is None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from rebend.data.readers.reader import Reader
-from rebend.data.readers.rows import Source, UnusableRowError, evaluation_row, optional_text, text, word
+from rebend.data.readers.rows import Row, UnusableRowError, evaluation_row, optional_text, text, word
 
 
-def evaluation(row: Source) -> list[Source]:
-    """A prompt (arXiv:2308.01263) that is safe and only looks harmful, or its unsafe contrast.
+def evaluation(row: Row) -> list[Row]:
+    """Return a safe prompt that looks harmful, or an unsafe contrast prompt (arXiv:2308.01263).
 
-    RepBend's "compliance rate" on XSTest fits all 450 prompts and is safety-eval's `overall_accuracy`, which its
-    released scripts collect: safe prompts answered plus unsafe ones refused.
+    RepBend's "compliance rate" on XSTest fits all 450 prompts. It is safety-eval's `overall_accuracy`, which the
+    released scripts collect: safe prompts answered plus unsafe prompts refused.
     """
     label = word(row, "label", ("safe", "unsafe"))
     if label is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rebend.config.safety import WorldTruthBlock
-from rebend.data.tiny_world.world import verdict
+from rebend.data.tiny_world.verdicts import verdict
 from rebend.evaluation.judges.costs import Spent
 from rebend.evaluation.judges.safety.verdict import JudgedRow, JudgeFolders, Verdict
 from rebend.models.chat import last_user_text

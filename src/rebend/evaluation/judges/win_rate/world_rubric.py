@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rebend.config.judges import WorldRubricBlock
-from rebend.data.tiny_world.world import rubric
+from rebend.data.tiny_world.verdicts import rubric
 from rebend.evaluation.judges.costs import Spent
 from rebend.evaluation.judges.win_rate.verdict import ComparedRow, JudgeInputs, Judgement, by_scores
 from rebend.models.chat import last_user_text

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from rebend.config.safety import RefusalMatcherBlock, WildGuardJudgeBlock, WorldTruthBlock
-from rebend.data.tiny_world.world import generate, verdict
+from rebend.data.tiny_world.generate import generate
+from rebend.data.tiny_world.verdicts import verdict
 from rebend.errors import DataError, JudgeError
 from rebend.evaluation.judges.safety.judge import DETAILED_SAFETY_VERDICTS
 from rebend.evaluation.judges.safety.refusal_phrases import refusal_verdict

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pytest
 
 from rebend.config.judges import JudgeBlock, RewardModelJudgeBlock, WorldRubricBlock
-from rebend.data.tiny_world.world import generate, rubric
+from rebend.data.tiny_world.generate import generate
+from rebend.data.tiny_world.verdicts import rubric
 from rebend.errors import JudgeError
 from rebend.evaluation.judges.win_rate.judge import draw, judge_wins
 from rebend.evaluation.judges.win_rate.prompt import read_marks
