@@ -6,9 +6,10 @@ Records, lock files, shards, chunks and checkpoints all use it, so that damage i
 from __future__ import annotations
 
 import hashlib
+import json
 from functools import lru_cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 _LENGTH = 64  # bytes of an appended checksum
 _BLOCK = 2**20  # bytes that are read at once
@@ -17,6 +18,11 @@ _BLOCK = 2**20  # bytes that are read at once
 def bytes_digest(content: bytes) -> str:
     """Return the SHA-256 of `content`."""
     return hashlib.sha256(content).hexdigest()
+
+
+def json_digest(value: Any, *texts: str) -> str:
+    """Return the SHA-256 of `value` as JSON with sorted keys, followed by `texts`."""
+    return bytes_digest("".join([json.dumps(value, sort_keys=True), *texts]).encode())
 
 
 def file_digest(path: str | Path) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from pathlib import Path
 
 import pytest
 
-from rebend.io.checksums import append_digest, bytes_digest, ends_with_digest, file_digest
+from rebend.io.checksums import append_digest, bytes_digest, ends_with_digest, file_digest, json_digest
 from rebend.io.files import whole_file
 
 
@@ -22,6 +23,15 @@ def test_the_digest_of_a_file_is_that_of_its_contents_also_after_a_change(tmp_pa
     for content in (b"one", b"two"):
         write_bytes(file, content)
         assert file_digest(file) == bytes_digest(content) == hashlib.sha256(content).hexdigest()
+
+
+def test_json_digest_is_the_sha256_of_sorted_json_and_the_texts_after_it() -> None:
+    value = {"b": [1.5, None], "a": "ä"}
+    digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode())
+    assert json_digest(value) == digest.hexdigest()
+    for text in ("input ", "ö"):
+        digest.update(text.encode())
+    assert json_digest({"a": "ä", "b": [1.5, None]}, "input ", "ö") == digest.hexdigest()
 
 
 @pytest.mark.parametrize("size", [0, 5, 3 * 2**20 + 1])

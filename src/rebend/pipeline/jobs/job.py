@@ -7,8 +7,6 @@ packages inside the block: after the log, the threads and the offline mode are s
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import platform
 import resource
@@ -24,7 +22,7 @@ from typing import Any, TextIO
 
 from rebend import __version__
 from rebend.errors import RebendError
-from rebend.io.checksums import file_digest
+from rebend.io.checksums import bytes_digest, file_digest, json_digest
 from rebend.io.files import disk_advice, read_json, sweep, sweep_inside, write_json
 from rebend.io.locks import locked
 from rebend.io.secrets import clear_of_keys, show_without_keys, without_keys
@@ -108,7 +106,7 @@ def _prepare_process(snakemake: Any) -> None:
 
 def _lock(run: Run, record: str) -> Path:
     """Lock file of a record: the same for other code or settings that make the same results."""
-    return run.progress.with_name(f"{hashlib.sha256(record.encode()).hexdigest()[:16]}.lock")
+    return run.progress.with_name(f"{bytes_digest(record.encode())[:16]}.lock")
 
 
 def _job_facts(snakemake: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,15 +214,18 @@ def _device(gpus: int) -> str:
 
 def _key(plain: Sequence[Any], inputs: Sequence[str], known: Mapping[str, str]) -> str:
     """Return a digest of a job's settings, code and inputs: `known` digests, else size and modification time."""
-    digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
+    return json_digest(plain, *_input_versions(inputs, known))[:16]
+
+
+def _input_versions(inputs: Sequence[str], known: Mapping[str, str]) -> Iterator[str]:
+    """Yield the path and the version of each input file, also of those in input folders."""
     for name in inputs:
         root = Path(name)
         for file in sorted(root.rglob("*")) if root.is_dir() else [root]:
             if (content := known.get(str(file))) is None:
                 status = file.stat()
                 content = f"{status.st_size} {status.st_mtime_ns}"
-            digest.update(f"{file} {content}".encode())
-    return digest.hexdigest()[:16]
+            yield f"{file} {content}"
 
 
 def _commit() -> str | None:

@@ -8,9 +8,7 @@ reaches at once, so that later edits do not reach it.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import json
 import os
 import sys
 import time
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rebend.errors import ChangedError
+from rebend.io.checksums import json_digest
 from rebend.io.files import read_json, write_json
 from rebend.pipeline.jobs.code_version import code_version, reached_modules, sources, sources_digest, texts_digest
 
@@ -36,7 +35,7 @@ def write_plan(jobs: Mapping[str, tuple[str, Any]], texts: str, folder: str | Pa
     deleted.
     """
     plan = {"jobs": {record: digest_of(code, settings) for record, (code, settings) in jobs.items()}, "texts": texts}
-    name = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
+    name = json_digest(plan)[:16]
     path = (Path(folder) / f"{name}.json").absolute()
     write_json(path, plan)
     os.environ[VARIABLE] = str(path)
@@ -79,7 +78,7 @@ def check_same_sources(stage: str) -> None:
 
 def digest_of(code: str, settings: Any) -> str:
     """Return 16 hex digits for a job's code and settings."""
-    return hashlib.sha256(json.dumps([code, settings], sort_keys=True).encode()).hexdigest()[:16]
+    return json_digest([code, settings])[:16]
 
 
 def _version(script: Path, entries: Sequence[str]) -> str | None:
