@@ -201,27 +201,36 @@ def _packages(plan: Plan) -> Iterator[str]:
             yield f"attacks.{name}: {GcgBlock.missing}"
 
 
-def check_accounts(named: Iterable[str]) -> None:
-    """Raise `ConfigError` for a `slurm_account` that this user does not have; nothing where no accounts are kept.
+def check_accounts(settings: Iterable[str]) -> None:
+    """Raise `ConfigError` for an account in the values of `slurm_account` that this user does not have.
 
-    Snakemake's executor checks too, but with a group of jobs that it cannot submit the run waits without a message.
+    Passes on a cluster without accounting. Snakemake's executor checks accounts too, but a run with a group of jobs
+    that it cannot submit then waits without a message.
     """
-    wanted = {word for accounts in named for word in re.split(r"[,\s]+", accounts) if word}
-    if not wanted or not (known := _accounts()):
-        return
-    for account in sorted(wanted):
-        if account.lower() not in known:
-            raise ConfigError(
-                f"slurm_account: '{account}' is none of your accounts on this cluster ({', '.join(sorted(known))})."
-                f"{likely_typo(account, known)} It is set in the profile's `default-resources`, or on the command line."
-            )
+    accounts = _account_names(settings)
+    known = _known_accounts() if accounts else set()
+    unknown = [account for account in accounts if account.lower() not in known]
+    if known and unknown:
+        raise ConfigError(_account_mistake(unknown[0], known))
 
 
-def _accounts() -> set[str]:
-    """The user's accounts; none where the cluster keeps none, or does not answer."""
+def _account_names(settings: Iterable[str]) -> list[str]:
+    """Return the names in values of `slurm_account`: each value may list several, separated by commas or spaces."""
+    return sorted({name for value in settings for name in re.split(r"[,\s]+", value) if name})
+
+
+def _known_accounts() -> set[str]:
+    """Return this user's accounts in small letters; none if the cluster has no accounting, or does not answer."""
     command = ["sacctmgr", "-n", "-P", "-s", "list", "user", getpass.getuser(), "format=account"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        listing = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return set()
-    return {line.strip().lower() for line in done.stdout.splitlines() if line.strip()}
+    return {line.strip().lower() for line in listing.splitlines() if line.strip()}
+
+
+def _account_mistake(account: str, known: Iterable[str]) -> str:
+    return (
+        f"slurm_account: '{account}' is none of your accounts on this cluster ({', '.join(sorted(known))})."
+        f"{likely_typo(account, known)} It is set in the profile's `default-resources`, or on the command line."
+    )
