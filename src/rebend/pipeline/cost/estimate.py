@@ -9,7 +9,7 @@ The bytes of weights, hidden states and downloads are arithmetic; of other resul
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -188,14 +188,13 @@ def check_budget(plan: Plan, jobs: Sequence[PlannedJob]) -> None:
         check_caps(plan.config.budget, estimate(jobs, Facts(plan), measured_jobs()))
 
 
-def tell_budget(plan: Plan, jobs: Sequence[PlannedJob], tell: Callable[[str], None]) -> None:
-    """Tell, line by line, what jobs will take and what a run would miss. Raises `ConfigError` above a cap."""
+def print_budget(plan: Plan, jobs: Sequence[PlannedJob]) -> None:
+    """Print the estimate of jobs, and why a run would be refused. Raises `ConfigError` above a cap."""
     facts = Facts(plan)
     estimates = estimate(jobs, facts, measured_jobs())
-    for line in budget_table(estimates, facts):
-        tell(line)
+    print("\n".join(budget_table(estimates, facts)))
     try:
         check_before_jobs(plan)
     except ConfigError as mistakes:
-        tell(f"missing before a run can start:{mistakes}")
+        print(f"missing before a run can start:{mistakes}")
     check_caps(plan.config.budget, estimates)
