@@ -56,7 +56,7 @@ def test_a_missing_file_is_named_with_the_likely_typo(tmp_path):
         ("a.json", "[]", "the file holds no rows"),
         ("a.txt", "x", "unknown file type. Allowed: .jsonl"),
         ("a.jsonl.gz", b"not compressed at all", "cannot be read"),
-        ("a.parquet", b"PAR1 cut off", "not a whole Parquet file"),
+        ("a.parquet", b"PAR1 cut off", "not a complete Parquet file"),
         ("a.jsonl", '{"prompt": "x", "harmful": 0}\n{"prompt"\n', "a.jsonl:2: not a JSON object"),
         ("a.csv", "prompt,harmful\nx,1\ny,2\n", "a.csv:3: 'harmful' is '2'. Allowed: true"),
         ("a.csv", "promt,harmful\nx,1\n", "a.csv:1: column 'prompt' is missing"),
