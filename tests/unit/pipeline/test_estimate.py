@@ -182,7 +182,7 @@ def test_judges_are_asked_twice_a_row_and_cost_what_their_prices_say(facts: Fact
             r"budget\.gpu_hours: about 2 is above the cap 1; 2 of it by decode \(measured, 1 job",
         ),
         ({"disk_gb": 0.001}, r"budget\.disk_gb: about 0\.0025 is above the cap 0\.001; 0\.0015 of it by"),
-        ({"dollars": 1.0}, r"budget\.dollars: a judge has no `price_in` and `price_out`, so the cap cannot be held"),
+        ({"dollars": 1.0}, r"budget\.dollars: a judge has no `price_in` and `price_out`, so the cap cannot be checked"),
     ],
 )
 def test_a_cap_refuses_and_says_what_takes_most(facts: Facts, caps: Mapping[str, float], said: str) -> None:

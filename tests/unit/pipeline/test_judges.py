@@ -35,7 +35,7 @@ def test_requests_replies_cost_and_caps_are_told(tmp_path: Path, monkeypatch: py
     (line,) = judge_outlook(one)
     assert f"judges.gpt4: {len(cells)} jobs ask 'gpt-4-0613' in both orders" in line
     assert f"at most {requests} requests, replies of at most {requests * 100} tokens" in line
-    assert f"at most {money(requests * 100 * 2 / 1e6)} without what is sent" in line and "more than 0.5" in line
+    assert f"at most {money(requests * 100 * 2 / 1e6)} without the prompts" in line and "more than 0.5" in line
     first = cells[0]
     write_text(paths.verdicts("gpt4", first.model, first.dataset, first.control), "x")
     assert f"judges.gpt4: {len(cells) - 1} jobs" in judge_outlook(one)[0]

@@ -96,7 +96,7 @@ def _sum_mistakes(catalogue: Catalogue) -> Iterator[str]:
                     keys = ", ".join(different)
                     yield f"{where}: '{part_name}' is unlike the first part in {keys}: they cannot be added"
             elif part is not None:
-                yield f"{where}: '{part_name}' (method {part.method}) isn't trained here; only trained adapters add up"
+                yield f"{where}: '{part_name}' (method {part.method}) isn't trained here; a sum needs trained adapters"
 
 
 def _with_parts(adapters: Mapping[str, Any], names: Iterable[str]) -> Iterator[str]:
