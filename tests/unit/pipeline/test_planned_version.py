@@ -80,10 +80,10 @@ def test_an_edit_between_planning_and_start_is_refused(package: Path, plan: str)
     edit(package)
     out, err = python(package, SCRIPT, code, "1.0", plan=plan).communicate("\n")  # as a local run starts it
     assert out == ""
-    assert "stage: the code was edited while the run was going" in err
+    assert "stage: the code was edited during the run" in err
     out, err = python(package, SCRIPT, code_of(package), "1.0", plan=plan).communicate("\n")  # as a cluster does
     assert out == ""
-    assert "stage: the code or the configuration was edited while the run was going" in err
+    assert "stage: the code or the configuration was edited during the run" in err
 
 
 def test_an_edit_of_a_module_that_the_job_does_not_reach_is_ignored(package: Path, plan: str) -> None:
@@ -95,7 +95,7 @@ def test_an_edit_of_a_module_that_the_job_does_not_reach_is_ignored(package: Pat
 def test_other_settings_are_refused(package: Path, plan: str) -> None:
     out, err = python(package, SCRIPT, code_of(package), "2.0", plan=plan).communicate("\n")
     assert out == ""
-    assert "let the run end or stop it, and start it again" in err
+    assert "Let the run end or stop it, then start it again" in err
 
 
 def test_an_edit_after_the_start_does_not_reach_the_job(package: Path, plan: str) -> None:

@@ -72,8 +72,8 @@ class Requests:
 def requests_of(job: PlannedJob, facts: Facts, earlier: Iterable[Measured]) -> Requests | None:
     """Estimate a job's judge requests, ignoring stored replies; None if it sends none.
 
-    The tokens per request are the mean over the requests of earlier jobs of the rule. Without earlier jobs, the prompt is
-    guessed, and the reply has the largest allowed length.
+    The tokens per request are the mean over the requests of earlier jobs of the rule. Without earlier jobs, the prompt
+    is guessed, and the reply has the largest allowed length.
     """
     judge = job.settings.get("judge") or job.settings.get("safety_judge") or {}
     work = work_of(job, facts)
