@@ -87,7 +87,7 @@ def test_settings_of_decoding_hold_the_guidance_reward_model_and_no_choice(tiny:
 
 
 def test_pictures_of_states_are_those_that_a_grid_asks_for(tiny: Plan) -> None:
-    assert tiny.drawn_states == [("tiny", "repbend", "tiny_answers_test")]  # the second grid asks for none
+    assert tiny.projections == [("tiny", "repbend", "tiny_answers_test")]  # the second grid asks for none
 
 
 def test_the_held_out_reward_is_scored_in_every_prompts_cell(tiny: Plan) -> None:
@@ -149,7 +149,7 @@ def test_labels_and_printed_names_are_no_settings_of_a_stage() -> None:
 
 def test_a_benchmark_is_asked_once_of_each_model_after_each_adapter() -> None:
     small = plan_of("real_small")
-    assert len(small.asked) == 2 * 3
+    assert len(small.benchmarks) == 2 * 3
     assert len([path for path in small.inputs() if path.startswith("results/capability/")]) == 2 * 3
     entries = small.summary("p")["capabilities"]
     assert {(entry["adapter"], entry["task"]) for entry in entries} == {
