@@ -201,7 +201,7 @@ def test_an_adapter_in_a_pickle_is_not_looked_at(spoilt: Any, tmp_path: Path) ->
 def test_progress_that_would_run_something_is_refused(spoilt: Any, tmp_path: Path) -> None:
     spoilt(tmp_path, "state.pt")
     append_digest(tmp_path / "state.pt")
-    with pytest.raises(DataError, match=r"state\.pt: no progress can be read"):
+    with pytest.raises(DataError, match=r"state\.pt: not a readable state"):
         Checkpoints(tmp_path).load()
 
 
