@@ -27,7 +27,7 @@ from rebend.pipeline.jobs.slurm_orphans import refuse_orphans, refuse_unlike
 from rebend.pipeline.jobs.warm_start import start_server
 
 _FETCHING = {"fetch", "fetch_asset"}  # these rules need neither judges' keys nor local files
-_TARGETS = {"all", "fetch", "plan"}  # these rules have no work of their own
+_TARGETS = {"all", "fetch", "plan"}  # these rules run no script
 _MIN_WARM_JOBS = 9  # with fewer jobs, starting the server takes longer than it saves
 
 _servers: list[Any] = []  # a server ends when its object is deleted, so at the latest with this process

@@ -2,7 +2,7 @@
 
 The time of a job is computed from the five earlier jobs of its rule that are nearest in work
 (`rebend.pipeline.cost.work`): the median of their times, each times the ratio of the amounts of work. A job that needs
-a GPU is compared only with jobs that ran on one. Without measured jobs, the time per unit of work is a guess, and the
+a GPU is compared only with jobs that ran on row. Without measured jobs, the time per unit of work is a guess, and the
 table marks it. The bytes of weights, hidden states and downloads are computed; those of other results are the median
 of earlier jobs.
 """
@@ -72,7 +72,7 @@ def estimate(jobs: Iterable[PlannedJob], facts: Facts, history: Mapping[str, Seq
     times: dict[tuple[str, Work, int], tuple[float, set[int]]] = {}  # many jobs have the same work
     works: dict[str, list[Work | None]] = {}
     for job in jobs:
-        one = estimates.setdefault(job.rule, Estimate(job.rule))
+        row = estimates.setdefault(job.rule, Estimate(job.rule))
         done = history.get(job.rule, [])
         if job.rule not in works:
             works[job.rule] = [_earlier_work(earlier, facts) for earlier in done]
@@ -80,28 +80,28 @@ def estimate(jobs: Iterable[PlannedJob], facts: Facts, history: Mapping[str, Seq
         if key not in times:
             times[key] = _seconds(key[1], job.gpus, done, works[job.rule])
         seconds, used = times[key]
-        one.jobs += 1
-        one.hours += seconds / 3600
-        one.gpu_hours += job.gpus * seconds / 3600
-        one.measured |= used
-        one.guessed += not used
-        one.disk_gb += _bytes(job, facts, done) / 1e9
+        row.jobs += 1
+        row.hours += seconds / 3600
+        row.gpu_hours += job.gpus * seconds / 3600
+        row.measured |= used
+        row.guessed += not used
+        row.disk_gb += _bytes(job, facts, done) / 1e9
         if requests := requests_of(job, facts, done):
-            one.tokens += requests.tokens
-            one.dollars += requests.cost or 0.0
-            one.unpriced |= requests.cost is None
-    return sorted(estimates.values(), key=lambda one: (-one.hours, one.rule))
+            row.tokens += requests.tokens
+            row.dollars += requests.cost or 0.0
+            row.unpriced |= requests.cost is None
+    return sorted(estimates.values(), key=lambda row: (-row.hours, row.rule))
 
 
 def check_caps(caps: Caps, estimates: Sequence[Estimate]) -> None:
     """Raise `ConfigError` naming each cap below the estimates, both numbers, and the rule with the largest share."""
     mistakes = []
     for name, cap in caps.given().items():
-        total = sum(getattr(one, name) for one in estimates)
-        if name == "dollars" and any(one.unpriced for one in estimates):
+        total = sum(getattr(row, name) for row in estimates)
+        if name == "dollars" and any(row.unpriced for row in estimates):
             mistakes.append(f"budget.{name}: a judge has no `price_in` and `price_out`, so the cap cannot be checked")
         elif total > cap:
-            most = max(estimates, key=lambda one: float(getattr(one, name)))
+            most = max(estimates, key=lambda row: float(getattr(row, name)))
             share = f"{_number(getattr(most, name))} of it by {most.rule} ({most.basis})"
             mistakes.append(f"budget.{name}: about {_number(total)} is above the cap {_number(cap)}; {share}")
     if mistakes:
@@ -112,11 +112,11 @@ def budget_table(estimates: Sequence[Estimate], facts: Facts) -> list[str]:
     """Return the lines of a table with a row per rule and a total, followed by the guessed sizes."""
     heads = ("rule", "jobs", "hours", "GPU-hours", "disk GB", "judge tokens", "dollars", "time rests on")
     total = Estimate("total")
-    for one in estimates:
+    for row in estimates:
         for name in ("jobs", "hours", "gpu_hours", "disk_gb", "tokens", "dollars"):
-            setattr(total, name, getattr(total, name) + getattr(one, name))
-        total.unpriced |= one.unpriced
-    rows = [*(_cells(one) for one in estimates), (*_cells(total)[:-1], "")]
+            setattr(total, name, getattr(total, name) + getattr(row, name))
+        total.unpriced |= row.unpriced
+    rows = [*(_cells(row) for row in estimates), (*_cells(total)[:-1], "")]
     sides = ("left", *("right" for _ in heads[2:]), "left")
     table = tabulate(rows, heads, tablefmt="simple", colalign=sides, disable_numparse=True)
     return [line.rstrip() for line in table.splitlines()] + _guesses(facts)
@@ -134,11 +134,11 @@ def _guesses(facts: Facts) -> list[str]:
     return [*lines, "sizes are read instead of guessed after `snakemake fetch`"] if lines else []
 
 
-def _cells(one: Estimate) -> tuple[str, ...]:
-    tokens = _number(one.tokens) if one.tokens else "-"
-    dollars = "no prices" if one.unpriced else money(one.dollars) if one.tokens else "-"
-    numbers = (_shown(one.hours), _shown(one.gpu_hours) if one.gpu_hours else "-", _shown(one.disk_gb))
-    return (one.rule, str(one.jobs), *numbers, tokens, dollars, one.basis)
+def _cells(row: Estimate) -> tuple[str, ...]:
+    tokens = _number(row.tokens) if row.tokens else "-"
+    dollars = "no prices" if row.unpriced else money(row.dollars) if row.tokens else "-"
+    numbers = (_shown(row.hours), _shown(row.gpu_hours) if row.gpu_hours else "-", _shown(row.disk_gb))
+    return (row.rule, str(row.jobs), *numbers, tokens, dollars, row.basis)
 
 
 def _shown(value: float) -> str:
@@ -178,7 +178,7 @@ def _bytes(job: PlannedJob, facts: Facts, done: Sequence[Measured]) -> float:
     known = bytes_of(job, facts)
     if known is not None:
         return known
-    sizes = [one.bytes for one in done if one.bytes]
+    sizes = [measured.bytes for measured in done if measured.bytes]
     return median(sizes) if sizes else _RESULT
 
 

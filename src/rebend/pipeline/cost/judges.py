@@ -80,9 +80,9 @@ def requests_of(job: PlannedJob, facts: Facts, earlier: Iterable[Measured]) -> R
     if work.kind != "requests":
         return None
     spent = [measured.notes.get("spent_now") or {} for measured in earlier]
-    requests = sum(one.get("asked") or 0 for one in spent)
+    requests = sum(costs.get("asked") or 0 for costs in spent)
     if requests:
-        sent, replied = (sum(one.get(key) or 0 for one in spent) / requests for key in ("tokens_in", "tokens_out"))
+        sent, replied = (sum(costs.get(key) or 0 for costs in spent) / requests for key in ("tokens_in", "tokens_out"))
     else:
         sent, replied = _PROMPT_TOKENS, judge["max_tokens"]
     prices = Prices(judge.get("price_in"), judge.get("price_out"))

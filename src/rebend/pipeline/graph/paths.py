@@ -76,14 +76,14 @@ def sampled(model_: str, name: str) -> str:
     return f"{activations(model_, name)}/responses.parquet"
 
 
-def shard(model_: str, name: str, what: str, number: str, count: str) -> str:
+def shard(model_: str, name: str, kind: str, number: str, count: str) -> str:
     """Return the path of a shard's `states` or `responses`; `number` and `count` have five digits."""
-    return f"{activations(model_, name)}/{what}-{number}-of-{count}.parquet"
+    return f"{activations(model_, name)}/{kind}-{number}-of-{count}.parquet"
 
 
-def shards(model_: str, name: str, what: str, count: int) -> list[str]:
+def shards(model_: str, name: str, kind: str, count: int) -> list[str]:
     """Return the paths of the `states` or `responses` of all shards."""
-    return [shard(model_, name, what, f"{number:05d}", f"{count:05d}") for number in range(count)]
+    return [shard(model_, name, kind, f"{number:05d}", f"{count:05d}") for number in range(count)]
 
 
 def rewards(model_: str, activations_: str, reward: str) -> str:
@@ -161,9 +161,9 @@ def judge_model(safety_judge: str) -> str:
     return f"{ROOT}/judge_models/{safety_judge}"
 
 
-def study(name: str, what: str) -> str:
+def study(name: str, kind: str) -> str:
     """Return the path of the tables, figures or report of one study."""
-    return f"{ROOT}/studies/{name}/{what}"
+    return f"{ROOT}/studies/{name}/{kind}"
 
 
 def record(result: str) -> str:

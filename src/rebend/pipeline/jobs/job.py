@@ -140,7 +140,7 @@ def _output_in(log: Path) -> Iterator[None]:
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
-    kept = os.dup(1), os.dup(2)
+    saved = os.dup(1), os.dup(2)
     stream = log.open("w", buffering=1, encoding="utf-8")
     try:
         with redirect_stdout(stream), redirect_stderr(stream):
@@ -149,10 +149,10 @@ def _output_in(log: Path) -> Iterator[None]:
             with disk_advice(log):
                 yield
     except BaseException as error:
-        _write_error(error, stream, terminal=kept[1])
+        _write_error(error, stream, terminal=saved[1])
         raise
     finally:
-        for number, descriptor in zip((1, 2), kept, strict=True):
+        for number, descriptor in zip((1, 2), saved, strict=True):
             os.dup2(descriptor, number)
             os.close(descriptor)
         with suppress(OSError):  # a full disk was reported above

@@ -29,10 +29,10 @@ def activations_settings(config: Config, wildcards: Any) -> dict[str, Any]:
     return settings(config["activations"][wildcards.activations])
 
 
-def shards(config: Config, what: str, wildcards: Any) -> list[str]:
+def shards(config: Config, kind: str, wildcards: Any) -> list[str]:
     """Return the `states` or `responses` of all shards of an activations block."""
     name = wildcards.activations
-    return paths.shards(wildcards.model, name, what, config["activations"][name].shards)
+    return paths.shards(wildcards.model, name, kind, config["activations"][name].shards)
 
 
 def learning_inputs(config: Config, kind: str, wildcards: Any) -> dict[str, Paths]:
