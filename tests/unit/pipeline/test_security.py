@@ -41,7 +41,7 @@ from tests.helpers.small_policy import config, tokenizer
 from tests.helpers.snakemake_job import python_path
 
 ROOT = Path(__file__).parents[3]
-CODE = sorted([*ROOT.glob("src/rebend/**/*.py"), *ROOT.glob("workflow/scripts/*.py"), *ROOT.glob("bench/**/*.py")])
+CODE = sorted([*ROOT.glob("src/rebend/**/*.py"), *ROOT.glob("workflow/scripts/**/*.py"), *ROOT.glob("bench/**/*.py")])
 RULES = [ROOT / "Snakefile", *sorted(ROOT.glob("workflow/rules/*.smk"))]
 # functions that run code from the files that they read, or a shell
 FORBIDDEN = {
