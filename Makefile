@@ -1,4 +1,4 @@
-# make demo · make test · make check · make bench: each target first installs what it needs into .venv.
+# make demo · make test · make check · make bench: each target first installs its packages into .venv.
 PYTHON ?= python3
 STUDY ?= tiny
 DATA ?= resources/data
@@ -7,7 +7,7 @@ CORES ?= $(shell nproc 2>/dev/null || echo 2)
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 
-# Each stamp adds an extra of pyproject.toml to the one before it.
+# Each stamp file marks that an extra of pyproject.toml is installed; each extra contains the one before it.
 DEMO := .venv/.demo
 STUDIES := .venv/.studies
 DEV := .venv/.dev
@@ -18,32 +18,32 @@ READY := $(if $(filter tiny,$(STUDY)),$(DEMO),$(STUDIES))
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
-demo: $(READY) ## build STUDY (tiny: embedded, no network, no GPU) and print where the report is
-	@echo "rebend: building study '$(STUDY)' on $(CORES) cores (finished results are not made again)"
+demo: $(READY) ## build STUDY (tiny: built-in data, no network, no GPU) and print the path of the report
+	@echo "rebend: building study '$(STUDY)' on $(CORES) cores (finished results are not built again)"
 	@$(SNAKEMAKE) --quiet host --config study=$(STUDY) data=$(DATA)
 	@echo "rebend: done. Open results/report.html; tables are in results/tables, figures in results/figures."
 
-fetch: $(READY) ## download what STUDY needs from the hub and from addresses; no other target uses the network
+fetch: $(READY) ## download the models and data of STUDY; no other target downloads them
 	@$(SNAKEMAKE) --quiet host --config study=$(STUDY) data=$(DATA) -- fetch
 
-plan: $(READY) ## print what STUDY would take: jobs, GPU-hours, disk, judge tokens and cost; start nothing
+plan: $(READY) ## print an estimate for STUDY (jobs, GPU-hours, disk, judge tokens, cost); start no job
 	@$(BIN)/snakemake --cores 1 --nolock --quiet host progress rules --config study=$(STUDY) data=$(DATA) -- plan
 
-noise: $(READY) ## decode and score a finished STUDY once more, and print how much the numbers differ
+noise: $(READY) ## decode and score a finished STUDY again, and print how much the numbers differ
 	@$(BIN)/python bench/noise.py --study $(STUDY) --cores $(CORES) --data $(DATA)
 
-test: $(DEV) ## run every test that this machine can run
+test: $(DEV) ## run all tests that this machine can run
 	@echo "rebend: running the tests (tests that need a GPU or the real data sets are skipped without them)"
 	@$(BIN)/python -m pytest -n $(CORES) --dist loadfile
 
-test-slurm: $(DEV) ## start a Slurm on this machine, run the workflow on it, disturb it, stop it
+test-slurm: $(DEV) ## start a Slurm on this machine and test the workflow on it, with failures
 	@echo "rebend: running the tests on a real Slurm (installed if possible) and the chaos test; about half an hour"
 	@REBEND_INSTALL_SLURM=accounting $(BIN)/python -m pytest tests/slurm -m "slurm or chaos"
 
-resume: $(STUDIES) ## after Snakemake was killed: cancel the jobs that it left on a cluster, and unlock this folder
+resume: $(STUDIES) ## after a kill of Snakemake: cancel its jobs on the cluster, and unlock this folder
 	@$(BIN)/python -m rebend.pipeline.jobs.slurm_orphans
 	@$(SNAKEMAKE) --unlock --quiet all
-	@echo "rebend: now start the run again as before"
+	@echo "rebend: now start the run again"
 
 check: $(DEV) ## check style, formatting, types and the workflow; change nothing
 	@echo "rebend: ruff check (style)"
@@ -58,7 +58,7 @@ check: $(DEV) ## check style, formatting, types and the workflow; change nothing
 	@$(BIN)/snakemake --lint
 	@echo "rebend: all checks passed"
 
-bench: $(DEV) ## measure the workflow itself; numbers go to bench/latest.json
+bench: $(DEV) ## measure the workflow, and write the numbers to bench/latest.json
 	@echo "rebend: measuring (build the demo first to include it)"
 	@$(BIN)/python bench/run.py
 
@@ -80,11 +80,11 @@ $(DEMO): pyproject.toml constraints.txt
 	@touch $@
 
 $(STUDIES): $(DEMO)
-	@echo "rebend: adding what larger studies need: benchmarks, judges, Slurm, DeepSpeed (once)"
+	@echo "rebend: installing the packages of larger studies: benchmarks, judges, Slurm, DeepSpeed (once)"
 	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[studies]'
 	@touch $@
 
 $(DEV): $(DEMO)
-	@echo "rebend: adding the tools for tests and checks (once)"
+	@echo "rebend: installing the tools for tests and checks (once)"
 	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $(STUDIES) $@

@@ -1,4 +1,4 @@
-"""Errors that a user can act on. Each message names the mistake, its place and the allowed values."""
+"""Errors that a user can correct. Each message names the mistake, its place and the allowed values."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class ModelError(RebendError):
 
 
 class JudgeError(RebendError):
-    """A judge gives no replies at all. (A single unreadable reply is no error: its row is not scored.)"""
+    """A judge returns no replies. A single unreadable reply is no error: its row is not scored."""
 
 
 class DiskError(RebendError):
-    """The disk is full. No half-written file is left; after making room, run again."""
+    """The disk is full. No incomplete file remains; free some space, then run again."""
 
 
 class ChangedError(RebendError):
@@ -35,6 +35,6 @@ class ChangedError(RebendError):
 
 
 def likely_typo(value: object, allowed: Iterable[str]) -> str:
-    """Return `" Did you mean 'x'?"` for the closest allowed word, or nothing if none is close."""
+    """Return `" Did you mean 'x'?"` for the closest allowed word, or "" if none is close."""
     close = difflib.get_close_matches(str(value), [str(word) for word in allowed], n=1, cutoff=0.6)
     return f" Did you mean '{close[0]}'?" if close else ""

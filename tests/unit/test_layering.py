@@ -1,4 +1,4 @@
-"""Which room may import which: the table in CONTRIBUTING.md, compared with the imports of every module."""
+"""The imports of every module are compared with the table in CONTRIBUTING.md."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 LIBRARY = ROOT / "src/rebend"
 SCRIPTS = sorted((ROOT / "workflow/scripts").rglob("*.py"))
 RULES = [ROOT / "Snakefile", *sorted((ROOT / "workflow/rules").glob("*.smk"))]
-MOST_FILES = 15  # of a package, beside its `__init__`
+MAX_FILES = 15  # of a package, without its `__init__`
 HEAVY = ("torch", "transformers", "peft", "pandas", "sklearn", "matplotlib", "nltk", "numba")
 ROW = re.compile(r"^\| `(\w+)` \| ([\w, ]+) \|$", re.MULTILINE)
 
@@ -24,7 +24,7 @@ Graph = Mapping[str, set[str]]
 
 
 def table() -> dict[str, set[str]]:
-    """Room → rooms that it may import, as CONTRIBUTING.md has them."""
+    """Return room → rooms that it may import, from CONTRIBUTING.md."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     section = text.split("## Who may import whom")[1].split("\n## ")[0]
     rows = {room: set(allowed.split(", ")) - {"nothing"} for room, allowed in ROW.findall(section)}
@@ -41,15 +41,15 @@ MODULES = {name_of(path): path for path in sorted(LIBRARY.rglob("*.py"))}
 
 
 def imported_modules(path: Path) -> set[str]:
-    """Return the modules of the library that a file imports anywhere in it, also inside functions."""
-    named: set[str] = set()
+    """Return the modules of the library that a file imports, also inside functions."""
+    names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            named |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             inner = {f"{node.module}.{alias.name}" for alias in node.names}
-            named |= inner & set(MODULES) or {node.module}
-    return named & set(MODULES)
+            names |= inner & set(MODULES) or {node.module}
+    return names & set(MODULES)
 
 
 @cache
@@ -71,36 +71,36 @@ def collapsed(depth: int) -> dict[str, set[str]]:
     """Return the imports between packages, each cut to `depth` parts of its name."""
     graph: dict[str, set[str]] = {}
     for module, others in imports().items():
-        here = _cut(package(module), depth)
-        graph.setdefault(here, set()).update(_cut(package(other), depth) for other in others)
-    return {here: others - {here} for here, others in graph.items()}
+        importer = _cut(package(module), depth)
+        graph.setdefault(importer, set()).update(_cut(package(other), depth) for other in others)
+    return {importer: others - {importer} for importer, others in graph.items()}
 
 
 def _cut(name: str, depth: int) -> str:
     return ".".join(name.split(".")[:depth])
 
 
-def circles(graph: Graph) -> list[list[str]]:
-    """Return the groups of names that reach each other (the strongly connected components above one name)."""
+def cycles(graph: Graph) -> list[list[str]]:
+    """Return the groups of names that reach each other: strongly connected components of more than one name."""
     reached = {name: _reached(graph, name) for name in graph}
     groups = {tuple(sorted(n for n in reached[name] if name in reached.get(n, ()))) for name in graph}
     return [list(group) for group in sorted(groups) if len(group) > 1]
 
 
 def _reached(graph: Graph, start: str) -> set[str]:
-    found: set[str] = set()
+    reached: set[str] = set()
     waiting = [start]
     while waiting:
         for name in graph.get(waiting.pop(), ()):
-            if name not in found:
-                found.add(name)
+            if name not in reached:
+                reached.add(name)
                 waiting.append(name)
-    return found
+    return reached
 
 
-def test_circles_are_found() -> None:
+def test_cycles_are_detected() -> None:
     graph = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set(), "e": {"a"}}
-    assert circles(graph) == [["b", "c"]]
+    assert cycles(graph) == [["b", "c"]]
 
 
 def test_table_names_every_room() -> None:
@@ -115,47 +115,47 @@ def test_map_names_every_room_and_files_that_exist() -> None:
     assert not [str(file.relative_to(ROOT)) for file in files if not file.exists()]
 
 
-def test_table_has_no_circle() -> None:
-    assert not circles(table())
+def test_table_has_no_cycle() -> None:
+    assert not cycles(table())
 
 
 @pytest.mark.parametrize("name", sorted({room(name) for name in MODULES if room(name)}))
 def test_room_imports_only_what_the_table_allows(name: str) -> None:
     allowed = {*table().get(name, set()), name, ""}
-    wrong = [
+    mistakes = [
         f"{module} imports {other}"
         for module, others in imports().items()
         if room(module) == name
         for other in sorted(others)
         if room(other) not in allowed
     ]
-    assert not wrong, "\n".join(wrong)
+    assert not mistakes, "\n".join(mistakes)
 
 
-def test_modules_import_each_other_in_no_circle() -> None:
-    assert not circles(imports())
+def test_imports_of_modules_have_no_cycle() -> None:
+    assert not cycles(imports())
 
 
 @pytest.mark.parametrize("depth", [2, 3, 4])
-def test_packages_import_each_other_in_no_circle(depth: int) -> None:
-    """Also a package and a package inside it: one of them imports the other, never both."""
-    assert not circles(collapsed(depth))
+def test_imports_of_packages_have_no_cycle(depth: int) -> None:
+    """A package and a package inside it must not import each other either."""
+    assert not cycles(collapsed(depth))
 
 
-def test_scripts_import_only_the_job_of_pipeline() -> None:
-    wrong = {
+def test_scripts_import_only_job_from_pipeline() -> None:
+    mistakes = {
         f"{path.name} imports {module}"
         for path in SCRIPTS
         for module in imported_modules(path)
         if room(module) == "pipeline" and module != "rebend.pipeline.jobs.job"
     }
-    assert not wrong
+    assert not mistakes
 
 
 @pytest.mark.parametrize("folder", sorted({path.parent for path in MODULES.values()}), ids=lambda path: path.name)
 def test_package_holds_few_files(folder: Path) -> None:
     files = [path.name for path in folder.glob("*.py") if path.name != "__init__.py"]
-    assert len(files) <= MOST_FILES, files
+    assert len(files) <= MAX_FILES, files
 
 
 @pytest.mark.parametrize("name", [name for name, path in MODULES.items() if path.name == "__init__.py"])
@@ -166,35 +166,35 @@ def test_init_holds_only_a_docstring(name: str) -> None:
     assert all(line.startswith("__version__ = ") for line in more) if name == "rebend" else not more
 
 
-def test_only_pipeline_knows_snakemake_and_results() -> None:
-    wrong = []
+def test_only_pipeline_uses_snakemake_and_paths_of_results() -> None:
+    mistakes = []
     for name, path in MODULES.items():
         text = path.read_text(encoding="utf-8")
         if room(name) != "pipeline" and re.search(r"^\s*(from|import) snakemake", text, re.MULTILINE):
-            wrong.append(f"{name} imports snakemake")
+            mistakes.append(f"{name} imports snakemake")
         if room(name) != "pipeline":
-            wrong += [f"{name}: {line!r}" for line in strings_in_code(text) if "results/" in line]
-    assert not wrong, "\n".join(wrong)
+            mistakes += [f"{name}: {line!r}" for line in strings_in_code(text) if "results/" in line]
+    assert not mistakes, "\n".join(mistakes)
 
 
 def test_report_imports_no_torch() -> None:
-    wrong = [
+    mistakes = [
         name
         for name, path in MODULES.items()
         if room(name) == "report" and re.search(r"^\s*(from|import) torch", path.read_text("utf-8"), re.MULTILINE)
     ]
-    assert not wrong
+    assert not mistakes
 
 
 def strings_in_code(text: str) -> Iterator[str]:
     """Yield the strings of a module that are values: not docstrings, and not descriptions of fields."""
     tree = ast.parse(text)
-    prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    excluded = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         if isinstance(node, ast.keyword) and node.arg == "description":
-            prose |= {id(inner) for inner in ast.walk(node.value)}
+            excluded |= {id(inner) for inner in ast.walk(node.value)}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in excluded:
             yield node.value
 
 
@@ -204,7 +204,7 @@ def parsing_imports(files: Iterable[Path]) -> list[str]:
     return re.findall(r"^(?:from|import) [^\n(]+(?:\([^)]*\))?", lines, re.MULTILINE)
 
 
-def test_parsing_loads_nothing_heavy() -> None:
+def test_parsing_imports_no_heavy_package() -> None:
     """Every job of a cluster parses the workflow again."""
     lines = parsing_imports(RULES)
     assert any("rebend.pipeline.checks.workflow" in line for line in lines)

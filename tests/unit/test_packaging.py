@@ -1,4 +1,4 @@
-"""What the extras of pyproject.toml install, and that constraints.txt pins it."""
+"""The extras of pyproject.toml install the right packages, and constraints.txt pins them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PINNED = {
 
 
 def direct(extra: str) -> set[str]:
-    """Return the packages that an extra adds, those of extras inside it included."""
+    """Return the packages of an extra, including those of the extras that it contains."""
     names: set[str] = set()
     for requirement in map(Requirement, EXTRAS[extra]):
         if requirement.name == "rebend":
@@ -34,20 +34,20 @@ def direct(extra: str) -> set[str]:
 
 
 def installed_with(names: Iterable[str]) -> set[str]:
-    """Return these packages and all that they require, as the installed ones declare it."""
-    found: set[str] = set()
+    """Return these packages and their requirements, direct and indirect, as installed packages declare them."""
+    packages: set[str] = set()
     waiting = list(names)
     while waiting:
         name = canonicalize_name(waiting.pop())
-        if name in found:
+        if name in packages:
             continue
-        found.add(name)
+        packages.add(name)
         waiting += [
             requirement.name
             for requirement in map(Requirement, _requirements(name))
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
         ]
-    return found
+    return packages
 
 
 def _requirements(name: str) -> list[str]:
@@ -60,21 +60,21 @@ def _requirements(name: str) -> list[str]:
 CORE = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
 
 
-def test_the_demo_needs_no_tools_of_developers() -> None:
+def test_demo_installs_no_developer_tools() -> None:
     assert not installed_with(CORE | direct("demo")) & TOOLS
 
 
-def test_the_tools_of_developers_add_every_study() -> None:
+def test_dev_contains_studies_and_studies_contains_demo() -> None:
     assert direct("studies") < direct("dev")
     assert direct("demo") < direct("studies")
     assert direct("dev") >= TOOLS
 
 
-def test_constraints_pin_what_the_makefile_installs() -> None:
+def test_constraints_pin_the_packages_of_the_makefile() -> None:
     assert not (CORE | direct("dev")) - PINNED
 
 
-def test_the_makefile_installs_extras_that_exist() -> None:
-    named = re.findall(r"'\.\[(\w+)\]'", (ROOT / "Makefile").read_text(encoding="utf-8"))
-    assert named == ["demo", "studies", "dev"]
-    assert set(named) <= set(EXTRAS)
+def test_makefile_installs_existing_extras() -> None:
+    extras = re.findall(r"'\.\[(\w+)\]'", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert extras == ["demo", "studies", "dev"]
+    assert set(extras) <= set(EXTRAS)

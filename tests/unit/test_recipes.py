@@ -1,6 +1,6 @@
 """The recipes of CONTRIBUTING.md for a control and for a data reader, followed in a copy of the repository.
 
-Each recipe must be complete: nothing else is edited, the new method works, and no job of another method runs again.
+Each recipe must be complete: no other file is edited, the new method works, and no job of another method runs again.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ grids:
   - { models: [tiny], controls: [none, shout], prompts: [tiny_test], reward: tiny_reward }
 """
 
-# Code version of each stage without a method, and with each method and each reader that it can be given
+# Code version of each stage without a method, and with each of its methods or readers
 VERSIONS = """
 import json
 from collections.abc import Mapping
@@ -128,7 +128,7 @@ print(json.dumps(prepare_dataset(block, Path(block.source.local), None).table.to
 
 
 class Copy:
-    """A copy of the repository, whose library is used instead of the installed one."""
+    """A copy of the repository; code that it runs imports the library of the copy."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -148,7 +148,7 @@ class Copy:
         (self.folder / file).write_text(old[: place.start()] + text + old[place.start() :], encoding="utf-8")
 
     def run(self, code: str) -> Any:
-        """Run Python code with the copy's library; return what it printed as JSON."""
+        """Run Python code with the copy's library; return the JSON value in its last line of output."""
         env = {**os.environ, "PYTHONPATH": f"{self.folder / 'src'}{os.pathsep}{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=self.folder, env=env, capture_output=True, text=True, check=False
@@ -167,7 +167,7 @@ def recipe(title: str) -> str:
 
 
 def add_control(copy: Copy) -> list[str]:
-    """Follow the recipe; return the files that were touched."""
+    """Follow the recipe; return the files that it changes or adds."""
     copy.insert("src/rebend/config/controls.py", "CONTROLS: dict", CONTROL_SETTINGS)
     copy.insert(
         "src/rebend/config/controls.py",
@@ -180,7 +180,7 @@ def add_control(copy: Copy) -> list[str]:
 
 
 def add_reader(copy: Copy) -> list[str]:
-    """Follow the recipe; return the files that were touched."""
+    """Follow the recipe; return the files that it changes or adds."""
     copy.insert(
         "src/rebend/config/datasets.py",
         '    "table": ',
@@ -195,20 +195,20 @@ def add_reader(copy: Copy) -> list[str]:
     return ["src/rebend/config/datasets.py", "src/rebend/data/readers/<name>.py", "config/config.yaml"]
 
 
-def test_a_control_is_added_by_its_recipe(copy: Copy) -> None:
+def test_recipe_of_a_control_is_complete(copy: Copy) -> None:
     before = copy.run(VERSIONS)
     for file in add_control(copy):
         assert file in recipe("A control"), f"the recipe does not name {file}"
     copy.write("config/studies/shouting.yaml", STUDY)
     controls, is_used = copy.run(USE_CONTROL)
     assert controls == ["none", "shout"]
-    assert is_used, "the responses are those to the messages in capital letters"
+    assert is_used, "the responses are not those to messages in capital letters"
     after = copy.run(VERSIONS)
     assert {name: after[name] for name in before} == before, "jobs of other methods would run again"
     assert set(after) - set(before) == {"decode rebend.recontrol.methods.shout:make"}
 
 
-def test_a_reader_is_added_by_its_recipe(copy: Copy) -> None:
+def test_recipe_of_a_data_reader_is_complete(copy: Copy) -> None:
     before = copy.run(VERSIONS)
     for file in add_reader(copy):
         assert file in recipe("A data reader"), f"the recipe does not name {file}"

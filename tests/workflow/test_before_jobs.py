@@ -97,8 +97,8 @@ def test_more_devices_than_there_are_are_refused_before_any_job(checkout: Checko
     change = {"models": {"micro": {"resources": {"gpu": 3}}}, "adapters": {"micro_adapter": adapter}}
     done = checkout.snakemake(change=change, environment={**os.environ, "CUDA_VISIBLE_DEVICES": "0,1"})
     assert done.returncode != 0
-    assert "adapters.micro_adapter.ranks: 4 GPUs for a job; this machine shows 2" in done.stdout + done.stderr
-    assert "models.micro.resources: 3 GPUs for a job; this machine shows 2" in done.stdout + done.stderr
+    assert "adapters.micro_adapter.ranks: a job needs 4 GPUs, this machine has 2" in done.stdout + done.stderr
+    assert "models.micro.resources: a job needs 3 GPUs, this machine has 2" in done.stdout + done.stderr
     assert not list(checkout.folder.glob("results/logs/**/*.log"))
 
 

@@ -79,10 +79,8 @@ def test_who_reads_a_damaged_result_names_it_and_puts_it_aside(
     job.forget()
     status, said = job.run()
     assert status != 0
-    assert re.search(
-        rf"DataError: damaged, or changed since it was made: {re.escape(damaged)} \(now in .*damaged\)", said
-    )
-    assert "Run again: only that is made again" in said
+    assert re.search(rf"DataError: Checksum mismatch: {re.escape(damaged)} \(moved to .*damaged\)", said)
+    assert "Run again to rebuild it and its dependents" in said
     assert not job.record.exists()
     result = next(path for path in (file, file.parent) if path.with_name(f"{path.name}.damaged").exists())
     assert not result.exists()

@@ -34,7 +34,7 @@ def test_jobs_that_start_after_an_edit_refuse_and_a_new_run_goes_on(checkout: Ch
     edit(checkout, "recontrol/decode.py")
     said, _ = process.communicate(timeout=300)
     assert process.returncode != 0
-    assert "ChangedError: decode: the code was edited while the run was going" in said
+    assert "ChangedError: decode: the code was edited during the run" in said
     model = checkout.folder / "results/models/micro/model.safetensors"
     made = model.stat().st_mtime_ns
     assert not (checkout.folder / RESPONSES).exists()
@@ -55,4 +55,4 @@ def test_a_clusters_job_that_reads_another_configuration_refuses(built: Checkout
     change = {"controls": {"micro_none": {"decoding": {"max_new_tokens": 9}}}}
     other = copy.snakemake(*options, environment=environment, change=change)
     assert other.returncode != 0
-    assert "decode: the code or the configuration was edited while the run was going" in other.stdout + other.stderr
+    assert "decode: the code or the configuration was edited during the run" in other.stdout + other.stderr

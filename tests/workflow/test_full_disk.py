@@ -12,7 +12,7 @@ import pytest
 from tests.workflow.checkout import Checkout
 from tests.workflow.jobs import Job, copy_of
 
-SAID = ": cannot be written, the disk is full or a quota used up"
+SAID = ": cannot be written, the disk is full or a quota is used up"
 JOBS = [
     "results/models/micro.run.json",
     "results/adapters/micro/micro_adapter.run.json",

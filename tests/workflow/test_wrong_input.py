@@ -105,7 +105,7 @@ def test_a_model_folder_without_chat_template(checkout: Checkout, tmp_path: Path
 def test_a_reward_model_whose_vocabulary_does_not_fit_its_tokenizer(checkout: Checkout, tmp_path: Path) -> None:
     said = refused(checkout, {"rewards": {"micro_reward": folder_of(tmp_path / "m", vocab_size=4)}})
     assert "rewards.micro_reward.local" in said
-    assert "the tokenizer has 8 pieces, the model only 4" in said
+    assert "the tokenizer has 8 tokens, the model only 4" in said
 
 
 def test_a_layer_beyond_a_local_model(checkout: Checkout, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""Checkpoints of a long stage: a stage that was killed continues from its last saved state.
+"""Checkpoints of a long stage: after a kill, the stage continues from its last saved state.
 
-The state lies in a folder that is no declared output, because Snakemake deletes the outputs of a failed job. The
+The state is in a folder that is no declared output, because Snakemake deletes the outputs of a failed job. The
 folder is named after a digest of everything that the stage depends on: the next attempt with the same inputs loads
 the state, and other inputs have another folder. A state consists of numbers, text, tensors, lists and dicts. It
 includes the states of random number generators, so that a resumed run ends in the same bytes as an uninterrupted one.
@@ -28,13 +28,13 @@ from rebend.io.files import whole_file
 
 
 class Checkpoints:
-    """The last saved state of one stage, in `directory`; saved every `every_seconds` seconds and on SIGTERM."""
+    """The last saved state of one stage, in the folder `directory`; saved every `every_seconds` and on SIGTERM."""
 
     def __init__(self, directory: str | Path, every_seconds: float = 60.0) -> None:
         self.directory = Path(directory)
         self.every_seconds = every_seconds
         self._last = time.monotonic()
-        self._asked_to_stop = False
+        self._stop_requested = False
 
     @property
     def path(self) -> Path:
@@ -45,7 +45,7 @@ class Checkpoints:
         """Return the saved state with its tensors on the CPU.
 
         Returns None if there is no state, or if the file is damaged; the latter is reported on standard error.
-        Raises `DataError` if the file contains anything else than plain values and tensors.
+        Raises `DataError` if the file contains anything other than plain values and tensors.
         """
         if not self.path.exists():
             return None
@@ -55,9 +55,9 @@ class Checkpoints:
             return torch.load(self.path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             reason = str(error).splitlines()[0]
-            raise DataError(f"{self.path}: no progress can be read ({reason}). Delete it and run again.") from error
+            raise DataError(f"{self.path}: not a readable state ({reason}). Delete it and run again.") from error
         except (OSError, RuntimeError, ValueError) as error:
-            print(f"{self.path}: is damaged ({error}); the stage starts anew", file=sys.stderr, flush=True)
+            print(f"{self.path}: is damaged ({error}); the stage starts again", file=sys.stderr, flush=True)
             return None
 
     def save(self, state: dict[str, Any]) -> None:
@@ -81,21 +81,21 @@ class Checkpoints:
         In a training on several ranks, all ranks call this together. `any_rank` returns to each of them whether the
         argument is true on any rank, so that all ranks make the state together; the rank with `writes` saves it.
         """
-        stopping = any_rank(self._asked_to_stop)
+        stopping = any_rank(self._stop_requested)
         if stopping or any_rank(time.monotonic() - self._last >= self.every_seconds):
             state = make_state()
             if writes:
                 self.save(state)
             self._last = time.monotonic()
         if stopping:
-            sys.exit(f"stopped by a signal; progress is kept in {self.directory}")
+            sys.exit(f"stopped by a signal; the state is saved in {self.directory}")
 
     @contextmanager
     def on_signal(self) -> Iterator[None]:
-        """Inside the block, SIGTERM does not end the process at once: `after_step` then saves the state and exits."""
+        """Inside the block, SIGTERM does not end the process; the next `after_step` saves the state and exits."""
 
         def request_stop(signum: int, frame: FrameType | None) -> None:
-            self._asked_to_stop = True
+            self._stop_requested = True
 
         previous = signal.signal(signal.SIGTERM, request_stop)
         try:
@@ -104,5 +104,5 @@ class Checkpoints:
             signal.signal(signal.SIGTERM, previous)
 
     def clear(self) -> None:
-        """Delete the state; call this when the stage's outputs are in place."""
+        """Delete the state; call this after the stage's outputs are written."""
         shutil.rmtree(self.directory, ignore_errors=True)

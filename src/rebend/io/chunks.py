@@ -1,4 +1,4 @@
-"""Finished chunks of a long stage: computed once, and read again by the next attempt after a kill."""
+"""Finished chunks of a long stage: stored, so that the next attempt after a kill need not compute them again."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from rebend.io.files import write_text
 class ChunkStore:
     """A folder with one JSON file per finished chunk; if `directory` is None, nothing is stored.
 
-    The folder must belong to one set of inputs only, as `run.progress` does. Floats are read back with all their
-    digits, NaN and infinity included. A damaged chunk is computed again.
+    Use one folder per set of inputs, as `run.progress` is. Floats keep all their digits, and NaN and infinity are
+    stored too. A damaged chunk is computed again.
     """
 
     def __init__(self, directory: str | Path | None) -> None:
@@ -32,7 +32,7 @@ class ChunkStore:
             try:
                 return _checked_value(path.read_bytes())
             except ValueError:
-                print(f"{path}: is damaged, and made again", file=sys.stderr, flush=True)
+                print(f"{path}: is damaged and is computed again", file=sys.stderr, flush=True)
         value = make()
         body = json.dumps(value)
         write_text(path, f"{bytes_digest(body.encode())}\n{body}\n")
@@ -43,7 +43,7 @@ class ChunkStore:
         return ChunkStore(None if self.directory is None else self.directory / name)
 
     def clear(self) -> None:
-        """Delete all chunks; call this when the stage's outputs are in place."""
+        """Delete all chunks; call this after the stage's outputs are written."""
         if self.directory is not None:
             shutil.rmtree(self.directory, ignore_errors=True)
 

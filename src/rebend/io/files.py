@@ -1,8 +1,8 @@
 """Write files and folders so that each is either complete or absent; read and write JSON and Parquet.
 
 Every file is written under a temporary name in the same folder, flushed to the disk, and renamed. After a kill, a full
-disk or a loss of power there is the old file or none, never half a file. A killed job leaves files with names like
-`.<name>.<8 hex digits>.part`; `sweep` deletes them.
+disk or a loss of power, the old file or no file exists, never an incomplete one. A killed job leaves files with names
+like `.<name>.<8 hex digits>.part`; `sweep` deletes them.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _flush(path: Path) -> None:
 
 
 def sweep(path: str | Path) -> None:
-    """Delete the temporary files that killed jobs left of `path`; the caller must know that no process writes it."""
+    """Delete leftover temporary files of `path`; call this only while no other process writes it."""
     path = Path(path)
     for temporary in path.parent.glob(f".{path.name}.*.part"):
         _remove(temporary)
@@ -103,14 +103,14 @@ def disk_advice(path: Path) -> Iterator[None]:
         folder = next(parent for parent in path.absolute().parents if parent.is_dir())
         usage = shutil.disk_usage(folder)
         raise DiskError(
-            f"{path}: cannot be written, the disk is full or a quota used up ({usage.free / 1e6:,.1f} of "
-            f"{usage.total / 1e6:,.1f} MB are free without it). Make room and run again: what was finished is kept, "
-            "and nothing half-written was left"
+            f"{path}: cannot be written, the disk is full or a quota is used up ({usage.free / 1e6:,.1f} of "
+            f"{usage.total / 1e6:,.1f} MB are free without it). Make room and run again: finished results are kept, "
+            "and no incomplete file remains"
         ) from error
 
 
 def _is_disk_full(error: BaseException | None) -> bool:
-    """Return whether an error, or one of its causes, reports a full disk or a used up quota."""
+    """Return whether an error, or one of its causes, reports a full disk or a quota that is used up."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _DISK_FULL:
             return True
@@ -137,7 +137,7 @@ def _exchange(new: Path, old: Path) -> None:
     Readers must find a complete folder at every moment, also after a kill between two steps. `rename` replaces a
     folder only if it is empty, so two renames would leave a moment without a folder. The system call `renameat2`
     exchanges both names in one step (Linux, most local file systems); Python's standard library does not offer it,
-    hence ctypes. Elsewhere three renames do the same, with such a moment.
+    hence ctypes. On other systems three renames replace the folder, with such a moment between them.
     """
     with suppress(AttributeError):  # a C library without renameat2
         if ctypes.CDLL(None).renameat2(_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(old), _RENAME_EXCHANGE) == 0:

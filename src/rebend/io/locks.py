@@ -1,8 +1,8 @@
 """Locks between processes and between threads: a lock has one holder at a time.
 
-The kernel keeps the lock (`flock`, through the library `filelock`), so it ends when the processes that hold it end,
-also when they are killed. NFS and Lustre with `flock` keep it across machines. On a file system without locks the work
-continues without a lock: two processes may then do the same work twice, but files stay complete.
+The kernel holds the lock (`flock`, through the library `filelock`) and releases it when its processes end, also after a
+kill. NFS and Lustre with `flock` hold it across machines. On a file system without locks, work continues without a
+lock: two processes may then do the same work, but files stay complete.
 
 Lock files are never deleted: a process may be waiting for them.
 """
@@ -26,8 +26,8 @@ _held: list[int] = []  # descriptors of this process's locks
 def locked(path: Path, *, announce: bool = True, private: bool = False) -> Iterator[bool]:
     """Hold the lock file `path` inside the block; yield whether another process or thread held it first.
 
-    Waits as long as necessary; with `announce`, a message on standard error names the holder. A `private` lock's
-    folder, where it is created here, can be read by its owner only. Child processes that inherit the descriptors of
+    Waits as long as necessary; with `announce`, a message on standard error names the holder. With `private`, only the
+    owner can read the folder, if this call creates it. Child processes that inherit the descriptors of
     `held_descriptors` keep the lock until they end.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700 if private else 0o777)
@@ -52,7 +52,7 @@ def take_lock(path: Path) -> int | None:
     Returns None, without waiting, if another process holds the lock.
     """
     descriptor = _open(path)
-    if _try(descriptor):
+    if _try_lock(descriptor):
         _held.append(descriptor)
         return descriptor
     os.close(descriptor)
@@ -76,8 +76,8 @@ def _open(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
 
-def _try(descriptor: int) -> bool:
-    import filelock  # not at the top: the workflow's parsing imports this module, and filelock takes 0.1 s
+def _try_lock(descriptor: int) -> bool:
+    import filelock  # not at the top: Snakemake imports this module while parsing, and filelock takes 0.1 s
 
     return filelock.lock_descriptor(descriptor, blocking=False)
 
@@ -87,11 +87,11 @@ def _wait(descriptor: int, path: Path, announce: bool) -> bool:
     import filelock
 
     try:
-        if _try(descriptor):
+        if _try_lock(descriptor):
             return False
         if announce:
             holder = path.read_text(encoding="utf-8") or "another process"
-            print(f"{path.with_suffix('')}: {holder} does the same work; waiting for it", file=sys.stderr, flush=True)
+            print(f"{path.with_suffix('')}: {holder} has the lock; waiting for it", file=sys.stderr, flush=True)
         filelock.lock_descriptor(descriptor, poll_interval=_POLL_SECONDS)
     except OSError as error:
         if error.errno not in _NO_LOCKS:

@@ -1,4 +1,4 @@
-"""Memory: advice after it ran out, and freed memory returned to the system."""
+"""Advice for out-of-memory errors, and functions that return freed memory to the system."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _TRIM_BYTES = 16 * 2**20  # free memory at the heap's end that the process keeps
 
 
 @contextmanager
-def memory_advice(knobs: str) -> Iterator[None]:
-    """Inside the block, an error for lack of memory becomes a `ModelError`; `knobs` names settings that need less."""
+def memory_advice(remedies: str) -> Iterator[None]:
+    """Inside the block, an out-of-memory error becomes a `ModelError` with `remedies`, settings that save memory."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise ModelError(_sentence(error, knobs)) from error
+        raise ModelError(_message(error, remedies)) from error
     except RuntimeError as error:
         if "can't allocate memory" not in str(error) and "out of memory" not in str(error):
             raise
-        raise ModelError(_sentence(error, knobs)) from error
+        raise ModelError(_message(error, remedies)) from error
 
 
 def keep_flat() -> None:
@@ -44,11 +44,11 @@ def keep_flat() -> None:
 
 
 def give_back() -> None:
-    """Return freed memory to the system now, if the C library has `malloc_trim`. Call this between pieces of work."""
+    """Return freed memory to the system now, if the C library has `malloc_trim`. Call this between batches."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _sentence(error: BaseException, knobs: str) -> str:
-    first = (str(error).splitlines() or [type(error).__name__])[0]
-    return f"memory ran out ({first}). What needs less of it: {knobs}"
+def _message(error: BaseException, remedies: str) -> str:
+    first_line = (str(error).splitlines() or [type(error).__name__])[0]
+    return f"out of memory ({first_line}). Remedies: {remedies}"

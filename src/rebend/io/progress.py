@@ -1,4 +1,4 @@
-"""The time that a computation took, and a progress bar."""
+"""A stopwatch for computations, and a progress bar."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Stopwatch:
 T = TypeVar("T")
 
 
-def progress(items: Iterable[T], what: str, *, total: int | None = None, done: int = 0) -> Iterator[T]:
-    """Yield `items` and show a progress bar named `what`; `done` of the `total` items were finished before."""
-    quiet_seconds = 0.5 if sys.stderr.isatty() else 5.0
-    yield from tqdm(items, desc=what, total=total, initial=done, mininterval=quiet_seconds, file=sys.stderr)
+def progress(items: Iterable[T], name: str, *, total: int | None = None, done: int = 0) -> Iterator[T]:
+    """Yield `items` and show a progress bar called `name`; `done` of the `total` items were finished before."""
+    update_seconds = 0.5 if sys.stderr.isatty() else 5.0
+    yield from tqdm(items, desc=name, total=total, initial=done, mininterval=update_seconds, file=sys.stderr)

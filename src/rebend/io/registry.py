@@ -7,7 +7,7 @@ from typing import Any
 
 
 def load_code(path: str) -> Any:
-    """Return the attribute that `path`, "module:attribute", names.
+    """Return the attribute at the import path `path`, "module:attribute".
 
     Raises ImportError if there is no such module, AttributeError if it has no such attribute.
     """

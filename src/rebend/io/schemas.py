@@ -1,7 +1,7 @@
 """The Parquet schemas: one per kind of data set, and one per kind of result.
 
-A prompt is always in the column `messages`: a list of turns, of which the last is the user's. The answer is a column of
-its own; prompt and answer are separated once, when a data set is prepared. `row_id` is a digest of the row's content
+A prompt is always in the column `messages`: a list of turns, of which the last is the user's. The answer is in another
+column; prompt and answer are separated once, when a data set is prepared. `row_id` is a digest of the row's content
 (see `rebend.data.datasets`), so that neither the rows' order nor subsampling changes it.
 """
 
@@ -19,7 +19,7 @@ PROMPTS = pa.schema(
         ("row_id", pa.string()),
         ("messages", MESSAGES),
         ("reference", pa.string()),  # the data set's preferred answer; null if it has none
-        ("group", pa.string()),  # tables have a part per group, e.g. "unseen item"; "" without groups
+        ("group", pa.string()),  # tables have one part per group, e.g. "unseen item"; "" without groups
     ]
 )
 CHAT = pa.schema([("row_id", pa.string()), ("messages", MESSAGES)])  # the last turn is the assistant's
@@ -29,15 +29,15 @@ SAFETY = pa.schema(
         ("messages", MESSAGES),
         ("response", pa.string()),
         ("label", pa.string()),  # "safe" or "unsafe"; describes the response
-        ("pair", pa.string()),  # the same name for the two answers to one prompt; null for a single answer
+        ("pair", pa.string()),  # a name that the two answers to one prompt share; null for a single answer
     ]
 )
 EVALUATION = pa.schema(
     [
         ("row_id", pa.string()),
         ("messages", MESSAGES),
-        ("request", pa.string()),  # the plain request inside a jailbreak; null if the prompt is plain itself
-        ("target", pa.string()),  # beginning of a compliant answer, used by attacks; "" if the data have none
+        ("request", pa.string()),  # the plain request inside a jailbreak; null if the prompt is no jailbreak
+        ("target", pa.string()),  # beginning of a compliant answer, used by attacks; "" if the data set has none
         ("harmful", pa.bool_()),
         ("reference", pa.string()),
         ("group", pa.string()),  # e.g. "unseen item, jailbreak"

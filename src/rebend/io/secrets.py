@@ -23,9 +23,9 @@ _MIN_LENGTH = 8  # characters; shorter values are words like "none", for servers
 def known_keys() -> list[str]:
     """Return the keys that must not be stored or shown, longest first.
 
-    These are the values of environment variables named `…KEY`, `…TOKEN`, `…SECRET` or `…PASSWORD`. Of every variable
-    that holds an address (a server, a proxy) they are also the user and password, in the forms in which they are sent,
-    and the values in the query.
+    These are the values of environment variables named `…KEY`, `…TOKEN`, `…SECRET` or `…PASSWORD`. For variables that
+    hold an address (a server, a proxy), they are also the user and the password, plain and encoded as in a request, and
+    the values in the query.
     """
     keys: set[str] = set()
     for name, value in os.environ.items():
@@ -44,7 +44,7 @@ def without_keys(text: str) -> str:
 
 
 def clear_of_keys(path: Path) -> None:
-    """Replace each key in a file by `MARK`; do not write the file if it contains none."""
+    """Replace each key in a file by `MARK`; a file without keys is not written."""
     original = path.read_bytes()
     clean = original
     for key in known_keys():

@@ -1,6 +1,6 @@
 """Write the manual of keys and the JSON Schema for editors from the settings classes.
 
-`python -m rebend.pipeline.manual` writes both; a test fails when they have drifted.
+`python -m rebend.pipeline.manual` writes both; a test fails if they differ from the classes.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ SCHEMA = Path("workflow/schemas/config.schema.json")
 
 _HEAD = """# The keys of `config/config.yaml` and `config/studies/*.yaml`
 
-Written by `python -m rebend.pipeline.manual` from the settings classes: change those, not this page.
+`python -m rebend.pipeline.manual` writes this page from the settings classes. Edit the classes, not this page.
 
-`config.yaml` is the catalogue: sections of named blocks. A study combines blocks by name. Beside the
-sections there are three keys: `study` (which file of `config/studies/` is built; `--config study=…`),
-`data` (the folder in which relative paths of data files are looked up; `--config data=…`) and `budget` (caps).
+`config.yaml` is the catalogue: sections of named blocks. A study combines blocks by name. There are three
+more keys: `study` (the file of `config/studies/` that is built; `--config study=…`), `data` (the folder of
+relative paths of data files; `--config data=…`) and `budget` (caps).
 
-* A block may say `like: other`: it copies that block of its section and changes the keys given beside it.
-* A key may hold `{sweep: [a, b]}`: the block becomes one block per value, named `<block>_<key>_<value>`;
-  a study that names the block gets them all.
-* `--configfile other.yaml` merges into this catalogue; it does not replace it.
+* `like: other` copies the block `other` of the same section; the other keys of the block replace the copied ones.
+* `{sweep: [a, b]}` as the value of a key replaces the block by one block per value, named
+  `<block>_<key>_<value>`; a study that names the block gets all of them.
+* `--configfile other.yaml` is merged into this catalogue; it does not replace it.
 * YAML reads `1e-3` as text: write `1.0e-3`.
-* A number is never taken from text, and an unknown key is an error.
+* Text is never converted to a number, and an unknown key is an error.
 
-RepBend's keys keep the names of the released code. In the paper's symbols: `alpha` is ½, `beta` is α,
-`gamma` is β, `epsilon` is γ; `eta` is in the released code only. With `gamma` and `epsilon` both 0 nothing
-ever moves: adapted and reference states are equal at the start, where the norms have gradient zero.
+RepBend's keys have the names of the released code. In the paper's symbols: `alpha` is ½, `beta` is α,
+`gamma` is β, `epsilon` is γ; `eta` is in the released code only. If `gamma` and `epsilon` are both 0, training
+changes nothing: adapted and reference states are equal at the start, where the norms have gradient zero.
 """
 
 
@@ -68,7 +68,7 @@ def manual() -> str:
 
 
 def schema() -> str:
-    """Return the JSON Schema of `config.yaml` for editors; `like` and `sweep` are left to the workflow."""
+    """Return the JSON Schema of `config.yaml` for editors; it does not check `like` and `sweep`."""
     sections = {name: _blocks_of(name).json_schema() for name in CATALOGUE}
     sections["budget"] = Caps.model_json_schema()
     definitions: dict[str, Any] = {}
@@ -86,9 +86,9 @@ def schema() -> str:
 
 
 def _blocks_of(section: str) -> TypeAdapter[Any]:
-    """A mapping from names to a section's blocks, of any of its classes."""
-    either: Any = functools.reduce(operator.or_, block_classes(section))
-    blocks: Any = dict[str, either]
+    """Return the type of a section: a mapping from names to blocks of any of its classes."""
+    block_class: Any = functools.reduce(operator.or_, block_classes(section))
+    blocks: Any = dict[str, block_class]
     return TypeAdapter(blocks)
 
 
@@ -111,7 +111,7 @@ def _rows(kind: type[Block], prefix: str) -> Iterator[str]:
 def _inner(annotation: Any) -> type[Block] | None:
     if isinstance(annotation, type) and issubclass(annotation, Block):
         return annotation
-    return next((found for arg in typing.get_args(annotation) if (found := _inner(arg)) is not None), None)
+    return next((inner for arg in typing.get_args(annotation) if (inner := _inner(arg)) is not None), None)
 
 
 def _is_list(annotation: Any) -> bool:
@@ -119,7 +119,7 @@ def _is_list(annotation: Any) -> bool:
 
 
 def _words(annotation: Any) -> str:
-    """A type in words: `number`, `text`, `a \\| b`, `list of text`."""
+    """Return a type in words: `number`, `text`, `a \\| b`, `list of text`."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return _words(arguments[0])

@@ -1,4 +1,4 @@
-"""Progress survives a kill, and asking to stop saves first."""
+"""Checkpoints: a state is saved, loaded and deleted; SIGTERM saves it; damage is detected."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from rebend.io.checkpoints import Checkpoints
 
 
-def test_what_is_saved_is_loaded_and_cleared(tmp_path: Path) -> None:
+def test_saved_state_is_loaded_and_deleted(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "c")
     assert checkpoints.load() is None
     checkpoints.save({"step": 3, "weights": torch.ones(2)})
@@ -22,25 +22,25 @@ def test_what_is_saved_is_loaded_and_cleared(tmp_path: Path) -> None:
     assert checkpoints.load() is None
 
 
-def test_after_a_step_it_saves_only_when_it_is_time(tmp_path: Path) -> None:
-    patient = Checkpoints(tmp_path / "a", every_seconds=1000)
-    patient.after_step(lambda: {"step": 1})
-    assert patient.load() is None
-    eager = Checkpoints(tmp_path / "b", every_seconds=0)
-    eager.after_step(lambda: {"step": 1})
-    assert eager.load() == {"step": 1}
+def test_after_step_saves_only_after_every_seconds(tmp_path: Path) -> None:
+    rare = Checkpoints(tmp_path / "a", every_seconds=1000)
+    rare.after_step(lambda: {"step": 1})
+    assert rare.load() is None
+    frequent = Checkpoints(tmp_path / "b", every_seconds=0)
+    frequent.after_step(lambda: {"step": 1})
+    assert frequent.load() == {"step": 1}
 
 
-def test_sigterm_lets_the_step_end_then_saves_and_exits(tmp_path: Path) -> None:
+def test_sigterm_saves_the_state_after_the_step_and_exits(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "c", every_seconds=1000)
-    with pytest.raises(SystemExit, match="progress is kept"), checkpoints.on_signal():
+    with pytest.raises(SystemExit, match="the state is saved"), checkpoints.on_signal():
         os.kill(os.getpid(), signal.SIGTERM)
-        step = 7  # the step goes on to its end
+        step = 7  # SIGTERM does not interrupt the step
         checkpoints.after_step(lambda: {"step": step})
     assert checkpoints.load() == {"step": 7}
 
 
-def test_outside_the_block_the_old_handler_is_back(tmp_path: Path) -> None:
+def test_signal_handler_is_restored_after_the_block(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with Checkpoints(tmp_path).on_signal():
         assert signal.getsignal(signal.SIGTERM) is not before
@@ -48,16 +48,16 @@ def test_outside_the_block_the_old_handler_is_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_a_state_with_a_flipped_bit_is_the_same_or_none_and_said(tmp_path: Path, seed: int, capsys) -> None:
+def test_state_with_a_flipped_bit_is_reported_unless_it_is_unchanged(tmp_path: Path, seed: int, capsys) -> None:
     checkpoints = Checkpoints(tmp_path)
     state = {"step": 3, "weights": torch.arange(500.0), "metrics": [{"loss": 0.5, "rank": None}]}
     checkpoints.save(state)
     raw, rng = bytearray(checkpoints.path.read_bytes()), random.Random(seed)
     raw[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
     checkpoints.path.write_bytes(raw)
-    found = checkpoints.load()
-    if found is None:
+    loaded = checkpoints.load()
+    if loaded is None:
         assert "state.pt: is damaged" in capsys.readouterr().err
     else:
-        assert torch.equal(found.pop("weights"), state.pop("weights"))
-        assert found == state
+        assert torch.equal(loaded.pop("weights"), state.pop("weights"))
+        assert loaded == state

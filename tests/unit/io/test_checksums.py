@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from pathlib import Path
 
 import pytest
 
-from rebend.io.checksums import append_digest, bytes_digest, ends_with_digest, file_digest
+from rebend.io.checksums import append_digest, bytes_digest, ends_with_digest, file_digest, json_digest
 from rebend.io.files import whole_file
 
 
@@ -17,15 +18,24 @@ def write_bytes(file: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-def test_the_digest_of_a_file_is_that_of_its_contents_also_after_a_change(tmp_path: Path) -> None:
+def test_file_digest_is_that_of_the_contents_also_after_a_change(tmp_path: Path) -> None:
     file = tmp_path / "f"
     for content in (b"one", b"two"):
         write_bytes(file, content)
         assert file_digest(file) == bytes_digest(content) == hashlib.sha256(content).hexdigest()
 
 
+def test_json_digest_is_the_sha256_of_sorted_json_and_the_texts_after_it() -> None:
+    value = {"b": [1.5, None], "a": "ä"}
+    digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode())
+    assert json_digest(value) == digest.hexdigest()
+    for text in ("input ", "ö"):
+        digest.update(text.encode())
+    assert json_digest({"a": "ä", "b": [1.5, None]}, "input ", "ö") == digest.hexdigest()
+
+
 @pytest.mark.parametrize("size", [0, 5, 3 * 2**20 + 1])
-def test_an_appended_digest_is_that_of_the_contents_before_it(tmp_path: Path, size: int) -> None:
+def test_append_digest_appends_the_digest_of_the_contents(tmp_path: Path, size: int) -> None:
     file, content = tmp_path / "f", random.Random(0).randbytes(size)
     file.write_bytes(content)
     append_digest(file)
@@ -34,7 +44,7 @@ def test_an_appended_digest_is_that_of_the_contents_before_it(tmp_path: Path, si
 
 
 @pytest.mark.parametrize("damage", ["a flipped bit", "a lost end", "no digest"])
-def test_a_damaged_file_does_not_end_with_its_digest(tmp_path: Path, damage: str) -> None:
+def test_damaged_file_does_not_end_with_its_digest(tmp_path: Path, damage: str) -> None:
     file = tmp_path / "f"
     file.write_bytes(b"content")
     if damage != "no digest":

@@ -1,4 +1,4 @@
-"""A finished part is made once; a damaged one is made again."""
+"""Chunks are computed once; a damaged chunk is computed again."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import pytest
 
 from rebend.io.chunks import ChunkStore
 
-MADE = [{"text": "yes", "value": 0.1 + 0.2, "none": None}, math.inf]
+VALUE = [{"text": "yes", "value": 0.1 + 0.2, "none": None}, math.inf]
 
 
-def test_a_part_is_made_once_and_comes_back_exactly(tmp_path: Path) -> None:
+def test_chunk_is_computed_once_and_read_back_exactly(tmp_path: Path) -> None:
     calls: list[int] = []
     for _ in range(2):
-        found = ChunkStore(tmp_path).get_or_make("a", lambda: calls.append(1) or [*MADE, math.nan])
-        assert found[:2] == MADE
-        assert math.isnan(found[2])
+        chunk = ChunkStore(tmp_path).get_or_make("a", lambda: calls.append(1) or [*VALUE, math.nan])
+        assert chunk[:2] == VALUE
+        assert math.isnan(chunk[2])
     assert calls == [1]
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_part_with_a_flipped_bit_or_a_lost_end_is_made_again(tmp_path: Path, seed: int, capsys) -> None:
-    ChunkStore(tmp_path).get_or_make("a", lambda: MADE)
+def test_damaged_chunk_is_computed_again(tmp_path: Path, seed: int, capsys) -> None:
+    ChunkStore(tmp_path).get_or_make("a", lambda: VALUE)
     file, rng = tmp_path / "a.json", random.Random(seed)
     raw = bytearray(file.read_bytes())
     if seed % 4 == 0:
@@ -32,18 +32,18 @@ def test_a_part_with_a_flipped_bit_or_a_lost_end_is_made_again(tmp_path: Path, s
     else:
         raw[rng.randrange(len(raw) - 1)] ^= 1 << rng.randrange(8)
     file.write_bytes(raw)
-    assert ChunkStore(tmp_path).get_or_make("a", lambda: MADE) == MADE
-    assert "a.json: is damaged, and made again" in capsys.readouterr().err
+    assert ChunkStore(tmp_path).get_or_make("a", lambda: VALUE) == VALUE
+    assert "a.json: is damaged and is computed again" in capsys.readouterr().err
 
 
-def test_parts_within_are_apart_and_go_with_the_whole(tmp_path: Path) -> None:
-    parts = ChunkStore(tmp_path / "p")
-    assert parts.within("x").get_or_make("a", lambda: 1) == 1
-    assert parts.get_or_make("a", lambda: 2) == 2
-    parts.clear()
+def test_store_within_has_its_own_chunks_and_is_cleared_with_its_parent(tmp_path: Path) -> None:
+    store = ChunkStore(tmp_path / "p")
+    assert store.within("x").get_or_make("a", lambda: 1) == 1
+    assert store.get_or_make("a", lambda: 2) == 2
+    store.clear()
     assert not (tmp_path / "p").exists()
 
 
-def test_without_a_folder_nothing_is_kept() -> None:
-    parts = ChunkStore(None).within("x")
-    assert [parts.get_or_make("a", lambda i=i: i) for i in range(2)] == [0, 1]
+def test_nothing_is_stored_without_a_folder() -> None:
+    store = ChunkStore(None).within("x")
+    assert [store.get_or_make("a", lambda i=i: i) for i in range(2)] == [0, 1]

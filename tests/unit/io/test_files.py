@@ -1,4 +1,4 @@
-"""A file is whole or absent, and a damaged one is named."""
+"""Files are written completely or not at all; errors name damaged files and a full disk."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ def scores() -> pa.Table:
     return pa.Table.from_pylist(rows, schema=SCORES)
 
 
-def test_a_table_comes_back_as_it_was_written(tmp_path: Path) -> None:
+def test_parquet_is_read_back_with_its_metadata(tmp_path: Path) -> None:
     write_parquet(tmp_path / "t.parquet", scores(), {"reward": "r"})
-    again = read_parquet(tmp_path / "t.parquet", SCORES)
-    assert again.equals(scores())
-    assert again.schema.metadata == {b"reward": b"r"}
+    table = read_parquet(tmp_path / "t.parquet", SCORES)
+    assert table.equals(scores())
+    assert table.schema.metadata == {b"reward": b"r"}
 
 
-def test_the_same_table_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_write_parquet_is_deterministic(tmp_path: Path) -> None:
     write_parquet(tmp_path / "1.parquet", scores())
     write_parquet(tmp_path / "2.parquet", scores())
     assert (tmp_path / "1.parquet").read_bytes() == (tmp_path / "2.parquet").read_bytes()
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_no_scrap(tmp_path: Path) -> None:
+def test_whole_file_keeps_the_old_file_when_the_block_fails(tmp_path: Path) -> None:
     file = tmp_path / "f.txt"
     file.write_text("old")
     with pytest.raises(OSError, match="it broke"), whole_file(file) as temporary:
@@ -58,7 +58,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_scrap(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["f.txt"]
 
 
-def test_a_folder_that_fails_leaves_the_old_folder(tmp_path: Path) -> None:
+def test_whole_directory_keeps_the_old_folder_when_the_block_fails(tmp_path: Path) -> None:
     folder = tmp_path / "d"
     folder.mkdir()
     (folder / "x").write_text("old")
@@ -69,7 +69,7 @@ def test_a_folder_that_fails_leaves_the_old_folder(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["d"]
 
 
-def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
+def test_whole_directory_replaces_all_files(tmp_path: Path) -> None:
     folder = tmp_path / "d"
     folder.mkdir()
     (folder / "gone").write_text("old")
@@ -78,7 +78,7 @@ def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["new"]
 
 
-def test_a_truncated_parquet_file_is_named(tmp_path: Path) -> None:
+def test_read_parquet_names_a_truncated_file(tmp_path: Path) -> None:
     file = tmp_path / "t.parquet"
     write_parquet(file, scores())
     file.write_bytes(file.read_bytes()[:-20])
@@ -86,7 +86,7 @@ def test_a_truncated_parquet_file_is_named(tmp_path: Path) -> None:
         read_parquet(file)
 
 
-def test_a_missing_column_and_a_wrong_type_are_named(tmp_path: Path) -> None:
+def test_read_parquet_names_a_missing_column_and_a_wrong_type(tmp_path: Path) -> None:
     file = tmp_path / "t.parquet"
     write_parquet(file, scores().drop_columns("score"))
     with pytest.raises(DataError, match="column 'score' is missing"):
@@ -96,7 +96,7 @@ def test_a_missing_column_and_a_wrong_type_are_named(tmp_path: Path) -> None:
         read_parquet(file, SCORES)
 
 
-def test_json_is_sorted_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+def test_json_is_sorted_and_damage_is_named(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"b": 1, "a": 2})
     assert (tmp_path / "a.json").read_text() == '{\n  "a": 2,\n  "b": 1\n}\n'
     (tmp_path / "a.json").write_text("{")
@@ -104,8 +104,8 @@ def test_json_is_sorted_and_a_damaged_one_is_named(tmp_path: Path) -> None:
         read_json(tmp_path / "a.json")
 
 
-def test_files_reach_the_disk_before_they_get_their_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that loses power must not keep a name without contents."""
+def test_files_are_flushed_before_they_are_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a loss of power, a name must not exist without its contents."""
     synced: list[str] = []
     real = os.fsync
 
@@ -140,7 +140,7 @@ while True:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_folder_that_is_replaced_is_there_and_whole_at_every_moment(tmp_path: Path, seed: int) -> None:
+def test_folder_exists_and_is_complete_at_every_moment_while_it_is_replaced(tmp_path: Path, seed: int) -> None:
     folder = tmp_path / "d"
     process = subprocess.Popen([sys.executable, "-c", EXCHANGER, str(folder)])
     while not folder.exists():
@@ -157,12 +157,12 @@ def test_a_folder_that_is_replaced_is_there_and_whole_at_every_moment(tmp_path: 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 200 kB."""
+    """Mount a file system of 200 kB and return its folder."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", folder], capture_output=True)
-    if made.returncode:
-        pytest.skip(f"a small file system cannot be made here: {made.stderr.decode().strip()}")
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", folder], capture_output=True)
+    if mount.returncode:
+        pytest.skip(f"cannot mount a small file system: {mount.stderr.decode().strip()}")
     yield folder
     subprocess.run(["umount", folder], check=True)
 
@@ -177,7 +177,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("kind", WRITERS)
 @pytest.mark.parametrize("whole", [whole_file, whole_directory])
-def test_a_full_disk_is_named_and_leaves_the_old_and_nothing_else(small_disk: Path, kind: str, whole: Callable) -> None:
+def test_full_disk_is_named_and_keeps_only_the_old_file(small_disk: Path, kind: str, whole: Callable) -> None:
     target = small_disk / "t"
     with whole(target) as temporary:
         (temporary / "x" if whole is whole_directory else temporary).write_text("old")
@@ -188,7 +188,7 @@ def test_a_full_disk_is_named_and_leaves_the_old_and_nothing_else(small_disk: Pa
     assert [path.name for path in small_disk.iterdir()] == ["t"]
 
 
-def test_progress_on_a_full_disk_keeps_the_last_state(small_disk: Path) -> None:
+def test_checkpoint_on_a_full_disk_keeps_the_last_state(small_disk: Path) -> None:
     checkpoints = Checkpoints(small_disk / "c")
     checkpoints.save({"step": 1})
     with pytest.raises(DiskError, match=r"state.pt: cannot be written, the disk is full"):
@@ -196,6 +196,6 @@ def test_progress_on_a_full_disk_keeps_the_last_state(small_disk: Path) -> None:
     assert checkpoints.load() == {"step": 1}
 
 
-def test_other_errors_are_not_taken_for_a_full_disk(tmp_path: Path) -> None:
+def test_other_errors_are_not_reported_as_a_full_disk(tmp_path: Path) -> None:
     with pytest.raises(PermissionError), whole_file(tmp_path / "f"):
         raise PermissionError(13, "Permission denied")

@@ -1,4 +1,4 @@
-"""Two processes at the same work: one holds the lock at a time, and no dead process keeps it."""
+"""Locks: one process or thread holds a lock at a time, and a dead process holds none."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ import sys, time
 from pathlib import Path
 from rebend.io.locks import locked
 with locked(Path(sys.argv[1])):
-    print("has it", flush=True)
+    print("locked", flush=True)
     time.sleep(float(sys.argv[2]))
 """
 
 
 @pytest.fixture
 def holder(tmp_path: Path) -> Iterator[Callable[[float], subprocess.Popen[str]]]:
-    """Return a function that starts a process which holds the lock for so many seconds."""
+    """Return a function that starts a process; the process holds the lock for the given seconds."""
     started: list[subprocess.Popen[str]] = []
 
     def start(seconds: float) -> subprocess.Popen[str]:
@@ -35,7 +35,7 @@ def holder(tmp_path: Path) -> Iterator[Callable[[float], subprocess.Popen[str]]]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         started.append(process)
         assert process.stdout is not None
-        assert process.stdout.readline() == "has it\n"
+        assert process.stdout.readline() == "locked\n"
         return process
 
     yield start
@@ -44,7 +44,7 @@ def holder(tmp_path: Path) -> Iterator[Callable[[float], subprocess.Popen[str]]]
         process.wait()
 
 
-def test_a_second_process_waits_and_learns_that_it_waited(tmp_path: Path, holder: Callable, capfd) -> None:
+def test_second_process_waits_and_reports_the_holder(tmp_path: Path, holder: Callable, capfd) -> None:
     process = holder(1.0)
     with locked(tmp_path / "a.lock") as waited:
         assert process.poll() is not None or not (tmp_path / "a.lock").samefile(os.devnull)
@@ -53,11 +53,11 @@ def test_a_second_process_waits_and_learns_that_it_waited(tmp_path: Path, holder
     assert f"process {process.pid} on" in capfd.readouterr().err
     with locked(tmp_path / "a.lock") as waited:
         assert not waited
-    assert list(tmp_path.iterdir()) == [tmp_path / "a.lock"]  # it stays: another process may wait for it
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.lock"]  # not deleted: another process may wait for it
     assert (tmp_path / "a.lock").read_text() == ""
 
 
-def test_the_lock_of_a_killed_process_is_free(tmp_path: Path, holder: Callable) -> None:
+def test_lock_of_a_killed_process_is_released(tmp_path: Path, holder: Callable) -> None:
     process = holder(99.0)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -66,9 +66,9 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path, holder: Callable) 
         assert time.monotonic() - start < 5
 
 
-def test_of_many_threads_one_holds_the_lock_at_a_time(tmp_path: Path) -> None:
+def test_one_of_several_threads_holds_the_lock_at_a_time(tmp_path: Path) -> None:
     inside, most = [0], [0]
-    # The lock file of a dead process.
+    # the lock file of a dead process
     (tmp_path / "a.lock").write_text("nobody")
     os.utime(tmp_path / "a.lock", (0, 0))
 
@@ -99,7 +99,7 @@ with locked(Path(sys.argv[1])):
 """
 
 
-def test_a_child_process_keeps_the_lock_of_its_killed_parent(tmp_path: Path) -> None:
+def test_child_process_keeps_the_lock_of_its_killed_parent(tmp_path: Path) -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(tmp_path / "a.lock")], stdout=subprocess.PIPE, text=True
     )
@@ -107,10 +107,10 @@ def test_a_child_process_keeps_the_lock_of_its_killed_parent(tmp_path: Path) -> 
     child = int(parent.stdout.readline())
     parent.kill()
     parent.wait()
-    ended = threading.Timer(1.0, os.kill, (child, signal.SIGKILL))
-    ended.start()
+    timer = threading.Timer(1.0, os.kill, (child, signal.SIGKILL))
+    timer.start()
     start = time.monotonic()
     with locked(tmp_path / "a.lock") as waited:
         assert waited
         assert time.monotonic() - start > 0.9
-    ended.join()
+    timer.join()

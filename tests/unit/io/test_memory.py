@@ -1,4 +1,4 @@
-"""Running out of memory names the settings that need less of it; memory that is freed goes back."""
+"""Out-of-memory errors name settings that save memory; freed memory returns to the system."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from rebend.errors import ModelError
 from rebend.io.memory import memory_advice
 
-# Tensors of a batch are freed, what is kept of it was taken in between: then the same in Arrow's memory.
-HELD_AFTERWARDS = """
+# Frees large tensors while small tensors between them are still in use; then frees Arrow buffers.
+SCRIPT = """
 import sys
 from pathlib import Path
 import numpy
@@ -26,7 +26,7 @@ def resident():
 
 if sys.argv[1] == "flat":
     keep_flat()
-torch.ones(31 * 2**18)  # freed at once: without `keep_flat`, smaller ones come from the heap from now on
+torch.ones(31 * 2**18)  # freed at once; without `keep_flat`, later and smaller tensors are then allocated on the heap
 before = resident()
 large, kept = [], []
 for _ in range(10):
@@ -37,38 +37,38 @@ print(resident() - before)
 give_back()
 before = resident()
 buffers = [pa.allocate_buffer(2**20) for _ in range(60)]
-for one in buffers:
-    numpy.frombuffer(one, "u1")[:] = 1
-del one
+for buffer in buffers:
+    numpy.frombuffer(buffer, "u1")[:] = 1
+del buffer
 del buffers
 give_back()
 print(resident() - before)
 """
 
 
-def held_afterwards(flat: bool) -> list[float]:
-    """MiB that a process of its own still holds of 120 MiB of tensors, and of 60 MiB of Arrow's, that it has freed."""
-    command = [sys.executable, "-c", HELD_AFTERWARDS, "flat" if flat else "as it is"]
+def unreleased_memory(flat: bool) -> list[float]:
+    """Return the MiB that a process still holds of 120 MiB of freed tensors, and of 60 MiB of freed Arrow buffers."""
+    command = [sys.executable, "-c", SCRIPT, "flat" if flat else "default"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return [float(line) for line in done.stdout.splitlines()[-2:]]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="measured in /proc")
-def test_freed_tensors_and_tables_go_back_to_the_system() -> None:
-    tensors, tables = held_afterwards(flat=True)
+def test_freed_tensors_and_tables_are_returned_to_the_system() -> None:
+    tensors, tables = unreleased_memory(flat=True)
     assert tensors < 15
     assert tables < 5
-    assert min(held_afterwards(flat=False)) > 40  # what it is for
+    assert min(unreleased_memory(flat=False)) > 40  # the reason for `keep_flat`
 
 
-def test_an_allocation_that_fails_names_the_knobs() -> None:
+def test_failed_allocation_names_the_remedies() -> None:
     with (
-        pytest.raises(ModelError, match=r"memory ran out .*What needs less of it: a smaller batch_size"),
+        pytest.raises(ModelError, match=r"out of memory .*Remedies: a smaller batch_size"),
         memory_advice("a smaller batch_size"),
     ):
         torch.empty(2**50)
 
 
-def test_other_errors_stay_what_they_are() -> None:
+def test_other_errors_are_not_converted() -> None:
     with pytest.raises(RuntimeError, match="size"), memory_advice("nothing"):
         torch.zeros(2) @ torch.zeros(3)

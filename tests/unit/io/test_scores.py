@@ -1,4 +1,4 @@
-"""Rows and what belongs to them: matched by id, and by the try where there are several."""
+"""Responses are matched with rows by id, and by attempt if there are several."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ def completions(*keys: tuple[str, int]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=COMPLETIONS)
 
 
-def test_each_try_is_matched_with_its_row_in_the_order_of_the_completions() -> None:
+def test_each_attempt_is_matched_with_its_row_in_the_order_of_the_completions() -> None:
     rows = matched(DATA, completions(("b", 0), ("a", 1), ("a", 0)))
     assert [(row["response"], row["harmful"]) for row in rows] == [("b0", False), ("a1", True), ("a0", True)]
 
 
-def test_the_same_try_twice_is_refused() -> None:
+def test_duplicate_attempt_is_refused() -> None:
     with pytest.raises(DataError, match="row_id 'a', attempt '1' occurs more than once"):
         matched(DATA, completions(("a", 1), ("a", 0), ("a", 1)))
 
 
-def test_a_response_without_tries_belongs_to_one_row_only() -> None:
+def test_duplicate_response_without_attempts_is_refused() -> None:
     twice = pa.Table.from_pylist([{"row_id": "a", "response": "x"}] * 2, schema=RESPONSES)
     with pytest.raises(DataError, match="row_id 'a' occurs more than once"):
         matched(DATA, twice)
 
 
-def test_a_completion_of_another_data_set_is_named() -> None:
+def test_completion_of_another_data_set_is_named() -> None:
     with pytest.raises(DataError, match="1 responses belong to no row of the data set, the first is 'c'"):
         matched(DATA, completions(("a", 0), ("c", 0)))

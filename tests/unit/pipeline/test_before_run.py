@@ -1,4 +1,4 @@
-"""Accounts of a cluster, from a `sacctmgr` that says what a test wants; the real one is asked in tests/slurm."""
+"""Accounts of a cluster, with a `sacctmgr` that each test writes; tests/slurm runs the real one."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ def sacctmgr(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
 
 
-def test_an_account_of_ones_own_is_taken_in_any_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accounts_of_the_user_pass_in_any_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sacctmgr(tmp_path, monkeypatch, "echo research; echo Teaching")
     check_accounts(["Research", "teaching, research"])
 
 
-def test_another_is_refused_with_what_is_allowed_and_the_likely_typo(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unknown_account_is_refused_with_the_allowed_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sacctmgr(tmp_path, monkeypatch, "echo research; echo teaching")
     with pytest.raises(ConfigError, match=r"'reserch' .* \(research, teaching\)\. Did you mean 'research'\?"):
         check_accounts(["reserch"])
 
 
 @pytest.mark.parametrize("script", ["exit 1", "true"])
-def test_where_no_accounts_are_kept_any_name_passes(
-    script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_any_account_passes_without_accounting(script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sacctmgr(tmp_path, monkeypatch, script)
     check_accounts(["anything"])
 
 
-def test_without_slurm_or_without_a_name_nothing_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_account_passes_without_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     check_accounts(["anything"])
+
+
+def test_sacctmgr_does_not_run_without_an_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sacctmgr(tmp_path, monkeypatch, f"touch {tmp_path}/ran")
     check_accounts([])
+    assert not (tmp_path / "ran").exists()

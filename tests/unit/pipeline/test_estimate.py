@@ -1,4 +1,4 @@
-"""What a run will take: measured where it was, guessed and said so where not, and refused above a cap."""
+"""The estimate of a run: measured or guessed times, sizes, judges' requests, and caps."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Facts:
-    """The paper's study in a folder where nothing is built."""
+    """Sizes of RE-Control's study in a folder without results."""
     raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     templates = tmp_path / "resources/templates"
     templates.parent.mkdir()
@@ -56,7 +56,7 @@ def judging(**judge: Any) -> PlannedJob:
     return PlannedJob("judge_win_rate", {"judge": judge}, [paths.data("paper_hh_test")])
 
 
-def test_sizes_come_from_names_until_something_better_is_there(facts: Facts) -> None:
+def test_sizes_come_from_names_without_prepared_models(facts: Facts) -> None:
     assert facts.parameters("models/llama3_8b") == 8e9
     assert facts.parameters("models/llama3_8b+repbend_llama3") == 8e9
     assert facts.parameters("encoders/simcse") == 1.1e8 and "results/encoders/simcse" in facts.guesses
@@ -66,14 +66,14 @@ def test_sizes_come_from_names_until_something_better_is_there(facts: Facts) -> 
     assert facts.parameters("reward_models/tiny_reward") == facts.parameters("models/tiny")
 
 
-def test_a_prepared_models_parameters_are_counted(facts: Facts) -> None:
+def test_parameters_of_a_prepared_model_are_counted(facts: Facts) -> None:
     Path(paths.model("llama3_8b")).mkdir(parents=True)
     for number in (1, 2):
         save_file({"a": torch.zeros(3, 5), "b": torch.zeros(7)}, f"{paths.model('llama3_8b')}/m-{number}.safetensors")
     assert facts.parameters("models/llama3_8b") == 2 * 22
 
 
-def test_the_lock_file_tells_sizes_of_what_was_fetched(facts: Facts) -> None:
+def test_sizes_of_fetched_assets_come_from_the_lock_file(facts: Facts) -> None:
     hub = facts.plan.config["encoders"]["simcse"].hub
     source = facts.plan.config["datasets"]["paper_shp_train"].source
     asset = source_asset(source)
@@ -92,7 +92,7 @@ def test_the_lock_file_tells_sizes_of_what_was_fetched(facts: Facts) -> None:
     assert not facts.guesses
 
 
-def test_rows_are_those_of_the_prepared_data_or_at_most_the_configured_ones(facts: Facts) -> None:
+def test_rows_come_from_the_prepared_data_or_the_configuration(facts: Facts) -> None:
     assert facts.rows("paper_hh_test") == 1000
     write_json(paths.record(paths.data("paper_hh_test")), {"notes": {"rows": 990}})
     assert Facts(facts.plan).rows("paper_hh_test") == 990
@@ -101,52 +101,52 @@ def test_rows_are_those_of_the_prepared_data_or_at_most_the_configured_ones(fact
     assert facts.guesses == {"results/data/paper_xstest.parquet": "500 rows"}
 
 
-def test_rewards_from_an_address_are_no_model_of_this_machine(facts: Facts) -> None:
+def test_rewards_from_an_endpoint_need_no_model_on_this_machine(facts: Facts) -> None:
     inputs = [paths.data("paper_hh_test"), paths.reward_model("llama_7b_rm")]
     loaded = PlannedJob("score_reward", {"reward": {"http": None}}, inputs)
-    asked = PlannedJob("score_reward", {"reward": {"http": {"model": "m-1"}}}, inputs)
-    assert work_of(loaded, facts).kind == "forward" and work_of(asked, facts) == Work("rows", 1000)
+    remote = PlannedJob("score_reward", {"reward": {"http": {"model": "m-1"}}}, inputs)
+    assert work_of(loaded, facts).kind == "forward" and work_of(remote, facts) == Work("rows", 1000)
 
 
-def test_time_is_that_of_the_nearest_jobs_times_the_ratio_of_the_work(facts: Facts) -> None:
+def test_time_is_that_of_the_nearest_jobs_times_the_ratio_of_work(facts: Facts) -> None:
     history = {"decode": [done(decoding(tokens=64), 50.0), done(decoding("gemma2_2b", 1), 3.0)]}
-    (found,) = estimate([decoding(tokens=128)], facts, {"decode": history["decode"][:1]})
-    assert found.hours == pytest.approx(100 / 3600) and found.gpu_hours == pytest.approx(found.hours)
-    assert found.basis == "measured, 1 job"
+    (row,) = estimate([decoding(tokens=128)], facts, {"decode": history["decode"][:1]})
+    assert row.hours == pytest.approx(100 / 3600) and row.gpu_hours == pytest.approx(row.hours)
+    assert row.basis == "measured, 1 job"
     many = [done(decoding(tokens=128), seconds) for seconds in (90.0, 100.0, 110.0, 100.0, 100.0)]
-    (found,) = estimate([decoding(tokens=128)], facts, {"decode": [*history["decode"], *many]})
-    assert found.hours == pytest.approx(100 / 3600)  # the far ones are not among the nearest five
-    assert len(found.measured) == 5
+    (row,) = estimate([decoding(tokens=128)], facts, {"decode": [*history["decode"], *many]})
+    assert row.hours == pytest.approx(100 / 3600)  # the nearest five exclude the first two jobs
+    assert len(row.measured) == 5
 
 
-def test_a_larger_model_takes_longer_in_proportion(facts: Facts) -> None:
+def test_time_is_proportional_to_the_parameters(facts: Facts) -> None:
     history = {"decode": [done(decoding("gemma2_2b"), 10.0)]}
-    (found,) = estimate([decoding("llama3_8b")], facts, history)
-    assert found.hours == pytest.approx(40 / 3600)
+    (row,) = estimate([decoding("llama3_8b")], facts, history)
+    assert row.hours == pytest.approx(40 / 3600)
 
 
-def test_a_job_on_a_gpu_is_not_judged_by_one_without(facts: Facts) -> None:
+def test_gpu_jobs_are_not_compared_with_cpu_jobs(facts: Facts) -> None:
     history = {"decode": [done(decoding(), 1e6, device="cpu")]}
-    (found,) = estimate([decoding()], facts, history)
-    assert found.basis == "guess" and 0 < found.gpu_hours < 10
-    (found,) = estimate([decoding(gpus=0)], facts, history)
-    assert found.basis == "measured, 1 job" and found.gpu_hours == 0
+    (row,) = estimate([decoding()], facts, history)
+    assert row.basis == "guess" and 0 < row.gpu_hours < 10
+    (row,) = estimate([decoding(gpus=0)], facts, history)
+    assert row.basis == "measured, 1 job" and row.gpu_hours == 0
 
 
-def test_a_training_on_several_gpus_counts_each(facts: Facts) -> None:
+def test_gpu_hours_count_each_gpu(facts: Facts) -> None:
     adapter = {"max_step": 10, "batch_size": 4, "max_length": 512, "lora_r": 16}
     job = PlannedJob("train_adapter", {"adapter": adapter}, [paths.model("llama3_8b")], gpus=4)
-    (found,) = estimate([job], facts, {"train_adapter": [done(job, 3600.0)]})
-    assert found.hours == pytest.approx(1) and found.gpu_hours == pytest.approx(4)
+    (row,) = estimate([job], facts, {"train_adapter": [done(job, 3600.0)]})
+    assert row.hours == pytest.approx(1) and row.gpu_hours == pytest.approx(4)
 
 
-def test_a_record_of_an_older_form_is_left_out(facts: Facts) -> None:
+def test_record_with_an_older_format_is_ignored(facts: Facts) -> None:
     old = Measured("decode", {"decoding": 1}, [], [], 5.0, "NVIDIA H100", 0, {})
-    (found,) = estimate([decoding()], facts, {"decode": [old]})
-    assert found.basis == "guess"
+    (row,) = estimate([decoding()], facts, {"decode": [old]})
+    assert row.basis == "guess"
 
 
-def test_hidden_states_take_two_bytes_a_number_up_to_their_limit(facts: Facts) -> None:
+def test_hidden_states_take_two_bytes_per_number_up_to_their_limit(facts: Facts) -> None:
     write_json(f"{paths.model('llama3_8b')}/config.json", {"hidden_size": 4096})
     block = settings(facts.plan.config["activations"]["hh_greedy"])
     facts.rows = lambda name: 1000  # type: ignore[assignment, method-assign]
@@ -158,43 +158,45 @@ def test_hidden_states_take_two_bytes_a_number_up_to_their_limit(facts: Facts) -
     assert bytes_of(PlannedJob(job.rule, {"activations": streamed}, job.inputs), facts) == 1000 * 128 * 4
 
 
-def test_results_that_arithmetic_does_not_know_are_as_large_as_earlier_ones(facts: Facts) -> None:
-    (found,) = estimate([decoding(), decoding()], facts, {"decode": [done(decoding(), 1.0, size=2_000_000)]})
-    assert found.disk_gb == pytest.approx(0.004)
+def test_other_results_have_the_size_of_earlier_ones(facts: Facts) -> None:
+    (row,) = estimate([decoding(), decoding()], facts, {"decode": [done(decoding(), 1.0, size=2_000_000)]})
+    assert row.disk_gb == pytest.approx(0.004)
 
 
-def test_judges_are_asked_twice_a_row_and_cost_what_their_prices_say(facts: Facts) -> None:
-    (found,) = estimate([judging(price_in=10.0, price_out=20.0)], facts, {})
-    assert found.tokens == 600 * (900 + 100)
-    assert found.dollars == pytest.approx(600 * (900 * 10 + 100 * 20) / 1e6)
+def test_judge_requests_are_two_per_row_and_cost_their_prices(facts: Facts) -> None:
+    (row,) = estimate([judging(price_in=10.0, price_out=20.0)], facts, {})
+    assert row.tokens == 600 * (900 + 100)
+    assert row.dollars == pytest.approx(600 * (900 * 10 + 100 * 20) / 1e6)
     spent = {"spent_now": {"asked": 10, "tokens_in": 5000, "tokens_out": 300}}
-    (found,) = estimate([judging()], facts, {"judge_win_rate": [done(judging(), 9.0, **spent)]})
-    assert found.tokens == 600 * (500 + 30) and found.unpriced
+    (row,) = estimate([judging()], facts, {"judge_win_rate": [done(judging(), 9.0, **spent)]})
+    assert row.tokens == 600 * (500 + 30) and row.unpriced
     (free,) = estimate([judging(method="world_rubric")], facts, {})
     assert free.tokens == 0 and not free.unpriced
 
 
 @pytest.mark.parametrize(
-    ("caps", "said"),
+    ("caps", "message"),
     [
         (
             {"gpu_hours": 1.0},
             r"budget\.gpu_hours: about 2 is above the cap 1; 2 of it by decode \(measured, 1 job",
         ),
         ({"disk_gb": 0.001}, r"budget\.disk_gb: about 0\.0025 is above the cap 0\.001; 0\.0015 of it by"),
-        ({"dollars": 1.0}, r"budget\.dollars: a judge has no `price_in` and `price_out`, so the cap cannot be held"),
+        ({"dollars": 1.0}, r"budget\.dollars: a judge has no `price_in` and `price_out`, so the cap cannot be checked"),
     ],
 )
-def test_a_cap_refuses_and_says_what_takes_most(facts: Facts, caps: Mapping[str, float], said: str) -> None:
+def test_estimate_above_a_cap_is_refused_with_the_largest_rule(
+    facts: Facts, caps: Mapping[str, float], message: str
+) -> None:
     history = {"decode": [done(decoding(), 7200.0, size=1_500_000)]}
     estimates = estimate([decoding(), judging()], facts, history)
     check_caps(Caps(gpu_hours=2.1, disk_gb=1.0), estimates)
-    with pytest.raises(ConfigError, match=said) as refused:
+    with pytest.raises(ConfigError, match=message) as error:
         check_caps(Caps(**caps), estimates)
-    assert "no job was started" in str(refused.value)
+    assert "no job was started" in str(error.value)
 
 
-def test_the_table_has_a_row_per_rule_a_total_and_what_was_guessed(facts: Facts) -> None:
+def test_table_has_a_row_per_rule_a_total_and_the_guesses(facts: Facts) -> None:
     history = {"decode": [done(decoding(), 7200.0)]}
     lines = budget_table(estimate([decoding(), decoding(), judging()], facts, history), facts)
     assert lines[0].split()[:2] == ["rule", "jobs"]
@@ -205,31 +207,31 @@ def test_the_table_has_a_row_per_rule_a_total_and_what_was_guessed(facts: Facts)
     assert "guessed: 500 rows for results/data/paper_xstest.parquet" in budget_table([], facts)
 
 
-def test_records_and_benchmarks_of_earlier_jobs_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measured_jobs_reads_records_and_benchmarks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = Path(paths.responses("m", "d", "none"))
     result.parent.mkdir(parents=True)
     result.write_bytes(b"12345")
     record = {"stage": "decode", "settings": {}, "inputs": [], "seconds": 3.0, "notes": {"rows": 2}}
     log = "results/logs/decode/m/d/none.log"
-    told = {**record, "digests": {str(result): "0"}, "device": "NVIDIA H100", "log": log}
-    write_json(paths.record(str(result)), told)
+    full_record = {**record, "digests": {str(result): "0"}, "device": "NVIDIA H100", "log": log}
+    write_json(paths.record(str(result)), full_record)
     model = Path(paths.model("m"))
     model.mkdir(parents=True)
-    (model / "tokenizer.json").write_text("not even JSON")  # checkpoints are not looked into
+    (model / "tokenizer.json").write_text("not even JSON")  # files inside checkpoints are not read
     write_json(paths.record(str(model)), {**record, "stage": "train_tiny_model"})
-    (found,) = measured_jobs()["decode"]
-    assert (found.seconds, found.bytes, found.device, found.notes["rows"]) == (3.0, 5, "NVIDIA H100", 2)
+    (job,) = measured_jobs()["decode"]
+    assert (job.seconds, job.bytes, job.device, job.notes["rows"]) == (3.0, 5, "NVIDIA H100", 2)
     benchmark = Path("results/benchmarks/decode/m/d/none.tsv")
     benchmark.parent.mkdir(parents=True)
     benchmark.write_text("s\th:m:s\n4.5\t0:00:04\n")
-    (found,) = measured_jobs()["decode"]
-    assert found.seconds == 4.5
-    for shard in ("states-00000-of-00001", "states-00001-of-00002"):  # beside a folder's own record
+    (job,) = measured_jobs()["decode"]
+    assert job.seconds == 4.5
+    for shard in ("states-00000-of-00001", "states-00001-of-00002"):  # inside a folder that has a record too
         write_json(f"{paths.activations('m', 'a')}/{shard}.run.json", {**record, "stage": "extract_activations"})
     write_json(paths.record(paths.activations("m", "a")), {**record, "stage": "gather_activations"})
     write_json("results/studies/s/tables.run.json", {**record, "stage": "make_tables"})
-    assert {stage: len(found) for stage, found in measured_jobs().items() if stage.startswith(("ex", "ga", "ma"))} == {
+    assert {stage: len(jobs) for stage, jobs in measured_jobs().items() if stage.startswith(("ex", "ga", "ma"))} == {
         "extract_activations": 2,
         "gather_activations": 1,
         "make_tables": 1,
@@ -237,7 +239,7 @@ def test_records_and_benchmarks_of_earlier_jobs_are_found(tmp_path: Path, monkey
     assert [one.device for one in measured_jobs()["train_tiny_model"]] == ["cpu"]
 
 
-def test_every_rule_that_runs_a_model_has_its_work_counted() -> None:
+def test_every_rule_with_a_model_has_its_work() -> None:
     rules = {
         name: text
         for file in (ROOT / "workflow/rules").glob("*.smk")
@@ -248,11 +250,11 @@ def test_every_rule_that_runs_a_model_has_its_work_counted() -> None:
     assert set(work._RULES) <= set(rules)
 
 
-def test_an_unknown_rule_is_a_job_like_any_other(facts: Facts) -> None:
+def test_unknown_rule_has_constant_work(facts: Facts) -> None:
     assert work_of(PlannedJob("some_rule", {}, []), facts) == Work("job", 1.0)
 
 
-def test_caps_are_part_of_the_configuration(facts: Facts) -> None:
+def test_caps_are_read_from_the_configuration(facts: Facts) -> None:
     raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     config = load_config({**raw, "budget": {"gpu_hours": 5.0}}, ROOT / "config/studies")
     assert config.budget.given() == {"gpu_hours": 5.0}

@@ -1,4 +1,4 @@
-"""Sources are looked at before any job: each mistake is one message, a good source is none."""
+"""Local files of data sets are checked before any job: each mistake gives one message."""
 
 import gzip
 import json
@@ -25,7 +25,7 @@ def one(mistakes):
 HH_LINE = json.dumps({"chosen": "\n\nHuman: Hi\n\nAssistant: A.", "rejected": "\n\nHuman: Hi\n\nAssistant: B."}) + "\n"
 
 
-def test_good_sources_give_no_message(tmp_path):
+def test_valid_sources_give_no_message(tmp_path):
     hh = saved(tmp_path / "hh.jsonl.gz", gzip.compress(HH_LINE.encode()))
     table = saved(tmp_path / "t.csv", "prompt,harmful\nWhy?,0\n")
     posts, answers = saved(tmp_path / "p.json", '{"history": "x"}'), saved(tmp_path / "a.json", '{"prefer": "y"}')
@@ -36,7 +36,7 @@ def test_good_sources_give_no_message(tmp_path):
     assert check_source("datasets.a", "recontrol", "prompts", posts, answers) == []
 
 
-def test_a_missing_file_is_named_with_the_likely_typo(tmp_path):
+def test_missing_file_is_named_with_the_likely_typo(tmp_path):
     saved(tmp_path / "train.jsonl.gz", b"x")
     mistake = one(check_source("datasets.hh", "hh_rlhf", "prompts", tmp_path / "trian.jsonl.gz"))
     assert mistake.startswith(f"datasets.hh: {tmp_path}/trian.jsonl.gz: there is no such file.")
@@ -47,7 +47,7 @@ def test_a_missing_file_is_named_with_the_likely_typo(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "words"),
+    ("name", "content", "message"),
     [
         ("a.jsonl", "", "the file is empty"),
         ("a.jsonl", "\n\n", "the file holds no rows"),
@@ -56,7 +56,7 @@ def test_a_missing_file_is_named_with_the_likely_typo(tmp_path):
         ("a.json", "[]", "the file holds no rows"),
         ("a.txt", "x", "unknown file type. Allowed: .jsonl"),
         ("a.jsonl.gz", b"not compressed at all", "cannot be read"),
-        ("a.parquet", b"PAR1 cut off", "not a whole Parquet file"),
+        ("a.parquet", b"PAR1 cut off", "not a complete Parquet file"),
         ("a.jsonl", '{"prompt": "x", "harmful": 0}\n{"prompt"\n', "a.jsonl:2: not a JSON object"),
         ("a.csv", "prompt,harmful\nx,1\ny,2\n", "a.csv:3: 'harmful' is '2'. Allowed: true"),
         ("a.csv", "promt,harmful\nx,1\n", "a.csv:1: column 'prompt' is missing"),
@@ -64,25 +64,25 @@ def test_a_missing_file_is_named_with_the_likely_typo(tmp_path):
         ("a.csv", "prompt,harmful\n,1\n ,1\n", "none of the first 2 rows can be used as evaluation by reader 'table'"),
     ],
 )
-def test_each_mistake_is_one_message_with_file_and_line(tmp_path, name, content, words):
+def test_each_mistake_gives_one_message_with_file_and_line(tmp_path, name, content, message):
     mistake = one(check_source("datasets.mine", "table", "evaluation", saved(tmp_path / name, content)))
-    assert mistake.startswith("datasets.mine: ") and str(tmp_path / name) in mistake and words in mistake
+    assert mistake.startswith("datasets.mine: ") and str(tmp_path / name) in mistake and message in mistake
 
 
-def test_a_missing_column_says_what_was_found_and_the_likely_typo(tmp_path):
+def test_missing_column_is_named_with_the_existing_ones_and_the_likely_typo(tmp_path):
     path = saved(tmp_path / "a.jsonl", '{"promt": "x", "id": 3}\n')
     mistake = one(check_source("datasets.mine", "table", "prompts", path))
     assert "a.jsonl:1: column 'prompt' is missing" in mistake
     assert "Found: promt, id. Did you mean 'promt'?" in mistake
 
 
-def test_a_missing_column_of_a_parquet_file_is_seen_without_reading_it(tmp_path):
+def test_missing_column_of_a_parquet_file_is_detected_in_its_footer(tmp_path):
     pq.write_table(pa.table({"prompt": ["x"], "prompt_harm_labels": ["harmful"]}), tmp_path / "a.parquet")
     mistake = one(check_source("datasets.mine", "wildguardmix", "evaluation", tmp_path / "a.parquet"))
     assert "a.parquet: column 'prompt_harm_label' is missing" in mistake
 
 
-def test_rows_that_are_only_not_selected_are_no_mistake(tmp_path):
+def test_file_without_selected_rows_is_valid(tmp_path):
     row = {
         "prompt": "x",
         "response": None,
@@ -94,7 +94,7 @@ def test_rows_that_are_only_not_selected_are_no_mistake(tmp_path):
     assert check_source("datasets.mine", "wildguardmix", "safety", path) == []
 
 
-def test_the_second_file_is_looked_at_too(tmp_path):
+def test_second_file_is_checked(tmp_path):
     posts = saved(tmp_path / "posts.jsonl", '{"history": "x"}\n')
     answers = saved(tmp_path / "prefer.jsonl", '{"preferred": "y"}\n')
     mistake = one(check_source("datasets.shp", "recontrol", "prompts", posts, answers))
@@ -102,7 +102,7 @@ def test_the_second_file_is_looked_at_too(tmp_path):
     assert "there is no such file" in one(check_source("datasets.shp", "recontrol", "prompts", posts, tmp_path / "no"))
 
 
-def test_files_that_are_one_json_object_and_belong_together_by_a_key_are_looked_at(tmp_path):
+def test_files_with_one_json_object_and_a_shared_key_are_checked(tmp_path):
     header = "Behavior,FunctionalCategory,SemanticCategory,ContextString,BehaviorID\n"
     behaviours = saved(tmp_path / "b.csv", header + "zor it,standard,a,,zor\n")
     targets = saved(tmp_path / "t.json", json.dumps({"zor": "Sure, zor"}, indent=2))
@@ -119,21 +119,21 @@ def test_files_that_are_one_json_object_and_belong_together_by_a_key_are_looked_
     )
 
 
-def test_a_column_that_rows_are_chosen_by_must_be_there(tmp_path):
+def test_column_that_selects_rows_must_exist(tmp_path):
     table = saved(tmp_path / "t.csv", "prompt,harmful,part\nWhy?,0,a\n")
     assert check_source("datasets.a", "table", "evaluation", table, only=["part"]) == []
     mistake = one(check_source("datasets.a", "table", "evaluation", table, only=["parts"]))
     assert "column 'parts' is missing" in mistake and "Did you mean 'part'" in mistake
 
 
-def test_a_large_file_is_looked_at_quickly(tmp_path):
+def test_only_the_first_rows_of_a_large_file_are_read(tmp_path):
     path = saved(tmp_path / "big.jsonl", HH_LINE * 400_000)
     start = time.perf_counter()
     assert check_source("datasets.big", "hh_rlhf", "chat", path) == []
-    assert time.perf_counter() - start < 0.5  # all of it would take seconds
+    assert time.perf_counter() - start < 0.5  # reading the whole file would take seconds
 
 
-def test_a_missing_token_for_a_gated_repository_is_said_clearly(tmp_path, monkeypatch):
+def test_missing_token_for_a_gated_repository_is_reported(tmp_path, monkeypatch):
     for name in ("HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path))

@@ -1,4 +1,4 @@
-"""A result that is not what its stage wrote is named and put aside."""
+"""A result that differs from the files that its stage wrote is named and moved aside."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rebend.pipeline.jobs.integrity import check, digests_of, recorded_digests
 
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A file, a folder and two shards with their records, as stages leave them."""
+    """A file, a folder and a shard with their records, as stages write them."""
     monkeypatch.chdir(tmp_path)
     Path("scores.parquet").write_bytes(b"scores")
     Path("model/deep").mkdir(parents=True)
@@ -31,7 +31,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ["scores.parquet", "model", *shard, "shards/manifest.json"]
 
 
-def test_the_digests_of_all_kinds_of_results_are_found(results: list[str]) -> None:
+def test_recorded_digests_reads_records_of_all_kinds_of_results(results: list[str]) -> None:
     known = recorded_digests(results)
     assert set(known) == {
         "scores.parquet",
@@ -53,23 +53,23 @@ def test_the_digests_of_all_kinds_of_results_are_found(results: list[str]) -> No
         ("shards/manifest.json", "shards/manifest.json"),
     ],
 )
-def test_a_flipped_bit_is_named_and_only_that_result_put_aside(results: list[str], file: str, aside: str) -> None:
+def test_result_with_a_flipped_bit_is_named_and_moved_aside(results: list[str], file: str, aside: str) -> None:
     raw = bytearray(Path(file).read_bytes())
     raw[0] ^= 1
     Path(file).write_bytes(raw)
-    with pytest.raises(DataError, match=f"{file} .*{aside}.damaged.*Run again: only that is made again"):
+    with pytest.raises(DataError, match=f"Checksum mismatch: {file} .*{aside}.damaged.*Run again to rebuild it"):
         check(results, recorded_digests(results))
     assert [name for name in results if not Path(name).exists()] == [aside]
     assert Path(f"{aside}.damaged").exists()
 
 
-def test_a_file_that_a_folder_lost_is_named(results: list[str]) -> None:
+def test_missing_file_of_a_folder_is_named(results: list[str]) -> None:
     Path("model/deep/weights").unlink()
     with pytest.raises(DataError, match="model/deep/weights"):
         check(results, recorded_digests(results))
 
 
-def test_files_of_the_user_and_results_without_digests_are_left_alone(results: list[str]) -> None:
+def test_files_without_digests_are_not_checked(results: list[str]) -> None:
     Path("mine.jsonl").write_text("{}")
     write_json("scores.run.json", {"stage": "of an older version"})
     known = recorded_digests(["mine.jsonl", "scores.parquet"])
@@ -77,7 +77,7 @@ def test_files_of_the_user_and_results_without_digests_are_left_alone(results: l
     check(["mine.jsonl", "scores.parquet"], known)
 
 
-def test_what_was_put_aside_before_gives_way(results: list[str]) -> None:
+def test_newly_damaged_result_replaces_the_one_moved_aside_before(results: list[str]) -> None:
     for content in (b"one", b"two"):
         Path("model").mkdir(exist_ok=True)
         Path("model/config").write_bytes(content)

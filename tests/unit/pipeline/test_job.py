@@ -1,4 +1,4 @@
-"""Output and tracebacks go to the log; a record is written beside a result that succeeded."""
+"""A job writes output and tracebacks to its log, and a record beside its result if it succeeds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rebend.pipeline.jobs.job import job
 from tests.helpers.snakemake_job import python_path, snakemake_job
 
 
-def test_output_of_python_and_other_programs_is_in_the_log(tmp_path: Path) -> None:
+def test_log_holds_the_output_of_python_and_of_other_programs(tmp_path: Path) -> None:
     with job(snakemake_job(tmp_path, outputs=["result"], settings={"lr": 1})) as run:
         print("from python")
         subprocess.run(["echo", "from a program"], check=True)
@@ -37,7 +37,7 @@ def test_output_of_python_and_other_programs_is_in_the_log(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("error", "in_log"), [(KeyError("x"), "Traceback"), (DataError("file:3: bad"), "DataError: file:3: bad")]
 )
-def test_a_failure_is_in_the_log_and_leaves_no_record(tmp_path: Path, error: Exception, in_log: str) -> None:
+def test_failure_is_logged_and_leaves_no_record(tmp_path: Path, error: Exception, in_log: str) -> None:
     log = tmp_path / "l.log"
     with (
         pytest.raises(type(error)),
@@ -52,38 +52,38 @@ def test_progress_folder_depends_on_settings_and_inputs(tmp_path: Path) -> None:
     file = tmp_path / "input"
     file.write_text("a")
 
-    def place(settings: dict, inputs: list[str]) -> Path:
+    def progress_folder(settings: dict, inputs: list[str]) -> Path:
         with job(snakemake_job(tmp_path, inputs=inputs, settings=settings)) as run:
             return run.progress
 
-    first = place({"lr": 1}, [str(file)])
-    assert place({"lr": 1}, [str(file)]) == first
-    assert place({"lr": 2}, [str(file)]) != first
+    first = progress_folder({"lr": 1}, [str(file)])
+    assert progress_folder({"lr": 1}, [str(file)]) == first
+    assert progress_folder({"lr": 2}, [str(file)]) != first
     file.write_text("bb")
-    assert place({"lr": 1}, [str(file)]) != first
+    assert progress_folder({"lr": 1}, [str(file)]) != first
 
 
 def make(tmp_path: Path, inputs: list[str]) -> Path:
-    """Run a stage that makes nothing; its progress folder."""
+    """Run a stage without results and return its progress folder."""
     with job(snakemake_job(tmp_path, inputs=inputs)) as run:
         return run.progress
 
 
-def test_an_input_rebuilt_with_the_same_bytes_keeps_the_progress_folder(tmp_path: Path) -> None:
+def test_progress_folder_stays_when_an_input_is_rebuilt_with_the_same_bytes(tmp_path: Path) -> None:
     file = tmp_path / "x.parquet"
-    places = set()
+    folders = set()
     for _ in range(2):
         with job(snakemake_job(tmp_path, rule="first", outputs=["x.parquet"], record="x.run.json")):
             file.write_text("same")
-            os.utime(file, (time.time(), time.time() + len(places)))
-        places.add(make(tmp_path, [str(file)]))
-    assert len(places) == 1
+            os.utime(file, (time.time(), time.time() + len(folders)))
+        folders.add(make(tmp_path, [str(file)]))
+    assert len(folders) == 1
 
 
 def test_temporary_files_of_killed_jobs_are_deleted(tmp_path: Path) -> None:
-    place = make(tmp_path, [])
+    folder = make(tmp_path, [])
     ours, others = tmp_path / ".r.json.01234567.part", tmp_path / ".other.json.01234567.part"
-    inside = place / "deeper" / ".a.json.01234567.part"
+    inside = folder / "deeper" / ".a.json.01234567.part"
     inside.parent.mkdir(parents=True)
     for path in (ours, others, inside):
         path.write_text("half")
@@ -91,7 +91,7 @@ def test_temporary_files_of_killed_jobs_are_deleted(tmp_path: Path) -> None:
     assert (ours.exists(), others.exists(), inside.exists()) == (False, True, False)
 
 
-def test_an_error_is_on_the_terminal_if_the_disk_is_full(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+def test_error_is_printed_on_the_terminal_when_the_disk_is_full(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     with (
         pytest.raises(DiskError),
         job(snakemake_job(tmp_path, log="/dev/full")),
@@ -113,7 +113,7 @@ with job(snakemake_job("", outputs=["x"], settings={"lr": sys.argv[1]})):
 """
 
 
-def test_a_job_of_an_older_run_does_not_overwrite_results_of_a_newer_run(tmp_path: Path) -> None:
+def test_job_of_an_older_run_does_not_overwrite_results_of_a_newer_run(tmp_path: Path) -> None:
     environment = {**os.environ, "REBEND_WARM": "off", "PYTHONPATH": python_path()}
     orphan = subprocess.Popen([sys.executable, "-c", JOB, "old", "2"], cwd=tmp_path, env=environment)
     while not (tmp_path / "begun").exists():

@@ -1,4 +1,4 @@
-"""What is said of judges before any job: how many requests, and how much at most."""
+"""Requests and costs of judges before any job; settings of judges pass through their rules unchanged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def plan(study: str, **judge: Any) -> Plan:
     return Plan(load_config({**raw, "study": study}, ROOT / "config/studies"))
 
 
-def test_requests_replies_cost_and_caps_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outlook_names_requests_replies_cost_and_caps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     one = plan("paper_recontrol", sample=10, max_tokens=100, price_in=1.0, price_out=2.0, max_cost=0.5)
     cells = [cell for cell in one.cells if cell.role == "quality"]
@@ -35,13 +35,13 @@ def test_requests_replies_cost_and_caps_are_told(tmp_path: Path, monkeypatch: py
     (line,) = judge_outlook(one)
     assert f"judges.gpt4: {len(cells)} jobs ask 'gpt-4-0613' in both orders" in line
     assert f"at most {requests} requests, replies of at most {requests * 100} tokens" in line
-    assert f"at most {money(requests * 100 * 2 / 1e6)} without what is sent" in line and "more than 0.5" in line
+    assert f"at most {money(requests * 100 * 2 / 1e6)} without the prompts" in line and "more than 0.5" in line
     first = cells[0]
     write_text(paths.verdicts("gpt4", first.model, first.dataset, first.control), "x")
     assert f"judges.gpt4: {len(cells) - 1} jobs" in judge_outlook(one)[0]
 
 
-def test_a_rubric_that_is_asked_of_an_address_is_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outlook_names_a_rubric_behind_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     prices = {"price_in": 1.0, "price_out": 2.0, "max_cost": 0.5, "max_tokens": 100}
@@ -55,11 +55,11 @@ def test_a_rubric_that_is_asked_of_an_address_is_told_too(tmp_path: Path, monkey
     assert f": {len(attacked) - 1} jobs" in judge_outlook(one)[0]
 
 
-def test_proxies_ask_nobody() -> None:
+def test_outlook_is_empty_for_judges_without_requests() -> None:
     assert judge_outlook(plan("tiny")) == []
 
 
-def test_a_judge_goes_through_its_rule_unchanged() -> None:
+def test_judge_passes_through_its_rule_unchanged() -> None:
     judge = OpenAIJudgeBlock(
         method="openai",
         model="m",
@@ -77,7 +77,7 @@ def test_a_judge_goes_through_its_rule_unchanged() -> None:
     assert judge_block(tracked, resources, JUDGES) == judge
 
 
-def test_a_safety_judge_goes_through_its_rule_unchanged() -> None:
+def test_safety_judge_passes_through_its_rule_unchanged() -> None:
     judge = RubricJudgeBlock(method="rubric", model="m", max_tokens_total=9, timeout=7, retries=1, threshold=0.25)
     tracked = settings(judge, without=LIMITS)
     assert set(tracked) == {
@@ -89,13 +89,13 @@ def test_a_safety_judge_goes_through_its_rule_unchanged() -> None:
     assert truth.method == "world_truth"
 
 
-def test_a_proxy_goes_through_its_rule_unchanged() -> None:
+def test_rubric_of_the_tiny_world_passes_through_its_rule_unchanged() -> None:
     resources = {"concurrency": 1, "retries": 0, "limits": limits_of(JudgeBlock(method="world_rubric"))}
     assert judge_block({"method": "world_rubric", "sample": 3, "seed": 1}, resources, JUDGES).sample == 3
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"max_cost": 1.0}, "`max_cost` needs `price_in`"),
         ({"price_in": 1.0}, "belong together"),
@@ -104,6 +104,6 @@ def test_a_proxy_goes_through_its_rule_unchanged() -> None:
         ({"base_url": "here/v1"}, "begins with http"),
     ],
 )
-def test_a_judge_that_cannot_be_asked_is_refused(change: dict, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_invalid_judge_is_refused(change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         OpenAIJudgeBlock(method="openai", model="m", **change)

@@ -10,9 +10,9 @@ ROOT = Path(__file__).parents[3]
 HOW = "settings classes have changed: run `.venv/bin/python -m rebend.pipeline.manual`"
 
 
-def test_the_manual_of_keys_has_not_drifted() -> None:
+def test_manual_of_keys_matches_the_settings_classes() -> None:
     assert (ROOT / MANUAL).read_text() == manual(), HOW
 
 
-def test_the_schema_for_editors_has_not_drifted() -> None:
+def test_schema_for_editors_matches_the_settings_classes() -> None:
     assert (ROOT / SCHEMA).read_text() == schema(), HOW

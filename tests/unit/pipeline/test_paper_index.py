@@ -23,14 +23,14 @@ ROWS = [
 
 
 def defined(module: Path) -> set[str]:
-    """Names of functions, methods, classes and constants in a module."""
-    found: set[str] = set()
+    """Return the names of functions, methods, classes and constants in a module."""
+    names: set[str] = set()
     for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            found.add(node.name)
+            names.add(node.name)
         elif isinstance(node, ast.Assign):
-            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-    return found
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return names
 
 
 def keys(kind: type[Block]) -> Iterator[str]:
@@ -41,19 +41,19 @@ def keys(kind: type[Block]) -> Iterator[str]:
                 yield from keys(inner)
 
 
-def test_there_are_rows_of_both_papers() -> None:
+def test_index_has_rows_of_four_columns() -> None:
     assert len(ROWS) > 50 and all(len(row) == 4 for row in ROWS)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0][:40])
 def test_files_and_functions_exist(row: list[str]) -> None:
-    for part in row[1].split(";"):
-        files, names = re.findall(r"`([\w/]+\.py)`", part), re.findall(r"`([A-Za-z_][\w.]*)`", part)
+    for entry in row[1].split(";"):
+        files, names = re.findall(r"`([\w/]+\.py)`", entry), re.findall(r"`([A-Za-z_][\w.]*)`", entry)
         modules = [ROOT / "src/rebend" / file for file in files]
-        assert all(module.is_file() for module in modules), part
+        assert all(module.is_file() for module in modules), entry
         known = set().union(*map(defined, modules))
-        said = [name for found in names if not found.endswith(".py") for name in found.split(".")]
-        assert not modules or set(said) <= known, f"{set(said) - known} in {files}"
+        parts = {word for name in names if not name.endswith(".py") for word in name.split(".")}
+        assert not modules or parts <= known, f"{parts - known} in {files}"
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0][:40])

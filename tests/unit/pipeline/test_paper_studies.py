@@ -1,4 +1,4 @@
-"""The studies of the papers' tables: every printed column has a cell of ours, and none stands for two."""
+"""The studies of the papers' tables: every printed number is matched with exactly one cell of the study."""
 
 from __future__ import annotations
 
@@ -54,28 +54,30 @@ METHODS = {
 
 @pytest.mark.parametrize("beginning", METHODS)
 @pytest.mark.parametrize("model", MODELS)
-def test_every_number_of_table_1_stands_beside_one_cell_of_ours(
+def test_every_number_of_table_1_is_matched_with_one_cell(
     plan: Plan, cells: list[Cell], model: str, beginning: str
 ) -> None:
-    own = [cell for cell in cells if cell.base == model and cell.control == "none_512"]
-    own = [cell for cell in own if cell.adapter.startswith(beginning) and not cell.adapter.endswith("_released")]
-    found = Counter(asr(plan, cell) for cell in own)
-    found.pop(None, None)
+    selected = [cell for cell in cells if cell.base == model and cell.control == "none_512"]
+    selected = [
+        cell for cell in selected if cell.adapter.startswith(beginning) and not cell.adapter.endswith("_released")
+    ]
+    matched = Counter(asr(plan, cell) for cell in selected)
+    matched.pop(None, None)
     with (ROOT / "resources" / "published" / "repbend_asr.csv").open(encoding="utf-8", newline="") as stream:
         printed = [row for row in csv.DictReader(stream) if "average" not in row["benchmark"]]
-    wanted = Counter(
+    expected = Counter(
         round(float(row["asr_percent"]) / 100, 6)
         for row in printed
         if (row["model"], row["method"], row["released_weights"]) == (MODELS[model], METHODS[beginning], "false")
     )
-    assert found == wanted and sum(wanted.values()) == 8
+    assert matched == expected and sum(expected.values()) == 8
 
 
 @pytest.mark.parametrize("model", ["mistral_7b", "llama3_8b", "gemma2_2b", "qwen2_5_14b"])
-def test_over_refusal_is_measured_where_it_is_printed(plan: Plan, cells: list[Cell], model: str) -> None:
+def test_over_refusal_is_measured_for_every_printed_model(plan: Plan, cells: list[Cell], model: str) -> None:
     for dataset in ("paper_xstest", "paper_wildjailbreak_benign"):
-        own = [cell for cell in cells if (cell.base, cell.adapter, cell.dataset) == (model, "none", dataset)]
-        assert own and all(answered(plan, cell) is not None for cell in own)
+        selected = [cell for cell in cells if (cell.base, cell.adapter, cell.dataset) == (model, "none", dataset)]
+        assert selected and all(answered(plan, cell) is not None for cell in selected)
 
 
 @pytest.mark.parametrize(
@@ -86,56 +88,58 @@ def test_over_refusal_is_measured_where_it_is_printed(plan: Plan, cells: list[Ce
         ("r2d2_zephyr_7b", "mistral_7b", "R2D2"),
     ],
 )
-def test_models_that_others_made_safe_stand_beside_what_is_printed_for_them(
+def test_released_safe_models_are_matched_with_their_printed_numbers(
     plan: Plan, cells: list[Cell], model: str, base: str, method: str
 ) -> None:
-    own = [cell for cell in cells if cell.base == model and cell.control == "none_512"]
-    assert {cell.attack for cell in own} == {"direct", "gcg_harmbench", "prefilling_harmbench", "embedding"}
-    found = {asr(plan, cell) for cell in own} - {None}
+    selected = [cell for cell in cells if cell.base == model and cell.control == "none_512"]
+    assert {cell.attack for cell in selected} == {"direct", "gcg_harmbench", "prefilling_harmbench", "embedding"}
+    matched = {asr(plan, cell) for cell in selected} - {None}
     with (ROOT / "resources" / "published" / "repbend_asr.csv").open(encoding="utf-8", newline="") as stream:
         printed = [row for row in csv.DictReader(stream) if "average" not in row["benchmark"]]
-    wanted = {
+    expected = {
         round(float(row["asr_percent"]) / 100, 6)
         for row in printed
         if (row["model"], row["method"], row["released_weights"]) == (MODELS[base], method, "true")
     }
-    assert found and found <= wanted
+    assert matched and matched <= expected
 
 
-def test_what_adapters_are_trained_on_is_not_what_is_reported(cells: list[Cell]) -> None:
+def test_training_data_is_not_reported(cells: list[Cell]) -> None:
     raw = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
     datasets = load_config({**raw, "study": "paper_repbend"}, ROOT / "config" / "studies")["datasets"]
 
-    def place(name: str) -> str:
+    def source_of(name: str) -> str:
         return datasets[name].source.model_dump_json()
 
-    trained = {place(name) for name in ("paper_wildguard", "paper_wildjailbreak_pairs", "paper_ultrachat")}
-    assert not trained & {place(cell.dataset) for cell in cells}
-    assert {(datasets[name].rows, datasets[name].seed) for name in datasets if place(name) in trained} == {(10000, 0)}
+    trained = {source_of(name) for name in ("paper_wildguard", "paper_wildjailbreak_pairs", "paper_ultrachat")}
+    assert not trained & {source_of(cell.dataset) for cell in cells}
+    assert {(datasets[name].rows, datasets[name].seed) for name in datasets if source_of(name) in trained} == {
+        (10000, 0)
+    }
 
 
-def test_every_row_of_recontrols_table_stands_beside_one_cell_of_ours() -> None:
+def test_every_row_of_recontrols_table_is_matched_with_one_cell() -> None:
     raw = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
     plan = load_plan({**raw, "study": "paper_recontrol"}, ROOT / "config/studies")
-    found: Counter[tuple[float | None, ...]] = Counter()
+    matched: Counter[tuple[float | None, ...]] = Counter()
     for cell in plan.cells:
         printed = RECONTROL.row(cell.described(plan.config))
-        found[printed["reward"], printed["win_rate"]] += 1
-    found.pop((None, None))
+        matched[printed["reward"], printed["win_rate"]] += 1
+    matched.pop((None, None))
     with (ROOT / "resources" / "published" / "recontrol_main.csv").open(encoding="utf-8", newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row["win_rate_percent"] != "N/A"]
-    wanted = Counter(
+    expected = Counter(
         (
             float(row["average_reward"]) if row["average_reward"] else None,
             round(float(row["win_rate_percent"]) / 100, 6),
         )
         for row in rows
     )
-    assert {(reward, rate and round(rate, 6)): n for (reward, rate), n in found.items()} == wanted
-    assert sum(wanted.values()) == 15
+    assert {(reward, rate and round(rate, 6)): n for (reward, rate), n in matched.items()} == expected
+    assert sum(expected.values()) == 15
 
 
-def test_recontrols_settings_are_those_that_it_prints() -> None:
+def test_recontrols_settings_are_the_printed_ones() -> None:
     raw = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
     plan = load_plan({**raw, "study": "paper_recontrol"}, ROOT / "config/studies")
     with (ROOT / "resources" / "published" / "recontrol_hyperparameters.csv").open(
@@ -155,8 +159,8 @@ def test_recontrols_settings_are_those_that_it_prints() -> None:
         names = ("layers", "hidden", "learning_rate", "batch_size", "epochs")
         assert ours == [float(row[f"value_{name}"]) for name in names]
         tokens = control.decoding.max_new_tokens
-        wanted = [float(row[name]) for name in ("step_size", "updates", "max_new_tokens")]
-        assert [control.step_size, control.n_steps, tokens] == wanted
+        expected = [float(row[name]) for name in ("step_size", "updates", "max_new_tokens")]
+        assert [control.step_size, control.n_steps, tokens] == expected
         reward = plan.config["rewards"][value.reward]
         assert (reward.hub.repo, value.reward) == (row["reward_model"], cell.grid.reward)
     assert seen == set(printed)

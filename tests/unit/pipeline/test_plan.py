@@ -1,4 +1,4 @@
-"""A study becomes cells and paths, each shared stage once."""
+"""The plan of a study: its cells, the inputs and settings of its stages, and its summary."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def tiny() -> Plan:
     return plan_of("tiny")
 
 
-def test_the_tiny_study_crosses_control_with_an_adapter_and_adapters_with_attacks(tiny: Plan) -> None:
+def test_tiny_study_has_all_controls_with_an_adapter_and_all_adapters_with_attacks(tiny: Plan) -> None:
     prompts = [cell for cell in tiny.cells if cell.role == "quality"]
     assert {(cell.adapter, cell.control) for cell in prompts} == {
         (adapter, control)
@@ -52,22 +52,22 @@ def test_the_tiny_study_crosses_control_with_an_adapter_and_adapters_with_attack
     assert len(attacked) == len({cell.adapter for cell in attacked}) * len({cell.attack for cell in attacked})
 
 
-def test_a_control_gets_the_files_that_it_needs_and_no_others(tiny: Plan) -> None:
+def test_inputs_of_decoding_are_the_files_that_the_control_needs(tiny: Plan) -> None:
     def inputs(control: str) -> list[str]:
         model = "tiny+repbend"
         names = Wildcards(model=model, control=control)
-        asked = (
+        input_functions = (
             recontrol.control_value_model,
             recontrol.control_direction,
             recontrol.control_reward_model,
             recontrol.control_strength,
         )
-        return [path for function in asked if isinstance(path := function(tiny.config, names), str)]
+        return [path for function in input_functions if isinstance(path := function(tiny.config, names), str)]
 
     value, reward = paths.value_model("tiny+repbend", "tiny_value"), paths.reward_model("tiny_reward")
     assert inputs("none") == inputs("prompting") == []
     assert inputs("value") == [value, paths.strength("tiny+repbend", "value")]
-    assert inputs("random") == inputs("value")  # as far as `value` goes
+    assert inputs("random") == inputs("value")  # random has the same value network and strength
     assert inputs("value_prompting") == [value, paths.strength("tiny+repbend", "value_prompting")]
     assert inputs("static") == [
         paths.direction("tiny+repbend", "tiny_direction"),
@@ -78,7 +78,7 @@ def test_a_control_gets_the_files_that_it_needs_and_no_others(tiny: Plan) -> Non
     assert inputs("best_of_8") == [reward]
 
 
-def test_settings_of_decoding_hold_the_guidance_reward_model_and_no_choice(tiny: Plan) -> None:
+def test_settings_of_decoding_have_the_guidance_reward_model_and_no_choice(tiny: Plan) -> None:
     best = recontrol.decoding_settings(tiny.config, Wildcards(model="tiny", control="best_of_8"))
     assert best["guidance_reward"]["max_length"] == 128
     value = recontrol.decoding_settings(tiny.config, Wildcards(model="tiny", control="value"))
@@ -86,17 +86,17 @@ def test_settings_of_decoding_hold_the_guidance_reward_model_and_no_choice(tiny:
     assert "choice" not in value["control"]
 
 
-def test_pictures_of_states_are_those_that_a_grid_asks_for(tiny: Plan) -> None:
-    assert tiny.drawn_states == [("tiny", "repbend", "tiny_answers_test")]  # the second grid asks for none
+def test_projections_are_those_of_grids_with_states(tiny: Plan) -> None:
+    assert tiny.projections == [("tiny", "repbend", "tiny_answers_test")]  # the second grid has none
 
 
-def test_the_held_out_reward_is_scored_in_every_prompts_cell(tiny: Plan) -> None:
+def test_heldout_reward_is_scored_in_every_cell_of_quality(tiny: Plan) -> None:
     scores = [cell.scores() for cell in tiny.cells if cell.role == "quality"]
-    assert all("/tiny_heldout_reward/" in found["heldout_reward"] for found in scores)
-    assert all("/tiny_reward/" in found["reward"] for found in scores)
+    assert all("/tiny_heldout_reward/" in files["heldout_reward"] for files in scores)
+    assert all("/tiny_reward/" in files["reward"] for files in scores)
 
 
-def test_cells_are_labelled_by_the_names_of_their_blocks() -> None:
+def test_cells_have_the_names_of_blocks_without_a_label() -> None:
     small = plan_of("real_small").summary("p")["cells"]
     names = ("none", "random", "prompting", "static", "value", "value_prompting", "controlled_decoding", "cd_prefix")
     assert {cell["control"] for cell in small} == {f"small_{name}" for name in (*names, "best_of_4")}
@@ -105,7 +105,7 @@ def test_cells_are_labelled_by_the_names_of_their_blocks() -> None:
     assert (methods["small_none"], methods["small_best_of_4"]) == ("none", "best_of_n")
 
 
-def test_cells_are_labelled_by_the_labels_of_their_blocks() -> None:
+def test_cells_have_the_labels_of_their_blocks() -> None:
     raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     raw["adapters"]["small_repbend"]["label"] = "RepBend, small"
     summary = load_plan({**raw, "study": "real_small"}, ROOT / "config/studies").summary("p")
@@ -114,17 +114,17 @@ def test_cells_are_labelled_by_the_labels_of_their_blocks() -> None:
     assert {entry["adapter"] for key in ("adapters", "states") for entry in summary[key]} == {"RepBend, small"}
 
 
-def test_a_blocks_needs_are_not_settings_of_a_stage(tiny: Plan) -> None:
+def test_resources_are_no_settings_of_a_stage(tiny: Plan) -> None:
     assert "resources" not in settings(plan_of("paper_repbend").config["models"]["mistral_7b"])
 
 
-def test_what_a_study_does_not_reach_is_not_used(tiny: Plan) -> None:
+def test_blocks_that_a_study_does_not_reach_are_not_used(tiny: Plan) -> None:
     assert "mistral_7b" not in tiny.used["models"]
     assert "mistral_7b" in plan_of("paper_repbend").used["models"]
     assert "ultrarm_13b" in plan_of("paper_recontrol").used["rewards"]
 
 
-def test_a_sum_of_adapters_is_not_trained_but_its_parts_are_used() -> None:
+def test_sum_of_adapters_is_not_trained_but_its_parts_are_used() -> None:
     plan = plan_of("paper_repbend")
     sums = [(base, adapter) for base, adapter in plan.adapted if adapter == "paper_task_arithmetic"]
     assert sums and not set(sums) & set(plan.trained)
@@ -147,9 +147,9 @@ def test_labels_and_printed_names_are_no_settings_of_a_stage() -> None:
         assert not {"label", "published"} & set(plan.config[section][name].model_dump())
 
 
-def test_a_benchmark_is_asked_once_of_each_model_after_each_adapter() -> None:
+def test_benchmark_runs_once_per_model_and_adapter() -> None:
     small = plan_of("real_small")
-    assert len(small.asked) == 2 * 3
+    assert len(small.benchmarks) == 2 * 3
     assert len([path for path in small.inputs() if path.startswith("results/capability/")]) == 2 * 3
     entries = small.summary("p")["capabilities"]
     assert {(entry["adapter"], entry["task"]) for entry in entries} == {
@@ -158,7 +158,7 @@ def test_a_benchmark_is_asked_once_of_each_model_after_each_adapter() -> None:
     assert paths.capability("small+small_repbend", "small_mmlu") in {entry["path"] for entry in entries}
 
 
-def test_files_of_a_benchmark_are_inputs_where_they_are_there(tmp_path: Path) -> None:
+def test_files_of_a_benchmark_are_inputs_if_they_exist(tmp_path: Path) -> None:
     config = plan_of("real_small", data=str(tmp_path)).config
 
     def capability_files(name: str) -> list[str]:
@@ -173,12 +173,12 @@ def test_files_of_a_benchmark_are_inputs_where_they_are_there(tmp_path: Path) ->
     assert block["source"]["local"] == str(tmp_path / "mmlu/sample_150.csv")
 
 
-def test_a_model_name_is_taken_apart_as_it_was_put_together() -> None:
+def test_base_and_adapter_reverses_model_name() -> None:
     assert paths.base_and_adapter(paths.model_name("a", "none")) == ("a", "none")
     assert paths.base_and_adapter(paths.model_name("a", "b")) == ("a", "b")
 
 
-def test_a_constraint_matches_the_names_and_nothing_else() -> None:
+def test_one_of_matches_only_the_names() -> None:
     import re
 
     assert re.fullmatch(one_of(["a+b", "c"]), "a+b")
@@ -186,7 +186,7 @@ def test_a_constraint_matches_the_names_and_nothing_else() -> None:
     assert not re.fullmatch(one_of([]), "")
 
 
-def test_only_judges_that_take_a_moment_go_together_on_a_cluster(tiny: Plan) -> None:
+def test_only_short_jobs_of_judges_are_grouped_on_a_cluster(tiny: Plan) -> None:
     groups = {
         name: evaluation.safety_judge_group(tiny.config, Wildcards(safety_judge=name))
         for name in tiny.config["safety_judges"]
@@ -198,7 +198,7 @@ def test_only_judges_that_take_a_moment_go_together_on_a_cluster(tiny: Plan) -> 
     } == {None}
 
 
-def test_a_second_try_has_twice_the_memory_and_time_and_as_many_gpus(tiny: Plan) -> None:
-    asked = resources(lambda wildcards: Resources(gpu=2, mem_mb=1000, runtime=30))
-    assert (asked["mem_mb"](None, attempt=2), asked["runtime"](None, attempt=2)) == (2000, 60)
-    assert asked["gpu"](None) == 2
+def test_second_attempt_gets_twice_the_memory_and_time_and_the_same_gpus(tiny: Plan) -> None:
+    functions = resources(lambda wildcards: Resources(gpu=2, mem_mb=1000, runtime=30))
+    assert (functions["mem_mb"](None, attempt=2), functions["runtime"](None, attempt=2)) == (2000, 60)
+    assert functions["gpu"](None) == 2

@@ -31,7 +31,7 @@ print(diversity("a b c d e f g h"))
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    """A copy of the library, and a script that reaches one module of it."""
+    """A folder with a copy of the library, and a script that imports two of its modules."""
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(SOURCE, tmp_path / "src/rebend", ignore=ignored)
     (tmp_path / SCRIPT).parent.mkdir(parents=True)
@@ -59,8 +59,8 @@ def code_of(package: Path) -> str:
 
 @pytest.fixture
 def plan(package: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A run that was planned with the library as it is, and a learning rate of 1."""
-    monkeypatch.setenv(VARIABLE, "")  # so that it is put back afterwards
+    """The plan file of a run with the unchanged library and a learning rate of 1."""
+    monkeypatch.setenv(VARIABLE, "")  # so that pytest restores it
     write_plan({"results/x.json": (code_of(package), {"lr": 1.0})}, "", package / "plans")
     return os.environ[VARIABLE]
 
@@ -70,35 +70,35 @@ def edit(package: Path, module: str = "evaluation/diversity") -> None:
     file.write_text(file.read_text() + '\n\ndef diversity(text):\n    return "of another version"\n')
 
 
-def test_a_job_runs_as_planned(package: Path, plan: str) -> None:
+def test_planned_job_runs(package: Path, plan: str) -> None:
     out, err = python(package, SCRIPT, code_of(package), "1.0", plan=plan).communicate("\n")
     assert out == "checked\n0.625\n", err
 
 
-def test_an_edit_between_planning_and_start_is_refused(package: Path, plan: str) -> None:
+def test_job_refuses_to_start_after_an_edit(package: Path, plan: str) -> None:
     code = code_of(package)
     edit(package)
-    out, err = python(package, SCRIPT, code, "1.0", plan=plan).communicate("\n")  # as a local run starts it
+    out, err = python(package, SCRIPT, code, "1.0", plan=plan).communicate("\n")  # as in a local run
     assert out == ""
-    assert "stage: the code was edited while the run was going" in err
-    out, err = python(package, SCRIPT, code_of(package), "1.0", plan=plan).communicate("\n")  # as a cluster does
+    assert "stage: the code was edited during the run" in err
+    out, err = python(package, SCRIPT, code_of(package), "1.0", plan=plan).communicate("\n")  # as on a cluster
     assert out == ""
-    assert "stage: the code or the configuration was edited while the run was going" in err
+    assert "stage: the code or the configuration was edited during the run" in err
 
 
-def test_an_edit_of_a_module_that_the_job_does_not_reach_is_ignored(package: Path, plan: str) -> None:
+def test_edit_of_an_unreached_module_is_ignored(package: Path, plan: str) -> None:
     edit(package, "report/formatting")
     out, err = python(package, SCRIPT, code_of(package), "1.0", plan=plan).communicate("\n")
     assert out == "checked\n0.625\n", err
 
 
-def test_other_settings_are_refused(package: Path, plan: str) -> None:
+def test_job_with_other_settings_is_refused(package: Path, plan: str) -> None:
     out, err = python(package, SCRIPT, code_of(package), "2.0", plan=plan).communicate("\n")
     assert out == ""
-    assert "let the run end or stop it, and start it again" in err
+    assert "Let the run end or stop it, then start it again" in err
 
 
-def test_an_edit_after_the_start_does_not_reach_the_job(package: Path, plan: str) -> None:
+def test_edit_after_the_start_does_not_affect_the_job(package: Path, plan: str) -> None:
     process = python(package, SCRIPT, code_of(package), "1.0", plan=plan)
     assert process.stdout is not None
     assert process.stdout.readline() == "checked\n"
@@ -108,7 +108,7 @@ def test_an_edit_after_the_start_does_not_reach_the_job(package: Path, plan: str
     assert out == "0.625\n", err
 
 
-def test_without_a_plan_nothing_is_compared(package: Path) -> None:
+def test_job_without_a_plan_is_not_compared(package: Path) -> None:
     out, err = python(package, SCRIPT, "other", "1.0").communicate("\n")
     assert out == "checked\n0.625\n", err
 
@@ -121,8 +121,8 @@ print(subprocess.run([sys.executable, "-c", code], capture_output=True, text=Tru
 """
 
 
-@pytest.mark.parametrize(("edited", "said"), [(False, "same"), (True, "train_adapter: the code was edited")])
-def test_a_rank_that_starts_after_an_edit_refuses(package: Path, plan: str, edited: bool, said: str) -> None:
+@pytest.mark.parametrize(("edited", "message"), [(False, "same"), (True, "train_adapter: the code was edited")])
+def test_rank_refuses_to_start_after_an_edit(package: Path, plan: str, edited: bool, message: str) -> None:
     (package / SCRIPT).write_text(JOB.split("sys.stdin")[0] + RANK)
     write_plan({"results/x.json": (code_of(package), {"lr": 1.0})}, "", package / "plans")
     process = python(package, SCRIPT, code_of(package), "1.0", plan=os.environ[VARIABLE])
@@ -131,11 +131,11 @@ def test_a_rank_that_starts_after_an_edit_refuses(package: Path, plan: str, edit
     if edited:
         edit(package, "report/formatting")
     out, err = process.communicate("\n")
-    assert said in out, err
+    assert message in out, err
 
 
-def test_old_plans_are_deleted_and_recent_ones_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "")  # so that it is put back afterwards
+def test_old_plans_are_deleted_and_recent_ones_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "")  # so that pytest restores it
     for name, days in (("recent", 29), ("old", 31)):
         (tmp_path / f"{name}.json").write_text("{}")
         when = time.time() - days * 86400
@@ -144,6 +144,6 @@ def test_old_plans_are_deleted_and_recent_ones_stay(tmp_path: Path, monkeypatch:
     assert {path.stem for path in tmp_path.iterdir()} == {"recent", Path(os.environ[VARIABLE]).stem}
 
 
-def test_the_digest_covers_code_and_settings() -> None:
+def test_digest_covers_code_and_settings() -> None:
     assert len({digest_of("a", {}), digest_of("b", {}), digest_of("a", {"x": 1})}) == 3
     assert digest_of("a", {"x": 1, "y": 2}) == digest_of("a", {"y": 2, "x": 1})

@@ -1,4 +1,4 @@
-"""Nothing that is read is ever run, names stay inside their folder, keys and harmful text stay private."""
+"""Files are read without running code from them, paths stay in their folder, keys and harmful text stay private."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ from tests.helpers.small_policy import config, tokenizer
 from tests.helpers.snakemake_job import python_path
 
 ROOT = Path(__file__).parents[3]
-CODE = sorted([*ROOT.glob("src/rebend/**/*.py"), *ROOT.glob("workflow/scripts/*.py"), *ROOT.glob("bench/**/*.py")])
+CODE = sorted([*ROOT.glob("src/rebend/**/*.py"), *ROOT.glob("workflow/scripts/**/*.py"), *ROOT.glob("bench/**/*.py")])
 RULES = [ROOT / "Snakefile", *sorted(ROOT.glob("workflow/rules/*.smk"))]
-# Modules and functions that run what they read, or a shell.
+# functions that run code from the files that they read, or a shell
 FORBIDDEN = {
     *("pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.load", "marshal.loads", "shelve.open"),
     *("joblib.load", "dill.load", "dill.loads", "cloudpickle.load", "cloudpickle.loads", "pd.read_pickle"),
@@ -54,19 +54,19 @@ FORBIDDEN = {
 
 
 def calls(path: Path) -> Iterator[tuple[str, dict[str, ast.expr], str]]:
-    """Each call in a file: the dotted name that is called, its keywords, and where it stands."""
+    """Yield each call in a file: its dotted name, its keywords, and its place."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call):
             keywords = {word.arg: word.value for word in node.keywords if word.arg}
             yield ast.unparse(node.func), keywords, f"{path.relative_to(ROOT)}:{node.lineno}"
 
 
-def is_constant(value: ast.expr | None, wanted: object) -> bool:
-    return isinstance(value, ast.Constant) and value.value is wanted
+def is_constant(value: ast.expr | None, expected: object) -> bool:
+    return isinstance(value, ast.Constant) and value.value is expected
 
 
-def wrong(name: str, keywords: dict[str, ast.expr]) -> bool:
-    """Whether a call reads what it might then run."""
+def is_unsafe(name: str, keywords: dict[str, ast.expr]) -> bool:
+    """Return whether a call may run code from a file, or a shell."""
     if name in FORBIDDEN or name.endswith((".extractall", ".extract")):
         return True
     if name.endswith("torch.load"):
@@ -76,10 +76,10 @@ def wrong(name: str, keywords: dict[str, ast.expr]) -> bool:
     return not is_constant(keywords.get("shell", ast.Constant(False)), False)
 
 
-def test_the_code_calls_nothing_that_runs_what_it_reads() -> None:
+def test_code_has_no_unsafe_calls() -> None:
     assert len(CODE) > 150
-    found = [where for path in CODE for name, keywords, where in calls(path) if wrong(name, keywords)]
-    assert found == []
+    places = [place for path in CODE for name, keywords, place in calls(path) if is_unsafe(name, keywords)]
+    assert places == []
 
 
 @pytest.mark.parametrize(
@@ -94,24 +94,21 @@ def test_the_code_calls_nothing_that_runs_what_it_reads() -> None:
         "eval(text)",
     ],
 )
-def test_the_search_for_such_calls_finds_them(code: str) -> None:
+def test_unsafe_calls_are_detected(code: str) -> None:
     call = ast.parse(code).body[0].value
-    assert wrong(ast.unparse(call.func), {word.arg: word.value for word in call.keywords})
+    assert is_unsafe(ast.unparse(call.func), {word.arg: word.value for word in call.keywords})
 
 
-def test_no_model_is_loaded_without_saying_whether_its_repositorys_code_may_run() -> None:
-    """Without the argument, transformers asks at the terminal."""
+def test_every_from_pretrained_sets_trust_remote_code() -> None:
+    """Without the argument, transformers prompts on the terminal."""
     loads = [
-        (where, keywords)
+        (place, keywords.get("trust_remote_code"))
         for path in CODE
-        for name, keywords, where in calls(path)
-        if name.endswith(".from_pretrained") and not name.startswith("LoraConfig") and "reference" not in where
+        for name, keywords, place in calls(path)
+        if name.endswith(".from_pretrained") and not name.startswith("LoraConfig") and "reference" not in place
     ]
     assert len(loads) >= 8
-    said = {where: keywords.get("trust_remote_code") for where, keywords in loads}
-    assert [
-        where for where, value in said.items() if value is None or not ast.unparse(value).startswith("runs_code(")
-    ] == []
+    assert [place for place, value in loads if value is None or not ast.unparse(value).startswith("runs_code(")] == []
     assert not any("trust_remote_code=True" in path.read_text(encoding="utf-8") for path in [*CODE, *RULES])
 
 
@@ -119,7 +116,7 @@ NOT_RUN = "holds more than weights, or is damaged; nothing in it was run"
 
 
 class Malicious:
-    """When a pickle of it is loaded as usual, it makes a file."""
+    """An object whose pickle creates a file when it is loaded."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -129,19 +126,19 @@ class Malicious:
 
 
 @pytest.fixture
-def spoilt(tmp_path: Path) -> Iterator[Callable[[Path, str], None]]:
-    """Return a function that puts something to run into a file of weights; at the end nothing must have run."""
-    made = tmp_path / "made by the file"
+def write_malicious(tmp_path: Path) -> Iterator[Callable[[Path, str], None]]:
+    """Return a function that writes a file of weights with code in it; at the end the code must not have run."""
+    created = tmp_path / "created by the file"
 
-    def spoil(folder: Path, name: str) -> None:
-        torch.save({"model.norm.weight": torch.ones(2), "more": Malicious(made)}, folder / name)
+    def write(folder: Path, name: str) -> None:
+        torch.save({"model.norm.weight": torch.ones(2), "more": Malicious(created)}, folder / name)
         torch.load(folder / name, weights_only=False)
-        assert made.exists()  # it is as bad as it looks
-        made.unlink()
+        assert created.exists()  # an unsafe load does run the code
+        created.unlink()
         (folder / "model.safetensors").unlink(missing_ok=True)
 
-    yield spoil
-    assert not made.exists()
+    yield write
+    assert not created.exists()
 
 
 def saved(model: Any, folder: Path) -> Path:
@@ -150,9 +147,9 @@ def saved(model: Any, folder: Path) -> Path:
     return folder
 
 
-def test_weights_in_a_pickle_that_would_run_something_are_refused(spoilt: Any, tmp_path: Path) -> None:
+def test_malicious_weights_are_refused(write_malicious: Any, tmp_path: Path) -> None:
     folder = saved(LlamaForCausalLM(config()), tmp_path / "model")
-    spoilt(folder, "pytorch_model.bin")
+    write_malicious(folder, "pytorch_model.bin")
     with pytest.raises(ModelError, match=r"pytorch_model\.bin: not a readable file of weights"):
         stored_tensors(folder)
     with pytest.raises(ModelError, match=NOT_RUN):
@@ -160,16 +157,16 @@ def test_weights_in_a_pickle_that_would_run_something_are_refused(spoilt: Any, t
 
 
 @pytest.mark.parametrize("head", ["sequence_classification", "regression_head"])
-def test_a_reward_model_in_such_a_pickle_is_refused(spoilt: Any, tmp_path: Path, head: str) -> None:
+def test_malicious_reward_model_is_refused(write_malicious: Any, tmp_path: Path, head: str) -> None:
     shape = config()
     shape.num_labels = 1
     folder = saved(LlamaForSequenceClassification(shape), tmp_path / "reward")
-    spoilt(folder, "pytorch_model.bin")
+    write_malicious(folder, "pytorch_model.bin")
     with pytest.raises(ModelError, match=NOT_RUN):
         load_reward(folder, RewardBlock.model_validate({"local": "x", "head": head}))
 
 
-def test_ultrarms_kind_of_file_is_read_where_it_holds_weights_only(tmp_path: Path) -> None:
+def test_pickle_with_only_weights_is_read_for_a_regression_head(tmp_path: Path) -> None:
     shape = config()
     shape.num_labels = 1
     model = LlamaForSequenceClassification(shape)
@@ -182,26 +179,26 @@ def test_ultrarms_kind_of_file_is_read_where_it_holds_weights_only(tmp_path: Pat
     assert torch.equal(loaded, model.score.weight)
 
 
-def test_an_encoder_in_such_a_pickle_is_refused(spoilt: Any, tmp_path: Path) -> None:
+def test_malicious_encoder_is_refused(write_malicious: Any, tmp_path: Path) -> None:
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
     folder = saved(BertModel(BertConfig(vocab_size=400, **sizes)), tmp_path / "encoder")
-    spoilt(folder, "pytorch_model.bin")
+    write_malicious(folder, "pytorch_model.bin")
     with pytest.raises(ModelError, match=NOT_RUN):
         load_encoder(folder, EncoderBlock(local="x"))
 
 
-def test_an_adapter_in_a_pickle_is_not_looked_at(spoilt: Any, tmp_path: Path) -> None:
+def test_adapter_in_a_pickle_is_not_read(write_malicious: Any, tmp_path: Path) -> None:
     folder = saved(LlamaForCausalLM(config()), tmp_path / "base")
     (folder / "adapter_config.json").write_text("{}")
-    spoilt(folder, "adapter_model.bin")
+    write_malicious(folder, "adapter_model.bin")
     with pytest.raises(ModelError, match=r"has no adapter_model\.safetensors"):
         take_adapter(folder, folder, tmp_path / "out", {})
 
 
-def test_progress_that_would_run_something_is_refused(spoilt: Any, tmp_path: Path) -> None:
-    spoilt(tmp_path, "state.pt")
+def test_malicious_checkpoint_is_refused(write_malicious: Any, tmp_path: Path) -> None:
+    write_malicious(tmp_path, "state.pt")
     append_digest(tmp_path / "state.pt")
-    with pytest.raises(DataError, match=r"state\.pt: no progress can be read"):
+    with pytest.raises(DataError, match=r"state\.pt: not a readable state"):
         Checkpoints(tmp_path).load()
 
 
@@ -217,19 +214,19 @@ for folder in sys.argv[1:]:
 """
 
 
-def test_code_in_a_model_folder_is_not_run_nor_asked_about(tmp_path: Path) -> None:
-    made = tmp_path / "made by the code"
+def test_code_in_a_model_folder_is_not_run_without_a_prompt(tmp_path: Path) -> None:
+    created = tmp_path / "created by the code"
     folders = []
     for file, kind in (("config.json", {"model_type": "x"}), ("tokenizer_config.json", {"tokenizer_class": "X"})):
         folders.append(folder := saved(LlamaForCausalLM(config()), tmp_path / Path(file).stem))
-        (folder / "x.py").write_text(f"import pathlib\npathlib.Path({str(made)!r}).touch()\nclass X: pass\n")
+        (folder / "x.py").write_text(f"import pathlib\npathlib.Path({str(created)!r}).touch()\nclass X: pass\n")
         settings = json.loads((folder / file).read_text())
-        own = {"AutoConfig": "x.X", "AutoTokenizer": ["x.X", "x.X"]}
-        (folder / file).write_text(json.dumps({**settings, **kind, "auto_map": own}))
+        auto_map = {"AutoConfig": "x.X", "AutoTokenizer": ["x.X", "x.X"]}
+        (folder / file).write_text(json.dumps({**settings, **kind, "auto_map": auto_map}))
     command = [sys.executable, "-c", UNTRUSTED, *map(str, folders)]
-    done = subprocess.run(command, input="y\ny\n", capture_output=True, text=True, check=True)  # a yes for who asks
+    done = subprocess.run(command, input="y\ny\n", capture_output=True, text=True, check=True)  # would confirm a prompt
     lines = [line for line in done.stdout.splitlines() if line.startswith(str(tmp_path))]
-    assert len(lines) == 2 and "[y/N]" not in done.stdout and not made.exists()
+    assert len(lines) == 2 and "[y/N]" not in done.stdout and not created.exists()
     assert all("needs Python code of its repository, which is run only if the block says" in line for line in lines)
 
 
@@ -245,40 +242,40 @@ class OddModel(LlamaForCausalLM):
 
 
 def odd_repository(folder: Path, owner: str = "me/odd--") -> Path:
-    """A Llama under another name, whose code comes with it, and which says of itself that this may be run."""
+    """Write a Llama of another model type with its code, and with a file that claims that the code may run."""
     saved(LlamaForCausalLM(config()), folder)
     settings = json.loads((folder / "config.json").read_text())
-    own = {"AutoConfig": f"{owner}odd.OddConfig", "AutoModelForCausalLM": f"{owner}odd.OddModel"}
-    (folder / "config.json").write_text(json.dumps({**settings, "model_type": "odd", "auto_map": own}))
+    auto_map = {"AutoConfig": f"{owner}odd.OddConfig", "AutoModelForCausalLM": f"{owner}odd.OddModel"}
+    (folder / "config.json").write_text(json.dumps({**settings, "model_type": "odd", "auto_map": auto_map}))
     (folder / "odd.py").write_text(ODD)
     (folder / CODE_FILE).write_text("{}")
     return folder
 
 
-def test_code_runs_where_the_block_says_so_and_only_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_runs_only_with_trust_remote_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     source = odd_repository(tmp_path / "source")
-    for name, hub in (("told", HUB), ("untold", {**HUB, "trust_remote_code": False}), ("local", None)):
+    for name, hub in (("trusted", HUB), ("untrusted", {**HUB, "trust_remote_code": False}), ("local", None)):
         (tmp_path / name).mkdir()
         link_checkpoint(source, tmp_path / name, hub=hub)
-    check_checkpoint(tmp_path / "told")
-    policy = load_policy(tmp_path / "told")
+    check_checkpoint(tmp_path / "trusted")
+    policy = load_policy(tmp_path / "trusted")
     assert type(policy.model).__name__ == "OddModel"
-    facts = json.loads((tmp_path / "told" / CODE_FILE).read_text())
+    facts = json.loads((tmp_path / "trusted" / CODE_FILE).read_text())
     assert facts["revision"] == COMMIT and list(facts["files"]) == ["odd.py"]
-    for name in ("untold", "local"):
+    for name in ("untrusted", "local"):
         assert not (tmp_path / name / CODE_FILE).exists() and not (tmp_path / name / "odd.py").exists()
         with pytest.raises(ModelError, match=r"is run only if the block says `trust_remote_code`"):
             check_checkpoint(tmp_path / name)
 
 
 def test_code_of_another_repository_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "made").mkdir()
+    (tmp_path / "target").mkdir()
     with pytest.raises(ModelError, match="names code of 'other/odd', of which no commit is pinned"):
-        link_checkpoint(odd_repository(tmp_path / "source", "other/odd--"), tmp_path / "made", hub=HUB)
+        link_checkpoint(odd_repository(tmp_path / "source", "other/odd--"), tmp_path / "target", hub=HUB)
 
 
-def test_trusted_code_needs_a_full_commit_and_is_fetched_as_something_else() -> None:
+def test_trusted_code_needs_a_full_commit_and_is_another_asset() -> None:
     hub = HubModel(**HUB)
     plain = HubModel(repo="me/odd", revision=COMMIT)
     assert not plain.trust_remote_code and model_asset(plain).name != model_asset(hub).name
@@ -288,7 +285,7 @@ def test_trusted_code_needs_a_full_commit_and_is_fetched_as_something_else() -> 
 
 
 @pytest.mark.parametrize("name", ["../model.safetensors", "/etc/passwd", "a/b.safetensors", ".."])
-def test_an_index_that_names_files_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+def test_index_with_files_in_other_folders_is_refused(tmp_path: Path, name: str) -> None:
     folder = saved(LlamaForCausalLM(config()), tmp_path / "model")
     (folder / "model.safetensors").rename(tmp_path / "model.safetensors")
     index = folder / "model.safetensors.index.json"
@@ -319,7 +316,7 @@ MINE = {"kind": "chat", "reader": "world"}
         ({"study": "My study.yaml"}, "study: 'My study' is not a valid name"),
     ],
 )
-def test_names_that_lead_elsewhere_are_refused(
+def test_names_and_paths_outside_their_folder_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw: dict[str, Any], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -331,14 +328,14 @@ def test_names_that_lead_elsewhere_are_refused(
         load_config({**merged, "study": raw.get("study", "tiny")}, ROOT / "config/studies")
 
 
-def test_every_wildcard_of_every_rule_is_constrained_to_names() -> None:
+def test_every_wildcard_is_constrained_to_names() -> None:
     text = "\n".join(path.read_text() for path in RULES)
     used = {name for path in re.findall(r'(?<!f)"([^"\n]*)"', text) for name in re.findall(r"\{([a-z_]+)\}", path)}
     constrained = dict(re.findall(r"^ +([a-z_]+)=(one_of\(.+|r\".+\"),$", text, re.MULTILINE))
     assert {"model", "shard", "place"} <= used
     raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     patterns = wildcard_patterns(load_config({**raw, "study": "tiny"}, ROOT / "config/studies"))
-    # of commands, patterns of reports
+    # without those of shell commands and of report patterns
     assert used - {"input", "output", "log", "figure", "table"} <= set(constrained) | set(patterns)
     written = [value.removeprefix('r"').removesuffix('"') for value in constrained.values() if value.startswith("r")]
     for expression in [*written, *patterns.values()]:
@@ -351,24 +348,24 @@ KEYS = {
     "OPENAI_BASE_URL": "https://reader:p%40planted-word@host.example/v1?code=planted-query",
     "HTTPS_PROXY": "http://proxy-user:planted-proxy@proxy.example:3128",
 }
-SENT = base64.b64encode(b"reader:p@planted-word").decode()  # as an Authorization header has it
+SENT = base64.b64encode(b"reader:p@planted-word").decode()  # as in an Authorization header
 
 
 @pytest.fixture
 def planted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Plant keys in the environment; return all forms in which they must not be seen."""
+    """Plant keys in the environment; return all forms that must not be stored or shown."""
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("SERVER_KEY", "none")  # what servers without keys are given
+    monkeypatch.setenv("SERVER_KEY", "none")  # the value for servers without keys
     plain = ["p@planted-word", "p%40planted-word", "planted-query", "planted-proxy", SENT]
     return [KEYS["OPENAI_API_KEY"], KEYS["HF_TOKEN"], *plain]
 
 
-def test_every_form_of_a_key_is_taken_out_of_text(planted: list[str], tmp_path: Path) -> None:
+def test_every_form_of_a_key_is_removed_from_text(planted: list[str], tmp_path: Path) -> None:
     text = "none of it: " + " | ".join([*planted, *KEYS.values()])
     clean = without_keys(text)
     assert not any(form in clean for form in planted) and clean.startswith("none of it: [the key] | [the key]")
-    assert "host.example/v1" in clean  # what is no key stays
+    assert "host.example/v1" in clean  # other text is unchanged
     assert "none" not in known_keys()
     file = tmp_path / "log"
     file.write_bytes(b"\xff\x00" + text.encode())
@@ -404,27 +401,29 @@ with job(snakemake) as run:
 
 def stage(folder: Path, how: str) -> subprocess.CompletedProcess[str]:
     folder.mkdir()
-    (folder / "out/deep").mkdir(parents=True)  # as Snakemake makes it, for everybody to read
+    (folder / "out/deep").mkdir(parents=True)  # as Snakemake creates it, readable by all users
     environment = {**os.environ, "REBEND_WARM": "off", "PYTHONPATH": python_path()}
     command = [sys.executable, "-c", "import os\nos.umask(0o022)\n" + STAGE, str(folder), how]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("how", ["succeeds", "fails"])
-def test_a_stage_that_prints_its_keys_leaves_them_nowhere(planted: list[str], tmp_path: Path, how: str) -> None:
+def test_keys_that_a_stage_prints_are_stored_nowhere(planted: list[str], tmp_path: Path, how: str) -> None:
     done = stage(tmp_path / "run", how)
     assert (done.returncode == 0) == (how == "succeeds")
     log = (tmp_path / "run/logs/s.log").read_text()
     assert log.count("[the key]") >= 6
     if how == "fails":
         assert "KeyError: 'the server said: bad key [the key]" in log and "Traceback" in log
-        assert "KeyError: 'the server said: bad key [the key]" in done.stderr  # what a cluster's log would hold
-    kept = {str(path): path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    kept["terminal"] = (done.stdout + done.stderr).encode()
-    assert [(name, form) for name, held in kept.items() for form in planted if form.encode() in held] == []
+        assert (
+            "KeyError: 'the server said: bad key [the key]" in done.stderr
+        )  # on a cluster, standard error goes to a log
+    contents = {str(path): path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    contents["terminal"] = (done.stdout + done.stderr).encode()
+    assert [(name, form) for name, content in contents.items() for form in planted if form.encode() in content] == []
 
 
-def test_a_private_stage_is_private_with_its_folders_progress_and_unfinished_files(tmp_path: Path) -> None:
+def test_all_files_and_folders_of_a_private_stage_are_private(tmp_path: Path) -> None:
     assert (done := stage(tmp_path / "run", "private")).returncode == 0, done.stderr
     everything = sorted((tmp_path / "run").rglob("*"))
     modes = {str(path.relative_to(tmp_path / "run")): stat.S_IMODE(path.stat().st_mode) for path in everything}
@@ -443,27 +442,27 @@ def pins() -> dict[str, str]:
 
 
 def needed(requirement: Requirement, seen: set[str]) -> None:
-    """Add what a requirement brings in here, through others too."""
+    """Add the packages that a requirement installs, directly or through others, to `seen`."""
     name = canonicalize_name(requirement.name)
-    wanted = [f"{name}[{extra}]" for extra in requirement.extras] + [name]
-    if all(word in seen for word in wanted):
+    names = [f"{name}[{extra}]" for extra in requirement.extras] + [name]
+    if all(known in seen for known in names):
         return
-    seen.update(wanted)
+    seen.update(names)
     try:
-        found = distribution(requirement.name).requires or []
+        requires = distribution(requirement.name).requires or []
     except PackageNotFoundError:
-        return  # for another machine, or a tool of the shell
-    for inner in map(Requirement, found):
+        return  # a package for other machines
+    for inner in map(Requirement, requires):
         if any(inner.marker is None or inner.marker.evaluate({"extra": extra}) for extra in ("", *requirement.extras)):
             needed(inner, seen)
 
 
-def test_everything_that_the_project_brings_in_is_pinned_exactly() -> None:
+def test_every_installed_package_is_pinned_exactly() -> None:
     seen: set[str] = set()
     needed(Requirement("rebend[dev]"), seen)
-    installed = {canonicalize_name(found.name) for found in distributions()}
+    installed = {canonicalize_name(package.name) for package in distributions()}
     reached = {name for name in seen if "[" not in name} & installed - {"rebend", "pip", "setuptools"}
-    # What comes with torch's CUDA build is pinned by torch itself.
+    # torch pins the packages of its CUDA build.
     unpinned = {name for name in reached - pins().keys() if not name.startswith(("nvidia-", "cuda-", "triton"))}
     assert len(reached) > 100 and unpinned == set()
     assert pins()["torch"] and "--hash" not in (ROOT / "constraints.txt").read_text()  # its builds differ by machine

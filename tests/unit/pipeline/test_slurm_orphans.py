@@ -1,4 +1,4 @@
-"""Jobs of a killed run: what is found where there is no Slurm, or none that answers (tests/slurm has a real one)."""
+"""Orphans of a killed run, with a stand-in for `squeue`; tests/slurm uses a real Slurm."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RUN = "rebend_9b1c7f9a-0c8e-4b68-9f0c-3a5d0f1c2b7e"
 
 
 def squeue(folder: Path, text: str, status: int = 0) -> None:
-    """A `squeue` that prints what a queue with these jobs prints."""
+    """Write a `squeue` that prints `text` and exits with `status`."""
     (folder / "queue").write_text(text)
     program = folder / "squeue"
     program.write_text(f"#!/bin/sh\ncat {folder}/queue\nexit {status}\n")
@@ -28,40 +28,40 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_without_slurm_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_are_no_orphans_without_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert orphans(tmp_path) == []
     refuse_orphans(tmp_path)
 
 
-def test_a_queue_that_does_not_answer_stops_nobody(path: Path) -> None:
+def test_failing_squeue_stops_no_run(path: Path) -> None:
     squeue(path, "slurm_load_jobs error: Unable to contact slurm controller\n", status=1)
     refuse_orphans(path)
 
 
-def test_jobs_of_other_folders_and_of_other_programs_are_no_orphans(path: Path) -> None:
+def test_jobs_of_other_folders_and_other_programs_are_no_orphans(path: Path) -> None:
     squeue(path, f"7|RUNNING|{RUN}|rule_train_adapter|/elsewhere\n8|RUNNING|mine|rule_x|{path}\n")
     assert orphans(path) == []
 
 
-def test_a_job_of_this_folder_stops_a_run_and_is_named(path: Path) -> None:
+def test_orphan_of_this_folder_stops_a_run_and_is_named(path: Path) -> None:
     squeue(path, f"9|PENDING|{RUN}|rule_train_adapter_wildcards_m_b|{path}\n")
     with pytest.raises(OrphanError, match="9 PENDING train_adapter_wildcards_m_b"):
         refuse_orphans(path)
 
 
-def test_the_job_that_a_run_itself_is_in_does_not_count(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_job_that_contains_the_run_is_no_orphan(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     squeue(path, f"9|RUNNING|{RUN}|rule_train_adapter|{path}\n")
     monkeypatch.setenv("SLURM_JOB_ID", "9")
     refuse_orphans(path)
 
 
-def test_jobs_of_a_run_that_is_alive_are_not_cancelled(path: Path) -> None:
+def test_jobs_of_an_active_run_are_not_cancelled(path: Path) -> None:
     squeue(path, f"9|RUNNING|{RUN}|rule_train_adapter|{path}\n")
     (path / "snakemake").write_text("input()\n")
-    alive = subprocess.Popen([sys.executable, "./snakemake"], cwd=path, stdin=subprocess.PIPE)
+    active = subprocess.Popen([sys.executable, "./snakemake"], cwd=path, stdin=subprocess.PIPE)
     try:
-        with pytest.raises(OrphanError, match=f"process {alive.pid}"):
+        with pytest.raises(OrphanError, match=f"process {active.pid}"):
             cancel_orphans(path)
     finally:
-        alive.communicate(b"\n")
+        active.communicate(b"\n")

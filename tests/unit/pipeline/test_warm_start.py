@@ -1,4 +1,4 @@
-"""A script that is handed over does what it would do alone: same output, same status, and it ends when told to."""
+"""A script in the warm server has the same output and status as in its own process, and ends with its client."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ print("warm" if "torch" in sys.modules else "cold", os.getcwd(), os.environ["MAR
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """A server that is ready; its address."""
+    """Start a server and return its address."""
     with warm_server() as address:
         yield address
     assert not Path(address).exists()
@@ -41,13 +41,13 @@ def start(folder: Path, body: str, address: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, script], cwd=folder, env=environment, text=True, stdout=pipe, stderr=pipe)
 
 
-def test_it_runs_where_and_with_what_it_was_started(tmp_path: Path, server: str) -> None:
+def test_script_keeps_its_folder_and_environment(tmp_path: Path, server: str) -> None:
     out, err = start(tmp_path, "", server).communicate()
     assert out == f"warm {tmp_path} seen\n", err
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "said"),
+    ("body", "status", "message"),
     [
         ("sys.exit(3)", 3, ""),
         ("sys.exit('why')", 1, "why"),
@@ -55,15 +55,17 @@ def test_it_runs_where_and_with_what_it_was_started(tmp_path: Path, server: str)
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", 137, ""),
     ],
 )
-def test_its_failure_is_the_failure_of_the_job(tmp_path: Path, server: str, body: str, status: int, said: str) -> None:
+def test_failure_has_the_same_status_and_message(
+    tmp_path: Path, server: str, body: str, status: int, message: str
+) -> None:
     process = start(tmp_path, body, server)
     _, err = process.communicate()
     assert process.returncode == status
-    assert said in err
+    assert message in err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_when_the_job_is_ended_so_is_its_worker(tmp_path: Path, server: str, number: int) -> None:
+def test_worker_ends_with_its_client(tmp_path: Path, server: str, number: int) -> None:
     process = start(
         tmp_path, "import pathlib, time; pathlib.Path('pid').write_text(str(os.getpid())); time.sleep(99)", server
     )
@@ -75,13 +77,11 @@ def test_when_the_job_is_ended_so_is_its_worker(tmp_path: Path, server: str, num
     assert process.returncode != 0
     deadline = time.monotonic() + 10
     while Path(f"/proc/{worker}").exists():
-        assert time.monotonic() < deadline, "the worker lives on"
+        assert time.monotonic() < deadline, "the worker is still running"
         time.sleep(0.05)
 
 
-def test_a_worker_has_a_gpu_of_its_own_until_it_is_gone(
-    tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_worker_holds_its_gpu_until_it_ends(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REBEND_GPUS", "0,1")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     take = "from rebend.pipeline.jobs.gpus import take_gpus; take_gpus(1)"
@@ -103,19 +103,19 @@ def test_a_worker_has_a_gpu_of_its_own_until_it_is_gone(
 
 
 @pytest.mark.parametrize("address", ["off", "/nowhere/warm"])
-def test_without_a_server_it_runs_where_it_is(tmp_path: Path, address: str) -> None:
+def test_script_runs_in_its_own_process_without_a_server(tmp_path: Path, address: str) -> None:
     out, _ = start(tmp_path, "", address).communicate()
     assert out.startswith("cold")
 
 
-def test_the_server_ends_with_who_started_it(tmp_path: Path) -> None:
+def test_server_ends_with_its_parent(tmp_path: Path) -> None:
     code = "import os\nfrom rebend.pipeline.jobs.warm_start import start_server\np = start_server()"
     code += f"\nprint(p.pid, os.environ['{VARIABLE}'])"
     environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     server = int(done.stdout.split()[0])
-    deadline = time.monotonic() + 60  # it looks up when its imports are done
+    deadline = time.monotonic() + 60  # the server checks its input after its imports
     while Path(f"/proc/{server}").exists():
         assert time.monotonic() < deadline
         time.sleep(0.1)

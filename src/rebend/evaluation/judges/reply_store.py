@@ -7,7 +7,6 @@ whole or not at all, and only their owner can read them. Two jobs that need the 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rebend.errors import DataError
+from rebend.io.checksums import json_digest
 from rebend.io.files import read_json, whole_file
 from rebend.io.locks import locked
 
@@ -34,7 +34,7 @@ class KeptReply:
 
 def digest_of(identity: Mapping[str, Any]) -> str:
     """Return 32 hex digits for everything that a reply depends on (JSON values)."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+    return json_digest(identity)[:32]
 
 
 class ReplyStore:

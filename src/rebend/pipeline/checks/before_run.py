@@ -24,7 +24,7 @@ from rebend.pipeline.stages.common import local_path
 
 
 def check_before_fetch(plan: Plan) -> None:
-    """Raise `ConfigError` with everything that keeps a study's assets from being fetched."""
+    """Raise `ConfigError` with every reason why an asset of a study cannot be fetched."""
     if mistakes := asset_mistakes(plan):
         raise ConfigError("\n  " + "\n  ".join(mistakes))
 
@@ -36,7 +36,7 @@ def asset_mistakes(plan: Plan) -> list[str]:
 
 
 def missing_tokens(plan: Plan) -> Iterator[tuple[Asset, str]]:
-    """Yield each gated asset of a study that is neither fetched nor in the hub's cache, if there is no token for it."""
+    """Yield each gated asset without a token, with a message, if it is neither fetched nor in the hub's cache."""
     for section, names in plan.used.items():
         for name in names:
             for asset in block_assets(plan.config[section][name]):
@@ -64,21 +64,21 @@ def check_before_jobs(plan: Plan) -> None:
 
 
 def check_gpus(plan: Plan, gpus: int) -> None:
-    """Raise `ConfigError` if a job wants more GPUs than this machine has; without any, jobs run on CPUs."""
-    wanted = {
+    """Raise `ConfigError` if a job needs more than `gpus` GPUs; on a machine without any, jobs run on CPUs."""
+    needed = {
         f"adapters.{adapter}.ranks": plan.config["adapters"][adapter].ranks
         for base, adapter in plan.trained
         if plan.config["models"][base].resources.gpu
     }
     for section in ("models", "rewards", "encoders", "safety_judges"):
         blocks = {name: plan.config[section][name] for name in plan.used[section]}
-        wanted |= {
+        needed |= {
             f"{section}.{name}.resources": block.resources.gpu
             for name, block in blocks.items()
             if hasattr(block, "resources")
         }
     mistakes = [
-        f"{key}: {count} GPUs for a job; this machine shows {gpus}" for key, count in wanted.items() if count > gpus
+        f"{key}: a job needs {count} GPUs, this machine has {gpus}" for key, count in needed.items() if count > gpus
     ]
     if gpus and mistakes:
         raise ConfigError("\n  " + "\n  ".join(mistakes))
@@ -111,7 +111,7 @@ def _checkpoints(plan: Plan) -> Iterator[str]:
             if getattr(block, "local", None):
                 template = getattr(block, "chat_template", None)
                 chat = section == "models" and template is None
-                for problem in _folder(Path(local_path(plan.config, block.local)), chat):
+                for problem in _folder_mistakes(Path(local_path(plan.config, block.local)), chat):
                     yield f"{section}.{name}.local: {problem}"
                 if template and not Path(template).is_file():
                     yield f"{section}.{name}.chat_template: there is no file {template}"
@@ -119,14 +119,14 @@ def _checkpoints(plan: Plan) -> Iterator[str]:
 
 
 def _value_models(plan: Plan) -> Iterator[str]:
-    """Value networks that others trained."""
+    """Yield released value models whose file is missing."""
     for name in plan.used["value_models"]:
         path = getattr(plan.config["value_models"][name], "local", None)
         if path is not None and not Path(local_path(plan.config, path)).is_file():
             yield f"value_models.{name}.local: there is no file {local_path(plan.config, path)}"
 
 
-def _folder(folder: Path, chat: bool) -> Iterator[str]:
+def _folder_mistakes(folder: Path, chat: bool) -> Iterator[str]:
     if not (folder / "config.json").is_file():
         yield f"{folder} has no config.json; a model folder in hub layout is expected"
         return
@@ -137,91 +137,100 @@ def _folder(folder: Path, chat: bool) -> Iterator[str]:
         return
     if chat and not _has_template(folder):
         yield f"{folder}: the tokenizer has no chat template; name a file with the model's key `chat_template`"
-    pieces, embedded = _pieces(folder), _described(folder / "config.json").get("vocab_size")
-    if pieces is not None and embedded is not None and pieces > embedded:
-        yield f"{folder}: the tokenizer has {pieces} pieces, the model only {embedded}; they do not belong together"
+    n_tokens, vocab_size = _vocabulary_size(folder), _read_object(folder / "config.json").get("vocab_size")
+    if n_tokens is not None and vocab_size is not None and n_tokens > vocab_size:
+        yield f"{folder}: the tokenizer has {n_tokens} tokens, the model only {vocab_size}; they do not fit together"
 
 
 def _has_template(folder: Path) -> bool:
     if (folder / "chat_template.jinja").is_file():
         return True
-    return "chat_template" in _described(folder / "tokenizer_config.json")
+    return "chat_template" in _read_object(folder / "tokenizer_config.json")
 
 
-def _pieces(folder: Path) -> int | None:
-    """Largest token id plus one of a tokenizer.json whose vocabulary is a mapping; None for other kinds."""
-    described = _described(folder / "tokenizer.json")
-    vocabulary = described.get("model", {}).get("vocab")
+def _vocabulary_size(folder: Path) -> int | None:
+    """Return the largest token id plus one in a tokenizer.json; None if its vocabulary is not a mapping."""
+    tokenizer = _read_object(folder / "tokenizer.json")
+    vocabulary = tokenizer.get("model", {}).get("vocab")
     if not isinstance(vocabulary, dict):
         return None
-    return 1 + max([*vocabulary.values(), *(token["id"] for token in described.get("added_tokens", []))], default=-1)
+    return 1 + max([*vocabulary.values(), *(token["id"] for token in tokenizer.get("added_tokens", []))], default=-1)
 
 
-def _described(file: Path) -> dict[str, Any]:
-    """A JSON file of a model folder; empty if it is not there."""
+def _read_object(file: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; {} if the file is missing."""
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def _layers(plan: Plan) -> Iterator[str]:
-    """Target layers against the depth that a local folder states."""
+    """Yield adapters whose target layers are beyond the last block of a local model."""
     for base, adapter_name in plan.adapted:
         local = plan.config["models"][base].local
-        depth = (
-            _described(Path(local_path(plan.config, local)) / "config.json").get("num_hidden_layers") if local else None
-        )
+        config = _read_object(Path(local_path(plan.config, local)) / "config.json") if local else {}
+        depth = config.get("num_hidden_layers")
         adapter = plan.config["adapters"][adapter_name]
         last = adapter.last_target() if isinstance(adapter, TrainedAdapter) else None
         if depth is not None and last is not None and last > depth:
-            reach = f"its target layers reach hidden_states[{last}]"
-            yield f"adapters.{adapter_name}: {reach}; '{base}' has only {depth} blocks"
+            layers = f"its target layers reach hidden_states[{last}]"
+            yield f"adapters.{adapter_name}: {layers}; '{base}' has only {depth} blocks"
 
 
 def _judge_keys(plan: Plan) -> Iterator[str]:
-    named = [(section, name) for section in ("judges", "safety_judges") for name in plan.used[section]]
-    for section, name in named:
-        asked = plan.config[section][name].method in ("openai", "rubric")
-        if asked and not os.environ.get("OPENAI_API_KEY"):
-            yield f"{section}.{name}: OPENAI_API_KEY is not set (any text will do for a server that asks for none)"
+    if os.environ.get("OPENAI_API_KEY"):
+        return
+    for section in ("judges", "safety_judges"):
+        for name in plan.used[section]:
+            if plan.config[section][name].method in ("openai", "rubric"):
+                yield f"{section}.{name}: OPENAI_API_KEY is not set (for a server without keys, set it to any text)"
 
 
 def _reward_addresses(plan: Plan) -> Iterator[str]:
-    """List missing environment variables of endpoints; the first job, `check_reward_endpoint`, tests the endpoint."""
+    """Yield missing environment variables of endpoints; the first job, `check_reward_endpoint`, tests the endpoint."""
     for name in plan.used["rewards"]:
         endpoint = plan.config["rewards"][name].http
         if endpoint is not None and not endpoint.url and not os.environ.get("REWARD_URL"):
             yield f"rewards.{name}.http: has no `url`, and REWARD_URL is not set"
         if endpoint is not None and endpoint.key and not os.environ.get("REWARD_API_KEY"):
-            yield f"rewards.{name}.http: REWARD_API_KEY is not set, and `key: true` wants it"
+            yield f"rewards.{name}.http: REWARD_API_KEY is not set, but `key: true` needs it"
 
 
 def _packages(plan: Plan) -> Iterator[str]:
-    """Packages that only some blocks need."""
+    """Yield blocks that need a package which is not installed."""
     for name in plan.used["attacks"]:
         if isinstance(plan.config["attacks"][name], GcgBlock) and importlib.util.find_spec(GcgBlock.package) is None:
             yield f"attacks.{name}: {GcgBlock.missing}"
 
 
-def check_accounts(named: Iterable[str]) -> None:
-    """Raise `ConfigError` for a `slurm_account` that this user does not have; nothing where no accounts are kept.
+def check_accounts(settings: Iterable[str]) -> None:
+    """Raise `ConfigError` for an account in the values of `slurm_account` that this user does not have.
 
-    Snakemake's executor checks too, but with a group of jobs that it cannot submit the run waits without a message.
+    Passes on a cluster without accounting. Snakemake's executor checks accounts too, but a run with a group of jobs
+    that it cannot submit then waits without a message.
     """
-    wanted = {word for accounts in named for word in re.split(r"[,\s]+", accounts) if word}
-    if not wanted or not (known := _accounts()):
-        return
-    for account in sorted(wanted):
-        if account.lower() not in known:
-            raise ConfigError(
-                f"slurm_account: '{account}' is none of your accounts on this cluster ({', '.join(sorted(known))})."
-                f"{likely_typo(account, known)} It is set in the profile's `default-resources`, or on the command line."
-            )
+    accounts = _account_names(settings)
+    known = _known_accounts() if accounts else set()
+    unknown = [account for account in accounts if account.lower() not in known]
+    if known and unknown:
+        raise ConfigError(_account_mistake(unknown[0], known))
 
 
-def _accounts() -> set[str]:
-    """The user's accounts; none where the cluster keeps none, or does not answer."""
+def _account_names(settings: Iterable[str]) -> list[str]:
+    """Return the names in values of `slurm_account`: each value may list several, separated by commas or spaces."""
+    return sorted({name for value in settings for name in re.split(r"[,\s]+", value) if name})
+
+
+def _known_accounts() -> set[str]:
+    """Return this user's accounts in small letters; none if the cluster has no accounting, or does not answer."""
     command = ["sacctmgr", "-n", "-P", "-s", "list", "user", getpass.getuser(), "format=account"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        listing = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return set()
-    return {line.strip().lower() for line in done.stdout.splitlines() if line.strip()}
+    return {line.strip().lower() for line in listing.splitlines() if line.strip()}
+
+
+def _account_mistake(account: str, known: Iterable[str]) -> str:
+    return (
+        f"slurm_account: '{account}' is none of your accounts on this cluster ({', '.join(sorted(known))})."
+        f"{likely_typo(account, known)} It is set in the profile's `default-resources`, or on the command line."
+    )

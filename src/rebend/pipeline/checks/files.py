@@ -1,6 +1,6 @@
-"""Looks at the sources of data sets before any job starts: is the file there, and do its first rows make sense?
+"""Check the local files of data sets before any job: each file exists, has the needed columns and readable rows.
 
-Runs while Snakemake starts, so it uses the standard library only and reads no more than the first rows.
+This runs while Snakemake starts, so it uses only the standard library and reads only the first rows.
 """
 
 from __future__ import annotations
@@ -14,28 +14,29 @@ from rebend.data.readers.registry import load_reader
 from rebend.data.readers.rows import UnselectedRowError, UnusableRowError
 from rebend.errors import DataError, likely_typo
 
-_FIRST = 20  # rows that are read
+_MAX_ROWS = 20  # rows that are read
 
 
 def check_source(
     where: str, reader: str, kind: str, source: Path, reference: Path | None = None, only: Iterable[str] = ()
 ) -> list[str]:
-    """Return one message per mistake in the local files of a data set block; none if they look right.
+    """Return one message per mistake in the local files of a data set block.
 
-    `where` names the block in the configuration, e.g. "datasets.hh_test"; `reader` gives `kind`
-    (`rebend.data.readers.registry.reader_mistakes` sees to that first). `only` names columns that rows are chosen by.
+    `where` names the block in the configuration, e.g. "datasets.hh_test". `reader` must support `kind`
+    (`rebend.data.readers.registry.reader_mistakes` checks this first). `only` lists columns that select rows.
     """
     info = load_reader(reader)
     needed = [*info.columns[kind], *only, *([info.key] if info.key and reference else [])]
     mistakes = file_mistakes(source) or _row_mistakes(reader, kind, source, needed)
     if reference is not None:
-        found = file_mistakes(reference)
-        mistakes += found or _column_mistakes(reader, kind, reference, info.second_columns, info.reference_entries)
+        mistakes += file_mistakes(reference) or _column_mistakes(
+            reader, kind, reference, info.second_columns, info.reference_entries
+        )
     return [f"{where}: {mistake}" for mistake in mistakes]
 
 
 def file_mistakes(path: Path) -> list[str]:
-    """Return what is wrong with a local file: is it there, of a known type, with something in it?"""
+    """Return a message if a local file is missing, empty, a folder, or of an unknown type."""
     try:
         if path.is_dir():
             return [f"{path}: a folder; name the file in it"]
@@ -55,7 +56,7 @@ def file_mistakes(path: Path) -> list[str]:
 
 
 def _row_mistakes(reader: str, kind: str, path: Path, needed: Sequence[str]) -> list[str]:
-    """Are the columns there, do the first rows parse, and is at least one of them of use?"""
+    """Return mistakes in columns and first rows, and a message if the reader can use none of these rows."""
     entries = load_reader(reader).entries
     mistakes = _column_mistakes(reader, kind, path, needed, entries)
     if mistakes or file_format(path) == ".parquet":
@@ -63,7 +64,7 @@ def _row_mistakes(reader: str, kind: str, path: Path, needed: Sequence[str]) -> 
     usable = False
     reasons = []
     try:
-        for placed in read_rows(path, _FIRST, entries):
+        for placed in read_rows(path, _MAX_ROWS, entries):
             try:
                 load_reader(reader).convert(kind, placed)
                 usable = True
@@ -75,8 +76,8 @@ def _row_mistakes(reader: str, kind: str, path: Path, needed: Sequence[str]) -> 
         return [str(error)]
     if usable:
         return []
-    words = ", ".join(dict.fromkeys(reasons))
-    return [f"{path}: none of the first {len(reasons)} rows can be used as {kind} by reader '{reader}' ({words})"]
+    listed = ", ".join(dict.fromkeys(reasons))
+    return [f"{path}: none of the first {len(reasons)} rows can be used as {kind} by reader '{reader}' ({listed})"]
 
 
 def _column_mistakes(
@@ -92,15 +93,15 @@ def _column_mistakes(
     place = f"{path}:1"
     if names is None and first is not None:
         place, names = first.place, list(first.row)
-    if names and (gone := missing_columns(needed, names)):
-        return [f"{place}: {columns_sentence(reader, kind, gone, names)}"]
+    if names and (missing := missing_columns(needed, names)):
+        return [f"{place}: {columns_sentence(reader, kind, missing, names)}"]
     return [] if first is not None else [f"{path}: the file holds no rows"]
 
 
 def _parquet_mistakes(reader: str, kind: str, path: Path, needed: Sequence[str]) -> list[str]:
-    """A whole Parquet file has its mark at both ends, and its column names stand in its last part.
+    """Check the markers at both ends of a Parquet file, and the column names in its footer.
 
-    There each name follows its length in one byte, so a name that is not found so is certainly missing.
+    In the footer each name follows one byte with its length. If this sequence is absent, the column is missing.
     """
     size = path.stat().st_size
     with path.open("rb") as stream:
@@ -108,7 +109,7 @@ def _parquet_mistakes(reader: str, kind: str, path: Path, needed: Sequence[str])
         stream.seek(max(0, size - 8))
         length, end = int.from_bytes(stream.read(4), "little"), stream.read(4)
         if size < 12 or start != b"PAR1" or end != b"PAR1" or length > size - 12:
-            return [f"{path}: not a whole Parquet file; fetch it again"]
+            return [f"{path}: not a complete Parquet file; fetch it again"]
         stream.seek(size - 8 - length)
         footer = stream.read(length)
     for column in needed:

@@ -1,4 +1,4 @@
-"""Find results of version 0.0, whose folders have other names today."""
+"""Find results of version 0.0, whose folders had other names."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Checks of what blocks are called in tables: printed names must exist in the papers, labels must differ.
+"""Check labels and printed names of blocks: printed names must exist in the papers, labels must differ.
 
-Raises nothing: each function yields one sentence per mistake.
+Mistakes are yielded as messages; nothing is raised.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from rebend.config.study import Study
 from rebend.errors import likely_typo
 
 Catalogue = Mapping[str, Mapping[str, Any]]
-FOLDER = Path(__file__).parents[4] / "resources/published"  # of the checkout, wherever the process was started
+FOLDER = Path(__file__).parents[4] / "resources/published"  # of the checkout, not of the current folder
 _WHITE_BOX = ("GCG", "Prefilling", "Input Embed")  # benchmarks of RepBend's Table 1 that are attacks
 _COMPLIANCE = "_compliance_percent"  # columns of RepBend's tables that are data sets of benign prompts
 _SECTIONS = ("models", "datasets", "attacks", "adapters", "controls", "capabilities")
 
 
 def published_mistakes(catalogue: Catalogue, folder: Path = FOLDER) -> Iterator[str]:
-    """Yield a sentence per `published` name that no paper prints for a block of its section."""
+    """Yield a message per `published` name that no paper prints for blocks of this section."""
     for section in _SECTIONS:
         for name, block in catalogue[section].items():
             for printed in block.printed_names:
@@ -35,7 +35,7 @@ def published_mistakes(catalogue: Catalogue, folder: Path = FOLDER) -> Iterator[
 
 @cache
 def printed_names(folder: Path) -> dict[str, tuple[str, ...]]:
-    """Return section → the printed names that its blocks may give, from the files of `folder`; {} without them."""
+    """Return section → printed names that its blocks may have, from the files in `folder`; {} without files."""
     if not (folder / "repbend_asr.csv").is_file():
         return {}
     recontrol = _rows(folder, "recontrol_main")
@@ -56,8 +56,8 @@ def printed_names(folder: Path) -> dict[str, tuple[str, ...]]:
 
 
 def label_mistakes(catalogue: Catalogue, study_name: str, study: Study) -> Iterator[str]:
-    """Yield a sentence per two blocks of one model that tables would call alike: their rows would be pooled."""
-    called: dict[tuple[str, str, str], set[str]] = {}
+    """Yield a message per label that several blocks of one model have: tables would pool their rows."""
+    names_of_label: dict[tuple[str, str, str], set[str]] = {}
     for grid in study.grids:
         parts = {"adapters": grid.adapters, "controls": grid.controls, "capabilities": grid.capabilities}
         named = [(base, section, name) for base in grid.models for section in parts for name in parts[section]]
@@ -67,11 +67,12 @@ def label_mistakes(catalogue: Catalogue, study_name: str, study: Study) -> Itera
         for base, section, name in named:
             block = catalogue[section].get(name)
             label = name if block is None or block.label is None else block.label
-            called.setdefault((base, section, label), set()).add(name)
-    for (_, section, label), names in called.items():
+            names_of_label.setdefault((base, section, label), set()).add(name)
+    for (_, section, label), names in names_of_label.items():
         if len(names) > 1:
-            both = ", ".join(sorted(names))
-            yield f"studies.{study_name}: {section} {both} are all called '{label}' in tables; give each its own label"
+            listed = ", ".join(sorted(names))
+            where = f"studies.{study_name}: {section} {listed}"
+            yield f"{where} are all called '{label}' in tables; give each its own label"
 
 
 def _rows(folder: Path, name: str) -> list[dict[str, str]]:
@@ -80,5 +81,5 @@ def _rows(folder: Path, name: str) -> list[dict[str, str]]:
 
 
 def _without(names: Iterable[str], others: Iterable[str]) -> list[str]:
-    left_out = set(others)
-    return [name for name in names if name not in left_out]
+    excluded = set(others)
+    return [name for name in names if name not in excluded]

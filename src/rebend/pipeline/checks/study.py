@@ -1,4 +1,4 @@
-"""Load a study and check it across blocks: names must exist, be of the right kind, and fit together."""
+"""Load a study and check references between blocks: names must exist, be of the right kind, and fit together."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ def load_plan(raw: Mapping[str, Any], studies: str | Path) -> Plan:
 
 
 def reference_mistakes(catalogue: Catalogue, study_name: str, study: Study) -> list[str]:
-    """Return one sentence per name that points nowhere or to something that does not fit."""
+    """Return one message per name of a missing block, and per combination of blocks that does not fit."""
     mistakes: list[str] = []
     for name, block in catalogue["datasets"].items():
         part = block.source.world and block.source.world.part
-        found = reader_mistakes(block.reader, block.kind, part, block.reference is not None)
-        mistakes += [f"datasets.{name}.{mistake}" for mistake in found]
+        of_reader = reader_mistakes(block.reader, block.kind, part, block.reference is not None)
+        mistakes += [f"datasets.{name}.{mistake}" for mistake in of_reader]
     for section, blocks in catalogue.items():
         for name, block in blocks.items():
-            mistakes += _names(catalogue, block, f"{section}.{name}")
-    mistakes += [*_strengths(catalogue), *_sums(catalogue)]
+            mistakes += _name_mistakes(catalogue, block, f"{section}.{name}")
+    mistakes += [*_strength_mistakes(catalogue), *_sum_mistakes(catalogue)]
     mistakes += [*published_mistakes(catalogue), *label_mistakes(catalogue, study_name, study)]
     for number, grid in enumerate(study.grids):
         where = f"studies.{study_name}.grids.{number}"
-        mistakes += _names(catalogue, grid, where)
-        mistakes += [*_layers(catalogue, grid, where), *_honest(catalogue, grid, where)]
-        mistakes += [*_world_only(catalogue, grid, where), *_tries(catalogue, grid, where)]
+        mistakes += _name_mistakes(catalogue, grid, where)
+        mistakes += [*_layer_mistakes(catalogue, grid, where), *_leakage_mistakes(catalogue, grid, where)]
+        mistakes += [*_world_judge_mistakes(catalogue, grid, where), *_attempt_mistakes(catalogue, grid, where)]
     return mistakes
 
 
-def _names(catalogue: Catalogue, block: Block, where: str) -> Iterator[str]:
+def _name_mistakes(catalogue: Catalogue, block: Block, where: str) -> Iterator[str]:
     for key, section, kind, name in references(block):
         if name == "none" and section == "adapters" and isinstance(block, Grid):
             continue  # the base model itself
@@ -63,7 +63,7 @@ def _names(catalogue: Catalogue, block: Block, where: str) -> Iterator[str]:
             yield f"{where}.{key}: '{name}' is of kind '{known[name].kind}'; kind '{kind}' is needed"
 
 
-def _strengths(catalogue: Catalogue) -> Iterator[str]:
+def _strength_mistakes(catalogue: Catalogue) -> Iterator[str]:
     for name, control in catalogue["controls"].items():
         other = catalogue["controls"].get(getattr(control, "strength_of", None) or "")
         if other is None:
@@ -72,15 +72,18 @@ def _strengths(catalogue: Catalogue) -> Iterator[str]:
         if not isinstance(other, TunedBlock) or other.choice is None:
             yield f"{where} chooses no strength (it has no `choice`)"
         elif other.strength != control.strength or _steps(other) != _steps(control):
-            yield f"{where} has other keys of strength, or other `n_steps`: its strength means something else here"
+            yield f"{where} has other keys of strength, or other `n_steps`; its strength cannot be used here"
 
 
 def _steps(control: TunedBlock) -> Any:
     return getattr(control, "n_steps", None)
 
 
-def _sums(catalogue: Catalogue) -> Iterator[str]:
-    """Adapters that are added up must be trained here (so sums go in no circle), and alike in what they train."""
+def _sum_mistakes(catalogue: Catalogue) -> Iterator[str]:
+    """Yield parts of a sum that are not trained here, or whose LoRA shape differs from that of the first part.
+
+    Parts that are trained here are no sums themselves, so sums cannot form a cycle.
+    """
     for name, block in catalogue["adapters"].items():
         if not isinstance(block, TaskArithmeticBlock):
             continue
@@ -89,22 +92,23 @@ def _sums(catalogue: Catalogue) -> Iterator[str]:
         for number, (part_name, part) in enumerate(parts):
             where = f"adapters.{name}.parts.{number}.adapter"
             if isinstance(part, TrainedAdapter) and first is not None:
-                if unlike := [key for key in _SHAPE if getattr(part, key) != getattr(first, key)]:
-                    yield f"{where}: '{part_name}' is unlike the first part in {', '.join(unlike)}: they don't add up"
+                if different := [key for key in _SHAPE if getattr(part, key) != getattr(first, key)]:
+                    keys = ", ".join(different)
+                    yield f"{where}: '{part_name}' is unlike the first part in {keys}: they cannot be added"
             elif part is not None:
-                yield f"{where}: '{part_name}' (method {part.method}) isn't trained here; only trained adapters add up"
+                yield f"{where}: '{part_name}' (method {part.method}) isn't trained here; a sum needs trained adapters"
 
 
 def _with_parts(adapters: Mapping[str, Any], names: Iterable[str]) -> Iterator[str]:
-    """Names of adapters, each followed by those that it is added up of."""
+    """Yield names of adapters; the name of a sum is followed by the names of its parts."""
     for name in names:
         yield name
         block = adapters.get(name)
         yield from (part.adapter for part in block.parts) if isinstance(block, TaskArithmeticBlock) else ()
 
 
-def _layers(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:
-    """Target layers must lie inside every model that is adapted, where its depth is known already."""
+def _layer_mistakes(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:
+    """Yield layers of adapters that are beyond the last block of a model whose depth is known."""
     for model_name in grid.models:
         model = catalogue["models"].get(model_name)
         depth = model and (model.tiny.n_layers if model.tiny else model.n_layers)
@@ -122,15 +126,15 @@ def _layers(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:
                 )
             for block in adapter.transform_layers if isinstance(adapter, TrainedAdapter) else []:
                 if block >= depth or block < -1:
-                    beyond = f"{block} is beyond the {depth} blocks of '{model_name}'"
-                    yield f"adapters.{adapter_name}.transform_layers: {beyond}"
+                    mistake = f"{block} is beyond the {depth} blocks of '{model_name}'"
+                    yield f"adapters.{adapter_name}.transform_layers: {mistake}"
 
 
-def _honest(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:
-    """What is reported must not be what was trained or tuned on."""
+def _leakage_mistakes(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:
+    """Yield reported prompts and held-out rewards that a control was trained or tuned on."""
     for name in grid.controls:
         control = catalogue["controls"].get(name)
-        for activations_name, reward in _learnt_from(catalogue, control):
+        for activations_name, reward in _training_sources(catalogue, control):
             activations = catalogue["activations"].get(activations_name)
             if activations is not None and activations.dataset in grid.prompts:
                 yield f"{where}.prompts: '{activations.dataset}' trains what '{name}' uses; report on other prompts"
@@ -139,8 +143,8 @@ def _honest(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:
         choice = getattr(control, "choice", None)
         if choice is not None and choice.dataset in grid.prompts:
             yield f"{where}.prompts: '{choice.dataset}' tunes '{name}'; report on other prompts"
-        asked = [choice.reward if choice is not None else None, getattr(control, "reward", None)]
-        if grid.heldout_reward is not None and grid.heldout_reward in asked:
+        steering = [choice.reward if choice is not None else None, getattr(control, "reward", None)]
+        if grid.heldout_reward is not None and grid.heldout_reward in steering:
             yield f"{where}.heldout_reward: '{grid.heldout_reward}' steers '{name}'; it is not held out"
         if grid.evaluation and isinstance(control, PROMPTS_ONLY):
             yield (
@@ -149,16 +153,18 @@ def _honest(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:
             )
 
 
-def _learnt_from(catalogue: Catalogue, control: Any) -> Iterator[tuple[str, str]]:
-    """(activations, reward) of the value network and the direction that a control uses."""
+def _training_sources(catalogue: Catalogue, control: Any) -> Iterator[tuple[str, str]]:
+    """Yield (activations, reward) of the value network and of the direction that a control uses."""
     for key, section in (("value_model", "value_models"), ("direction", "directions")):
         block = catalogue[section].get(getattr(control, key, None) or "")
-        if block is not None and hasattr(block, "activations"):  # what others trained says not on what
+        if block is not None and hasattr(
+            block, "activations"
+        ):  # a released value network does not name its training data
             yield block.activations, block.reward
 
 
-def _world_only(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:
-    """Judges that know the tiny world's truth can judge nothing else."""
+def _world_judge_mistakes(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:
+    """Yield judges of the tiny world that are used on other data: they know only the rules of this world."""
     pairs = [(grid.judge, "judges", grid.prompts)]
     pairs += [(name, "safety_judges", grid.evaluation) for name in grid.safety_judges]
     for name, section, datasets in pairs:
@@ -171,8 +177,8 @@ def _world_only(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:
                 yield f"{where}: '{name}' judges only data of the tiny world; '{dataset}' is not"
 
 
-def _tries(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:
-    """Several tries of an attack that changes nothing but the sampling must be sampled: greedy ones are copies."""
+def _attempt_mistakes(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:
+    """Yield attacks with several attempts under greedy decoding, if only sampling would make the attempts differ."""
     for attack_name in grid.attacks if grid.evaluation else []:
         attack = catalogue["attacks"].get(attack_name)
         if attack is None or attack.attempts == 1 or attack.method not in ("direct", "prefilling"):
@@ -181,6 +187,6 @@ def _tries(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:
             control = catalogue["controls"].get(control_name)
             if control is not None and control.decoding.temperature == 0:
                 yield (
-                    f"{where}.attacks: '{attack_name}' tries {attack.attempts} times, but control '{control_name}' "
-                    "decodes greedily (temperature 0): the tries would be copies"
+                    f"{where}.attacks: '{attack_name}' has {attack.attempts} attempts, but control '{control_name}' "
+                    "decodes greedily (temperature 0): all attempts would be the same"
                 )

@@ -1,15 +1,16 @@
-"""What a run will take, before its first job: time, disk, judges' tokens and cost, per rule; and caps that refuse.
+"""Estimate time, disk, and tokens and cost of judges per rule before the first job; refuse a run above a cap.
 
-A job's time is that of the earlier jobs of its rule that are nearest in work (`rebend.pipeline.cost.work`), times
-the ratio of their works: the median over the five nearest. A job that asks for a GPU is compared only with jobs that
-ran on one. Without measured jobs, the estimate uses a first guess of the time per unit of work, and the table says so.
-The bytes of weights, hidden states and downloads are arithmetic; of other results, the median of earlier jobs.
+The time of a job is computed from the five earlier jobs of its rule that are nearest in work
+(`rebend.pipeline.cost.work`): the median of their times, each times the ratio of the amounts of work. A job that needs
+a GPU is compared only with jobs that ran on row. Without measured jobs, the time per unit of work is a guess, and the
+table marks it. The bytes of weights, hidden states and downloads are computed; those of other results are the median
+of earlier jobs.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -20,12 +21,12 @@ from rebend.config.study import Caps
 from rebend.errors import ConfigError
 from rebend.pipeline.checks.before_run import check_before_jobs
 from rebend.pipeline.cost.history import Measured, measured_jobs
-from rebend.pipeline.cost.judges import asked_of
+from rebend.pipeline.cost.judges import requests_of
 from rebend.pipeline.cost.sizes import Facts
 from rebend.pipeline.cost.work import PlannedJob, Work, bytes_of, work_of
 from rebend.pipeline.graph.plan import Plan
 
-# Seconds per unit of work where nothing was measured: (on a GPU, without). An 80 GB GPU that decodes 8e9 parameters at
+# Seconds per unit of work without measurements: (on a GPU, on a CPU). An 80 GB GPU that decodes 8e9 parameters at
 # 500 tokens a second and passes tokens through at 1.5e14 operations a second; one processor core at 5e10.
 _GUESS = {
     "decode": (2.5e-13, 2e-10),
@@ -36,14 +37,14 @@ _GUESS = {
     "download": (2e-8, 2e-8),
     "job": (10.0, 10.0),
 }
-_START = 5.0  # seconds that any job takes, of a guess
-_RESULT = 1e6  # bytes of a result of which nothing is known
+_START = 5.0  # seconds added to a guessed time, for the start of a job
+_RESULT = 1e6  # bytes of a result of unknown size
 _NEAREST = 5
 
 
 @dataclass
 class Estimate:
-    """What the jobs of one rule will take."""
+    """The estimate for the jobs of one rule."""
 
     rule: str
     jobs: int = 0
@@ -52,26 +53,26 @@ class Estimate:
     disk_gb: float = 0.0
     tokens: float = 0.0
     dollars: float = 0.0
-    unpriced: bool = False  # whether some judge has no prices
-    measured: set[int] = field(default_factory=set)  # earlier jobs that it rests on, by number
-    guessed: int = 0  # jobs
+    unpriced: bool = False  # whether a judge has no prices
+    measured: set[int] = field(default_factory=set)  # numbers of the earlier jobs that the time is computed from
+    guessed: int = 0  # number of jobs with a guessed time
 
     @property
     def basis(self) -> str:
-        """What the time rests on."""
-        told = f"measured, {len(self.measured)} job{'s' if len(self.measured) > 1 else ''}" if self.measured else ""
+        """The source of the time: measured jobs, a guess, or both."""
+        measured = f"measured, {len(self.measured)} job{'s' if len(self.measured) > 1 else ''}" if self.measured else ""
         if not self.guessed:
-            return told
-        return f"{told}; {self.guessed} of {self.jobs} guess" if told else "guess"
+            return measured
+        return f"{measured}; {self.guessed} of {self.jobs} guess" if measured else "guess"
 
 
 def estimate(jobs: Iterable[PlannedJob], facts: Facts, history: Mapping[str, Sequence[Measured]]) -> list[Estimate]:
-    """Return one estimate per rule, the one that takes most time first."""
-    found: dict[str, Estimate] = {}
+    """Return one estimate per rule, in descending order of time."""
+    estimates: dict[str, Estimate] = {}
     times: dict[tuple[str, Work, int], tuple[float, set[int]]] = {}  # many jobs have the same work
     works: dict[str, list[Work | None]] = {}
     for job in jobs:
-        one = found.setdefault(job.rule, Estimate(job.rule))
+        row = estimates.setdefault(job.rule, Estimate(job.rule))
         done = history.get(job.rule, [])
         if job.rule not in works:
             works[job.rule] = [_earlier_work(earlier, facts) for earlier in done]
@@ -79,28 +80,28 @@ def estimate(jobs: Iterable[PlannedJob], facts: Facts, history: Mapping[str, Seq
         if key not in times:
             times[key] = _seconds(key[1], job.gpus, done, works[job.rule])
         seconds, used = times[key]
-        one.jobs += 1
-        one.hours += seconds / 3600
-        one.gpu_hours += job.gpus * seconds / 3600
-        one.measured |= used
-        one.guessed += not used
-        one.disk_gb += _bytes(job, facts, done) / 1e9
-        if asked := asked_of(job, facts, done):
-            one.tokens += asked.tokens
-            one.dollars += asked.cost or 0.0
-            one.unpriced |= asked.cost is None
-    return sorted(found.values(), key=lambda one: (-one.hours, one.rule))
+        row.jobs += 1
+        row.hours += seconds / 3600
+        row.gpu_hours += job.gpus * seconds / 3600
+        row.measured |= used
+        row.guessed += not used
+        row.disk_gb += _bytes(job, facts, done) / 1e9
+        if requests := requests_of(job, facts, done):
+            row.tokens += requests.tokens
+            row.dollars += requests.cost or 0.0
+            row.unpriced |= requests.cost is None
+    return sorted(estimates.values(), key=lambda row: (-row.hours, row.rule))
 
 
 def check_caps(caps: Caps, estimates: Sequence[Estimate]) -> None:
-    """Raise `ConfigError` naming each cap that the estimates are above, by how much, and the rule that takes most."""
+    """Raise `ConfigError` naming each cap below the estimates, both numbers, and the rule with the largest share."""
     mistakes = []
     for name, cap in caps.given().items():
-        total = sum(getattr(one, name) for one in estimates)
-        if name == "dollars" and any(one.unpriced for one in estimates):
-            mistakes.append(f"budget.{name}: a judge has no `price_in` and `price_out`, so the cap cannot be held")
+        total = sum(getattr(row, name) for row in estimates)
+        if name == "dollars" and any(row.unpriced for row in estimates):
+            mistakes.append(f"budget.{name}: a judge has no `price_in` and `price_out`, so the cap cannot be checked")
         elif total > cap:
-            most = max(estimates, key=lambda one: float(getattr(one, name)))
+            most = max(estimates, key=lambda row: float(getattr(row, name)))
             share = f"{_number(getattr(most, name))} of it by {most.rule} ({most.basis})"
             mistakes.append(f"budget.{name}: about {_number(total)} is above the cap {_number(cap)}; {share}")
     if mistakes:
@@ -108,37 +109,36 @@ def check_caps(caps: Caps, estimates: Sequence[Estimate]) -> None:
 
 
 def budget_table(estimates: Sequence[Estimate], facts: Facts) -> list[str]:
-    """Return the lines of a table with a row per rule and a total, and of what was guessed for it."""
+    """Return the lines of a table with a row per rule and a total, followed by the guessed sizes."""
     heads = ("rule", "jobs", "hours", "GPU-hours", "disk GB", "judge tokens", "dollars", "time rests on")
     total = Estimate("total")
-    for one in estimates:
+    for row in estimates:
         for name in ("jobs", "hours", "gpu_hours", "disk_gb", "tokens", "dollars"):
-            setattr(total, name, getattr(total, name) + getattr(one, name))
-        total.unpriced |= one.unpriced
-    rows = [*(_cells(one) for one in estimates), (*_cells(total)[:-1], "")]
+            setattr(total, name, getattr(total, name) + getattr(row, name))
+        total.unpriced |= row.unpriced
+    rows = [*(_cells(row) for row in estimates), (*_cells(total)[:-1], "")]
     sides = ("left", *("right" for _ in heads[2:]), "left")
     table = tabulate(rows, heads, tablefmt="simple", colalign=sides, disable_numparse=True)
     return [line.rstrip() for line in table.splitlines()] + _guesses(facts)
 
 
 def _guesses(facts: Facts) -> list[str]:
-    """A line per size that was guessed, with what it was guessed of."""
-    found: dict[str, list[str]] = {}
-    for what, size in sorted(facts.guesses.items()):
-        found.setdefault(size, []).append(what)
-    shown = {
-        size: ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-        for size, names in found.items()
-    }
-    lines = [f"guessed: {size} for {names}" for size, names in shown.items()]
+    """Return a line per guessed size, with the names of the models and data that have it."""
+    names_of_size: dict[str, list[str]] = {}
+    for name, size in sorted(facts.guesses.items()):
+        names_of_size.setdefault(size, []).append(name)
+    lines = []
+    for size, names in names_of_size.items():
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        lines.append(f"guessed: {size} for {', '.join(names[:4])}{more}")
     return [*lines, "sizes are read instead of guessed after `snakemake fetch`"] if lines else []
 
 
-def _cells(one: Estimate) -> tuple[str, ...]:
-    tokens = _number(one.tokens) if one.tokens else "-"
-    dollars = "no prices" if one.unpriced else money(one.dollars) if one.tokens else "-"
-    numbers = (_shown(one.hours), _shown(one.gpu_hours) if one.gpu_hours else "-", _shown(one.disk_gb))
-    return (one.rule, str(one.jobs), *numbers, tokens, dollars, one.basis)
+def _cells(row: Estimate) -> tuple[str, ...]:
+    tokens = _number(row.tokens) if row.tokens else "-"
+    dollars = "no prices" if row.unpriced else money(row.dollars) if row.tokens else "-"
+    numbers = (_shown(row.hours), _shown(row.gpu_hours) if row.gpu_hours else "-", _shown(row.disk_gb))
+    return (row.rule, str(row.jobs), *numbers, tokens, dollars, row.basis)
 
 
 def _shown(value: float) -> str:
@@ -150,7 +150,7 @@ def _number(value: float) -> str:
 
 
 def _seconds(work: Work, gpus: int, done: Sequence[Measured], works: Sequence[Work | None]) -> tuple[float, set[int]]:
-    """Seconds of a job, and the numbers of the earlier jobs that this rests on."""
+    """Return the seconds of a job, and the numbers of the earlier jobs that they are computed from."""
     nearest = sorted(
         (abs(math.log(known.amount / work.amount)), number)
         for number, known in enumerate(works)
@@ -167,7 +167,7 @@ def _amount(work: Work | None) -> float:
 
 
 def _earlier_work(done: Measured, facts: Facts) -> Work | None:
-    """Work of a finished job; None for one whose record is of an older form."""
+    """Return the work of a finished job; None if its record has an older format."""
     try:
         return work_of(PlannedJob(done.stage, done.settings, done.inputs, done.outputs), facts)
     except (KeyError, TypeError, IndexError, AttributeError):
@@ -178,24 +178,23 @@ def _bytes(job: PlannedJob, facts: Facts, done: Sequence[Measured]) -> float:
     known = bytes_of(job, facts)
     if known is not None:
         return known
-    sizes = [one.bytes for one in done if one.bytes]
+    sizes = [measured.bytes for measured in done if measured.bytes]
     return median(sizes) if sizes else _RESULT
 
 
 def check_budget(plan: Plan, jobs: Sequence[PlannedJob]) -> None:
-    """Raise `ConfigError` if jobs are expected to take more than a cap of the configuration; no cap costs no time."""
+    """Raise `ConfigError` if the estimate is above a cap of the configuration; without caps nothing is computed."""
     if plan.config.budget.given():
         check_caps(plan.config.budget, estimate(jobs, Facts(plan), measured_jobs()))
 
 
-def tell_budget(plan: Plan, jobs: Sequence[PlannedJob], tell: Callable[[str], None]) -> None:
-    """Tell, line by line, what jobs will take and what a run would miss. Raises `ConfigError` above a cap."""
+def print_budget(plan: Plan, jobs: Sequence[PlannedJob]) -> None:
+    """Print the estimate of jobs, and why a run would be refused. Raises `ConfigError` above a cap."""
     facts = Facts(plan)
     estimates = estimate(jobs, facts, measured_jobs())
-    for line in budget_table(estimates, facts):
-        tell(line)
+    print("\n".join(budget_table(estimates, facts)))
     try:
         check_before_jobs(plan)
     except ConfigError as mistakes:
-        tell(f"missing before a run can start:{mistakes}")
+        print(f"missing before a run can start:{mistakes}")
     check_caps(plan.config.budget, estimates)

@@ -1,4 +1,4 @@
-"""What earlier jobs took: their records beside the results, and Snakemake's benchmark files."""
+"""Time and size of earlier jobs, from their records beside the results and from Snakemake's benchmark files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rebend.errors import DataError
 from rebend.io.files import read_json
 from rebend.pipeline.graph import paths
 
-_NO_RESULTS = {"progress", "logs", "benchmarks", "judge_store", "tables", "figures"}
+_WITHOUT_RECORDS = {"progress", "logs", "benchmarks", "judge_store", "tables", "figures"}
 _CHECKPOINTS = {"models", "reward_models", "encoders", "judge_models"}  # folders of large files, some of them JSON
 
 
@@ -31,24 +31,24 @@ class Measured:
 
 
 def measured_jobs(root: str | Path = paths.ROOT) -> dict[str, list[Measured]]:
-    """Return every job that has a record below `root`, by stage."""
-    found: dict[str, list[Measured]] = {}
+    """Return every job with a record below `root`, by stage; files that are no records are skipped."""
+    jobs: dict[str, list[Measured]] = {}
     for file in _records(Path(root)):
         try:
             record = read_json(file)
         except DataError:
             continue
         if isinstance(record, dict) and {"stage", "settings", "inputs", "seconds"} <= record.keys():
-            found.setdefault(record["stage"], []).append(_measured(record))
-    return found
+            jobs.setdefault(record["stage"], []).append(_measured(record))
+    return jobs
 
 
 def _records(root: Path) -> Iterator[Path]:
-    """JSON files that may be records."""
-    for place, folders, files in os.walk(root):
-        skipped = _NO_RESULTS if Path(place) == root else set()
-        folders[:] = sorted(set(folders) - skipped) if Path(place).name not in _CHECKPOINTS else []
-        yield from (Path(place, name) for name in sorted(files) if name.endswith(".run.json"))
+    """Yield the paths of files that may be records."""
+    for folder, folders, files in os.walk(root):
+        skipped = _WITHOUT_RECORDS if Path(folder) == root else set()
+        folders[:] = sorted(set(folders) - skipped) if Path(folder).name not in _CHECKPOINTS else []
+        yield from (Path(folder, name) for name in sorted(files) if name.endswith(".run.json"))
 
 
 def _measured(record: Mapping[str, Any]) -> Measured:
@@ -66,15 +66,18 @@ def _measured(record: Mapping[str, Any]) -> Measured:
 
 
 def _benchmark(log: str | None) -> float | None:
-    """Wall seconds in the benchmark file of a job, which has the log's name; it counts the start of the process too."""
+    """Return the wall seconds in the benchmark file of a job, including the start of its process; None without one.
+
+    The benchmark file has the name of the log.
+    """
     if log is None:
         return None
     file = Path(log.replace("/logs/", "/benchmarks/", 1)).with_suffix(".tsv")
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     if len(lines) < 2:
         return None
-    told = dict(zip(lines[0].split("\t"), lines[-1].split("\t"), strict=False))
+    values = dict(zip(lines[0].split("\t"), lines[-1].split("\t"), strict=False))
     try:
-        return float(told["s"])
+        return float(values["s"])
     except (KeyError, ValueError):
         return None

@@ -1,7 +1,7 @@
-"""How large things are before a job runs: parameters of models, widths, rows of data sets.
+"""Sizes before a job runs: parameters of models, hidden sizes, rows of data sets.
 
-Each is read where it can be (a prepared result, the lock file, a local file, the configuration) and guessed otherwise;
-guesses are remembered, so that a plan can say what it rests on.
+A size is read from a prepared result, the lock file, a local file or the configuration; otherwise it is guessed.
+Guesses are stored, so that the estimate can list them.
 """
 
 from __future__ import annotations
@@ -24,52 +24,52 @@ from rebend.pipeline.graph import paths
 from rebend.pipeline.graph.plan import Plan
 from rebend.pipeline.stages.common import local_path
 
-_PARAMETERS = 7e9  # of a model of which nothing is known
+_PARAMETERS = 7e9  # of a model of unknown size
 _ENCODER = 1.1e8
 _ROWS = 10_000
 _EVALUATED = 500  # rows of an evaluation data set
-_FILES = {"dataset": 1e8, "url": 1e6}  # bytes of what nobody has fetched yet
-_ROW_BYTES = {".gz": 400, ".parquet": 500}  # of a file of rows, by its ending; others 1,000
+_FILES = {"dataset": 1e8, "url": 1e6}  # bytes of an asset that is not fetched yet
+_ROW_BYTES = {".gz": 400, ".parquet": 500}  # bytes per row of a file, by its suffix; others 1,000
 _BLOCKS = 32
 
 
 class Facts:
-    """Sizes in one study."""
+    """Sizes of the models and data of one study."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.lock = read_lock(paths.ASSET_LOCK)
-        self.guesses: dict[str, str] = {}  # what -> how large it was taken to be
+        self.guesses: dict[str, str] = {}  # name → its guessed size
         self.parameters = cache(self._parameters)
         self.rows = cache(self._rows)
 
     def model(self, inputs: Sequence[str], shelf: str = "models") -> float:
-        """Parameters of the first model of a shelf among the inputs of a job."""
+        """Return the parameters of the first model below `results/<shelf>` among a job's inputs."""
         prefix = f"{paths.ROOT}/{shelf}/"
         place = next((name.removeprefix(f"{paths.ROOT}/") for name in inputs if name.startswith(prefix)), None)
         return self.parameters("/".join(place.split("/")[:2])) if place else _PARAMETERS
 
     def data(self, inputs: Sequence[str]) -> int:
-        """Rows of the first data set among the inputs of a job."""
-        found = (re.fullmatch(rf"{paths.ROOT}/data/(\w+)\.parquet", name) for name in inputs)
-        name = next((match[1] for match in found if match), None)
+        """Return the rows of the first data set among a job's inputs."""
+        matches = (re.fullmatch(rf"{paths.ROOT}/data/(\w+)\.parquet", name) for name in inputs)
+        name = next((match[1] for match in matches if match), None)
         return self.rows(name) if name else _ROWS
 
     def width(self, inputs: Sequence[str]) -> int:
-        """Hidden size of the first model among the inputs: read, or that of a usual shape of so many parameters."""
+        """Return the hidden size of the first model among the inputs; without its files, guessed from its size."""
         for name in inputs:
             if name.startswith(f"{paths.ROOT}/models/") and (config := Path(name, "config.json")).is_file():
                 return int(read_json(config).get("hidden_size", 0)) or 1
         return round(math.sqrt(self.model(inputs) / (12 * _BLOCKS)))
 
     def sampled_tokens(self, block: Mapping[str, Any], inputs: Sequence[str]) -> float:
-        """Response tokens of an activations block, each as long as it may be; a limit of bytes cuts."""
+        """Return the response tokens of an activations block, for responses of maximal length, up to `max_bytes`."""
         tokens = self.rows(block["dataset"]) * block["samples_per_prompt"] * block["decoding"]["max_new_tokens"]
         limit = block["max_bytes"]
         return min(tokens, limit / (2 * self.width(inputs))) if limit else tokens
 
     def asset_bytes(self, name: str, where: str, kind: str) -> float:
-        """Bytes of an asset: the lock file's, else two per parameter of a model, else a guess."""
+        """Return the bytes of an asset: those in the lock file, else two per parameter of a model, else a guess."""
         if entry := self.lock.get(name):
             return float(entry["size"])
         if kind != "model":
@@ -79,7 +79,7 @@ class Facts:
         return 2 * (_named_size(where) or self._guess(name, _ENCODER if where in encoders else _PARAMETERS))
 
     def _parameters(self, place: str) -> float:
-        """Parameters of what lies, or will lie, at `results/<place>`."""
+        """Return the parameters of the model at `results/<place>`, whether it is prepared or not."""
         folder = Path(paths.ROOT, place)
         if counted := _counted(folder):
             return counted
@@ -89,14 +89,13 @@ class Facts:
         if block is None:
             return self._guess(f"{paths.ROOT}/{place}", _PARAMETERS)
         if getattr(block, "local", None):
-            return _counted(Path(local_path(self.plan.config, block.local))) or self._guess(
-                f"{paths.ROOT}/{place}", _PARAMETERS
-            )
+            counted = _counted(Path(local_path(self.plan.config, block.local)))
+            return counted or self._guess(f"{paths.ROOT}/{place}", _PARAMETERS)
         if getattr(block, "tiny", None):
             return self._tiny(shelf, block)
         if getattr(block, "hub", None):
             return self._of_hub(place, block)
-        return _ENCODER if shelf == "encoders" else 0.0  # carried by a package; behind an address
+        return _ENCODER if shelf == "encoders" else 0.0  # an encoder inside a package; a model behind an address
 
     def _tiny(self, shelf: str, block: Any) -> float:
         if shelf == "reward_models":
@@ -114,15 +113,15 @@ class Facts:
         guess = _ENCODER if place.startswith("encoders/") else _PARAMETERS
         return self._guess(f"{paths.ROOT}/{place}", guess)
 
-    def _guess(self, what: str, size: float) -> float:
-        self.guesses[what] = f"{size:.2g} parameters"
+    def _guess(self, name: str, size: float) -> float:
+        self.guesses[name] = f"{size:.2g} parameters"
         return size
 
     def _rows(self, name: str) -> int:
-        """Rows of a prepared data set, or an estimate of what it will have."""
+        """Return the rows of a prepared data set, or an estimate of them."""
         record = Path(paths.record(paths.data(name)))
-        if record.is_file() and (told := read_json(record).get("notes", {}).get("rows")):
-            return int(told)
+        if record.is_file() and (rows := read_json(record).get("notes", {}).get("rows")):
+            return int(rows)
         block = self.plan.config["datasets"].get(name)
         if block is None:
             return _ROWS
@@ -135,11 +134,11 @@ class Facts:
             if limit is None:
                 self.guesses[paths.data(name)] = f"{guess} rows"
             return limit or guess
-        found = max(1, size[0] // _ROW_BYTES.get(size[1], 1000))
-        return min(found, limit) if limit else found
+        estimated = max(1, size[0] // _ROW_BYTES.get(size[1], 1000))
+        return min(estimated, limit) if limit else estimated
 
     def _source_bytes(self, source: DataSource) -> tuple[int, str] | None:
-        """Size of the file behind a source, and its ending."""
+        """Return the size and the suffix of a source's file; None if it is neither local nor fetched."""
         if source.local is not None:
             path = Path(local_path(self.plan.config, source.local))
             return (path.stat().st_size, path.suffix) if path.is_file() else None
@@ -149,7 +148,7 @@ class Facts:
 
 
 def _named_size(repo: str) -> float | None:
-    """Parameters that the name of a repository tells of: "Llama-3-8B" has 8e9."""
+    """Return the parameters that the name of a repository states: 8e9 for "Llama-3-8B"."""
     named = re.search(r"(\d+(?:\.\d+)?)[bB](?![a-zA-Z])", repo)
     return float(named[1]) * 1e9 if named else None
 
@@ -159,15 +158,15 @@ def _is_weights(name: str) -> bool:
 
 
 def _counted(folder: Path) -> float | None:
-    """Parameters in a model folder's weight files; those that are no safetensors are taken for 16 bits."""
+    """Return the parameters in a model folder; `*.bin` files are assumed to have 16 bits per parameter."""
     safe = sorted(folder.glob("*.safetensors"))
     if safe:
-        with suppress(ValueError, struct.error):  # a file that is not whole is for others to refuse
-            return float(sum(_in_header(file) for file in safe))
+        with suppress(ValueError, struct.error):  # an incomplete file; the check of the model reports it
+            return float(sum(_parameters_in_header(file) for file in safe))
     return sum(file.stat().st_size for file in folder.glob("*.bin")) / 2 or None
 
 
-def _in_header(file: Path) -> int:
+def _parameters_in_header(file: Path) -> int:
     with file.open("rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
         header = json.loads(stream.read(length))

@@ -1,9 +1,8 @@
-"""How much there is to do in one job: what its time is in proportion to.
+"""Work of a job: an amount that its time is proportional to.
 
-Work of a language model is counted in token-parameters: tokens that pass through it, times its parameters. `decode`
-is one token after the other, `forward` many at once; a training step counts as four forward passes. Other jobs are in
-proportion to their rows, to the requests that they send, to the bytes that they copy or download, or take about as long
-whatever they are given (`job`).
+The work of a language model is the number of tokens that pass through it times its parameters: one token after the
+other (`decode`) or many at once (`forward`). A training step counts as four forward passes. The time of other jobs is
+proportional to their rows, to their requests, or to the bytes that they copy or download, or is constant (`job`).
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _GENERATED = {"gsm8k": 256, "bbh": 1024}  # tokens
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """A job as the graph knows it; a job of an earlier run has the same in its record."""
+    """A job of Snakemake's graph, or of an earlier run (from its record)."""
 
     rule: str
     settings: Mapping[str, Any]
@@ -35,17 +34,17 @@ class PlannedJob:
 
 @dataclass(frozen=True)
 class Work:
-    """An amount, and what of."""
+    """An amount of one kind of work (see the module)."""
 
     kind: str
     amount: float
 
 
 def work_of(job: PlannedJob, facts: Facts) -> Work:
-    """Return the work of a job; of a rule that is not known here, `job`."""
+    """Return the work of a job; `Work("job", 1.0)` for a rule that is not in `_RULES`."""
     count = _RULES.get(job.rule)
-    found = count(job, facts) if count else Work("job", 1.0)
-    return found if found.amount > 0 else Work("job", 1.0)
+    work = count(job, facts) if count else Work("job", 1.0)
+    return work if work.amount > 0 else Work("job", 1.0)
 
 
 def _prepare_dataset(job: PlannedJob, facts: Facts) -> Work:
@@ -83,7 +82,7 @@ def _extract(job: PlannedJob, facts: Facts) -> Work:
 
 
 def _scored(job: PlannedJob, facts: Facts) -> Work:
-    """Rewards of as many texts as a data set has rows; those that an address gives take this machine little."""
+    """Rewards of as many texts as the data set has rows; an endpoint computes its rewards on another machine."""
     rows = facts.data(job.inputs)
     if job.settings["reward"]["http"]:
         return Work("rows", rows)
@@ -106,8 +105,8 @@ def _fit_direction(job: PlannedJob, facts: Facts) -> Work:
 def _choose(job: PlannedJob, facts: Facts) -> Work:
     control = job.settings["control"]
     choice = control["choice"]
-    tried = len(choice["grid"]) * max(1, len(choice["steps"]))
-    return Work("decode", tried * facts.rows(choice["dataset"]) * _decoding(control) * facts.model(job.inputs))
+    n_candidates = len(choice["grid"]) * max(1, len(choice["steps"]))
+    return Work("decode", n_candidates * facts.rows(choice["dataset"]) * _decoding(control) * facts.model(job.inputs))
 
 
 def _control_decode(job: PlannedJob, facts: Facts) -> Work:
@@ -117,10 +116,10 @@ def _control_decode(job: PlannedJob, facts: Facts) -> Work:
 
 def _attack_decode(job: PlannedJob, facts: Facts) -> Work:
     attack = job.settings["attack"]
-    tries = facts.data(job.inputs) * attack["attempts"]
-    tokens = tries * attack.get("generations", 1) * _decoding(job.settings["control"])
-    searched = tries * attack.get("steps", 0) * attack.get("search_width", _TRAINING) * _ATTACKED
-    forward = searched / _DECODED_IN_ONE  # in the time of decoding, so that one number tells both
+    n_attempts = facts.data(job.inputs) * attack["attempts"]
+    tokens = n_attempts * attack.get("generations", 1) * _decoding(job.settings["control"])
+    searched = n_attempts * attack.get("steps", 0) * attack.get("search_width", _TRAINING) * _ATTACKED
+    forward = searched / _DECODED_IN_ONE  # in decoded tokens of the same time, so that both can be added
     return Work("decode", (tokens + forward) * facts.model(job.inputs))
 
 
@@ -174,29 +173,29 @@ def _score_capability(job: PlannedJob, facts: Facts) -> Work:
 
 
 def _responses(job: PlannedJob, facts: Facts) -> int:
-    """Rows of the data set that the responses, the job's first input, answer."""
+    """Return the rows of the data set of the responses, which are the job's first input."""
     return facts.rows(job.inputs[0].split("/")[-2])  # results/responses/{model}/{dataset}/…
 
 
 def value_parameters(value: Mapping[str, Any], width: int) -> int:
-    """Weights of a value network on states of this width; a kept one's are taken for two layers of 1,024."""
+    """Return the parameters of a value network on states of size `width`; a released one is assumed to be 2 × 1,024."""
     hidden, layers = value.get("hidden_size", 1024), value.get("n_layers", 2)
     return width * hidden + (layers - 2) * hidden**2 + hidden
 
 
 def _decoding(control: Mapping[str, Any]) -> int:
-    """Tokens that pass through the model for one response: best-of-n makes n."""
+    """Return the tokens that are decoded for one response; best-of-n decodes n responses."""
     return int(control["decoding"]["max_new_tokens"]) * int(control.get("n") or 1)
 
 
 def attempts(job: PlannedJob, facts: Facts) -> int:
-    """Tries per prompt: the attack stands in the path of the completions."""
+    """Return the attempts per prompt of the attack that the path of the completions names."""
     completions = next((name for name in job.inputs if name.startswith("results/completions/")), None)
     attack = facts.plan.config["attacks"].get(completions.split("/")[4]) if completions else None
     return int(attack.attempts) if attack else 1
 
 
-_DECODED_IN_ONE = 20  # tokens of one forward pass that take as long as one token decoded
+_DECODED_IN_ONE = 20  # tokens of a forward pass that take as long as one decoded token
 _RULES: dict[str, Callable[[PlannedJob, Facts], Work]] = {
     "fetch_asset": _fetch,
     "prepare_dataset": _prepare_dataset,
@@ -226,11 +225,11 @@ _RULES: dict[str, Callable[[PlannedJob, Facts], Work]] = {
 
 
 _ROW = 1000  # bytes of a prepared row
-_LINEAR_SIDES = 22  # in and out widths of a decoder block's linear layers, in hidden sizes
+_LINEAR_SIDES = 22  # sum of input and output sizes of a decoder block's linear layers, in hidden sizes
 
 
 def bytes_of(job: PlannedJob, facts: Facts) -> float | None:
-    """Return the bytes of a job's results; None where only earlier jobs can tell."""
+    """Return the bytes of a job's results; None if they cannot be computed."""
     s = job.settings
     if job.rule in ("train_tiny_model", "train_tiny_reward_model"):
         place = next((name for name in job.outputs if not name.endswith(".json")), "")
@@ -253,7 +252,7 @@ def bytes_of(job: PlannedJob, facts: Facts) -> float | None:
 
 
 def _states(job: PlannedJob, facts: Facts) -> float:
-    """Two bytes a number, if every response becomes as long as it may; token ids alone where states are streamed."""
+    """Return the bytes of a shard for responses of maximal length; with streamed states, only token ids are stored."""
     block = job.settings["activations"]
     per_token = 4 if block["states"] == "streamed" else 2 * facts.width(job.inputs)
     return per_token * facts.sampled_tokens(block, job.inputs) / block["shards"]

@@ -11,7 +11,7 @@ from rebend.config.study import Grid, Study
 from rebend.pipeline.graph import paths
 
 QUALITY, SAFETY = "quality", "safety"  # roles of a cell
-# What a cell is made of → its section of the catalogue
+# Part of a cell → its section of the catalogue
 PARTS = {"model": "models", "adapter": "adapters", "control": "controls", "dataset": "datasets", "attack": "attacks"}
 
 
@@ -24,7 +24,7 @@ class Catalogue(Protocol):
 
 @dataclass(frozen=True)
 class Cell:
-    """One model under one control on one data set, with the scores that its grid asks for."""
+    """One model under one control on one data set, with the scores that its grid lists."""
 
     base: str
     adapter: str
@@ -55,13 +55,13 @@ class Cell:
 
     @property
     def responses(self) -> str:
-        """Path of its responses, or of its completions."""
+        """Path of the cell's responses, or of its completions."""
         if self.role == SAFETY:
             return paths.completions(self.model, self.dataset, self.attack, self.control)
         return paths.responses(self.model, self.dataset, self.control)
 
     def safety(self, judge: str) -> str:
-        """Path of the verdicts of one safety judge."""
+        """Return the path of the verdicts of one safety judge."""
         return paths.safety(judge, self.model, self.dataset, self.attack, self.control)
 
     def described(self, catalogue: Catalogue) -> dict[str, Any]:
@@ -99,18 +99,18 @@ def _cells(study: Study) -> Iterator[Cell]:
 
 
 def label(catalogue: Catalogue, section: str, name: str) -> str:
-    """Return a block's label in tables: its `label`, or its name. A name without a block (`none`, "") is its own."""
+    """Return a block's label in tables: its `label`, else its name. A name without a block (`none`, "") is returned."""
     block = catalogue[section].get(name)
     return name if block is None or block.label is None else str(block.label)
 
 
 def method_of(catalogue: Catalogue, section: str, name: str) -> str:
-    """Return a block's method; a name without a block (`none`, "") is its own."""
+    """Return a block's method; a name without a block (`none`, "") is returned."""
     block = catalogue[section].get(name)
     return name if block is None else str(block.method)
 
 
 def published(catalogue: Catalogue, blocks: dict[str, tuple[str, str]]) -> dict[str, list[str]]:
     """Return part → printed names of its block, for parts given as section → (part, name of the block)."""
-    found = ((part, catalogue[section].get(name)) for section, (part, name) in blocks.items())
-    return {part: list(block.printed_names) for part, block in found if block is not None}
+    parts = ((part, catalogue[section].get(name)) for section, (part, name) in blocks.items())
+    return {part: list(block.printed_names) for part, block in parts if block is not None}

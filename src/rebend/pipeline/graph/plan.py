@@ -1,4 +1,4 @@
-"""The plan of a study: its cells, the parts that they need, and its assets."""
+"""The plan of a study: its cells, the adapters and other parts that they need, and its assets."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Plan:
 
     @cached_property
     def adapted(self) -> list[tuple[str, str]]:
-        """(base, adapter) of every adapter that the study looks at."""
+        """(base, adapter) of every adapter in the study."""
         return list(dict.fromkeys((c.base, c.adapter) for c in self.cells if c.adapter != "none"))
 
     @cached_property
     def trained(self) -> list[tuple[str, str]]:
-        """(base, adapter) of every adapter that is trained here, not taken over from others or added up."""
+        """(base, adapter) of every adapter that is trained; released adapters and sums are not."""
         return [
             (base, adapter)
             for base, adapter in self.adapted
@@ -44,58 +44,59 @@ class Plan:
         ]
 
     @cached_property
-    def valued(self) -> list[tuple[str, str]]:
-        """(model, value) of every value network that the study trains."""
-        found = ((c.model, getattr(self.config["controls"][c.control], "value_model", None)) for c in self.cells)
+    def value_models(self) -> list[tuple[str, str]]:
+        """(model, value model) of every value network that the study trains."""
+        used = ((c.model, getattr(self.config["controls"][c.control], "value_model", None)) for c in self.cells)
         networks = {name for name, block in self.config["value_models"].items() if isinstance(block, ValueModelBlock)}
-        return list(dict.fromkeys((model, value) for model, value in found if value in networks))
+        return list(dict.fromkeys((model, value) for model, value in used if value in networks))
 
     @cached_property
-    def tuned(self) -> list[tuple[str, str]]:
+    def tuned_controls(self) -> list[tuple[str, str]]:
         """(model, control) of every strength that the study chooses."""
-        found = (
-            (c.model, c.control) for c in self.cells if getattr(self.config["controls"][c.control], "choice", None)
-        )
-        return list(dict.fromkeys(found))
+        controls = self.config["controls"]
+        tuned = ((c.model, c.control) for c in self.cells if getattr(controls[c.control], "choice", None))
+        return list(dict.fromkeys(tuned))
 
     @cached_property
-    def asked(self) -> list[tuple[str, str, str]]:
-        """(base, adapter, capability) of every benchmark that the study asks."""
-        found = (
-            triple for grid in self.study.grids for triple in product(grid.models, grid.adapters, grid.capabilities)
-        )
-        return list(dict.fromkeys(found))
+    def benchmarks(self) -> list[tuple[str, str, str]]:
+        """(base, adapter, capability) of every run of a capability benchmark."""
+        runs = (run for grid in self.study.grids for run in product(grid.models, grid.adapters, grid.capabilities))
+        return list(dict.fromkeys(runs))
 
     @cached_property
-    def drawn_states(self) -> list[tuple[str, str, str]]:
-        """(base, adapter, data set) of every picture of hidden states."""
-        asked = ((grid.states, product(grid.models, grid.adapters)) for grid in self.study.grids if grid.states)
-        found = ((base, adapter, states) for states, pairs in asked for base, adapter in pairs if adapter != "none")
-        return list(dict.fromkeys(found))
+    def projections(self) -> list[tuple[str, str, str]]:
+        """(base, adapter, data set) of every figure of projected hidden states."""
+        projections = [
+            (base, adapter, grid.states)
+            for grid in self.study.grids
+            for base, adapter in product(grid.models, grid.adapters)
+            if grid.states and adapter != "none"
+        ]
+        return list(dict.fromkeys(projections))
 
     def inputs(self) -> list[str]:
         """Every result that the study's tables and figures read."""
-        found = [path for cell in self.cells for path in (*cell.scores().values(), paths.data(cell.dataset))]
-        found += [cell.responses for cell in self.cells]
-        found += [cell.safety(judge) for cell in self.cells if cell.attack for judge in cell.grid.safety_judges]
-        found += [paths.adapter(base, adapter) for base, adapter in self.trained]
-        found += [paths.value_model(*pair) for pair in self.valued]
-        found += [paths.strength(*pair) for pair in self.tuned]
-        found += [paths.states(*triple) for triple in self.drawn_states]
-        found += [paths.capability(paths.model_name(base, adapter), name) for base, adapter, name in self.asked]
-        return list(dict.fromkeys(found))
+        results = [path for cell in self.cells for path in (*cell.scores().values(), paths.data(cell.dataset))]
+        results += [cell.responses for cell in self.cells]
+        results += [cell.safety(judge) for cell in self.cells if cell.attack for judge in cell.grid.safety_judges]
+        results += [paths.adapter(base, adapter) for base, adapter in self.trained]
+        results += [paths.value_model(*pair) for pair in self.value_models]
+        results += [paths.strength(*pair) for pair in self.tuned_controls]
+        results += [paths.states(*triple) for triple in self.projections]
+        results += [paths.capability(paths.model_name(base, adapter), name) for base, adapter, name in self.benchmarks]
+        return list(dict.fromkeys(results))
 
     @cached_property
     def used(self) -> dict[str, list[str]]:
         """Section → names of the blocks that the study reaches, directly or through others."""
-        found: dict[str, dict[str, None]] = {section: {} for section in self.config.catalogue}
+        used: dict[str, dict[str, None]] = {section: {} for section in self.config.catalogue}
         waiting: list[Block] = list(self.study.grids)
         while waiting:
             for _, section, _, name in references(waiting.pop()):
-                if name not in found[section] and name in self.config[section]:
-                    found[section][name] = None
+                if name not in used[section] and name in self.config[section]:
+                    used[section][name] = None
                     waiting.append(self.config[section][name])
-        return {section: list(names) for section, names in found.items()}
+        return {section: list(names) for section, names in used.items()}
 
     @cached_property
     def assets(self) -> dict[str, Asset]:
@@ -129,16 +130,17 @@ class Plan:
             ],
             "values": [
                 {"model": m, "value": v, "metrics": f"{paths.value_model(m, v)}/metrics.parquet"}
-                for m, v in self.valued
+                for m, v in self.value_models
             ],
             "strengths": [
-                {"model": m, "control": named["controls"](c), "path": paths.strength(m, c)} for m, c in self.tuned
+                {"model": m, "control": named["controls"](c), "path": paths.strength(m, c)}
+                for m, c in self.tuned_controls
             ],
             "states": [
                 {"model": named["models"](m), "adapter": named["adapters"](b), "path": paths.states(m, b, d)}
-                for m, b, d in self.drawn_states
+                for m, b, d in self.projections
             ],
-            "capabilities": [self._capability(*triple) for triple in self.asked],
+            "capabilities": [self._capability(*triple) for triple in self.benchmarks],
         }
 
     def _capability(self, base: str, adapter: str, name: str) -> dict[str, Any]:

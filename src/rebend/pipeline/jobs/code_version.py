@@ -1,13 +1,13 @@
-"""Which code made a result: a digest that changes with a formula and not with a comment.
+"""The code version of a stage: a digest that changes with a formula and not with a comment.
 
-Snakemake notices an edited script but not an edited library. The digest covers the script, the modules of the library
-that it imports, directly or through others, and the data files that these name. Of the settings' modules only the
-functions and constants whose names are used count: the settings themselves are params of the stage. It is a param,
-too, so a changed one makes Snakemake run the stage again.
+Snakemake detects an edited script, but not an edited library. The digest covers the script, the modules of the library
+that it imports, directly or through others, and the data files that these modules name. Of the modules in
+`rebend.config`, it covers only the functions and constants whose names are used, because the settings themselves are
+params of the stage. The digest is a param too, so Snakemake runs a stage again if it changes.
 
-What is chosen by a string (a method, a reader, a judge) is no import. The rule names it, as an entry
-"rebend.repbend.methods.dpo:Dpo". A name that code puts together while it runs (`getattr(block, f"{x}_target")`) is not
-seen.
+Code that is chosen by a string (a method, a reader, a judge) is not imported by name. Therefore the rule names it as an
+entry, "rebend.repbend.methods.dpo:Dpo". Names that are built at run time (`getattr(block, f"{x}_target")`) are not
+detected.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from rebend.pipeline.jobs.parsed_source import DATA_SUFFIXES, ROOT, Code, Defini
 
 _PACKAGE = Path(__file__).parents[2]
 _WITHOUT_EFFECT = (
-    "rebend.pipeline",  # decides which jobs run, where and when, and writes that down
-    "rebend.errors",  # words for people
-    "rebend.io.locks",  # who may write now
-    "rebend.io.progress",  # how far a job is
-    "rebend.io.secrets",  # keys, and how they stay out of logs
+    "rebend.pipeline",  # decides which jobs run, where and when, and records it
+    "rebend.errors",  # messages for users
+    "rebend.io.locks",  # which process may write
+    "rebend.io.progress",  # progress bars
+    "rebend.io.secrets",  # removal of keys from logs
 )
-_BY_DEFINITION = ("rebend.config",)  # most of it describes and checks settings, which are params of the stage
+_BY_DEFINITION = ("rebend.config",)  # most of its code describes and checks settings, which are params of the stage
 
 
 def code_version(script: str | Path, *entries: str) -> str:
@@ -49,7 +49,7 @@ def code_version(script: str | Path, *entries: str) -> str:
 
 
 def reached_modules(script: str | Path, *entries: str) -> set[str]:
-    """Return the names of the modules that count as a whole.
+    """Return the names of the modules that the code version covers as a whole.
 
     Raises `ValueError` for an entry that the library does not have.
     """
@@ -57,9 +57,9 @@ def reached_modules(script: str | Path, *entries: str) -> set[str]:
 
 
 def reached_definitions(script: str | Path, *entries: str) -> set[str]:
-    """Return what counts of the settings' modules, as "rebend.config.adapters:RepBendBlock.last_target".
+    """Return the definitions in `rebend.config` that count, as "rebend.config.adapters:RepBendBlock.last_target".
 
-    A class itself stands for its first line: name, bases and decorators. Raises `ValueError` for an entry that the
+    The name of a class stands for its first line: name, bases and decorators. Raises `ValueError` for an entry that the
     library does not have.
     """
     reach = _Reach(_library(_PACKAGE), Path(script), entries)
@@ -73,12 +73,12 @@ def sources() -> dict[str, bytes]:
 
 
 def texts_digest(scripts: Path) -> str:
-    """Return a digest of the text of the library and of the stages' scripts, at any depth in the folder `scripts`."""
+    """Return a digest of the text of the library and of all scripts in the folder `scripts` and below it."""
     return sources_digest({**sources(), **{str(path): path.read_bytes() for path in sorted(scripts.rglob("*.py"))}})
 
 
 def sources_digest(texts: Mapping[str, bytes]) -> str:
-    """Return 16 hex digits for files' contents, in their order and with their names, wherever their folder is."""
+    """Return 16 hex digits for the names and contents of files, in their order; folders do not count."""
     digest = hashlib.sha256()
     for path, raw in texts.items():
         digest.update(f"{Path(path).name}\n{len(raw)}\n".encode())
@@ -114,29 +114,29 @@ class _Module:
 
     @cached_property
     def counts(self) -> bool:
-        """Whether there is code in it that may change a result: most `__init__.py` hold a docstring alone."""
+        """Whether the module can change a result; an `__init__.py` with only a docstring cannot."""
         is_package = self.file.name == "__init__.py"
         return not _is_in(self.name, _WITHOUT_EFFECT) and not (is_package and self.code.is_empty)
 
     def digest_of(self, code: Code) -> str:
-        """Digest of code in this file and of the data files beside it that the code names."""
+        """Return the digest of code in this file and of the data files beside it that the code names."""
         paths = [self.file.parent / name for name in code.data_files]
         data = [path.read_bytes() for path in paths if path.is_file()]
         return "".join([code.digest, *(hashlib.sha256(raw).hexdigest() for raw in data)])
 
 
 class _Library:
-    """The modules below a folder, read when they are asked for."""
+    """The modules below a folder; each is read at its first use."""
 
     def __init__(self, package: Path) -> None:
         self._package = package
         self._modules: dict[str, _Module | None] = {}
         self._scripts: dict[Path, _Module] = {}
-        # beside the files that Python itself keeps of the modules; trees differ between versions of Python
+        # one file per version of Python, as for compiled modules: syntax trees differ between versions
         self.parsed = ParsedFiles(package / "__pycache__" / f"parsed.{sys.implementation.cache_tag}.json")
 
     def module(self, name: str) -> _Module | None:
-        """The module of this name, None if there is none."""
+        """Return the module of this name, None if there is none."""
         if name not in self._modules:
             self._modules[name] = self._find(name)
         return self._modules[name]
@@ -145,10 +145,10 @@ class _Library:
         return self._scripts.setdefault(path, _Module("", path, self))
 
     def imported(self, code: Code) -> list[_Module]:
-        """The modules that code imports, and the packages around them, as far as they count."""
+        """Return the modules that code imports and the packages that contain them, if they count."""
         names = {part for name in code.imports for part in _with_packages(name)}
-        found = [self.module(name) for name in sorted(names)]
-        return [module for module in found if module is not None and module.counts]
+        modules = [self.module(name) for name in sorted(names)]
+        return [module for module in modules if module is not None and module.counts]
 
     def _find(self, name: str) -> _Module | None:
         place = self._package.joinpath(*name.split(".")[1:])
@@ -163,7 +163,7 @@ def _library(package: Path) -> _Library:
 
 
 class _Reach:
-    """What a script and its entries reach: whole modules, and definitions in the settings' modules."""
+    """The code that a script and its entries reach: whole modules, and definitions in the settings' modules."""
 
     def __init__(self, library: _Library, script: Path, entries: Iterable[str]) -> None:
         self.library, self.script = library, library.script(script)
@@ -183,7 +183,7 @@ class _Reach:
                 self._enter(self.library.imported(definition.code))
 
     def _enter(self, modules: Iterable[_Module]) -> None:
-        """Count modules, and what they import; settings' modules lead to other settings' modules only."""
+        """Add modules and their imports; of settings' modules, only the imports of other settings' modules."""
         waiting = list(modules)
         while waiting:
             module = waiting.pop()
@@ -198,7 +198,7 @@ class _Reach:
                 waiting += module.imports
 
     def _definitions_in_use(self) -> list[tuple[str, Definition]]:
-        """Definitions that are not counted yet and whose name is used."""
+        """Return the definitions whose name is used and that are not added yet."""
         return [
             (name, definition)
             for name, module in self.settings.items()
@@ -207,7 +207,10 @@ class _Reach:
         ]
 
     def _entry(self, entry: str) -> tuple[str, str]:
-        """Module and attribute of an entry; a wrong one would silently leave its code out of the digest."""
+        """Return module and attribute of an entry.
+
+        Raises `ValueError` if either is missing: the digest would otherwise not cover the entry's code.
+        """
         name, _, attribute = entry.partition(":")
         module = self.library.module(name) if name.startswith(f"{ROOT}.") else None
         if module is None:
@@ -220,7 +223,7 @@ class _Reach:
 
 
 def _with_packages(name: str) -> list[str]:
-    """`a.b.c` with `a` and `a.b`, whose `__init__.py` run first."""
+    """Return `a`, `a.b` and `a.b.c` for `a.b.c`: an import runs the `__init__.py` of each package."""
     parts = name.split(".")
     return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
 

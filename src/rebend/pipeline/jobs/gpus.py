@@ -1,9 +1,9 @@
-"""Which GPUs a job of a local run may use: as many as it asks for, each lent to one job at a time.
+"""Assign GPUs to the jobs of a local run: each job gets as many as it needs, each GPU has one job at a time.
 
-A cluster's scheduler gives each job its own devices; a workstation has none. So a local run names its devices in the
-environment, and a job takes the lock of as many of them as it needs before it touches any. The kernel lets go of a
-lock when the last process that holds it is gone, however it ended. The locks lie in one folder per user: two runs at
-a time share the devices as well.
+The scheduler of a cluster assigns devices to jobs; a workstation has no scheduler. So a local run lists its devices in
+an environment variable, and a job locks as many of them as it needs before it uses CUDA. The kernel releases a lock
+when the last process that holds it has ended, also after a kill. The locks are in one folder per user, so two runs at
+the same time share the devices too.
 """
 
 from __future__ import annotations
@@ -18,35 +18,37 @@ from pathlib import Path
 from rebend.io.locks import give_lock_back, locked, take_lock
 
 DEVICES = "CUDA_VISIBLE_DEVICES"
-LENT = "REBEND_GPUS"  # devices that the jobs of this run take turns at, separated by commas
+LENT = "REBEND_GPUS"  # devices that the jobs of this run share, separated by commas
 _POLL_SECONDS = 0.2
 
 
 def visible_gpus() -> list[str]:
-    """Return the names of the GPUs that this process may use, without asking a driver: this runs while parsing.
+    """Return the names of the GPUs that this process may use.
 
-    They are those of CUDA_VISIBLE_DEVICES, or else one number for each device file.
+    They are those in CUDA_VISIBLE_DEVICES, or else one number per device file. No driver is loaded, because this
+    function runs while Snakemake parses.
     """
     chosen = os.environ.get(DEVICES)
     if chosen is None:
         return [str(number) for number, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
-    named = [name.strip() for name in chosen.split(",")]
-    # as CUDA reads it: what follows a name that is none counts for nothing
-    first_bad = next((place for place, name in enumerate(named) if not name or name.startswith("-")), len(named))
-    return named[:first_bad]
+    names = [name.strip() for name in chosen.split(",")]
+    # CUDA ignores an invalid name and all names after it.
+    first_invalid = next((i for i, name in enumerate(names) if not name or name.startswith("-")), len(names))
+    return names[:first_invalid]
 
 
 def lend(gpus: Sequence[str]) -> None:
-    """Let the jobs that this process starts take turns at these devices; with one or none there is nothing to do."""
+    """Share these devices among the jobs that this process starts; does nothing for one device or none."""
     if len(gpus) > 1:
         os.environ[LENT] = ",".join(gpus)
 
 
 def take_gpus(count: int) -> list[str]:
-    """Wait until `count` of the devices that are lent are free, take them, and see no others from here on.
+    """Wait until `count` of the shared devices are free, lock them, and hide all others from this process.
 
-    Call before CUDA is used. A job that asks for none sees none, as on a cluster. Where nothing is lent nothing
-    changes, and the list is empty. More than there are is cut to all of them, as Snakemake cuts resources.
+    Call this before CUDA is used. Returns the names of the devices. With `count` 0, all devices are hidden, as on a
+    cluster. If `count` is larger than the number of devices, it is reduced to it, as Snakemake does with resources.
+    Without shared devices, nothing changes, and the list is empty.
     """
     lent = [name for name in os.environ.get(LENT, "").split(",") if name]
     if not lent:
@@ -57,30 +59,30 @@ def take_gpus(count: int) -> list[str]:
 
 
 def _wait_for(count: int, lent: Sequence[str]) -> dict[str, int]:
-    """All or none: jobs that each hold a part of what they need would wait for each other for ever."""
+    """Lock `count` devices or none: two jobs that each hold a part of their devices would wait forever."""
     folder = _folder()
     while True:
-        # one at a time, or two jobs could take halves from each other again and again
+        # One job at a time: two jobs could take devices from each other again and again.
         with locked(folder / "choosing", announce=False):
-            free = _lock_free_ones(count, lent, folder)
+            free = _lock_free_gpus(count, lent, folder)
             if len(free) == count:
                 return free
-            _let_go(free.values())
+            _release(free.values())
         time.sleep(_POLL_SECONDS)
 
 
-def _lock_free_ones(count: int, lent: Sequence[str], folder: Path) -> dict[str, int]:
-    found: dict[str, int] = {}
+def _lock_free_gpus(count: int, lent: Sequence[str], folder: Path) -> dict[str, int]:
+    locks: dict[str, int] = {}
     for name in lent:
-        if len(found) == count:
+        if len(locks) == count:
             break
         lock = take_lock(folder / ("gpu-" + re.sub(r"[^\w.-]", "_", name)))
         if lock is not None:
-            found[name] = lock
-    return found
+            locks[name] = lock
+    return locks
 
 
-def _let_go(locks: Iterable[int]) -> None:
+def _release(locks: Iterable[int]) -> None:
     for lock in locks:
         give_lock_back(lock)
 

@@ -1,7 +1,7 @@
-"""Is a result still what its stage wrote? Every record holds the digests of its results; who reads them compares.
+"""Check that the inputs of a job are the files that their stages wrote, by the digests in their records.
 
-A flipped byte in weights is a number like any other: nothing but a digest shows it. A damaged result is put aside, so
-that the next run makes it again, and only it and what needs it.
+A flipped bit in weights gives another valid number, so only a digest detects it. A damaged result is renamed; the next
+run builds it and its dependents again.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from rebend.io.checksums import file_digest
 from rebend.io.files import read_json
 from rebend.pipeline.graph import paths
 
-_READERS = 4  # files that are read at once; hashing one keeps one core busy
-ASIDE = ".damaged"
+_READERS = 4  # files that are read at once; each keeps one core busy
+SUFFIX = ".damaged"
 
 
 def digests_of(results: Iterable[str | Path]) -> dict[str, str]:
@@ -28,7 +28,7 @@ def digests_of(results: Iterable[str | Path]) -> dict[str, str]:
 
 
 def recorded_digests(inputs: Iterable[str]) -> dict[str, str]:
-    """Return the digests that the records of these results, or of the folders that they lie in, hold."""
+    """Return the digests in the records of these results and of the folders that contain them."""
     places = {place for name in inputs for place in (name, str(Path(name).parent))}
     known: dict[str, str] = {}
     for record in sorted({paths.record(place) for place in places}):
@@ -38,29 +38,26 @@ def recorded_digests(inputs: Iterable[str]) -> dict[str, str]:
 
 
 def check(inputs: Iterable[str], known: Mapping[str, str]) -> None:
-    """Compare inputs with their `known` digests; what has none is left alone.
+    """Compare inputs with their `known` digests; files without a digest are not checked.
 
-    A result that is damaged is put aside. Raises `DataError` that names the damaged files, and says what to do.
+    Renames damaged results to `<name>.damaged`, and raises `DataError` naming the damaged files and the remedy.
     """
-    wrong = []
+    mistakes = []
     for name in inputs:
         expected = {file: known[file] for file in map(str, _files(Path(name))) if file in known}
-        lost = [file for file in known if file.startswith(f"{name}/") and not Path(file).exists()]
-        found = digests_of(expected)
-        if damaged := [file for file in expected if found[file] != expected[file]] + lost:
-            wrong.append(f"{', '.join(damaged)} (now in {_put_aside(Path(name))})")
-    if wrong:
-        raise DataError(
-            f"damaged, or changed since it was made: {'; '.join(wrong)}. Run again: only that is made again, and what "
-            "needs it"
-        )
+        missing = [file for file in known if file.startswith(f"{name}/") and not Path(file).exists()]
+        actual = digests_of(expected)
+        if damaged := [file for file in expected if actual[file] != expected[file]] + missing:
+            mistakes.append(f"{', '.join(damaged)} (moved to {_move_aside(Path(name))})")
+    if mistakes:
+        raise DataError(f"Checksum mismatch: {'; '.join(mistakes)}. Run again to rebuild it and its dependents.")
 
 
-def _put_aside(result: Path) -> Path:
-    aside = result.with_name(result.name + ASIDE)
+def _move_aside(result: Path) -> Path:
+    aside = result.with_name(result.name + SUFFIX)
     if aside.is_dir():
         shutil.rmtree(aside)
-    if result.exists():  # another job may have found it at the same time
+    if result.exists():  # false if another job has moved it in the meantime
         result.rename(aside)
     return aside
 

@@ -1,14 +1,12 @@
 """Run records and job logs.
 
-A script does its work inside `with job(snakemake) as run:`. Everything printed goes to the job's log, tracebacks
-included. A record (settings, versions, commit, wall time, notes) is written beside the result. Scripts import heavy
-packages inside the block: after the log, the threads and the offline mode are set, and in the warm process.
+A script does its work inside `with job(snakemake) as run:`. The block's output and tracebacks go to the job's log. A
+record (settings, versions, commit, wall time, notes) is written beside the result. Scripts import heavy packages inside
+the block, because log, threads and offline mode must be set first, and the warm process has imported the packages.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import platform
 import resource
@@ -24,7 +22,7 @@ from typing import Any, TextIO
 
 from rebend import __version__
 from rebend.errors import RebendError
-from rebend.io.checksums import file_digest
+from rebend.io.checksums import bytes_digest, file_digest, json_digest
 from rebend.io.files import disk_advice, read_json, sweep, sweep_inside, write_json
 from rebend.io.locks import locked
 from rebend.io.secrets import clear_of_keys, show_without_keys, without_keys
@@ -46,17 +44,17 @@ class Run:
         self.notes: dict[str, Any] = {}
 
     def note(self, **facts: Any) -> None:
-        """Add facts (counts, not scored, fingerprints, losses) to the record."""
+        """Add `facts` (counts, fingerprints, losses) to the notes in the record."""
         self.notes.update(facts)
 
 
 @contextmanager
 def job(snakemake: Any) -> Iterator[Run]:
-    """Run a stage's work with its output in the log, and write its record after it succeeded.
+    """Run the block with its output in the log; write the stage's record if it succeeds.
 
     Of Snakemake's object it uses `rule` (the stage), `input`, `output` (the path named `record` is the record's),
     `params` (see `rebend.pipeline.stages.rules.Stages`), `log`, `threads` and the resource `gpu`. Two jobs for the same
-    results wait for each other; the second exits with status 0 if the first has made them.
+    results run one after the other; the second exits with status 0 if the first has written them.
 
     Raises `ChangedError` before the work if code or settings differ from the planned ones, and `DataError` if a result
     among the inputs is damaged.
@@ -91,10 +89,10 @@ def job(snakemake: Any) -> Iterator[Run]:
 
 
 def _prepare_process(snakemake: Any) -> None:
-    """Hand the script to the warm server if it may; set network, file permissions and threads of this process.
+    """Hand the script to the warm server if possible; set network, file permissions and threads of this process.
 
-    Without the param `network` the hub's libraries stay offline. Of a `private` stage, only the owner can read
-    results, progress and log.
+    Without the param `network`, the script may run in the warm server, and the hub's libraries stay offline. With
+    `private`, only the owner can read results, progress and log.
     """
     if not snakemake.params.get("network", False):
         hand_over()
@@ -102,17 +100,17 @@ def _prepare_process(snakemake: Any) -> None:
     sys.excepthook = show_without_keys
     if snakemake.params.get("private", False):
         os.umask(0o077)
-        _close([*snakemake.output, *snakemake.log])
+        _make_folders_private([*snakemake.output, *snakemake.log])
     _use_threads(snakemake.threads)
 
 
 def _lock(run: Run, record: str) -> Path:
-    """Lock file of a record: the same for other code or settings that make the same results."""
-    return run.progress.with_name(f"{hashlib.sha256(record.encode()).hexdigest()[:16]}.lock")
+    """Return the lock file of a record; it does not depend on code and settings, as these write the same results."""
+    return run.progress.with_name(f"{bytes_digest(record.encode())[:16]}.lock")
 
 
 def _job_facts(snakemake: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What Snakemake planned, for the record."""
+    """Return the facts that Snakemake planned, for the record."""
     return {
         "stage": snakemake.rule,
         "settings": settings,
@@ -124,7 +122,7 @@ def _job_facts(snakemake: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _environment(gpus: int) -> dict[str, Any]:
-    """Device and versions, for the record."""
+    """Return device, commit and versions, for the record."""
     return {
         "device": _device(gpus),
         "gpus": gpus,
@@ -142,7 +140,7 @@ def _output_in(log: Path) -> Iterator[None]:
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
-    kept = os.dup(1), os.dup(2)
+    saved = os.dup(1), os.dup(2)
     stream = log.open("w", buffering=1, encoding="utf-8")
     try:
         with redirect_stdout(stream), redirect_stderr(stream):
@@ -151,10 +149,10 @@ def _output_in(log: Path) -> Iterator[None]:
             with disk_advice(log):
                 yield
     except BaseException as error:
-        _tell(error, stream, kept[1])
+        _write_error(error, stream, terminal=saved[1])
         raise
     finally:
-        for number, descriptor in zip((1, 2), kept, strict=True):
+        for number, descriptor in zip((1, 2), saved, strict=True):
             os.dup2(descriptor, number)
             os.close(descriptor)
         with suppress(OSError):  # a full disk was reported above
@@ -162,10 +160,10 @@ def _output_in(log: Path) -> Iterator[None]:
             clear_of_keys(log)
 
 
-def _tell(error: BaseException, log: TextIO, terminal: int) -> None:
+def _write_error(error: BaseException, log: TextIO, terminal: int) -> None:
     """Write an error to the log, or to the terminal if the log's disk is full."""
-    known = isinstance(error, RebendError)
-    text = f"{type(error).__name__}: {error}\n" if known else "".join(traceback.format_exception(error))
+    is_expected = isinstance(error, RebendError)
+    text = f"{type(error).__name__}: {error}\n" if is_expected else "".join(traceback.format_exception(error))
     text = without_keys(text)
     try:
         log.write(text)
@@ -174,8 +172,8 @@ def _tell(error: BaseException, log: TextIO, terminal: int) -> None:
         os.write(terminal, text.encode())
 
 
-def _close(files: Sequence[str]) -> None:
-    """Make the folders of private files readable by their owner only; Snakemake makes them readable by all."""
+def _make_folders_private(files: Sequence[str]) -> None:
+    """Let only the owner read the folders of private files; Snakemake creates them readable by all users."""
     for folder in {Path(file).parent for file in files}:
         folder.mkdir(parents=True, exist_ok=True)
         with suppress(PermissionError):  # another user's folder; the files are private anyway
@@ -192,7 +190,7 @@ def _is_made(record: str, key: str) -> bool:
 
 
 def _use_threads(threads: int) -> None:
-    """Set the number of threads for torch, which a warm process has imported already."""
+    """Set the number of threads, also of a torch that the warm process has already imported."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if torch := sys.modules.get("torch"):
@@ -200,7 +198,7 @@ def _use_threads(threads: int) -> None:
 
 
 def _usage() -> dict[str, float]:
-    """CPU time and peak memory of this process; Snakemake's benchmark files do not measure a warm one."""
+    """Return CPU time and peak memory of this process; Snakemake's benchmark files do not measure a warm process."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     peak_kib = usage.ru_maxrss / (1024 if sys.platform == "darwin" else 1)
     return {"cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2), "peak_mib": round(peak_kib / 1024, 1)}
@@ -216,15 +214,18 @@ def _device(gpus: int) -> str:
 
 def _key(plain: Sequence[Any], inputs: Sequence[str], known: Mapping[str, str]) -> str:
     """Return a digest of a job's settings, code and inputs: `known` digests, else size and modification time."""
-    digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
+    return json_digest(plain, *_input_versions(inputs, known))[:16]
+
+
+def _input_versions(inputs: Sequence[str], known: Mapping[str, str]) -> Iterator[str]:
+    """Yield the path and the version of each input file, also of those in input folders."""
     for name in inputs:
         root = Path(name)
         for file in sorted(root.rglob("*")) if root.is_dir() else [root]:
             if (content := known.get(str(file))) is None:
                 status = file.stat()
                 content = f"{status.st_size} {status.st_mtime_ns}"
-            digest.update(f"{file} {content}".encode())
-    return digest.hexdigest()[:16]
+            yield f"{file} {content}"
 
 
 def _commit() -> str | None:

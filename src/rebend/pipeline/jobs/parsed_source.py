@@ -1,6 +1,6 @@
-"""What a source file holds, from its syntax tree: nothing of it is imported or run.
+"""Read code and definitions from the syntax tree of a source file, without importing or running it.
 
-Docstrings and what stands under `if TYPE_CHECKING:` run nothing and are taken out first.
+Docstrings and blocks under `if TYPE_CHECKING:` are removed first, because they change no result.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from rebend.io.files import write_text
 ROOT = "rebend"
 DATA_SUFFIXES = (".jinja", ".txt")
 
-_THIS_FILE = Path(__file__).read_bytes()  # what another version of this file made of a text does not count
-_MOST_KEPT = 1000  # parsed files; the library has some 200
-# They check or write down settings, which are params of their own. Pydantic calls them, never code by their name.
+_THIS_FILE = Path(__file__).read_bytes()  # part of each cache key: another version of this module may parse differently
+_MOST_KEPT = 1000  # parsed files; the library has about 200
+# These decorated functions check or serialize settings, which are params. Only Pydantic calls them, not by name.
 _VALIDATORS = {"field_validator", "model_validator", "field_serializer", "model_serializer"}
 _BY_NAME = {"getattr", "hasattr", "attrgetter", "methodcaller"}
 _CLASS_NAME = re.compile(r"_*[A-Z]\w*[a-z]\w*")
@@ -31,7 +31,7 @@ _ENTRY = re.compile(rf"{ROOT}(\.\w+)+:\w+")
 
 
 class Code(NamedTuple):
-    """Some code: its digest, the library modules it may import, the names it uses, the data files it may name."""
+    """A piece of code: its digest, the modules it may import, the names it uses, the data files it may name."""
 
     digest: str
     imports: list[str]
@@ -41,9 +41,9 @@ class Code(NamedTuple):
 
 
 class Definition(NamedTuple):
-    """A function, a constant or the first line of a class, and the name by which other code reaches it.
+    """A function, a constant or the first line of a class, and the name that other code uses for it.
 
-    `label` says where it stands, as in `Class.method`. A registry is reached by no name: `name` is empty.
+    `label` is its qualified name, as in `Class.method`. The `name` of a registry is empty, so no use of it counts.
     """
 
     label: str
@@ -52,7 +52,7 @@ class Definition(NamedTuple):
 
 
 class ParsedFiles:
-    """What files were parsed to, by their contents; kept in a file of its own."""
+    """Cache of parsed files by their contents, stored in the file `path`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -64,16 +64,16 @@ class ParsedFiles:
                 self._values = json.loads(content)
 
     def code(self, raw: bytes) -> Code:
-        """Return what a file with these contents is as a whole."""
+        """Return the code of a file with these contents."""
         return Code(*self._value("code", raw, parse_code))
 
     def definitions(self, raw: bytes) -> list[Definition]:
-        """Return what a file with these contents defines."""
+        """Return the definitions in a file with these contents."""
         values = self._value("definitions", raw, parse_definitions)
         return [Definition(label, name, Code(*code)) for label, name, code in values]
 
     def save(self) -> None:
-        """Write what is new; a folder that cannot be written to costs time only."""
+        """Write new entries to the file. If that fails, files are parsed again next time."""
         if self._is_saved:
             return
         content = json.dumps(dict(list(self._values.items())[-_MOST_KEPT:]))
@@ -86,33 +86,33 @@ class ParsedFiles:
         if key not in self._values:
             self._is_saved = False
             self._values[key] = list(parse(raw))
-        self._values[key] = self._values.pop(key)  # the last ones used are the ones kept
+        self._values[key] = self._values.pop(key)  # `save` keeps the entries that were used last
         return self._values[key]
 
 
 def parse_code(raw: bytes) -> Code:
-    """Return what a file is as a whole."""
+    """Return the code of a file."""
     tree = _tree(raw)
     return _code(tree, _imported(tree))._replace(is_empty=all(map(_does_nothing, tree.body)))
 
 
 def parse_definitions(raw: bytes) -> list[Definition]:
-    """Return the functions, methods and constants of a file, one by one.
+    """Return the functions, methods and constants of a file.
 
-    Fields of settings classes and validators are left out. An import of the file belongs to the definitions that use
-    its name.
+    Fields and validators of settings classes are left out. An import at the top of the file counts for the definitions
+    that use its name.
     """
     tree = _tree(raw)
-    bound = _imported(tree)
-    return [Definition(label, name, _code(node, bound)) for label, name, node in _defined_in_module(tree)]
+    imports = _imported(tree)
+    return [Definition(label, name, _code(node, imports)) for label, name, node in _defined_in_module(tree)]
 
 
 class _Cleaned(ast.NodeTransformer):
-    """Takes out strings that stand alone (docstrings), and what only type checkers see."""
+    """Removes docstrings and other string statements, and the code for type checkers."""
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
-        is_words = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-        return None if is_words else self.generic_visit(node)
+        is_string = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if is_string else self.generic_visit(node)
 
     def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
         self.generic_visit(node)
@@ -126,7 +126,7 @@ def _tree(raw: bytes) -> ast.Module:
 
 
 class _Import(NamedTuple):
-    """What one name of an import statement stands for."""
+    """One name of an import statement: the name it binds, its original name, and the modules that it may load."""
 
     bound: str
     original: str
@@ -134,37 +134,37 @@ class _Import(NamedTuple):
 
 
 def _imported(tree: ast.AST) -> list[_Import]:
-    """What a piece of code imports of the library; whether `a.b` is a module or a name in `a` is not known here."""
-    found = []
+    """Return the imports of library modules in a tree; `a.b` may be a module or a name in the module `a`."""
+    imports = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.level == 0 and _is_ours(node.module or ""):
-            found += [
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and _is_in_library(node.module or ""):
+            imports += [
                 _Import(alias.asname or alias.name, alias.name, [f"{node.module}", f"{node.module}.{alias.name}"])
                 for alias in node.names
             ]
         elif isinstance(node, ast.Import):
-            ours = [alias for alias in node.names if _is_ours(alias.name)]
-            found += [_Import(alias.asname or ROOT, alias.name.split(".")[-1], [alias.name]) for alias in ours]
-    return found
+            aliases = [alias for alias in node.names if _is_in_library(alias.name)]
+            imports += [_Import(alias.asname or ROOT, alias.name.split(".")[-1], [alias.name]) for alias in aliases]
+    return imports
 
 
-def _is_ours(module: str) -> bool:
+def _is_in_library(module: str) -> bool:
     return module == ROOT or module.startswith(f"{ROOT}.")
 
 
-def _code(node: ast.AST, bound: Iterable[_Import]) -> Code:
-    """A piece of code with the imports inside it, and those of its file (`bound`) whose names it uses."""
+def _code(node: ast.AST, file_imports: Iterable[_Import]) -> Code:
+    """Return a piece of code with the imports inside it, and the imports of its file whose names it uses."""
     names = set(_names(node))
-    imports = [*_imported(node), *(item for item in bound if item.bound in names)]
+    imports = [*_imported(node), *(item for item in file_imports if item.bound in names)]
     names |= {item.original for item in imports}
     modules = {module for item in imports for module in item.modules}
-    words = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant) and isinstance(part.value, str)}
-    files = [word for word in words if word.endswith(DATA_SUFFIXES) and "/" not in word]
+    texts = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant) and isinstance(part.value, str)}
+    files = [text for text in texts if text.endswith(DATA_SUFFIXES) and "/" not in text]
     return Code(hashlib.sha256(ast.dump(node).encode()).hexdigest(), sorted(modules), sorted(names), sorted(files))
 
 
 def _names(tree: ast.AST) -> Iterator[str]:
-    """Names and attributes that code reads, also those that it asks for with `getattr` and in patterns."""
+    """Yield names and attributes that code reads, also through `getattr` and in patterns."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
             yield node.id
@@ -179,7 +179,7 @@ def _names(tree: ast.AST) -> Iterator[str]:
 
 
 def _last_name(node: ast.AST) -> str:
-    """The name of what is called or read: `x` of `x`, `a.x`, `a.x(1)` and `a.x[1]`."""
+    """Return the last name of an expression: `x` for `x`, `a.x`, `a.x(1)` and `a.x[1]`."""
     if isinstance(node, ast.Call):
         return _last_name(node.func)
     if isinstance(node, ast.Subscript):
@@ -187,10 +187,10 @@ def _last_name(node: ast.AST) -> str:
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
-_Found = Iterator[tuple[str, str, ast.stmt]]  # label, name, statement
+_Statements = Iterator[tuple[str, str, ast.stmt]]  # label, name, statement
 
 
-def _defined_in_module(tree: ast.Module) -> _Found:
+def _defined_in_module(tree: ast.Module) -> _Statements:
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
             yield from _defined_in_class(node, "")
@@ -200,8 +200,8 @@ def _defined_in_module(tree: ast.Module) -> _Found:
                 yield name, "" if is_registry else name, _without_annotation(node)
 
 
-def _defined_in_class(class_: ast.ClassDef, outside: str) -> _Found:
-    """The class without its body, and what counts of the body."""
+def _defined_in_class(class_: ast.ClassDef, outside: str) -> _Statements:
+    """Yield the first line of a class, and the statements of its body that count."""
     label = f"{outside}{class_.name}"
     first_line = copy.copy(class_)
     first_line.body = []
@@ -220,14 +220,14 @@ def _is_validator(node: ast.stmt) -> bool:
 
 
 def _is_field(node: ast.stmt, class_: ast.ClassDef) -> bool:
-    """Whether this is a setting. Defaults of named tuples and dataclasses are not: no param of a stage holds them."""
+    """Return whether a statement is a setting. Fields of named tuples and dataclasses are not: no param holds them."""
     if not isinstance(node, ast.AnnAssign) or re.search(r"\b(ClassVar|Final)\b", ast.unparse(node.annotation)):
         return False
     return not {"NamedTuple", "dataclass"} & {_last_name(item) for item in [*class_.bases, *class_.decorator_list]}
 
 
 def _is_registry(value: ast.expr | None) -> bool:
-    """Whether a value is a dict of classes or of their import paths, or of such dicts."""
+    """Return whether a value is a dict of classes, of their import paths, or of such dicts."""
     return isinstance(value, ast.Dict) and bool(value.values) and all(map(_is_registered, value.values))
 
 
@@ -241,7 +241,7 @@ def _is_registered(value: ast.expr) -> bool:
 
 
 def _bound(node: ast.stmt) -> list[str]:
-    """The names that a statement defines or changes, those inside it too where it is a condition or a loop."""
+    """Return the names that a statement defines or changes; of a condition or a loop, also the names inside it."""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         return [node.name]
     if isinstance(node, (ast.Import, ast.ImportFrom)) or (isinstance(node, ast.AnnAssign) and not node.value):
@@ -254,7 +254,7 @@ def _bound(node: ast.stmt) -> list[str]:
 
 
 def _changed(node: ast.Assign | ast.AnnAssign | ast.AugAssign | ast.Expr) -> Iterator[str]:
-    """`x` of `x = 1`, `x[1] = 2`, `x.a = 2` and `x.append(2)`."""
+    """Yield `x` for `x = 1`, `x[1] = 2`, `x.a = 2` and `x.append(2)`."""
     waiting = list(node.targets) if isinstance(node, ast.Assign) else []
     waiting += [node.value] if isinstance(node, ast.Expr) else []
     waiting += [node.target] if isinstance(node, (ast.AnnAssign, ast.AugAssign)) else []
@@ -277,7 +277,7 @@ def _without_annotation(node: ast.stmt) -> ast.stmt:
 
 
 def _does_nothing(node: ast.stmt) -> bool:
-    """Whether a statement only says something of the file: `from __future__ import …`, `__version__ = …`."""
+    """Return whether a statement has no effect on results: `from __future__ import …`, `__version__ = …`."""
     if isinstance(node, ast.ImportFrom):
         return node.module == "__future__"
     return isinstance(node, (ast.Assign, ast.AnnAssign)) and all(map(_is_dunder, _bound(node)))

@@ -1,7 +1,8 @@
 """Run a module as one rank of a job: `python -m rebend.pipeline.jobs.rank MODULE ARGUMENTS...`.
 
-A rank is a process of its own and imports the library again, perhaps after an edit. It refuses to work with other
-files than the job that launched it. The module needs a function `main(check)` that calls `check` after its imports.
+A rank is a separate process and imports the library again, perhaps after an edit. It stops if the library's files
+differ from those of the job that launched it. The module needs a function `main(check)` that calls `check` after its
+imports.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Jobs that a Slurm queue still holds though the Snakemake that sent them there is gone.
+"""Orphans: jobs in a Slurm queue whose Snakemake was killed.
 
-Snakemake that is killed leaves its jobs behind; started again, it sends them a second time, and two jobs write one
-result. So a run that finds such jobs does not start, and `python -m rebend.pipeline.jobs.slurm_orphans` cancels them.
+A killed Snakemake leaves its jobs in the queue. A new run would submit them a second time, and two jobs would write the
+same result. So a run does not start while orphans exist; `python -m rebend.pipeline.jobs.slurm_orphans` cancels them.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 from rebend.errors import RebendError
 from rebend.io.files import read_json
 
-_OURS = re.compile(r"(.*_)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # how the executor names all jobs of a run
+_RUN_NAME = re.compile(r"(.*_)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # the executor's name of all jobs of a run
 
 
 class OrphanError(RebendError):
-    """Jobs of an earlier run still work in this folder."""
+    """Jobs of an earlier run are still in the queue, or have left results of other code or settings."""
 
 
 class Orphan(NamedTuple):
@@ -33,98 +33,100 @@ class Orphan(NamedTuple):
 
     job: str
     state: str
-    what: str
+    rule: str
 
 
 def orphans(folder: Path) -> list[Orphan]:
-    """Jobs in the queue that a Snakemake sent from `folder`; none where there is no Slurm, or none that answers."""
+    """Return the jobs in the queue that a run in `folder` submitted; [] without Slurm, or if `squeue` fails."""
     if shutil.which("squeue") is None:
         return []
     command = ["squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%A|%T|%j|%k|%Z"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        listing = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    jobs = [line.split("|", 4) for line in done.stdout.splitlines() if line.count("|") >= 4]
+    jobs = [line.split("|", 4) for line in listing.splitlines() if line.count("|") >= 4]
     return [
-        Orphan(job, state, what.removeprefix("rule_"))
-        for job, state, name, what, place in jobs
-        if _OURS.fullmatch(name) and place == str(folder) and job != os.environ.get("SLURM_JOB_ID")
+        Orphan(job, state, comment.removeprefix("rule_"))
+        for job, state, name, comment, workdir in jobs
+        if _RUN_NAME.fullmatch(name) and workdir == str(folder) and job != os.environ.get("SLURM_JOB_ID")
     ]
 
 
 def refuse_orphans(folder: Path) -> None:
-    """Raise `OrphanError` that names the jobs of an earlier run, if there are any."""
-    if found := orphans(folder):
-        listed = "\n  ".join(f"{job} {state} {what}" for job, state, what in found)
+    """Raise `OrphanError` naming the jobs of an earlier run, if there are any."""
+    if jobs := orphans(folder):
+        listed = "\n  ".join(f"{job} {state} {rule}" for job, state, rule in jobs)
         raise OrphanError(
             f"an earlier run was killed and left jobs in the queue that work in this folder:\n  {listed}\n"
-            "Started again they would write the same files twice. Wait until they have ended, or say `make resume`: "
-            "it cancels them (what they have done so far is kept) and unlocks the folder."
+            "A new run would write the same files. Wait until these jobs have ended, or run `make resume`: it cancels "
+            "them (their progress is kept) and unlocks the folder."
         )
 
 
 def refuse_unlike(jobs: Mapping[str, tuple[str, Any]]) -> None:
-    """Raise `OrphanError` where a result was made with other code or settings than its job has now.
+    """Raise `OrphanError` naming the results that were built with other code or settings than their jobs have now.
 
-    For results that orphans finished: Snakemake was no longer there to note what they were made with, so it would never
-    see the difference. Their own records tell. `jobs`: the code and the settings of each, by the path of its record.
+    `jobs` is record path → (code version, settings) of results that orphans finished. Snakemake has no metadata of
+    such results and would not detect the difference, so their records are compared.
     """
-    unlike = [path for path, (code, settings) in jobs.items() if not _made_with(path, code, settings)]
-    if unlike:
-        listed = "\n  ".join(path.removesuffix(".run.json") for path in unlike)
+    different = [path for path, (code, settings) in jobs.items() if not _is_built_with(path, code, settings)]
+    if different:
+        listed = "\n  ".join(path.removesuffix(".run.json") for path in different)
         raise OrphanError(
-            "Snakemake has no notes of these results (a killed run left their jobs behind, or they were copied here), "
-            f"and their records tell of other code or settings than there are now:\n  {listed}\n"
-            "Delete them, and they are made again."
+            "Snakemake has no metadata of these results (their run was killed, or they were copied here), and their "
+            f"records name other code or settings than the current ones:\n  {listed}\n"
+            "Delete them; the next run builds them again."
         )
 
 
-def _made_with(record: str, code: str, settings: Any) -> bool:
-    told = read_json(record)
-    return bool(told.get("code") == code and told.get("settings") == json.loads(json.dumps(settings)))
+def _is_built_with(record: str, code: str, settings: Any) -> bool:
+    facts = read_json(record)
+    return bool(facts.get("code") == code and facts.get("settings") == json.loads(json.dumps(settings)))
 
 
 def cancel_orphans(folder: Path, seconds: float = 300) -> list[Orphan]:
-    """Cancel the jobs of an earlier run, wait until they are gone, and return them; `OrphanError` if they stay."""
-    if alive := _snakemakes(folder):
-        raise OrphanError(f"a run is going in this folder (process {alive[0]}); its jobs are no orphans. Stop it first")
-    found = orphans(folder)
-    if found:
-        subprocess.run(["scancel", *(orphan.job for orphan in found)], check=True, timeout=60)
+    """Cancel the jobs of an earlier run, wait until they have left the queue, and return them.
+
+    Raises `OrphanError` if they are still in the queue after `seconds`, or if their run is still active.
+    """
+    if processes := _snakemakes(folder):
+        raise OrphanError(f"a run is active in this folder (process {processes[0]}). Stop it first")
+    cancelled = orphans(folder)
+    if cancelled:
+        subprocess.run(["scancel", *(orphan.job for orphan in cancelled)], check=True, timeout=60)
     end = time.monotonic() + seconds
-    while left := orphans(folder):
+    while remaining := orphans(folder):
         if time.monotonic() > end:
-            raise OrphanError(
-                f"cancelled, but still in the queue after {seconds:.0f} s: {', '.join(o.job for o in left)}"
-            )
+            names = ", ".join(orphan.job for orphan in remaining)
+            raise OrphanError(f"cancelled, but still in the queue after {seconds:.0f} s: {names}")
         time.sleep(1)
-    return found
+    return cancelled
 
 
 def _snakemakes(folder: Path) -> list[int]:
-    """Processes of this machine that steer a run in `folder`; not the Snakemake that each job starts."""
-    found = []
+    """Return the processes on this machine that control a run in `folder`, without the Snakemake of each job."""
+    numbers = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            words, place = (process / "cmdline").read_bytes().split(b"\0"), (process / "cwd").resolve(strict=True)
+            command, workdir = (process / "cmdline").read_bytes().split(b"\0"), (process / "cwd").resolve(strict=True)
         except OSError:
             continue
-        program = {word.rpartition(b"/")[2] for word in words[:3]}  # snakemake, python snakemake, python -m snakemake
-        if place == folder and b"snakemake" in program and b"--target-jobs" not in words:
-            found.append(int(process.name))
-    return found
+        program = {word.rpartition(b"/")[2] for word in command[:3]}  # snakemake, python snakemake, python -m snakemake
+        if workdir == folder and b"snakemake" in program and b"--target-jobs" not in command:
+            numbers.append(int(process.name))
+    return numbers
 
 
 def main() -> None:
-    """Cancel what a killed run left in the queue for the current folder."""
+    """Cancel the jobs that a killed run left in the queue for the current folder."""
     try:
         cancelled = cancel_orphans(Path.cwd())
     except RebendError as error:
         sys.exit(f"rebend: {error}")
-    for job, state, what in cancelled:
-        print(f"rebend: cancelled {job} ({state}, {what})")
-    print("rebend: no job of an earlier run is left in the queue" if not cancelled else "rebend: all of them are gone")
+    for job, state, rule in cancelled:
+        print(f"rebend: cancelled {job} ({state}, {rule})")
+    print("rebend: no job of an earlier run is in the queue")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 """Start the jobs of a local run in a process that has imported torch already.
 
-Importing torch and transformers takes seconds, many jobs of a small study take less than that. So a local
-run starts one server process that imports the heavy packages, and nothing of rebend, and then waits. A
-script that finds it hands itself over: the server forks, the fork runs the script from its beginning, and
-the first process only waits for its exit status. Without a server, or before it is ready, a script simply
-runs where it is. `REBEND_WARM=off` in the environment turns this off.
+Importing torch and transformers takes seconds, longer than many jobs of a small study. So a local run starts one server
+process that imports the heavy packages, and nothing of rebend, and then waits for connections. A script connects to it
+with `hand_over`: the server forks, the fork runs the script from its beginning, and the first process only waits for
+the exit status. Without a server, or before it is ready, the script runs in its own process. `REBEND_WARM=off` in the
+environment turns the server off.
 
-Three processes belong to a job: the script as Snakemake started it (client), a fork of the server that
-watches over the job (keeper), and a fork of that in which the job runs (worker). If the client is told to
-stop, or dies, the keeper ends the worker; if Snakemake dies, the server ends everything.
+Each job has three processes: the script as Snakemake started it (client), a fork of the server that supervises the job
+(keeper), and a fork of the keeper that runs the job (worker). If the client receives a signal or is killed, the keeper
+stops the worker; if Snakemake ends, the server stops all processes.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ HEAVY = (
     "pydantic.json_schema",
     "numba",
 )
-_GRACE_SECONDS = 60  # a worker that was told to stop saves its progress first
+_GRACE_SECONDS = 60  # for a worker to save its progress after SIGTERM
 
 
 def start_server() -> subprocess.Popen[bytes] | None:
-    """Start the server and tell later processes of it through the environment.
+    """Start the server and export its address to later processes; None if `REBEND_WARM` is `off`.
 
-    It ends when the returned object's standard input closes, so at the latest when this process ends.
+    The server ends when the returned object's standard input closes, so at the latest when this process ends.
     """
     if os.environ.get(VARIABLE) == "off":
         return None
@@ -66,7 +66,7 @@ def start_server() -> subprocess.Popen[bytes] | None:
 
 
 def hand_over() -> None:
-    """Let the server run this script, and exit with its status; return if there is no server that is ready."""
+    """Run this script in the server and exit with its status; return if no server is ready."""
     address = os.environ.get(VARIABLE)
     if not address or address == "off":
         return
@@ -85,15 +85,15 @@ def hand_over() -> None:
     status = b""
     while part := connection.recv(16):
         status += part
-    os._exit(int(status) if status else 1)  # no status: the keeper itself was killed
+    os._exit(int(status) if status else 1)  # no status: the keeper was killed
 
 
 def serve(address: str) -> None:
-    """Import what is heavy, then fork a keeper for each connection until standard input closes."""
+    """Import the heavy packages, then fork a keeper for each connection until standard input closes."""
     for module in HEAVY:
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers are not waited for
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel removes ended keepers
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen(64)
@@ -109,30 +109,30 @@ def serve(address: str) -> None:
     Path(address).unlink()
     Path(address).parent.rmdir()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.killpg(0, signal.SIGTERM)  # what still runs belongs to a run that is no more
+    os.killpg(0, signal.SIGTERM)  # end the jobs of the run that has ended
 
 
 def _keep(connection: socket.socket) -> NoReturn:
-    """Run one job in a fork; end it when the client wants that, and tell the client its status."""
+    """Run one job in a fork, stop it if the client closes the connection, and send its status to the client."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # when all is ended, the keeper still waits for its worker
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the server's last signal must not end the keeper before its worker
     _, outputs, _, _ = socket.recv_fds(connection, 3, 2)
     job = json.loads(connection.makefile("rb").readline())
     worker = os.fork()
     if worker == 0:
         connection.close()
         _work(job, outputs)
-    told_to_stop: float | None = None
+    stop_time: float | None = None
     while True:
         done, status = os.waitpid(worker, os.WNOHANG)
         if done:
             break
-        if told_to_stop is None and select.select([connection], [], [], 0.02)[0]:
-            os.kill(worker, signal.SIGTERM)  # the client says nothing more: this is its end, or its wish
-            told_to_stop = time.monotonic()
-        elif told_to_stop is not None:
+        if stop_time is None and select.select([connection], [], [], 0.02)[0]:
+            os.kill(worker, signal.SIGTERM)  # the client sends nothing else: it was stopped or killed
+            stop_time = time.monotonic()
+        elif stop_time is not None:
             time.sleep(0.02)
-            if time.monotonic() - told_to_stop > _GRACE_SECONDS:
+            if time.monotonic() - stop_time > _GRACE_SECONDS:
                 os.kill(worker, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(status)
     with contextlib.suppress(OSError):
@@ -141,7 +141,7 @@ def _keep(connection: socket.socket) -> NoReturn:
 
 
 def _work(job: dict, outputs: list[int]) -> NoReturn:
-    """Become the job: its folder, environment and output; then run its script."""
+    """Take over the folder, environment and output of a job, run its script, and exit with its status."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for number, descriptor in zip((1, 2), outputs, strict=True):
         os.dup2(descriptor, number)
@@ -157,7 +157,7 @@ def _work(job: dict, outputs: list[int]) -> NoReturn:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
     except BaseException as error:
-        sys.excepthook(type(error), error, error.__traceback__)  # a stage has put its own there, which tells no keys
+        sys.excepthook(type(error), error, error.__traceback__)  # `job` sets a hook that removes keys
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,5 +1,5 @@
-"""What each rule asks for: inputs, settings, resources and code, from the configuration and the wildcards.
+"""Inputs, settings, resources and code of each rule, as functions of the configuration and the wildcards.
 
-One file per rule file, and `common` for several. A rule binds the configuration:
+There is one module per rule file; `common` serves several. A rule binds the configuration:
 `partial(repbend.training_settings, CONFIG)`. Read `data` first.
 """

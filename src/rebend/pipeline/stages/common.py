@@ -1,4 +1,4 @@
-"""What the rules of several files ask for: paths of sources, models and their resources, code of methods."""
+"""Functions for the rules of several files: paths of sources, resources of models, code of methods."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def names_of_method(config: Config, section: str, *methods: str) -> list[str]:
 
 
 def model_resources(config: Config, wildcards: Any) -> Resources:
-    """Return what a job with a (base or adapted) model needs."""
+    """Return the resources of a job with a (base or adapted) model."""
     return config["models"][base_of(wildcards)].resources
 
 
@@ -48,7 +48,7 @@ def base_of(wildcards: Any) -> str:
 
 
 def dtype(config: Config, wildcards: Any) -> str:
-    """Return the dtype that a (base or adapted) model runs in."""
+    """Return the dtype of a (base or adapted) model."""
     return config["models"][base_of(wildcards)].dtype
 
 

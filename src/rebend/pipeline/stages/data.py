@@ -11,7 +11,7 @@ from rebend.pipeline.stages.common import Paths, local_file, local_path, manifes
 
 
 def dataset_source(config: Config, wildcards: Any) -> Paths:
-    """Return the local file of a data set's source; `[]` if it comes from elsewhere or is missing.
+    """Return the local file of a data set's source; `[]` if the source is not local or missing.
 
     A missing file is no input, so that a dry run resolves; `rebend.pipeline.checks.before_run` reports it before the
     first job.

@@ -22,7 +22,7 @@ def encoder_input(config: Config, wildcards: Any) -> Paths:
 
 
 def encoder_resources(config: Config, wildcards: Any) -> Resources:
-    """Return what a job with an encoder needs."""
+    """Return the resources of a job with an encoder."""
     return config["encoders"][wildcards.encoder].resources
 
 
@@ -56,7 +56,7 @@ def judge_code(config: Config, wildcards: Any) -> list[str]:
 
 
 def request_resources(config: Config, section: str) -> dict[str, Callable[[Any], int | str]]:
-    """Return concurrency, retries and limits of a judge's requests as resources: they change no result."""
+    """Return concurrency, retries and limits of a judge's requests as resources, because they change no result."""
     block = partial(_judge_block, config, section)
     return {
         "concurrency": lambda wildcards: getattr(block(wildcards), "concurrency", 1),
@@ -91,7 +91,7 @@ def safety_judge_settings(config: Config, wildcards: Any) -> dict[str, Any]:
 
 
 def safety_judge_resources(config: Config, wildcards: Any) -> Resources:
-    """Return what a job of a safety judge needs."""
+    """Return the resources of a job of a safety judge."""
     block = config["safety_judges"][wildcards.safety_judge]
     return block.resources if isinstance(block, ModelJudgeBlock) else Resources()
 

@@ -28,7 +28,7 @@ def prepared_checkpoints(config: Config) -> dict[str, Any]:
 
 
 def checkpoint_files(config: Config, wildcards: Any) -> list[str]:
-    """Return the files of a local model folder: a changed file makes the model again."""
+    """Return the files of a local model folder: if a file changes, the model is prepared again."""
     return local_files(config, prepared_checkpoints(config)[wildcards.place])
 
 
@@ -38,7 +38,7 @@ def checkpoint_assets(config: Config, wildcards: Any) -> list[str]:
 
 
 def checkpoint_settings(config: Config, wildcards: Any) -> dict[str, Any]:
-    """Return the settings of `prepare_model`: the source of the checkpoint, and what it must have."""
+    """Return the settings of `prepare_model`: the source of the checkpoint, and its requirements."""
     block = prepared_checkpoints(config)[wildcards.place]
     template = getattr(block, "chat_template", None)  # a file of the workflow, not of the data
     return {
@@ -81,7 +81,7 @@ def reward_settings(config: Config, wildcards: Any) -> dict[str, Any]:
 
 
 def reward_resources(config: Config, wildcards: Any) -> Resources:
-    """Return what a job with a reward model needs."""
+    """Return the resources of a job with a reward model."""
     return config["rewards"][wildcards.reward].resources
 
 

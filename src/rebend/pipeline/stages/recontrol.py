@@ -29,10 +29,10 @@ def activations_settings(config: Config, wildcards: Any) -> dict[str, Any]:
     return settings(config["activations"][wildcards.activations])
 
 
-def shards(config: Config, what: str, wildcards: Any) -> list[str]:
+def shards(config: Config, kind: str, wildcards: Any) -> list[str]:
     """Return the `states` or `responses` of all shards of an activations block."""
     name = wildcards.activations
-    return paths.shards(wildcards.model, name, what, config["activations"][name].shards)
+    return paths.shards(wildcards.model, name, kind, config["activations"][name].shards)
 
 
 def learning_inputs(config: Config, kind: str, wildcards: Any) -> dict[str, Paths]:
@@ -118,12 +118,12 @@ def control_code(config: Config, wildcards: Any) -> list[str]:
 
 
 def decoding_settings(config: Config, wildcards: Any) -> dict[str, Any]:
-    """Return the settings of `decode`: a changed choice of the strength counts only through the chosen strength."""
+    """Return the settings of `decode`, without `choice`: only the chosen strength changes the responses."""
     return control_settings(config, wildcards, "choice")
 
 
 def choice_inputs(config: Config, wildcards: Any) -> dict[str, Paths]:
-    """Return the inputs of `choose_strength` that the choice names."""
+    """Return the inputs of `choose_strength` that depend on the block's `choice`."""
     choice = config["controls"][wildcards.control].choice
     return {
         "data": paths.data(choice.dataset),
@@ -144,7 +144,7 @@ def choice_settings(config: Config, wildcards: Any) -> dict[str, Any]:
 
 
 def control_settings(config: Config, wildcards: Any, *without: str) -> dict[str, Any]:
-    """Return the settings of decoding under a control: the control, its reward model, the model's dtype."""
+    """Return the settings of decoding: the control without the keys `without`, its reward model, the model's dtype."""
     name = guidance(config, wildcards.control)
     return {
         "control": settings(config["controls"][wildcards.control], without),

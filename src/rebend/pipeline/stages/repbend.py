@@ -28,9 +28,9 @@ def training_settings(config: Config, wildcards: Any) -> dict[str, Any]:
 
 
 def training_resources(config: Config, wildcards: Any) -> Resources:
-    """Return what the training of an adapter needs: a GPU per rank, if the model needs any."""
-    needed = model_resources(config, wildcards)
-    return needed.model_copy(update={"gpu": needed.gpu and config["adapters"][wildcards.adapter].ranks})
+    """Return the resources of the training of an adapter: one GPU per rank if the model needs a GPU."""
+    of_model = model_resources(config, wildcards)
+    return of_model.model_copy(update={"gpu": of_model.gpu and config["adapters"][wildcards.adapter].ranks})
 
 
 def ranks(config: Config, wildcards: Any) -> int:
@@ -39,7 +39,7 @@ def ranks(config: Config, wildcards: Any) -> int:
 
 
 def zero_config(config: Config, folder: Path, wildcards: Any) -> str:
-    """Return DeepSpeed's configuration file for an adapter; "" for none."""
+    """Return the path of DeepSpeed's configuration for an adapter; "" if it trains without DeepSpeed."""
     stage = config["adapters"][wildcards.adapter].zero
     return str(folder / f"zero{stage}.json") if stage else ""
 
@@ -66,7 +66,7 @@ def released_adapter_settings(config: Config, wildcards: Any) -> dict[str, Any]:
 
 
 def combined_adapters(config: Config, wildcards: Any) -> list[str]:
-    """Return the adapters that task arithmetic adds up."""
+    """Return the folders of the adapters that task arithmetic adds."""
     return [paths.adapter(wildcards.base, part.adapter) for part in config["adapters"][wildcards.adapter].parts]
 
 

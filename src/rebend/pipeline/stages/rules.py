@@ -1,4 +1,4 @@
-"""What every rule repeats: params of its stage, log, benchmark, record, resources and wildcard constraints."""
+"""Common parts of all rules: params of the stage, log, benchmark, record, resources and wildcard constraints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Entries = Callable[[Any], Sequence[str]]
 
 
 class Stages:
-    """Params of the rules whose scripts lie in the folders of `scripts`: one script per rule, with its name."""
+    """Params of the rules; the script of a rule is `<scripts>/<room>/<rule>.py`."""
 
     def __init__(self, scripts: Path) -> None:
         self.scripts = {path.stem: path for path in sorted(scripts.glob("*/*.py"))}
@@ -28,8 +28,8 @@ class Stages:
 
         `settings` is a dict, or a function of the wildcards that returns one. `entries` is a function of the wildcards
         that returns the import paths of the chosen methods ("module:attribute"): the code version covers them and no
-        other method. `network=True` lets the stage use the network; of a stage with `private=True`, only the owner can
-        read the files. Raises KeyError if there is no script of this name.
+        other method. With `network=True` the stage may use the network; with `private=True` only the owner can read its
+        files. Raises KeyError if there is no script of this name.
         """
         common = {"settings": settings, "progress": paths.PROGRESS, **params}
         if entries is None:
@@ -56,7 +56,7 @@ def with_record(**outputs: str) -> dict[str, str]:
 
 
 def resources(resources_of: Callable[[Any], Resources]) -> dict[str, Callable[..., int]]:
-    """Return the resources of a rule as functions of its wildcards; a second attempt gets twice the memory and time."""
+    """Return the resources of a rule as functions of its wildcards; memory and time are proportional to the attempt."""
     return {
         "gpu": lambda wildcards: resources_of(wildcards).gpu,
         "mem_mb": lambda wildcards, attempt: resources_of(wildcards).mem_mb * attempt,
@@ -65,7 +65,7 @@ def resources(resources_of: Callable[[Any], Resources]) -> dict[str, Callable[..
 
 
 def one_of(names: Iterable[str]) -> str:
-    """Return a wildcard constraint that matches exactly these names (nothing at all if there are none)."""
+    """Return a wildcard constraint that matches exactly these names (nothing if there are none)."""
     return "|".join(sorted(name.replace("+", r"\+") for name in names)) or "(?!)"
 
 

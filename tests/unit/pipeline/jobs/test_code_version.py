@@ -1,4 +1,4 @@
-"""One edit at a time in a small library: which of them make a result another one."""
+"""The code version of a script in a small library: it changes only with edits that may change a result."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ with job(snakemake) as run:
 
 @pytest.fixture(autouse=True)
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A library, and a script that reaches a part of it."""
+    """Write a library, and a script that reaches a part of it; return the library's folder."""
     folder = tmp_path / "rebend"
     for name, text in LIBRARY.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -216,28 +216,28 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def version(package: Path, *entries: str) -> str:
-    """As a process that is started now has it."""
+    """Return the code version that a new process computes."""
     versions._library.cache_clear()
     return versions.code_version(package.parent / "script.py", *entries)
 
 
 def edit(package: Path, file: str, old: str, new: str) -> None:
     path = package / file
-    assert path.read_text().count(old) == 1, f"{old!r} should be in {file} once"
+    assert path.read_text().count(old) == 1, f"{old!r} must occur once in {file}"
     path.write_text(path.read_text().replace(old, new))
 
 
-def add(text: str) -> tuple[str, str]:
+def new_line(text: str) -> tuple[str, str]:
     return text, f"{text}\n"
 
 
 CHANGES = {
     "the script": ("../script.py", "train(1)", "train(2)"),
     "a module that the script imports": ("repbend/train.py", "loss.loss(block.last_target()", "loss.loss(1"),
-    "a module that another one imports": ("repbend/loss.py", "2 *", "3 *"),
+    "a module that an imported module imports": ("repbend/loss.py", "2 *", "3 *"),
     "a module imported inside a function": ("data/rows.py", "kept = 1", "kept = 2"),
     "a module imported under another name": ("models/layers.py", "// 2", "// 3"),
-    "a module whose name begins like a room without effect": ("errors_of_rounding.py", "ulp = 1", "ulp = 2"),
+    "a module whose name begins like an ignored one": ("errors_of_rounding.py", "ulp = 1", "ulp = 2"),
     "code in an __init__ around a module": ("data/__init__.py", "annotations\n", "annotations\nsort()\n"),
     "code in the library's __init__": ("__init__.py", '"1"', '"1"\nset_seed(1)'),
     "a template beside the module that names it": ("repbend/ask.jinja", "yes", "Yes"),
@@ -246,11 +246,11 @@ CHANGES = {
     "config: a method of the same name in another class": ("config/adapters.py", "_shifted(8)", "_shifted(80)"),
     "config: a property that is read": ("config/adapters.py", "return 4", "return 40"),
     "config: a function that is called": ("config/adapters.py", 'raw["method"]', 'raw["kind"]'),
-    "config: a function that a counted one calls by another name": ("config/base.py", "at_least(x", "at_least(-x"),
+    "config: a function that is called by another name": ("config/base.py", "at_least(x", "at_least(-x"),
     "config: a function two modules away": ("config/deep.py", "max(floor_of", "min(floor_of"),
-    "config: a constant that a counted function uses": ("config/base.py", "OFFSET: int = 1", "OFFSET: int = 2"),
-    "config: a dict of words": ("config/base.py", '"new"', '"newer"'),
-    "config: what is put into a constant": ("config/base.py", '"8 bits"', '"4 bits"'),
+    "config: a constant that a called function uses": ("config/base.py", "OFFSET: int = 1", "OFFSET: int = 2"),
+    "config: a dict of strings": ("config/base.py", '"new"', '"newer"'),
+    "config: a value that is appended to a constant": ("config/base.py", '"8 bits"', '"4 bits"'),
     "config: a constant under a condition": ("config/base.py", "ROUNDS = 2", "ROUNDS = 3"),
     "config: a ClassVar that is read": ("config/adapters.py", '"step_size"', '"weight"'),
     "config: an attribute without annotation": ("config/adapters.py", "point = 1", "point = 2"),
@@ -258,51 +258,63 @@ CHANGES = {
     "config: a dunder method of its base": ("config/base.py", "__call__(self):\n        return 1", "__call__(self): 2"),
     "config: the bases of a class that is used": ("config/adapters.py", "Adapter(Block)", "Adapter(Block, Mapping)"),
     "config: the default of a dataclass that is read": ("config/deep.py", "floor: int = 3", "floor: int = 4"),
-    "config: a module outside that a counted function uses": ("deep/floor.py", "return x", "return -x"),
-    "config: a method asked for with getattr": ("config/adapters.py", "    point = 1", "    point = 1\n    rate = 2"),
-    "config: a method asked for in a pattern": ("config/adapters.py", "    point = 1", "    point = 1\n    scale = 2"),
+    "config: a module of another room that a called function uses": ("deep/floor.py", "return x", "return -x"),
+    "config: a method that is read with getattr": (
+        "config/adapters.py",
+        "    point = 1",
+        "    point = 1\n    rate = 2",
+    ),
+    "config: a method that is read in a pattern": (
+        "config/adapters.py",
+        "    point = 1",
+        "    point = 1\n    scale = 2",
+    ),
 }
 
-NOTHING = {
+IGNORED = {
     "a comment": ("repbend/loss.py", "import kept", "import kept  # and no other"),
     "a docstring": ("repbend/train.py", '"""Train."""', '"""Train well."""  # or not'),
     "a docstring of the script": ("../script.py", '"""A stage."""\n', ""),
-    "a module that nobody imports": ("unreached.py", "z = 1", "z = 2"),
-    "what is broken and not reached": ("unreached.py", "z = 1", "z ="),
+    "a module that is not imported": ("unreached.py", "z = 1", "z = 2"),
+    "a syntax error in a module that is not imported": ("unreached.py", "z = 1", "z ="),
     "an import for type checkers": ("repbend/train.py", "import z", "import z as _z"),
     "an annotation for type checkers": ("repbend/train.py", "block: Settings", "block: object"),
     "the version": ("__init__.py", '"1"', '"2"'),
     "a docstring in an __init__": ("repbend/__init__.py", "Weights", "Changed weights"),
     "a new docstring in an __init__": ("data/__init__.py", "Rows", "Rows of one schema"),
-    "a room without effect": ("pipeline/jobs/job.py", "return 1", "return 2"),
-    "words for people": ("errors.py", "words = 1", "words = 2"),
-    "how often a lock is polled": ("io/locks.py", "0.5", "0.6"),
+    "an ignored room": ("pipeline/jobs/job.py", "return 1", "return 2"),
+    "error messages": ("errors.py", "words = 1", "words = 2"),
+    "the poll interval of locks": ("io/locks.py", "0.5", "0.6"),
     "a template of another folder": ("ask.jinja", "another", "any other"),
-    "a template with a folder": ("repbend/folder/other.jinja", "nothing", "something"),
-    "a data file that nobody names": ("repbend/unnamed.txt", "nothing", "something"),
+    "a template that is named with a folder": ("repbend/folder/other.jinja", "nothing", "something"),
+    "a data file that no code names": ("repbend/unnamed.txt", "nothing", "something"),
     "a module that is only registered": ("repbend/methods/odds.py", "odds = 1", "odds = 2"),
     "config: a description": ("config/adapters.py", "the rate", "the learning rate"),
     "config: a default": ("config/adapters.py", "Field(0.1", "Field(0.2"),
-    "config: a field's validating function": ("config/adapters.py", "return value\n\n\nclass", "return 1\n\n\nclass"),
+    "config: a function that validates a field": (
+        "config/adapters.py",
+        "return value\n\n\nclass",
+        "return 1\n\n\nclass",
+    ),
     "config: a new field": ("config/adapters.py", "    scale: int", "    n: int = 1\n    scale: int"),
-    "config: a new field of a name in use": (
+    "config: a new field with a name in use": (
         "config/adapters.py",
         "    scale: int",
         "    loss: int = 1\n    scale: int",
     ),
-    "config: a model validator of a name in use": ("config/adapters.py", "return self\n", "return self.n_groups\n"),
-    "config: a field validator of a name in use": (
+    "config: a model validator with a name in use": ("config/adapters.py", "return self\n", "return self.n_groups\n"),
+    "config: a field validator with a name in use": (
         "config/adapters.py",
         "return value\n\n    def",
         "return 1\n\n    def",
     ),
     "config: a new class": ("config/adapters.py", "class Other", "class New(Block):\n    x: int\n\n\nclass Other"),
-    "config: a method that nobody calls": ("config/adapters.py", "return 6", "return 60"),
-    "config: a function that nobody calls": ("config/deep.py", "other_of(1)", "other_of(2)"),
-    "config: a ClassVar that nobody reads": ("config/adapters.py", '"unread"', '"not read"'),
-    "config: pydantic's own configuration": ("config/adapters.py", '"forbid"', '"allow"'),
-    "config: a dunder method of a class that nobody names": ("config/adapters.py", "return 9", "return 90"),
-    "config: a constant that nobody uses": ("config/base.py", "UNUSED = 1", "UNUSED = 2"),
+    "config: a method that is not called": ("config/adapters.py", "return 6", "return 60"),
+    "config: a function that is not called": ("config/deep.py", "other_of(1)", "other_of(2)"),
+    "config: a ClassVar that is not read": ("config/adapters.py", '"unread"', '"not read"'),
+    "config: the configuration of pydantic": ("config/adapters.py", '"forbid"', '"allow"'),
+    "config: a dunder method of a class that is not used": ("config/adapters.py", "return 9", "return 90"),
+    "config: a constant that is not used": ("config/base.py", "UNUSED = 1", "UNUSED = 2"),
     "config: a constant's annotation": ("config/base.py", "OFFSET: int", "OFFSET: Final"),
     "config: a new entry of a registry of paths": (
         "config/adapters.py",
@@ -314,25 +326,25 @@ NOTHING = {
         '"adapter": Adapter',
         '"x": base.Xy, "a": A1a',
     ),
-    "config: the default of a dataclass that nobody reads": ("config/deep.py", "unread: int = 3", "unread: int = 4"),
-    "config: its docstring": ("config/adapters.py", "What every adapter has.", "An adapter."),
-    "config: a module of it that reached code does not import": ("config/study.py", "return 1", "return 2"),
-    "config: a module outside that no counted function uses": ("deep/other.py", "return x", "return -x"),
-    "config: a module outside that it only imports": ("deep/hidden.py", "hidden = 1", "hidden = 2"),
+    "config: the default of a dataclass that is not read": ("config/deep.py", "unread: int = 3", "unread: int = 4"),
+    "config: a docstring": ("config/adapters.py", "What every adapter has.", "An adapter."),
+    "config: a module that is not imported": ("config/study.py", "return 1", "return 2"),
+    "config: a module of another room that no called function uses": ("deep/other.py", "return x", "return -x"),
+    "config: a module of another room that is only imported": ("deep/hidden.py", "hidden = 1", "hidden = 2"),
 }
 
 
-@pytest.mark.parametrize("what", CHANGES)
-def test_it_changes_the_version(package: Path, what: str) -> None:
+@pytest.mark.parametrize("name", CHANGES)
+def test_version_changes_with(package: Path, name: str) -> None:
     before = version(package)
-    edit(package, *CHANGES[what])
+    edit(package, *CHANGES[name])
     assert version(package) != before
 
 
-@pytest.mark.parametrize("what", NOTHING)
-def test_it_changes_nothing(package: Path, what: str) -> None:
+@pytest.mark.parametrize("name", IGNORED)
+def test_version_does_not_change_with(package: Path, name: str) -> None:
     before = version(package)
-    edit(package, *NOTHING[what])
+    edit(package, *IGNORED[name])
     assert version(package) == before
 
 
@@ -348,7 +360,7 @@ def test_it_changes_nothing(package: Path, what: str) -> None:
         ("repbend/methods/__init__.py", "Methods.", "All methods.", False, False),
     ],
 )
-def test_an_entry_counts_with_what_it_imports(
+def test_version_covers_an_entry_and_its_imports(
     package: Path, file: str, old: str, new: str, of_dpo: bool, of_npo: bool
 ) -> None:
     before = [version(package, entry) for entry in (DPO, NPO)]
@@ -357,19 +369,19 @@ def test_an_entry_counts_with_what_it_imports(
     assert [a != b for a, b in zip(after, before, strict=True)] == [of_dpo, of_npo]
 
 
-def test_the_order_of_entries_does_not_matter_and_each_counts(package: Path) -> None:
+def test_version_covers_each_entry_in_any_order(package: Path) -> None:
     assert version(package, DPO, NPO) == version(package, NPO, DPO)
     assert len({version(package), version(package, DPO), version(package, NPO), version(package, DPO, NPO)}) == 4
 
 
-def test_an_entry_among_settings_counts_as_a_definition(package: Path) -> None:
+def test_version_covers_an_entry_in_config_as_a_definition(package: Path) -> None:
     before = version(package, "rebend.config.study:cells")
     edit(package, "config/study.py", "return 2", "return 20")
     assert version(package, "rebend.config.study:cells") != before
 
 
 @pytest.mark.parametrize(
-    ("entry", "words"),
+    ("entry", "message"),
     [
         ("rebend.repbend.methods.gone:Gone", "no module 'rebend.repbend.methods.gone'"),
         ("rebend.repbend.methods.dpo:Npo", "'rebend.repbend.methods.dpo' defines no 'Npo'"),
@@ -380,39 +392,39 @@ def test_an_entry_among_settings_counts_as_a_definition(package: Path) -> None:
         ("rebend.pipeline.jobs.job:job", "counts for no result"),
     ],
 )
-def test_a_wrong_entry_is_refused(package: Path, entry: str, words: str) -> None:
-    with pytest.raises(ValueError, match=words) as error:
+def test_invalid_entry_is_refused(package: Path, entry: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
         version(package, DPO, entry)
     assert f"'{entry}'" in str(error.value)
 
 
-def test_a_registry_can_be_an_entry(package: Path) -> None:
+def test_registry_can_be_an_entry(package: Path) -> None:
     assert len(version(package, "rebend.config.adapters:METHODS")) == 16
 
 
-def test_reach_can_be_shown(package: Path) -> None:
+def test_reached_modules_and_definitions_are_listed(package: Path) -> None:
     script = package.parent / "script.py"
     reached = {"repbend.train", "repbend.loss", "models.layers", "data.rows", "deep.floor", "errors_of_rounding"}
     assert versions.reached_modules(script) == {f"rebend.{name}" for name in reached}
     method = {"rebend.repbend.methods", "rebend.repbend.methods.terms", "rebend.repbend.methods.npo"}
     assert versions.reached_modules(script, NPO) - versions.reached_modules(script) == method
     base = {"Block", "Block.__call__", "FAST", "OFFSET", "ROUNDS", "SPELLINGS", "shifted"}
-    own = {"Adapter", "Adapter.__post_init__", "Adapter.last_target", "Adapter.n_groups", "Adapter.point"}
-    own |= {"Adapter.strength", "Other.last_target", "parsed"}
+    adapters = {"Adapter", "Adapter.__post_init__", "Adapter.last_target", "Adapter.n_groups", "Adapter.point"}
+    adapters |= {"Adapter.strength", "Other.last_target", "parsed"}
     assert versions.reached_definitions(script) == {
         *(f"rebend.config.base:{name}" for name in base),
-        *(f"rebend.config.adapters:{name}" for name in own),
+        *(f"rebend.config.adapters:{name}" for name in adapters),
         *("rebend.config.deep:at_least", "rebend.config.deep:Limits.floor"),
     }
 
 
-def test_a_folder_left_behind_hides_no_module(package: Path) -> None:
-    """Moving a package to one file leaves its `__pycache__`."""
+def test_leftover_folder_hides_no_module(package: Path) -> None:
+    """If a package becomes a file, its `__pycache__` remains."""
     (package / "repbend/loss/__pycache__").mkdir(parents=True)
     assert "rebend.repbend.loss" in versions.reached_modules(package.parent / "script.py")
 
 
-def test_modules_that_import_each_other_are_reached_once(package: Path) -> None:
+def test_modules_that_import_each_other_are_covered(package: Path) -> None:
     before = version(package)
     edit(package, "repbend/loss.py", "2 *", "2 * rebend.repbend.train.train *")
     (package / "repbend/loss.py").write_text(
@@ -421,7 +433,7 @@ def test_modules_that_import_each_other_are_reached_once(package: Path) -> None:
     assert version(package) != before
 
 
-def test_another_process_has_the_same_version(package: Path) -> None:
+def test_version_is_the_same_in_another_process(package: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from rebend.pipeline.jobs import code_version as c; "
         "c._PACKAGE = Path(sys.argv[1]); print(c.code_version(*sys.argv[2:]))"
@@ -433,7 +445,7 @@ def test_another_process_has_the_same_version(package: Path) -> None:
     assert out.strip() == version(package, DPO)
 
 
-def test_what_was_parsed_is_kept_by_contents(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parsed_files_are_cached_by_contents(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = version(package, DPO)
     with monkeypatch.context() as patch:
         patch.setattr(ast, "parse", lambda text: pytest.fail("parsed again"))
@@ -443,7 +455,7 @@ def test_what_was_parsed_is_kept_by_contents(package: Path, monkeypatch: pytest.
             version(package, DPO)
 
 
-def test_what_another_parser_kept_does_not_count(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_of_another_parser_is_ignored(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     version(package)
     monkeypatch.setattr(parsed_source, "_THIS_FILE", b"another version of it")
     monkeypatch.setattr(ast, "parse", lambda text: pytest.fail("parsed again"))
@@ -452,7 +464,7 @@ def test_what_another_parser_kept_does_not_count(package: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"a": 1}', "half", "flipped", "\udcff"])
-def test_a_damaged_store_is_ignored_and_written_again(package: Path, damage: str) -> None:
+def test_damaged_cache_is_ignored_and_written_again(package: Path, damage: str) -> None:
     before = version(package)
     store = versions._library(package).parsed.path
     whole = store.read_text()
@@ -462,7 +474,7 @@ def test_a_damaged_store_is_ignored_and_written_again(package: Path, damage: str
     assert len(store.read_text()) == len(whole)
 
 
-def test_the_store_keeps_the_files_used_last(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_keeps_the_files_used_last(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parsed_source, "_MOST_KEPT", 30)
     for number in range(20):
         edit(package, "../script.py", f"train({number + 1})", f"train({number + 2})")
@@ -473,7 +485,7 @@ def test_the_store_keeps_the_files_used_last(package: Path, monkeypatch: pytest.
     version(package)
 
 
-def test_a_folder_that_cannot_be_written_to_costs_time_only(package: Path) -> None:
+def test_version_is_computed_without_a_writable_cache(package: Path) -> None:
     before = version(package)
     folder = versions._library(package).parsed.path.parent
     shutil.rmtree(folder)
@@ -490,12 +502,12 @@ def test_sources_are_code_and_data_files(package: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("unreached.py", *add("z = 1")),
+        ("unreached.py", *new_line("z = 1")),
         ("repbend/ask.jinja", "yes", "Yes"),
-        ("../scripts/repbend/train_bend.py", *add("x = 1")),
+        ("../scripts/repbend/train_bend.py", *new_line("x = 1")),
     ],
 )
-def test_the_digest_of_texts_changes_with_any_text(package: Path, file: str, old: str, new: str) -> None:
+def test_texts_digest_changes_with_any_text(package: Path, file: str, old: str, new: str) -> None:
     scripts = package.parent / "scripts"
     (scripts / "repbend").mkdir(parents=True)
     (scripts / "repbend/train_bend.py").write_text("x = 1")
@@ -505,16 +517,16 @@ def test_the_digest_of_texts_changes_with_any_text(package: Path, file: str, old
     assert versions.texts_digest(scripts) != before
 
 
-def test_the_digest_of_sources_tells_files_apart_and_not_folders() -> None:
-    digest = versions.sources_digest({"/a/x.py": b"12", "/a/y.py": b"3"})  # not to be mistaken for one longer file
+def test_sources_digest_depends_on_files_and_not_on_folders() -> None:
+    digest = versions.sources_digest({"/a/x.py": b"12", "/a/y.py": b"3"})  # must differ from one longer file
     assert digest == versions.sources_digest({"/b/x.py": b"12", "/b/y.py": b"3"})
     assert digest != versions.sources_digest({"/a/x.py": b"1", "/a/y.py": b"23"})
     assert digest != versions.sources_digest({"/a/x.py": b"12y.py\n\n3"})
     assert digest != versions.sources_digest({"/a/x.py": b"12", "/a/z.py": b"3"})
 
 
-def test_the_library_is_imported_in_a_way_that_is_followed() -> None:
-    """A relative or a star import would escape."""
+def test_library_has_no_relative_and_no_star_imports() -> None:
+    """The code version does not follow such imports."""
     files = [*(ROOT / "workflow/scripts").rglob("*.py"), *(ROOT / "src/rebend").rglob("*.py")]
     assert len(files) > 100
     for file in files:

@@ -23,7 +23,7 @@ def main(check):
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_rank_checks_the_library_before_its_work(tmp_path: Path, same: bool) -> None:
+def test_rank_checks_the_library_before_its_module_runs(tmp_path: Path, same: bool) -> None:
     (tmp_path / "work.py").write_text(MODULE)
     python_path = os.pathsep.join([str(tmp_path), *sys.path])
     digest = sources_digest(sources()) if same else "of other files"
@@ -37,4 +37,4 @@ def test_rank_checks_the_library_before_its_work(tmp_path: Path, same: bool) -> 
         assert rank.stdout == "arguments ['work', 'job.json']\n", rank.stderr
     else:
         assert rank.returncode != 0 and rank.stdout == ""
-        assert "train_adapter: the code was edited while the run was going" in rank.stderr
+        assert "train_adapter: the code was edited during the run" in rank.stderr
