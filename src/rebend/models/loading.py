@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 import shutil
@@ -17,6 +16,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from rebend.errors import ModelError
+from rebend.io.checksums import bytes_digest, file_digest
 from rebend.models.chat import check_template
 from rebend.models.remote_code import CODE_FILE, runs_code, take_code
 
@@ -139,12 +139,8 @@ def fingerprint(path: str | Path) -> str:
     stored = path / FINGERPRINT_FILE
     if stored.exists():
         return json.loads(stored.read_text())["fingerprint"]
-    digest = hashlib.sha256()
-    for file in _model_files(path):
-        digest.update(file.name.encode())
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()[:16]
+    parts = (file.name.encode() + bytes.fromhex(file_digest(file)) for file in _model_files(path))
+    return bytes_digest(b"".join(parts))[:16]
 
 
 def revision(path: str | Path) -> str:
