@@ -8,7 +8,8 @@ import json
 import time
 from typing import Any
 
-from tests.helpers.judge_server import Answer, Handler, Judge
+from tests.helpers.json_server import JsonHandler
+from tests.helpers.judge_server import Answer, Judge
 
 
 class BatchJudge(Judge):
@@ -45,9 +46,9 @@ class BatchJudge(Judge):
         for line in self.files[batch["input_file_id"]].decode().splitlines():
             request = json.loads(line)
             text = request["body"]["messages"][-1]["content"]
-            self.asked[text] += 1
-            self.bodies.append(request["body"])
-            status, payload, _ = self.answer(text, self.asked[text])
+            self.requested[text] += 1
+            self.requests.append(request["body"])
+            status, payload, _ = self.answer(text, self.requested[text])
             response = {"status_code": status, "request_id": "r", "body": json.loads(payload)}
             (good if status == 200 else bad).append(
                 json.dumps({"custom_id": request["custom_id"], "response": response})
@@ -58,7 +59,7 @@ class BatchJudge(Judge):
                 self.files[batch[key]] = "\n".join(lines).encode()
 
 
-class BatchHandler(Handler):
+class BatchHandler(JsonHandler):
     server: BatchJudge
 
     def do_POST(self) -> None:  # noqa: N802

@@ -48,10 +48,10 @@ def test_a_judged_study_pays_once_and_writes_the_key_nowhere(
     assert done.returncode == 0, said[-6000:]
     assert "judges.micro_asked: 2 jobs ask 'judge-2026-01-01' in both orders about every row" in said
     assert "safety_judges.micro_rubric: 1 jobs ask 'judge-2026-01-01' about every completion" in said
-    paid = sum(server.asked.values())
-    assert paid > 0 and set(server.asked.values()) == {1}
-    assert server.busiest <= 2  # two jobs, one request each at a time, as the block says
-    assert server.bodies[0]["key"] == f"Bearer {SECRET}"
+    paid = sum(server.requested.values())
+    assert paid > 0 and set(server.requested.values()) == {1}
+    assert server.most_running <= 2  # two jobs, one request each at a time, as the block says
+    assert server.requests[0]["key"] == f"Bearer {SECRET}"
     assert SECRET not in said and files_with(checkout.folder, SECRET) == []
     assert len(files_with(checkout.folder / "results/judge_store", "[the key]")) == paid
 
@@ -71,7 +71,7 @@ def test_a_judged_study_pays_once_and_writes_the_key_nowhere(
     priced = {"judges": {"micro_asked": prices}, "safety_judges": {"micro_rubric": prices}}
     again = checkout.snakemake(study=STUDY, change=priced)
     assert again.returncode == 0, again.stderr[-3000:]
-    assert sum(server.asked.values()) == paid  # what is shown depends on the prices; what was said does not
+    assert sum(server.requested.values()) == paid  # what is shown depends on the prices; what was said does not
     record = read_json(next(checkout.folder.glob("results/win_rate_verdicts/**/micro_none.run.json")))
     assert record["notes"]["spent_now"]["asked"] == 0 and record["notes"]["spent_now"]["cost"] == 0
     spent = read_json(safety)["notes"]["spent_now"]
@@ -93,7 +93,7 @@ def test_a_cap_refuses_in_the_graph_before_anything_is_sent(
     cap = {"max_tokens_total": 100}
     capped = {"judges": {"micro_asked": cap}, "safety_judges": {"micro_rubric": cap}}
     done = checkout.snakemake(study=STUDY, change=capped)
-    assert done.returncode != 0 and not server.asked
+    assert done.returncode != 0 and not server.requested
     log = next(checkout.folder.glob("results/logs/judge_win_rate/**/*.log")).read_text()
     assert "JudgeError: nothing was sent" in log and "max_tokens_total 100" in log
     assert json.loads(next(checkout.folder.glob("results/responses/**/*.json")).read_text())  # nothing else is lost

@@ -65,7 +65,7 @@ def test_keys_are_nowhere_whether_the_judge_refuses_breaks_or_answers(checkout: 
         done = checkout.snakemake(study=STUDY, change=patience)
         said = done.stdout + done.stderr
         assert (done.returncode == 0) == (status == 200), said[-4000:]
-        assert server.asked
+        assert server.requested
         if reason:
             log = next(checkout.folder.glob("results/logs/judge_win_rate/**/*.log")).read_text()
             assert "JudgeError" in log and reason in log and "wrong key [the key], token [the key]" in log

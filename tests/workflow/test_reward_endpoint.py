@@ -43,7 +43,7 @@ def test_a_study_is_built_with_rewards_from_an_address(
     said = done.stdout + done.stderr
     assert done.returncode == 0, said[-6000:]
     assert {request["key"] for request in server.requests} == {f"Bearer {SECRET}"}
-    assert server.busiest <= 2  # two jobs, one request each at a time, as the block says
+    assert server.most_running <= 2  # two jobs, one request each at a time, as the block says
     assert SECRET not in said
     assert not [p for p in checkout.folder.rglob("*") if p.is_file() and SECRET.encode() in p.read_bytes()]
     with (checkout.folder / "results/tables/recontrol.csv").open() as stream:

@@ -29,14 +29,15 @@ from rebend.io.chunks import ChunkStore
 from rebend.io.files import read_parquet, write_parquet
 from rebend.io.schemas import PROMPTS, SCORES
 from rebend.models.rewards.endpoint import EndpointReward, probe
-from rebend.models.rewards.model import load_reward
 from rebend.models.rewards.prompt import fill
+from rebend.models.rewards.reward import load_reward
 from rebend.recontrol.methods.best_of_n import BestOfN
 from rebend.recontrol.methods.controlled_decoding import RewardSearch
 from rebend.recontrol.value_model.activation_store import ACTIVATION_RESPONSES
 from rebend.recontrol.value_model.reward_labels import label_rewards
+from tests.helpers.json_server import Reply
 from tests.helpers.reward_models import make_reward
-from tests.helpers.reward_server import TEMPLATE, RewardServer, Sent, block, busy, endpoints_on_call, sent
+from tests.helpers.reward_server import TEMPLATE, RewardServer, block, busy_reply, endpoints_on_call, rewards_reply
 from tests.helpers.small_policy import PROMPTS as MESSAGES
 from tests.helpers.small_policy import make_policy, prompt_rows
 
@@ -69,7 +70,7 @@ def test_texts_are_scored_in_batches_with_limited_concurrency(serve: Any) -> Non
     server = serve(slow)
     found = model_at(server).score([*QUESTIONS, QUESTIONS[0]], [*TEXTS, None])
     assert found == [*by_model(server), None]
-    assert len(set(found)) == 8 and server.busiest == 2
+    assert len(set(found)) == 8 and server.most_running == 2
     assert sorted(len(request["query"]) for request in server.requests) == [1, 2, 2, 2]
 
 
@@ -88,7 +89,7 @@ def test_request_follows_the_protocol_and_holds_no_preferred_answer(serve: Any) 
 
 
 def test_requests_to_busy_and_broken_servers_are_repeated(serve: Any) -> None:
-    server = serve(lambda body, times: busy(429) if times == 1 else busy(500) if times == 2 else None)
+    server = serve(lambda body, times: busy_reply(429) if times == 1 else busy_reply(500) if times == 2 else None)
     assert model_at(server).score(QUESTIONS, TEXTS) == by_model(server)
     assert set(server.requested.values()) == {3}
 
@@ -97,7 +98,7 @@ def test_error_of_a_broken_server_has_its_reply_and_the_number_of_attempts(serve
     with pytest.raises(
         ModelError, match="'tiny-2026-01-01' at its address answered with status 503 after 3 attempts: later"
     ):
-        model_at(serve(lambda body, times: busy(503))).score(QUESTIONS, TEXTS)
+        model_at(serve(lambda body, times: busy_reply(503))).score(QUESTIONS, TEXTS)
 
 
 def test_refused_request_is_not_repeated(serve: Any) -> None:
@@ -134,7 +135,7 @@ def test_request_without_reply_times_out_and_is_repeated(serve: Any) -> None:
 
 
 def test_request_with_a_truncated_reply_is_repeated(serve: Any) -> None:
-    def cut(body: dict[str, Any], times: int) -> Sent | None:
+    def cut(body: dict[str, Any], times: int) -> Reply | None:
         return (200, b'{"rewards": [0.1', {"Content-Length": "900", "Connection": "close"}) if times == 1 else None
 
     server = serve(cut)
@@ -156,10 +157,10 @@ def test_address_without_a_server_raises_with_the_address(serve: Any) -> None:
         ((200, b"<html>", {}), "a reply that is no JSON"),
         ((200, b"[1, 2]", {}), "without a list `rewards` .it is a list"),
         ((200, b'{"reward": [1]}', {}), r"without a list `rewards` .it has \['reward'\]"),
-        (sent(0.5), "without a list `rewards`"),
+        (rewards_reply(0.5), "without a list `rewards`"),
     ],
 )
-def test_invalid_replies_raise_with_their_content(serve: Any, reply: Sent, message: str) -> None:
+def test_invalid_replies_raise_with_their_content(serve: Any, reply: Reply, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         model_at(serve(lambda body, times: reply), batch_size=7).score(QUESTIONS, TEXTS)
 
@@ -180,13 +181,13 @@ ROWS = [
     ],
 )
 def test_wrong_number_of_rewards_and_invalid_entries_name_the_row(serve: Any, rewards: Any, message: str) -> None:
-    server = serve(lambda body, times: sent(rewards))
+    server = serve(lambda body, times: rewards_reply(rewards))
     with pytest.raises(ModelError, match=message):
         score_rows(model_at(server, batch_size=7), ROWS, "response", ChunkStore(None))
 
 
 def test_nan_and_null_are_not_scored(serve: Any) -> None:
-    server = serve(lambda body, times: sent([0.5, float("nan"), None, float("inf"), 0.25, 0.0, -1.0]))
+    server = serve(lambda body, times: rewards_reply([0.5, float("nan"), None, float("inf"), 0.25, 0.0, -1.0]))
     table = score_rows(model_at(server, batch_size=7), ROWS, "response", ChunkStore(None)).to_pylist()
     assert [row["score"] for row in table] == [0.5, None, None, None, 0.25, 0.0, -1.0]
     assert table[1]["not_scored"] == table[2]["not_scored"] == "the score is nan"
@@ -249,7 +250,7 @@ def test_probe_sends_one_request_and_refuses_an_address_without_numbers(serve: A
     server = serve()
     assert isinstance(probe(block(server), "{}"), float) and len(server.requests) == 1
     with pytest.raises(ModelError, match="no number for a greeting: nan"):
-        probe(block(serve(lambda body, times: sent([float("nan")]))), "{}")
+        probe(block(serve(lambda body, times: rewards_reply([float("nan")]))), "{}")
 
 
 KILLED = """
@@ -336,7 +337,7 @@ def test_search_sends_the_text_so_far_with_each_candidate(serve: Any) -> None:
 
 
 def test_search_without_numbers_keeps_the_models_choice_and_counts_it(serve: Any) -> None:
-    server, policy = serve(lambda body, times: sent([None] * len(body["query"]))), make_policy()
+    server, policy = serve(lambda body, times: rewards_reply([None] * len(body["query"]))), make_policy()
     (found,) = generate(policy, [MESSAGES[0]], GREEDY, control=RewardSearch(model_at(server, batch_size=9), 4.0, 3))
     (plain,) = generate(policy, [MESSAGES[0]], GREEDY)
     assert found and plain and found.text == plain.text
