@@ -427,10 +427,10 @@ def memory_label(asked: argparse.Namespace) -> dict[str, Any]:
     """Peak memory of labelling what `memory_extract` extracted, above that of the imports and the model."""
     from rebend.config.rewards import RewardBlock
     from rebend.io.chunks import ChunkStore
-    from rebend.models.rewards.model import load_reward
+    from rebend.models.rewards.model import load_reward_model
     from rebend.recontrol.value_model.reward_labels import label_rewards
 
-    model = load_reward(asked.folder.parent / "small_reward", RewardBlock(local="x", batch_size=32))
+    model = load_reward_model(asked.folder.parent / "small_reward", RewardBlock(local="x", batch_size=32))
     given = (
         asked.folder / "prompts.parquet",
         asked.folder / "shard" / "responses.parquet",

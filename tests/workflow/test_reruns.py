@@ -338,6 +338,10 @@ entries = {
     "choose_strength": {name: method.code for name, method in CONTROLS.items()},
     "attack": {name: method.code for name, method in CONTROLS.items()},
     "prepare_dataset": READERS,
+    "score_reward": {
+        "loaded": "rebend.models.rewards.model:load_reward_model",
+        "http": "rebend.models.rewards.endpoint:load_endpoint",
+    },
 }
 versions = {}
 for script in Path("workflow/scripts").glob("*/*.py"):
@@ -409,6 +413,12 @@ EDITS: dict[str, tuple[str, str, str, set[str]]] = {
         "unsafe answers of pairs to the safe ones",
         "unsafe answers of pairs to other ones",
         set(),
+    ),
+    "pauses between requests of rewards": (
+        "models/rewards/endpoint.py",
+        "_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 60.0",
+        "_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 70.0",
+        {"check_reward_endpoint", "score_reward http"},
     ),
     # make_report draws nothing: it runs again because its input, the figures, is made again.
     "a colour of figures": ("report/figures/style.py", "#0072B2", "#0072B3", {"make_figures"}),

@@ -32,7 +32,7 @@ from rebend.io.checksums import append_digest
 from rebend.io.secrets import clear_of_keys, known_keys, without_keys
 from rebend.models.loading import check_checkpoint, link_checkpoint, load_policy
 from rebend.models.remote_code import CODE_FILE
-from rebend.models.rewards.model import load_reward
+from rebend.models.rewards.model import load_reward_model
 from rebend.models.sentence_encoder import load_encoder
 from rebend.pipeline.stages.rules import wildcard_patterns
 from rebend.repbend.merge.weight_files import stored_tensors
@@ -166,7 +166,7 @@ def test_a_reward_model_in_such_a_pickle_is_refused(spoilt: Any, tmp_path: Path,
     folder = saved(LlamaForSequenceClassification(shape), tmp_path / "reward")
     spoilt(folder, "pytorch_model.bin")
     with pytest.raises(ModelError, match=NOT_RUN):
-        load_reward(folder, RewardBlock.model_validate({"local": "x", "head": head}))
+        load_reward_model(folder, RewardBlock.model_validate({"local": "x", "head": head}))
 
 
 def test_ultrarms_kind_of_file_is_read_where_it_holds_weights_only(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_ultrarms_kind_of_file_is_read_where_it_holds_weights_only(tmp_path: Pat
     (folder / "model.safetensors").unlink()
     torch.save(weights, folder / "pytorch_model.bin")
     block = RewardBlock.model_validate({"local": "x", "head": "regression_head"})
-    loaded = load_reward(folder, block).model.regression_head.weight
+    loaded = load_reward_model(folder, block).model.regression_head.weight
     assert torch.equal(loaded, model.score.weight)
 
 

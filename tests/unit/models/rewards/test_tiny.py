@@ -13,7 +13,7 @@ from rebend.data.tiny_world.world import generate
 from rebend.errors import DataError
 from rebend.io.checkpoints import Checkpoints
 from rebend.models.loading import check_checkpoint
-from rebend.models.rewards.model import load_reward
+from rebend.models.rewards.model import load_reward_model
 from rebend.models.rewards.tiny import accuracy, encode_pairs, rewards, train_tiny_reward_model
 from tests.helpers.tiny_parts import Stopped, StoppedAt, contents, make_model
 
@@ -37,7 +37,7 @@ def reward(base, tmp_path_factory):
 
 
 def load(path):
-    return load_reward(path, RewardBlock(local=str(path)))
+    return load_reward_model(path, RewardBlock(local=str(path)))
 
 
 def test_checkpoint_can_be_loaded_as_a_reward_model(reward):
