@@ -1,4 +1,4 @@
-"""Activations folders made from given states, for tests of what reads them."""
+"""Activations folders with given states, for tests of their readers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write_activations(
 ) -> Path:
     """Write responses with these states [T, D], keyed by response id, spread over shards.
 
-    With `chunk`, as extraction does: a row group ends after so many responses, and a shard has whole chunks.
+    With `chunk`, a row group ends after that many responses and a shard has whole chunks, as extraction writes them.
     """
     folder.mkdir(parents=True)
     width = next(iter(states.values())).shape[1]
@@ -39,8 +39,8 @@ def write_activations(
     for number in range(shards):
         path = folder / f"states-{number:05d}-of-{shards:05d}.parquet"
         writer = ShardWriter(path, state_schema(width, dtype, {"fingerprint": "abc", "layer": "final"}), dtype)
-        for own in chunks[number * len(chunks) // shards : (number + 1) * len(chunks) // shards]:
-            for name in own:
+        for group in chunks[number * len(chunks) // shards : (number + 1) * len(chunks) // shards]:
+            for name in group:
                 writer.add(name, list(range(len(states[name]))), states[name])
             writer.close_group()
         writer.close()

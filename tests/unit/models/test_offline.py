@@ -62,9 +62,9 @@ def found(folder: Path, hub: Hub, server: str, network: bool) -> str:
 def test_request_to_the_hub_fails_with_the_reason(tmp_path: Path, hub: Hub, warm: str, started: str) -> None:
     record = found(tmp_path, hub, warm if started == "warm" else "off", network=False)
     assert "offline mode is enabled" in record
-    assert hub.asked == []
+    assert hub.requests == []
 
 
 def test_fetching_job_may_use_the_hub_although_a_warm_process_exists(tmp_path: Path, hub: Hub, warm: str) -> None:
     assert '"found": "fetched"' in found(tmp_path, hub, warm, network=True)
-    assert hub.asked
+    assert hub.requests
