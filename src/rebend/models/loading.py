@@ -86,20 +86,20 @@ def load_policy(
 
 @contextmanager
 def only_weights(path: str | Path) -> Iterator[None]:
-    """Inside the block, raise `ModelError` for a file of weights in `path` with other objects; they are not run."""
+    """Inside the block, raise `ModelError` for a weight file of `path` that holds code; the code is not run."""
     try:
         yield
     except pickle.UnpicklingError:  # torch's message advises to run the file
         raise ModelError(
             f"{path}: a file of weights holds more than weights, or is damaged; nothing in it was run. "
-            "Take a repository with safetensors"
+            "Use a repository with safetensors"
         ) from None
 
 
 def why_not_loaded(path: str | Path, error: Exception) -> str:
-    """Return in one line why transformers cannot load a folder."""
+    """Return the reason, in one line, why transformers cannot load a folder."""
     if "trust_remote_code" in str(error):
-        return f"{path}: needs Python code of its repository, which is run only if the block says `trust_remote_code`"
+        return f"{path}: needs Python code of its repository, which is run only if the block sets `trust_remote_code`"
     return f"{path}: {str(error).splitlines()[0]}"
 
 

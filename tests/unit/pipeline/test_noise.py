@@ -53,5 +53,5 @@ def test_a_column_that_is_empty_in_one_run_and_a_table_without_rows() -> None:
 
 
 def test_tables_of_another_study_are_refused() -> None:
-    with pytest.raises(DataError, match="table 'matrix': the two runs have other columns"):
+    with pytest.raises(DataError, match="table 'matrix': the two runs have different columns"):
         differences(tables(), {"matrix": tables()["matrix"].drop(columns="n")})

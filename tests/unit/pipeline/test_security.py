@@ -268,7 +268,7 @@ def test_code_runs_where_the_block_says_so_and_only_there(tmp_path: Path, monkey
     assert facts["revision"] == COMMIT and list(facts["files"]) == ["odd.py"]
     for name in ("untold", "local"):
         assert not (tmp_path / name / CODE_FILE).exists() and not (tmp_path / name / "odd.py").exists()
-        with pytest.raises(ModelError, match=r"is run only if the block says `trust_remote_code`"):
+        with pytest.raises(ModelError, match=r"is run only if the block sets `trust_remote_code`"):
             check_checkpoint(tmp_path / name)
 
 

@@ -137,8 +137,8 @@ class EndpointReward:
     def _name(self) -> str:
         return f"the reward model '{self.endpoint.model}' at its address"
 
-    def _error(self, what: str) -> ModelError:
-        return ModelError(f"{self._name} {without_keys(what)}")
+    def _error(self, message: str) -> ModelError:
+        return ModelError(f"{self._name} {without_keys(message)}")
 
 
 def load_endpoint(

@@ -58,8 +58,8 @@ def test_rewards_are_read_at_the_last_token(reward):
     together = rewards(scorer.model, encoded)
     alone = torch.cat([rewards(scorer.model, [ids]) for ids in encoded])
     assert torch.allclose(together, alone, atol=1e-5)
-    own = torch.cat([scorer.model(input_ids=torch.tensor([ids])).logits[0] for ids in encoded])
-    assert torch.allclose(together, own, atol=1e-5)
+    by_model = torch.cat([scorer.model(input_ids=torch.tensor([ids])).logits[0] for ids in encoded])
+    assert torch.allclose(together, by_model, atol=1e-5)
 
 
 def test_loss_is_that_of_bradley_and_terry(base, tmp_path, monkeypatch):
@@ -108,8 +108,8 @@ def test_accuracy_counts_a_tie_as_half(reward):
 
 
 def test_long_conversations_are_cut_at_their_beginning(reward):
-    made = load(reward).tokenizer
-    (whole, _), (short, _) = encode_pairs(made, ROWS[:1], 1000)[0], encode_pairs(made, ROWS[:1], 10)[0]
+    pieces = load(reward).tokenizer
+    (whole, _), (short, _) = encode_pairs(pieces, ROWS[:1], 1000)[0], encode_pairs(pieces, ROWS[:1], 10)[0]
     assert short == whole[-10:]
 
 
