@@ -1,14 +1,14 @@
-"""RE-Control's activations and value training as released (`bench/reference/activations.py`) against rebend's.
+"""Compare RE-Control's released extraction and value training (`bench/reference/activations.py`) with rebend's.
 
-Both sides get the same prompts and model, or the same states and rewards, and each runs in a process of its own, in
-turns, twice each; the better run of each counts. The model has random weights and ends a response with a probability
-of about 1/64 at each token, at most 128; the prompts are those of HH-RLHF. Then the peak memory of extracting,
-labelling and training with so many responses and with ten times as many.
+Both sides have the same prompts and model, or the same states and rewards. Each runs twice, alternately, in a separate
+process; the better run of each counts. The model has random weights and ends a response with a probability
+of about 1/64 at each token, at most 128; the prompts are those of HH-RLHF. Then the peak memory of
+extraction, labelling and training, with `--few` responses and with ten times as many.
 
     python bench/activations.py                       # CPU, a small Llama, one thread; 8 minutes
     python bench/activations.py --only memory         # extract_memory_growth alone; also: extract, value, disk
 
-Figures: extract_speedup, value_speedup, extract_memory_growth, and what they were made from.
+Figures: extract_speedup, value_speedup, extract_memory_growth, and the measurements behind them.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ class Clock:
 
 def main() -> None:
     """Run all parts, print the figures and add them to `bench/latest.json`."""
-    asked = arguments()
-    if asked.child:
-        print(json.dumps(CHILDREN[asked.child](asked)))
+    arguments = parse_arguments()
+    if arguments.child:
+        print(json.dumps(CHILDREN[arguments.child](arguments)))
         return
-    figures = measure(asked)
+    figures = measure(arguments)
     for name, value in figures.items():
         print(f"{name:40} {value}")
     keep(figures, forget=["extract_skipped"])
 
 
-def arguments() -> argparse.Namespace:
-    """The command line; `--child` and `--folder` are how this file calls itself."""
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line. `--child` and `--folder` are for the child processes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=SHARED, help=f"folder with {PROMPTS} (REBEND_SHARED)")
     parser.add_argument("--prompts", type=int, default=192, help="prompts that both sides extract from")
@@ -67,7 +67,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--responses", type=int, default=2000, help="responses that both sides train on")
     parser.add_argument("--width", type=int, default=512, help="D and H of the value training")
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=2, help="how often both sides take their turn")
+    parser.add_argument("--rounds", type=int, default=2, help="runs of each side")
     parser.add_argument("--only", choices=PARTS, help="this part alone")
     parser.add_argument(
         "--few", type=int, default=1200, help="responses of the smaller memory run; the larger has ten times"
@@ -78,36 +78,39 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measure(asked: argparse.Namespace) -> dict[str, Any]:
-    """Figures of all parts, or the reason why there are none."""
-    if not (asked.data / PROMPTS).exists():
-        return {"extract_skipped": f"{asked.data} has no {PROMPTS}; set REBEND_SHARED"}
-    wanted = (asked.only,) if asked.only else PARTS
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the figures of all parts, or the reason why there are none."""
+    if not (arguments.data / PROMPTS).exists():
+        return {"extract_skipped": f"{arguments.data} has no {PROMPTS}; set REBEND_SHARED"}
+    parts = (arguments.only,) if arguments.only else PARTS
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        in_child("prepare", folder, asked)
+        in_child("prepare", folder, arguments)
         for part, unit in (("extract", "tokens_per_s"), ("value", "rows_per_s")):
-            if part in wanted:
-                figures |= compared(part, unit, folder, asked)
-        if "disk" in wanted:
-            figures |= in_child("disk", folder, asked)
-        if "memory" in wanted:
-            figures |= growth(folder, asked)
+            if part in parts:
+                figures |= compared(part, unit, folder, arguments)
+        if "disk" in parts:
+            figures |= in_child("disk", folder, arguments)
+        if "memory" in parts:
+            figures |= growth(folder, arguments)
     return figures
 
 
-def compared(part: str, unit: str, folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
-    """Both sides of a part in turns: the better run of each, and how many times ours is as fast."""
-    runs = [[in_child(f"{part}_{side}", folder, asked) for side in ("reference", "ours")] for _ in range(asked.rounds)]
+def compared(part: str, unit: str, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run both sides of a part alternately; return the better run of each, and the ratio of their rates."""
+    runs = [
+        [in_child(f"{part}_{side}", folder, arguments) for side in ("reference", "ours")]
+        for _ in range(arguments.rounds)
+    ]
     theirs, ours = (max(side, key=lambda run: run[unit]) for side in zip(*runs, strict=True))
     return {f"{part}_speedup": round(ours[unit] / theirs[unit], 2), **labelled(part, theirs, ours)}
 
 
-def growth(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
-    """Peaks of each stage with few and with ten times as many responses, and the largest ratio."""
+def growth(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the peak memory of each stage with few and with ten times as many responses, and the largest ratio."""
     peaks = {
-        stage: [in_child(f"memory_{stage}", folder / size, asked)["peak_mib"] for size in ("few", "many")]
+        stage: [in_child(f"memory_{stage}", folder / size, arguments)["peak_mib"] for size in ("few", "many")]
         for stage in STAGES
     }
     figures: dict[str, Any] = {"extract_memory_growth": round(max(many / few for few, many in peaks.values()), 3)}
@@ -117,19 +120,19 @@ def growth(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def labelled(part: str, theirs: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
-    """Figures of both sides under names of their own."""
+    """Return the figures of both sides, with part and side in their names."""
     return {
         f"{part}_{side}_{key}": value
-        for side, found in (("reference", theirs), ("ours", ours))
-        for key, value in found.items()
+        for side, figures in (("reference", theirs), ("ours", ours))
+        for key, value in figures.items()
     }
 
 
-def in_child(child: str, folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
-    """Run one part in a process of its own and take its last line."""
-    given = ("data", "prompts", "hidden", "blocks", "responses", "width", "epochs", "few", "threads")
-    options = [part for key in given for part in (f"--{key}", str(getattr(asked, key)))]
-    threads = str(asked.threads)
+def in_child(child: str, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run one part in a child process; return the JSON of its last line."""
+    names = ("data", "prompts", "hidden", "blocks", "responses", "width", "epochs", "few", "threads")
+    options = [part for key in names for part in (f"--{key}", str(getattr(arguments, key)))]
+    threads = str(arguments.threads)
     done = subprocess.run(
         [sys.executable, __file__, "--child", child, "--folder", str(folder), *options],
         stdout=subprocess.PIPE,
@@ -141,8 +144,8 @@ def in_child(child: str, folder: Path, asked: argparse.Namespace) -> dict[str, A
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def prepare(asked: argparse.Namespace) -> dict[str, Any]:
-    """Make model, reward model, prompts, states and rewards that the other parts read."""
+def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Write the model, reward model, prompts, states and rewards that the other parts read."""
     import pyarrow as pa
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
@@ -151,9 +154,9 @@ def prepare(asked: argparse.Namespace) -> dict[str, Any]:
     from rebend.io.schemas import PROMPTS as SCHEMA
     from rebend.models.tiny_model import train_tokenizer
 
-    texts = list(questions(asked.data))
+    texts = list(questions(arguments.data))
     tokenizer = train_tokenizer(texts, 8000)
-    for name, width, blocks in (("", asked.hidden, asked.blocks), ("small_", SMALL, SMALL_BLOCKS)):
+    for name, width, blocks in (("", arguments.hidden, arguments.blocks), ("small_", SMALL, SMALL_BLOCKS)):
         torch.manual_seed(SEED)
         config = LlamaConfig(
             vocab_size=len(tokenizer),
@@ -169,28 +172,28 @@ def prepare(asked: argparse.Namespace) -> dict[str, Any]:
         )
         model = LlamaForCausalLM(config)
         model.generation_config.eos_token_id = list(range(0, len(tokenizer), END_SHARE))
-        for made, kind in ((model, "model"), (LlamaForSequenceClassification(config), "reward")):
-            made.save_pretrained(asked.folder / f"{name}{kind}")
-            tokenizer.save_pretrained(asked.folder / f"{name}{kind}")
-    for name, count in ((".", asked.prompts), ("few", asked.few), ("many", 10 * asked.few)):
-        (asked.folder / name).mkdir(exist_ok=True)
+        for network, kind in ((model, "model"), (LlamaForSequenceClassification(config), "reward")):
+            network.save_pretrained(arguments.folder / f"{name}{kind}")
+            tokenizer.save_pretrained(arguments.folder / f"{name}{kind}")
+    for name, count in ((".", arguments.prompts), ("few", arguments.few), ("many", 10 * arguments.few)):
+        (arguments.folder / name).mkdir(exist_ok=True)
         rows = [
             {
                 "row_id": f"row{i}",
-                "messages": [{"role": "user", "content": texts[i % min(len(texts), asked.few)]}],
+                "messages": [{"role": "user", "content": texts[i % min(len(texts), arguments.few)]}],
                 "group": "",
             }
             for i in range(count)
         ]
-        write_parquet(asked.folder / name / "prompts.parquet", pa.Table.from_pylist(rows, SCHEMA))
-    made_states(asked.folder, asked.responses, asked.width)
-    for name, count in (("few", asked.few), ("many", 10 * asked.few)):
-        made_states(asked.folder / name, count, SMALL, padded=False)
+        write_parquet(arguments.folder / name / "prompts.parquet", pa.Table.from_pylist(rows, SCHEMA))
+    write_states(arguments.folder, arguments.responses, arguments.width)
+    for name, count in (("few", arguments.few), ("many", 10 * arguments.few)):
+        write_states(arguments.folder / name, count, SMALL, padded=False)
     return {}
 
 
 def questions(data: Path) -> Iterator[str]:
-    """What the user says in each dialogue up to the last answer, of at most 512 tokens or so."""
+    """Yield each dialogue up to its last answer, if it has fewer than 1,600 characters (about 512 tokens)."""
     with gzip.open(data / PROMPTS, "rt") as lines:
         for line in lines:
             dialogue = json.loads(line)["chosen"]
@@ -199,8 +202,8 @@ def questions(data: Path) -> Iterator[str]:
                 yield text
 
 
-def made_states(folder: Path, count: int, width: int, *, padded: bool = True) -> None:
-    """Write random states in which the reward shows more and more, as an activations folder and as one tensor."""
+def write_states(folder: Path, count: int, width: int, *, padded: bool = True) -> None:
+    """Write random states, with a signal of the reward that grows along the response, as a folder and as one tensor."""
     import pyarrow as pa
     import torch
 
@@ -223,13 +226,13 @@ def made_states(folder: Path, count: int, width: int, *, padded: bool = True) ->
     out.mkdir(parents=True)
     path = out / "states-00000-of-00001.parquet"
     writer = ShardWriter(path, state_schema(width, torch.float16, {}), torch.float16)
-    kept = torch.zeros(count if padded else 0, MAX_NEW, width)
+    padded_states = torch.zeros(count if padded else 0, MAX_NEW, width)
     for i, n in enumerate(lengths):
         states = torch.randn(n, width, generator=rng)
         states += rewards[i] * direction * torch.linspace(0, 3, n)[:, None]
         writer.add(f"row{i}/0", [0] * n, states)
         if padded:
-            kept[i, :n] = states.half().float()
+            padded_states[i, :n] = states.half().float()
     writer.close()
     names = [f"row{i}" for i in range(count)]
     columns = [[f"{name}/0" for name in names], names, ["x"] * count, lengths, ["eos"] * count]
@@ -239,11 +242,11 @@ def made_states(folder: Path, count: int, width: int, *, padded: bool = True) ->
     write_parquet(folder / "rewards.parquet", score_table([f"{name}/0" for name in names], rewards.tolist()))
     if padded:
         mask = (torch.arange(MAX_NEW) < torch.tensor(lengths)[:, None]).long()
-        torch.save({"states": kept, "mask": mask, "rewards": rewards}, folder / "padded.pt")
+        torch.save({"states": padded_states, "mask": mask, "rewards": rewards}, folder / "padded.pt")
 
 
-def extract_reference(asked: argparse.Namespace) -> dict[str, Any]:
-    """Response tokens per second of the released approach, writing included."""
+def extract_reference(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return response tokens per second of the released approach, with writing."""
     import torch
     from reference.activations import extract
 
@@ -251,20 +254,20 @@ def extract_reference(asked: argparse.Namespace) -> dict[str, Any]:
     from rebend.models.chat import prompt_text
     from rebend.models.loading import load_policy
 
-    policy = load_policy(asked.folder / "model")
+    policy = load_policy(arguments.folder / "model")
     ends = policy.model.generation_config.eos_token_id
-    rows = read_parquet(asked.folder / "prompts.parquet").to_pylist()
+    rows = read_parquet(arguments.folder / "prompts.parquet").to_pylist()
     texts = [prompt_text(policy.tokenizer, row["messages"]) for row in rows]
     torch.manual_seed(SEED)
     start = Clock()
-    path = asked.folder / "reference.pt"
+    path = arguments.folder / "reference.pt"
     tokens = extract(policy.model, policy.tokenizer, texts, ends, path, batch_size=32, max_new_tokens=MAX_NEW)
     return {**rate("tokens", tokens, start), "bytes": path.stat().st_size}
 
 
-def extract_ours(asked: argparse.Namespace) -> dict[str, Any]:
-    """Response tokens per second of rebend, writing included."""
-    folder = asked.folder
+def extract_ours(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return response tokens per second of rebend, with writing."""
+    folder = arguments.folder
     from rebend.models.loading import load_policy
     from rebend.recontrol.value_model.extraction import extract_activations  # noqa: F401  counts as import
 
@@ -292,41 +295,41 @@ def extracted(policy: Any, folder: Path) -> dict[str, int]:
     return counts
 
 
-def value_reference(asked: argparse.Namespace) -> dict[str, Any]:
-    """Token rows per second of the released training, and its last held-out loss."""
+def value_reference(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return token rows per second of the released training, and its last held-out loss."""
     import torch
     from reference.activations import ReferenceNetwork, train
 
     from rebend.recontrol.value_model.examples import HELD_OUT
 
     torch.manual_seed(SEED)
-    network = ReferenceNetwork(asked.width, asked.width)
-    data = value_data(asked.folder)
+    network = ReferenceNetwork(arguments.width, arguments.width)
+    data = value_data(arguments.folder)
     held_out = torch.from_numpy(data.sides & HELD_OUT > 0)
     rows = int(data.index.lengths.sum())
-    torch.optim.Adam(network.parameters())  # the library's first optimizer imports for a second
+    torch.optim.Adam(network.parameters())  # torch's first optimizer takes a second for imports
     start = Clock()
-    path = asked.folder / "padded.pt"
-    losses = train(network, path, held_out, lr=1e-3, batch_size=512, epochs=asked.epochs, seed=SEED)
-    return {**rate("rows", rows * asked.epochs, start), "held_out_loss": losses[-1]}
+    path = arguments.folder / "padded.pt"
+    losses = train(network, path, held_out, lr=1e-3, batch_size=512, epochs=arguments.epochs, seed=SEED)
+    return {**rate("rows", rows * arguments.epochs, start), "held_out_loss": losses[-1]}
 
 
-def value_ours(asked: argparse.Namespace) -> dict[str, Any]:
-    """Token rows per second of rebend's training, and its last held-out loss."""
+def value_ours(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return token rows per second of rebend's training, and its last held-out loss."""
     import torch
 
     from rebend.recontrol.value_model.train import train_value_model  # noqa: F401  counts as import
 
     torch.optim.Adam([torch.zeros(1)])
-    remove(asked.folder, "value", "checkpoints")
-    rows = int(value_data(asked.folder).index.lengths.sum())
+    remove(arguments.folder, "value", "checkpoints")
+    rows = int(value_data(arguments.folder).index.lengths.sum())
     start = Clock()
-    facts = trained(asked.folder, asked.width, asked.epochs)
-    return {**rate("rows", rows * asked.epochs, start), "held_out_loss": facts["held_out_loss"]}
+    facts = trained(arguments.folder, arguments.width, arguments.epochs)
+    return {**rate("rows", rows * arguments.epochs, start), "held_out_loss": facts["held_out_loss"]}
 
 
 def value_data(folder: Path) -> Any:
-    """The responses with their sides."""
+    """Return the responses with their split into training and held-out."""
     from rebend.recontrol.value_model.activation_store import Activations
     from rebend.recontrol.value_model.examples import ValueData
     from rebend.recontrol.value_model.labels import Labels
@@ -365,18 +368,18 @@ def trained(folder: Path, width: int, epochs: int) -> dict[str, Any]:
     )
 
 
-def disk(asked: argparse.Namespace) -> dict[str, Any]:
-    """MB/s of writing and reading the states of the value training as shards, and of the same bytes as a plain file."""
+def disk(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return MB/s of writing and reading the states as shards, and of the same bytes as a plain file."""
     import torch
 
     from rebend.recontrol.value_model.activation_store import Activations, ShardWriter, state_schema
 
-    made = Activations(asked.folder / "activations")
-    groups = [made.read(group) for group in made.groups()]
+    activations = Activations(arguments.folder / "activations")
+    groups = [activations.read(group) for group in activations.groups()]
     size = sum(group.states.nbytes for group in groups)
-    path, plain = asked.folder / "disk.parquet", asked.folder / "disk.bin"
+    path, plain = arguments.folder / "disk.parquet", arguments.folder / "disk.bin"
     start = time.perf_counter()
-    writer = ShardWriter(path, state_schema(asked.width, torch.float16, {}), torch.float16)
+    writer = ShardWriter(path, state_schema(arguments.width, torch.float16, {}), torch.float16)
     for group in groups:
         for name, states in group.responses():
             writer.add(name, [0] * len(states), states)
@@ -390,10 +393,10 @@ def disk(asked: argparse.Namespace) -> dict[str, Any]:
     synced(plain)
     figures["disk_plain_write_mb_s"] = round(size / 1e6 / (time.perf_counter() - start))
     for name, read in (
-        ("shard", lambda: sum(made.states(g).nbytes for g in made.groups())),
+        ("shard", lambda: sum(activations.states(g).nbytes for g in activations.groups())),
         ("plain", lambda: read_plain(plain)),
     ):
-        read()  # both from the page cache: this machine cannot drop it
+        read()  # fills the page cache: both reads are measured from it
         start = time.perf_counter()
         read()
         figures[f"disk_{name}_read_mb_s"] = round(size / 1e6 / (time.perf_counter() - start))
@@ -401,13 +404,13 @@ def disk(asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def synced(path: Path) -> None:
-    """Wait until a file is on the disk."""
+    """Flush a file to disk."""
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
 
 
 def read_plain(path: Path) -> int:
-    """Read a file in pieces of the size of a row group."""
+    """Read a file in pieces of the size of a row group; return the number of bytes."""
     total = 0
     with path.open("rb", buffering=0) as stream:
         while piece := stream.read(2**22):
@@ -415,53 +418,53 @@ def read_plain(path: Path) -> int:
     return total
 
 
-def memory_extract(asked: argparse.Namespace) -> dict[str, Any]:
-    """Peak memory of an extraction above that of the imports and the model."""
+def memory_extract(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the peak memory of an extraction above imports and model."""
     from rebend.models.loading import load_policy
     from rebend.recontrol.value_model.extraction import extract_activations  # noqa: F401  counts as import
 
-    policy = load_policy(asked.folder.parent / "small_model")
-    return peak(lambda: extracted(policy, asked.folder))
+    policy = load_policy(arguments.folder.parent / "small_model")
+    return peak(lambda: extracted(policy, arguments.folder))
 
 
-def memory_label(asked: argparse.Namespace) -> dict[str, Any]:
-    """Peak memory of labelling what `memory_extract` extracted, above that of the imports and the model."""
+def memory_label(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the peak memory of labelling the responses of `memory_extract`, above imports and model."""
     from rebend.config.rewards import RewardBlock
     from rebend.io.chunks import ChunkStore
-    from rebend.models.rewards.model import load_reward
+    from rebend.models.rewards.model import load_reward_model
     from rebend.recontrol.value_model.reward_labels import label_rewards
 
-    model = load_reward(asked.folder.parent / "small_reward", RewardBlock(local="x", batch_size=32))
-    given = (
-        asked.folder / "prompts.parquet",
-        asked.folder / "shard" / "responses.parquet",
-        asked.folder / "labels.parquet",
+    model = load_reward_model(arguments.folder.parent / "small_reward", RewardBlock(local="x", batch_size=32))
+    paths = (
+        arguments.folder / "prompts.parquet",
+        arguments.folder / "shard" / "responses.parquet",
+        arguments.folder / "labels.parquet",
     )
-    return peak(lambda: label_rewards(model, *given, ChunkStore(None)))
+    return peak(lambda: label_rewards(model, *paths, ChunkStore(None)))
 
 
-def memory_train(asked: argparse.Namespace) -> dict[str, Any]:
-    """Peak memory of value training above that of the imports."""
+def memory_train(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the peak memory of value training above the imports."""
     from rebend.recontrol.value_model.train import train_value_model  # noqa: F401  counts as import
 
-    return peak(lambda: trained(asked.folder, SMALL, 2))
+    return peak(lambda: trained(arguments.folder, SMALL, 2))
 
 
 def remove(folder: Path, *names: str) -> None:
-    """Remove what an earlier run has left."""
+    """Delete folders of an earlier run."""
     for name in names:
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def peak(work: Callable[[], Any]) -> dict[str, Any]:
-    """Peak memory of `work` above what is in use before, MiB."""
+    """Return the peak memory of `work` above the memory in use before, MiB."""
     memory = Memory("cpu")
     work()
     return {"peak_mib": round(memory.peak_mib(), 1)}
 
 
 def rate(what: str, count: int, start: Clock) -> dict[str, Any]:
-    """CPU seconds since `start`, `count` over them, and wall seconds. With one thread the former are steadier."""
+    """Return CPU seconds since `start`, `count` per CPU second, and wall seconds, which vary more."""
     seconds, wall = time.process_time() - start.cpu, time.perf_counter() - start.wall
     return {f"{what}_per_s": round(count / seconds, 1), what: count, "cpu_s": round(seconds, 2), "s": round(wall, 2)}
 
@@ -474,8 +477,8 @@ CHILDREN: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "value_ours": value_ours,
     "disk": disk,
     **{
-        f"memory_{stage}": made
-        for stage, made in zip(STAGES, (memory_extract, memory_label, memory_train), strict=True)
+        f"memory_{stage}": measure_stage
+        for stage, measure_stage in zip(STAGES, (memory_extract, memory_label, memory_train), strict=True)
     },
 }
 

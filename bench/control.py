@@ -1,4 +1,4 @@
-"""RE-Control's ascent as released (`bench/reference/control.py`) against rebend's, alone and while decoding.
+"""Compare RE-Control's released ascent (`bench/reference/control.py`) with rebend's, alone and while decoding.
 
 Networks and models have random weights. The networks' weights are 1.7 times as large as a new network's, and the step
 size moves a state by a quarter of its norm in 30 steps, so that a tenth of the units flip. Both sides take turns on the
@@ -52,15 +52,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", choices=["solver", "decoding"])
-    parser.add_argument("--name", default="control", help="what the figures' names begin with")
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
+    parser.add_argument("--name", default="control", help="prefix of the figures' names")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     figures: dict[str, Any] = {}
-    if asked.only != "decoding":
+    if arguments.only != "decoding":
         figures |= {**solver(), **differences()}
-    if asked.only != "solver":
+    if arguments.only != "solver":
         figures |= decoding()
-    figures = {f"{asked.name}_{key}": value for key, value in figures.items()}
+    figures = {f"{arguments.name}_{key}": value for key, value in figures.items()}
     for name, value in figures.items():
         print(f"{name:40} {json.dumps(value)}")
     keep(figures)
@@ -81,9 +81,9 @@ def solver() -> dict[str, Any]:
                     "reference": lambda: released_ascent(net, h, alpha, N_STEPS),  # noqa: B023
                     "ours": lambda: ascend(net, h, alpha, N_STEPS, cache),  # noqa: B023
                 }
-                found = least(sides, 3 if width > 256 else 30)
-                times[name] = round(found["reference"] * 1e3, 3), round(found["ours"] * 1e3, 3)
-                faster[name] = round(found["reference"] / found["ours"], 1)
+                measured = least(sides, 3 if width > 256 else 30)
+                times[name] = round(measured["reference"] * 1e3, 3), round(measured["ours"] * 1e3, 3)
+                faster[name] = round(measured["reference"] / measured["ours"], 1)
                 print(f"{name}: {times[name]} ms, {faster[name]} times")
     return {"solver_speedup": faster, "solver_ms": times}
 
@@ -94,15 +94,15 @@ def differences() -> dict[str, Any]:
     In single precision a unit that ends a step within rounding of its kink can flip on one side and not on the other,
     with any algorithm.
     """
-    apart: dict[torch.dtype, list[torch.Tensor]] = {torch.float64: [], torch.float32: []}
+    differences_by_type: dict[torch.dtype, list[torch.Tensor]] = {torch.float64: [], torch.float32: []}
     for size, width in SOLVERS[:2]:
         for layers in (2, 3):
             net, h = network(size, width, layers), states(64, size)
             alpha = step_size(net, h)
-            for dtype, found in apart.items():
+            for dtype, values in differences_by_type.items():
                 truth = released_ascent(net.to(dtype), h.to(dtype), alpha, N_STEPS)
-                found.append((ascend(net, h.to(dtype), alpha, N_STEPS) - truth).norm(dim=1) / truth.norm(dim=1))
-    double, single = (torch.cat(found) for found in apart.values())
+                values.append((ascend(net, h.to(dtype), alpha, N_STEPS) - truth).norm(dim=1) / truth.norm(dim=1))
+    double, single = (torch.cat(values) for values in differences_by_type.values())
     return {
         "max_difference": float(f"{double.max():.2g}"),
         "max_difference_float32": float(f"{single.max():.2g}"),
@@ -121,30 +121,30 @@ def decoding() -> dict[str, Any]:
         for width in widths:
             nets = {layers: network(sizes[0], width, layers) for layers in ((2, 3) if width == widths[0] else (2,))}
             for batch in DECODED:
-                asked, settings = requests(batch, sizes[-1]), Decoding(max_new_tokens=tokens)
+                batch_requests, settings = requests(batch, sizes[-1]), Decoding(max_new_tokens=tokens)
                 alphas = {layers: step_size(net, states(64, sizes[0])) for layers, net in nets.items()}
                 controls = {"plain": NoControl()} | {
                     f"layers{layers}": ValueAscent(net, alphas[layers], N_STEPS) for layers, net in nets.items()
                 }
                 sides = {
-                    side: lambda c=control: generate_batch(policy, asked, settings, control=c)  # noqa: B023
+                    side: lambda c=control: generate_batch(policy, batch_requests, settings, control=c)  # noqa: B023
                     for side, control in controls.items()
                 }
-                found = least(sides, repeats)
+                measured = least(sides, repeats)
                 key = f"{name}_H{width}_batch{batch}"
                 for layers in nets:
-                    overhead[f"{key}_layers{layers}"] = round(found[f"layers{layers}"] / found["plain"], 3)
-                rate[f"{name}_batch{batch}"] = round(batch * tokens / found["plain"], 1)
+                    overhead[f"{key}_layers{layers}"] = round(measured[f"layers{layers}"] / measured["plain"], 3)
+                rate[f"{name}_batch{batch}"] = round(batch * tokens / measured["plain"], 1)
                 if batch == 16 and width == widths[0]:
                     with controlled(policy.model, nets[2], alphas[2], N_STEPS, whole=True):
                         slow = least({"released": sides["plain"]}, 2)["released"]
-                    released[f"{key}_layers2"] = round(slow / found["plain"], 2)
-                print(key, {side: round(seconds, 4) for side, seconds in found.items()})
+                    released[f"{key}_layers2"] = round(slow / measured["plain"], 2)
+                print(key, {side: round(seconds, 4) for side, seconds in measured.items()})
     return {"overhead": overhead, "overhead_released": released, "plain_tokens_per_s": rate}
 
 
 def least(sides: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Return the least CPU seconds of each side. They take turns; the first call of each is not counted.
+    """Return the least CPU seconds of each side. Sides alternate; the first call of each is not counted.
 
     CPU seconds of this process over its threads vary less than wall time on a busy machine.
     """
@@ -164,11 +164,11 @@ def least(sides: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, flo
 
 def network(size: int, width: int, layers: int) -> ValueNetwork:
     """Return a value network whose weights require gradients, as in the released code."""
-    made = new_network(Shape(size, width, layers), 0)
+    net = new_network(Shape(size, width, layers), 0)
     with torch.no_grad():
-        for weight in made.parameters():
+        for weight in net.parameters():
             weight.mul_(SCALE)
-    return made
+    return net
 
 
 def states(batch: int, size: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The figures of the last runs on this machine, in `bench/latest.json`."""
+"""Read and write the figures of the last runs on this machine, `bench/latest.json`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ LATEST = Path(__file__).with_name("latest.json")
 
 
 def known_figures() -> dict[str, Any]:
-    """What earlier runs have left."""
+    """Return the figures of earlier runs."""
     return json.loads(LATEST.read_text()) if LATEST.exists() else {}
 
 
 def keep(figures: Mapping[str, Any], forget: Iterable[str] = ()) -> None:
-    """Add figures to those that are known, less those to `forget`."""
-    gone = set(forget)
-    known = {name: value for name, value in known_figures().items() if name not in gone}
+    """Add figures to the file, and delete those named in `forget`."""
+    forgotten = set(forget)
+    known = {name: value for name, value in known_figures().items() if name not in forgotten}
     LATEST.write_text(json.dumps({**known, **figures}, indent=2) + "\n")

@@ -1,8 +1,8 @@
-"""An A/A run: decode and score a study that was built once more, with the same settings, and compare the tables.
+"""An A/A run: decode and score a finished study a second time with the same settings, and compare the tables.
 
-Data, models, adapters, activations and value networks stay as they are (links, in a folder of its own); responses,
-completions, scores and verdicts are made again. Judges behind an address are asked only about texts that changed. The
-differences go to the screen and to `results/noise/<study>.csv`. On a CPU there must be none but times.
+The second run has links to data, models, adapters, activations and value networks of the first, and makes responses,
+completions, scores and verdicts again. Only texts that changed are sent to judges behind an address. The differences
+are printed and written to `results/noise/<study>.csv`. On a CPU, only times may differ.
 """
 
 from __future__ import annotations
@@ -20,39 +20,49 @@ from noise_floor import differences, summary
 from rebend.report.tables.all import read_tables
 
 SNAKEMAKE = str(Path(sys.executable).with_name("snakemake"))
-MADE_AGAIN = ("responses", "completions", "scores", "verdicts", "safety", "studies", "tables", "figures", "noise")
+MADE_AGAIN = (
+    "responses",
+    "completions",
+    "scores",
+    "win_rate_verdicts",
+    "safety_verdicts",
+    "studies",
+    "tables",
+    "figures",
+    "noise",
+)
 LEFT_OUT = ("results", ".snakemake", ".git", ".venv")
 
 
 def main() -> None:
-    """Build the second run beside the first, compare, and say what was found."""
+    """Build the second run, compare it with the first, and print and write the differences."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--study", default="tiny")
     parser.add_argument("--cores", default="2")
     parser.add_argument("--configfile", nargs="*", default=[], help="further files of the catalogue")
-    parser.add_argument("--data", help="the folder of the user's own files, as the first run had it")
-    asked = parser.parse_args()
-    tables = f"studies/{Path(asked.study).stem}/tables"
-    here = Path.cwd()
-    if not (here / "results" / tables).is_dir():
-        sys.exit(f"results/{tables} is not there: build the study first")
-    with tempfile.TemporaryDirectory(dir=here / "results", prefix=".noise-") as folder:
+    parser.add_argument("--data", help="folder of the user's files, the same as in the first run")
+    arguments = parser.parse_args()
+    tables = f"studies/{Path(arguments.study).stem}/tables"
+    root = Path.cwd()
+    if not (root / "results" / tables).is_dir():
+        sys.exit(f"results/{tables} does not exist: build the study first")
+    with tempfile.TemporaryDirectory(dir=root / "results", prefix=".noise-") as folder:
         second = Path(folder)
-        prepare(here, second)
-        files = ["--configfile", "config/config.yaml", *asked.configfile] if asked.configfile else []
-        data = [f"data={Path(asked.data).absolute()}"] if asked.data else []
-        command = [SNAKEMAKE, f"results/{tables}", "--cores", asked.cores, "--quiet", "host", *files]
-        subprocess.run([*command, "--config", f"study={asked.study}", *data], cwd=second, check=True)
-        found = differences(read_tables(here / "results" / tables), read_tables(second / "results" / tables))
-    print(found[(found["differ"] > 0)].to_string(index=False))
-    print(summary(found))
-    kept = here / "results/noise" / f"{Path(asked.study).stem}.csv"
-    kept.parent.mkdir(exist_ok=True)
-    found.to_csv(kept, index=False)
+        prepare(root, second)
+        files = ["--configfile", "config/config.yaml", *arguments.configfile] if arguments.configfile else []
+        data = [f"data={Path(arguments.data).absolute()}"] if arguments.data else []
+        command = [SNAKEMAKE, f"results/{tables}", "--cores", arguments.cores, "--quiet", "host", *files]
+        subprocess.run([*command, "--config", f"study={arguments.study}", *data], cwd=second, check=True)
+        table = differences(read_tables(root / "results" / tables), read_tables(second / "results" / tables))
+    print(table[table["differ"] > 0].to_string(index=False))
+    print(summary(table))
+    path = root / "results/noise" / f"{Path(arguments.study).stem}.csv"
+    path.parent.mkdir(exist_ok=True)
+    table.to_csv(path, index=False)
 
 
 def prepare(first: Path, second: Path) -> None:
-    """Make a folder that is the first run without what is decoded and scored; its files are links."""
+    """Fill the folder `second` with links to the first run, without the results in MADE_AGAIN."""
     for entry in first.iterdir():
         if entry.name not in LEFT_OUT:
             (second / entry.name).symlink_to(entry)

@@ -34,11 +34,11 @@ def grouped(rows: Any) -> tuple[list[Any], list[Any], list[Any]]:
 def needed_flops(rows: Any, size: Size) -> float:
     """Return the floating-point operations of a step without padding: the same number for both sides.
 
-    With P weights in the linear modules of a block, T tokens in a row, D, V, and r the adapter's rank:
-    per token and block 2P reference + 2P adapted + 2P gradient of the inputs (frozen weights need none of their own)
-    and three times that share for the adapter (forward, both gradients); causal attention 2 T^2 D per row and block
-    forward, twice forward and a backward of two, so 8 T^2 D; per retain token 6 D V for the head. Unsafe rows
-    need the blocks up to the last target only. Recomputation (checkpointing) does not count.
+    P weights in the linear modules of a block, A in its adapter, T tokens in a row, hidden size D, vocabulary V.
+    Per token and block: 2P for the reference pass, 2P for the adapted pass, 2P for the gradient of the inputs (frozen
+    weights have no gradient), and 6A for the adapter. Per row and block: 8 T^2 D for causal attention (2 T^2 D for each
+    of two forward passes, 4 T^2 D backward). Per retain token: 6 D V for the head. Unsafe rows need the blocks up to
+    the last target only. Recomputation (checkpointing) does not count.
     """
     d, head = size.hidden, size.hidden // size.heads
     shapes = [(d, d), (d, d), (d, size.kv_heads * head), (d, size.kv_heads * head), *[(d, size.between)] * 3]

@@ -56,7 +56,7 @@ def tokenised(folder: Path, answers: str) -> dict[str, Any]:
 
 
 def as_pair(chat: Sequence[dict[str, str]], other: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
-    """Return one prompt with its own answer and another chat's answer."""
+    """Return a prompt with its answer as the safe one and another chat's answer as the unsafe one."""
     return [
         {"messages": chat[:-1], "response": source[-1]["content"], "label": label}
         for label, source in (("safe", chat), ("unsafe", other))

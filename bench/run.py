@@ -1,9 +1,8 @@
-"""Measure the workflow itself: how long it takes to start, to find nothing to do, and to plan a sweep; then RepBend.
+"""Measure the workflow: starting, planning a sweep, and a run with nothing to do. Then run the other benchmarks.
 
-With a finished demo in `results/`, also which share of its jobs' time goes to starting Python and importing.
-`--demo` builds the demo from nothing first, in a copy, on two cores, and times it. Everything is written to
-`bench/latest.json`. `bench/repbend.py`, which trains against the released algorithm for a quarter of an hour, and
-`bench/control.py`, which decodes against the released ascent, follow unless `--quick` is given.
+For a finished demo in `results/`, also the share of its jobs' time that starting Python and importing take. `--demo`
+first builds the demo in a copy, on two cores, and measures the time. All figures are written to `bench/latest.json`.
+`repbend.py` (a quarter of an hour), `control.py` and `activations.py` follow unless `--quick` is given.
 """
 
 from __future__ import annotations
@@ -27,16 +26,26 @@ from latest import keep, known_figures
 
 ROOT = Path(__file__).parents[1]
 SNAKEMAKE = str(Path(sys.executable).with_name("snakemake"))
-KEPT = ("repbend_", "control_", "extract_", "label_", "train_", "value_", "disk_", "scale_", "slurm_")  # of others
+KEPT = (
+    "repbend_",
+    "control_",
+    "extract_",
+    "label_",
+    "train_",
+    "value_",
+    "disk_",
+    "scale_",
+    "slurm_",
+)  # prefixes of the other benchmarks' figures
 MICRO = ROOT / "tests/workflow/micro/blocks.yaml"
 
 
 def main() -> None:
-    """Measure, print a line per figure, and keep them."""
+    """Measure, print the figures and add them to `bench/latest.json`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--demo", action="store_true", help="build the demo from nothing first, on two cores")
     parser.add_argument("--quick", action="store_true", help="the workflow alone, without the two methods")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
         for part in ("Snakefile", "config", "workflow", "profiles", "resources"):
@@ -46,20 +55,20 @@ def main() -> None:
         figures["python_start_s"] = seconds([sys.executable, "-c", "pass"], copy)
         figures["parse_s"] = seconds([SNAKEMAKE, "--cores", "1", "--list-rules"], copy)
         figures |= plan_of_many(copy, 1000)
-        if asked.demo:
+        if arguments.demo:
             figures["demo_wall_s"] = seconds([SNAKEMAKE, "--cores", "2", "--quiet"], copy)
             figures["nothing_to_do_s"] = seconds([SNAKEMAKE, "--cores", "2", "--quiet"], copy)
-        figures |= shares((copy if asked.demo else ROOT) / "results", figures.get("demo_wall_s"))
+        figures |= shares((copy if arguments.demo else ROOT) / "results", figures.get("demo_wall_s"))
     for name, value in figures.items():
         print(f"{name:28} {value}")
     keep(figures, forget=[name for name in known_figures() if not name.startswith(KEPT)])
-    if not asked.quick:
+    if not arguments.quick:
         for file in ("repbend.py", "control.py", "activations.py"):
             subprocess.run([sys.executable, ROOT / "bench" / file], check=True)
 
 
 def seconds(command: list[str], folder: Path) -> float:
-    """Wall time of a command that must succeed; its output is kept for when it does not."""
+    """Return the wall time of a command. If it fails, exit with its output."""
     start = time.perf_counter()
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode != 0:
@@ -68,7 +77,7 @@ def seconds(command: list[str], folder: Path) -> float:
 
 
 def plan_of_many(folder: Path, variants: int) -> dict[str, Any]:
-    """Dry run of a sweep with so many adapters, each trained, merged, decoded and judged."""
+    """Return the time of a dry run of a sweep with `variants` adapters, each trained, merged, decoded and judged."""
     sweep = [round(0.001 * number, 4) for number in range(1, variants + 1)]
     blocks = folder / "sweep.yaml"
     blocks.write_text(yaml.safe_dump({"adapters": {"many": {"like": "micro_adapter", "beta": {"sweep": sweep}}}}))
@@ -87,11 +96,10 @@ def plan_of_many(folder: Path, variants: int) -> dict[str, Any]:
 
 
 def shares(results: Path, wall: float | None) -> dict[str, Any]:
-    """How long the finished jobs took (Snakemake's benchmark files), and how much of it was work.
+    """Return the time of the finished jobs (Snakemake's benchmark files), and the shares of starting and importing.
 
-    Each record holds the time from the first line of a stage's work, imports included, to its result. What
-    is left of a job's time is starting Python and handing over to the warm process. Imports that a warm
-    process still does are measured by running them alone in one.
+    A record has the time of the stage's script, imports included. The rest of a job's time is the start of Python and
+    of the warm process. The time of imports that a warm process still has to do is measured separately.
     """
     jobs: dict[str, list[float]] = {}
     for file in (results / "benchmarks").rglob("*.tsv"):
@@ -103,7 +111,7 @@ def shares(results: Path, wall: float | None) -> dict[str, Any]:
     records = [record for record in records if isinstance(record, dict) and "stage" in record]
     total, work = sum(sum(times) for times in jobs.values()), sum(record["seconds"] for record in records)
     importing = sum(warm_imports(record["stage"]) for record in records)
-    found = {
+    figures = {
         "jobs": len(records),
         "jobs_s": round(total, 1),
         "starting_s": round(total - work, 1),
@@ -113,15 +121,15 @@ def shares(results: Path, wall: float | None) -> dict[str, Any]:
     }
     if wall is not None:  # in core seconds, two cores
         overhead = 2 * wall - total + (total - work) + importing
-        found["snakemake_and_idle_share"] = round(max(0.0, 1 - total / (2 * wall)), 3)
-        found["starting_and_importing_share"] = round((total - work + importing) / (2 * wall), 3)
-        found["all_but_work_share"] = round(overhead / (2 * wall), 3)
-    return found
+        figures["snakemake_and_idle_share"] = round(max(0.0, 1 - total / (2 * wall)), 3)
+        figures["starting_and_importing_share"] = round((total - work + importing) / (2 * wall), 3)
+        figures["all_but_work_share"] = round(overhead / (2 * wall), 3)
+    return figures
 
 
 @cache
 def warm_imports(stage: str) -> float:
-    """Seconds that a script's imports take in a process that has imported what the warm server imports."""
+    """Return the seconds of a script's imports in a process that has imported the warm server's modules."""
     tree = ast.parse((ROOT / f"workflow/scripts/{stage}.py").read_text())
     lines = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
     code = (

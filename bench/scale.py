@@ -1,13 +1,12 @@
 """Measure how the workflow grows: planning and resuming sweeps, and streaming stored states from disk.
 
-A variant is an adapter with everything that RE-Control makes of its model: trained, merged, ten shards of activations,
-rewards, a value network, responses under control, two scores: 18 jobs. Sweeps of about 100, 1,000 and 10,000 jobs,
-and one of 1,000 variants with ten shards each, are planned by dry runs: from nothing; when all is done; and with a
-key changed that the value networks depend on. "Done" is made without computing: each job's outputs are empty files,
-and Snakemake itself notes down what it notes after a job.
+A variant is an adapter with all RE-Control stages of its model: training, merging, ten shards of activations, rewards,
+a value network, responses under control, two scores: 18 jobs. Sweeps of about 100, 1,000 and 10,000 jobs,
+and one of 1,000 variants with ten shards each, are planned by dry runs: without results, with all results, and after a
+change of a key of the value networks. "All results" are empty files with Snakemake's metadata of finished jobs.
 
-Then one pass over a tenth of the asked-for bytes of stored states, and over all of them, through what value
-networks are trained from, each in a process of its own.
+Then one pass over a tenth of `--gigabytes` of stored states, and one over all of them, with the reader that value
+training uses, each in a separate process.
 
     python bench/scale.py                     # half an hour, 2.5 GB in the folder for temporary files
     python bench/scale.py --gigabytes 0       # the sweeps alone
@@ -36,7 +35,7 @@ SHARDS = 10
 MICRO = "tests/workflow/micro/blocks.yaml"
 WIDTH, TOKENS = 4096, 128  # states as RE-Control keeps them of an 8B model: 1 MiB a response in float16
 
-# Snakemake as the command line starts it; with `--touch`, what is missing is made as an empty file.
+# Snakemake's command line, but `--touch` creates missing files.
 SNAKEMAKE = """
 import sys
 from snakemake.cli import main
@@ -61,33 +60,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="*", choices=SIZES, default=list(SIZES), help="sweeps that are planned")
     parser.add_argument("--gigabytes", type=float, default=2.0, help="stored states that are streamed")
-    parser.add_argument("--folder", type=Path, help="of the states (how this file calls itself)")
-    asked = parser.parse_args()
-    if asked.folder:
-        print(json.dumps(streamed(asked.folder)))
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.folder:
+        print(json.dumps(streamed(arguments.folder)))
         return
     figures: dict[str, Any] = {}
-    for name in asked.sizes:
+    for name in arguments.sizes:
         figures |= show(planned(name, SIZES[name]))
-    if asked.gigabytes:
-        figures |= show(flat(asked.gigabytes))
+    if arguments.gigabytes:
+        figures |= show(flat(arguments.gigabytes))
     keep(figures)
 
 
 def show(figures: dict[str, Any]) -> dict[str, Any]:
-    """Print figures as soon as they are there."""
+    """Print figures and return them."""
     for name, value in figures.items():
         print(f"{name:44} {value}", flush=True)
     return figures
 
 
 def planned(name: str, variants: int) -> dict[str, Any]:
-    """CPU seconds and peak memory of three dry runs of a sweep, and how many jobs each would start.
+    """Return CPU seconds, peak memory and number of jobs of three dry runs of a sweep.
 
-    Snakemake plans on one core, so these are the seconds that a quiet machine takes.
+    Snakemake plans on one core, so CPU seconds equal the wall time on a quiet machine.
     """
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as name_of_folder:
+        folder = Path(name_of_folder)
         for part in ("Snakefile", "config", "workflow", "profiles", "resources", "tests/workflow/micro"):
             source = ROOT / part
             (shutil.copytree if source.is_dir() else shutil.copyfile)(source, folder / part)
@@ -102,8 +101,8 @@ def planned(name: str, variants: int) -> dict[str, Any]:
 
 
 def write_sweep(folder: Path, variants: int) -> None:
-    """Write the blocks and the study of a sweep over so many adapters."""
-    control = {"like": "micro_none", "method": "value", "value": "micro_value", "n_steps": 2, "step_size": 0.5}
+    """Write the blocks and the study of a sweep over `variants` adapters."""
+    control = {"like": "micro_none", "method": "value", "value_model": "micro_value", "n_steps": 2, "step_size": 0.5}
     blocks = {
         "adapters": {
             "many": {"like": "micro_adapter", "beta": {"sweep": [round(0.001 * (i + 1), 4) for i in range(variants)]}}
@@ -117,9 +116,9 @@ def write_sweep(folder: Path, variants: int) -> None:
 
 
 def dry_run(folder: Path, name: str, more: list[str] | None = None) -> dict[str, Any]:
-    """Plan without doing anything."""
-    said, usage = snakemake(folder, ["--dry-run", "--quiet", "reason"], more)
-    total = [line.split()[1] for line in said.splitlines() if line.startswith("total ")]
+    """Return jobs, CPU seconds and peak memory of a dry run."""
+    output, usage = snakemake(folder, ["--dry-run", "--quiet", "reason"], more)
+    total = [line.split()[1] for line in output.splitlines() if line.startswith("total ")]
     return {
         f"{name}_jobs": int(total[0]) if total else 0,
         f"{name}_cpu_s": seconds(usage),
@@ -128,40 +127,40 @@ def dry_run(folder: Path, name: str, more: list[str] | None = None) -> dict[str,
 
 
 def seconds(usage: resource.struct_rusage) -> float:
-    """CPU time of a process."""
+    """Return the CPU time of a process."""
     return round(usage.ru_utime + usage.ru_stime, 1)
 
 
 def snakemake(
     folder: Path, arguments: list[str], more: list[str] | None = None, cores: int = 1
 ) -> tuple[str, resource.struct_rusage]:
-    """Run it; return what it said and what it used."""
+    """Run Snakemake; return its output and its resource usage."""
     files = ["config/config.yaml", MICRO, "blocks.yaml", *(more or [])]
     command = [sys.executable, "-c", SNAKEMAKE, "--cores", str(cores), *arguments, "--configfile", *files]
-    log = folder / "said.txt"
+    log = folder / "output.txt"
     with log.open("w") as stream:
         process = subprocess.Popen(
             [*command, "--config", "study=sweep.yaml"], cwd=folder, stdout=stream, stderr=subprocess.STDOUT
         )
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-    said = log.read_text()
+    output = log.read_text()
     if process.returncode != 0:
-        raise SystemExit(f"{' '.join(arguments)} failed:\n{said[-6000:]}")
-    return said, usage
+        raise SystemExit(f"{' '.join(arguments)} failed:\n{output[-6000:]}")
+    return output, usage
 
 
 def flat(gigabytes: float) -> dict[str, Any]:
-    """Peak memory of one pass over a tenth of so many bytes of states, and over all of them."""
+    """Return the peak memory of one pass over a tenth of the states, and of one over all of them."""
     figures: dict[str, Any] = {}
     for name, share in (("tenth", 0.1), ("all", 1.0)):
-        with tempfile.TemporaryDirectory() as made:
+        with tempfile.TemporaryDirectory() as folder:
             count = round(share * gigabytes * 1e9 / (WIDTH * TOKENS * 2))
-            write_states(Path(made), count)
-            command = [sys.executable, __file__, "--folder", made]
+            write_states(Path(folder), count)
+            command = [sys.executable, __file__, "--folder", folder]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            found = json.loads(done.stdout.splitlines()[-1])
-        figures |= {f"scale_stream_{name}_{key}": value for key, value in found.items()}
+            measured = json.loads(done.stdout.splitlines()[-1])
+        figures |= {f"scale_stream_{name}_{key}": value for key, value in measured.items()}
     growth = figures["scale_stream_all_peak_mib"] / figures["scale_stream_tenth_peak_mib"]
     return {**figures, "scale_stream_growth": round(growth, 3)}
 
@@ -205,7 +204,7 @@ def write_states(folder: Path, count: int) -> None:
 
 
 def streamed(folder: Path) -> dict[str, Any]:
-    """One shuffled pass in batches of 32 over the training responses: bytes, MB/s, peak memory of the process."""
+    """Return MB, MB/s and peak memory of one shuffled pass over the training responses, in batches of 32."""
     import numpy as np
     from repbend_cost import Memory
 

@@ -1,7 +1,7 @@
-"""What a job on Slurm costs before and after its work: alone, as a member of a group, and the same jobs without Slurm.
+"""Overhead of a job on Slurm: alone, as a member of a group, and the same jobs without Slurm.
 
-The data sets of the micro study are prepared three times, one job at a time, on a Slurm that is brought up and taken
-down again (installed first, where that is possible). Figures go to `bench/latest.json`.
+The data sets of the micro study are prepared three times, one job at a time, on a temporary Slurm (see
+`tests/slurm/lab.py`). Figures are added to `bench/latest.json`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ONLY = ("--until", "prepare_dataset")
 
 
 def main() -> None:
-    """Measure, print, and keep the figures."""
+    """Measure, print the figures and add them to `bench/latest.json`."""
     if reason := missing():
         sys.exit(reason)
     with tempfile.TemporaryDirectory() as folder:
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def without_slurm(folder: Path) -> dict[str, Any]:
-    """One job after the other in this process' Snakemake, each in a Python of its own."""
+    """Return seconds per job of a local Snakemake, with one job at a time and a new Python for each."""
     checkout = Checkout.make(folder)
     start = time.monotonic()
     done = checkout.snakemake(*ONLY, "--set-threads", "prepare_dataset=2", environment={"REBEND_WARM": "off"})
@@ -52,19 +52,19 @@ def without_slurm(folder: Path) -> dict[str, Any]:
 
 
 def on_slurm(lab: Lab, folder: Path, members: int) -> dict[str, Any]:
-    """Seconds of an allocation per job, and what of it is not the job's own work."""
+    """Return the seconds of an allocation per job, and the part that is not the job's script."""
     cluster = Cluster(lab, Checkout.make(folder), f"{MICRO}/study.yaml", {})
     run = cluster.start(*ONLY, "--jobs", "1", "--group-components", f"data={members}")
-    assert run.wait(1200) == 0, run.said()[-2000:]
-    stays = cluster.stays()
+    assert run.wait(1200) == 0, run.output()[-2000:]
+    job_runs = cluster.job_runs()
     jobs = _work(folder)
-    each = sum(stay.end - stay.start for stay in stays) / len(jobs)
+    per_job = sum(run.end - run.start for run in job_runs) / len(jobs)
     name = "alone" if members == 1 else "grouped"
-    return {f"slurm_{name}_s": round(each, 1), f"slurm_{name}_overhead_s": round(each - statistics.mean(jobs), 1)}
+    return {f"slurm_{name}_s": round(per_job, 1), f"slurm_{name}_overhead_s": round(per_job - statistics.mean(jobs), 1)}
 
 
 def _work(folder: Path) -> list[float]:
-    """Seconds of each job inside its script, imports of heavy packages included."""
+    """Return the seconds of each job's script, imports included."""
     return [json.loads(record.read_text())["seconds"] for record in (folder / "results/data").glob("*.run.json")]
 
 

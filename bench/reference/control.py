@@ -1,6 +1,6 @@
-"""RE-Control's released ascent, written plainly: the reference of the benchmark and of the tests.
+"""A plain version of RE-Control's released ascent, for comparison in the benchmark and the tests.
 
-Written from a description of that code, none of it copied. The states of a forward pass become a parameter, and an
+Written from a description of that code, without copying it. The states of a forward pass become a parameter, and an
 SGD optimiser with learning rate α takes n steps on minus the sum of their values. The network's own weights require
 gradients too, as in the released code: each step computes them and adds them up, and nothing uses them.
 """
@@ -29,10 +29,10 @@ def released_ascent(network: nn.Module, states: Tensor, step_size: float, n_step
 
 @contextmanager
 def controlled(model: Any, network: nn.Module, step_size: float, n_steps: int, *, whole: bool) -> Iterator[None]:
-    """Inside the block the model's final-norm states ascend before the head.
+    """Inside the block, replace the model's final-norm states before the head by `released_ascent` of them.
 
-    With `whole`, as in the released code, all positions of a forward pass ascend, the padded prompt included. Otherwise
-    only the newest position does.
+    With `whole`, as in the released code, at all positions of a forward pass, the padded prompt included; otherwise at
+    the newest position only.
     """
 
     def hook(module: Any, inputs: Any, output: Any) -> Any:

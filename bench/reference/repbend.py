@@ -99,7 +99,7 @@ class ReferenceTrainer:
         return {**terms, "total": kept + settings.gamma * unsafe_cosine + settings.epsilon * retain_kl}
 
     def outputs(self, rows: Padded) -> Any:
-        """A full pass: logits of every position and hidden states of every layer."""
+        """Run a full pass: logits of every position and hidden states of every layer."""
         return self.model(
             input_ids=rows.tokens, attention_mask=rows.attended, output_hidden_states=True, use_cache=False
         )
@@ -109,25 +109,25 @@ class ReferenceTrainer:
         return torch.stack(outputs.hidden_states).float()
 
     def moved(self, adapted: Tensor, reference: Tensor, mask: Tensor, layers: list[int]) -> Tensor:
-        """Mean length of the change of a state, over layers and masked tokens."""
+        """Return the mean length of the change of a state, over layers and masked tokens."""
         marked = mask[None, :, :, None].float()
         change = (adapted[layers] - reference[layers]) * marked
         lengths = torch.linalg.vector_norm(change, dim=-1, dtype=torch.float32)
         return lengths.sum() / (mask.sum() * len(layers))
 
     def different(self, adapted: Tensor) -> Tensor:
-        """1 - cosine of the last prompt token's states, mean over pairs of different rows, then over layers."""
-        place = self.settings.prompt_width - 1
+        """Return 1 - cosine of the last prompt token's states, mean over pairs of different rows, then over layers."""
+        position = self.settings.prompt_width - 1
         means = []
         for layer in self.settings.push_layers:
-            ends = adapted[layer][:, place, :]
+            ends = adapted[layer][:, position, :]
             cosines = cosine_similarity(ends[:, None, :], ends[None, :, :], dim=-1)
-            apart = ~torch.eye(len(ends), dtype=torch.bool, device=ends.device)
-            means.append((1 - cosines)[apart].mean())
+            different_rows = ~torch.eye(len(ends), dtype=torch.bool, device=ends.device)
+            means.append((1 - cosines)[different_rows].mean())
         return torch.stack(means).mean()
 
     def divergence(self, adapted: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
-        """KL(reference || adapted) at a temperature, logits of padding set to 0, divided by the number of chats."""
+        """Return KL(reference || adapted) at a temperature, logits of padding set to 0, over the number of chats."""
         temperature = self.settings.temperature
         marked = mask[:, :, None].float()
         new = log_softmax(adapted.float() * marked / temperature, dim=-1)
@@ -135,17 +135,17 @@ class ReferenceTrainer:
         return kl_div(new, old, reduction="batchmean") * temperature**2
 
     def padded_answers(self, rows: Sequence[TrainingExample]) -> Padded:
-        """Every prompt ends at the same column, and so every answer begins at the same column."""
+        """Return the rows so that all prompts end, and all answers begin, at the same column."""
         left, right = self.settings.prompt_width, self.settings.response_width
         return self.padded(rows, left + right, [left - row.n_prompt for row in rows])
 
     def padded_chats(self, rows: Sequence[TrainingExample]) -> Padded:
-        """Chats stand at the right end."""
+        """Return the rows so that all chats end at the last column."""
         width = self.settings.prompt_width + self.settings.response_width
         return self.padded(rows, width, [width - len(row.tokens) for row in rows])
 
     def padded(self, rows: Sequence[TrainingExample], width: int, starts: Sequence[int]) -> Padded:
-        """Write each row from its start into a rectangle of pad tokens."""
+        """Return a rectangle of pad tokens with each row from its start."""
         tokens = torch.full((len(rows), width), self.settings.pad_token)
         attended, response = torch.zeros(2, len(rows), width, dtype=torch.long)
         for line, (row, start) in enumerate(zip(rows, starts, strict=True)):

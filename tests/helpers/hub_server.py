@@ -1,4 +1,4 @@
-"""A small local server that answers as the hub does, and behind plain addresses: real bytes over real HTTP."""
+"""A local HTTP server with the hub's API and with plain files, for tests of downloads."""
 
 from __future__ import annotations
 
@@ -20,26 +20,28 @@ _API = re.compile(r"/api/(models|datasets)/([^/]+/[^/]+)/(revision|tree)/([^/]+)
 
 @dataclass
 class Hub:
-    """What is served, and what was asked for; tests change both."""
+    """The served files and the received requests; tests may change both."""
 
     repos: dict[str, dict[str, bytes]] = field(default_factory=dict)  # "owner/name" or "datasets/owner/name" -> files
     plain: dict[str, bytes] = field(default_factory=dict)  # path -> bytes
-    commit: str = COMMIT  # of every branch
+    commit: str = COMMIT  # commit of every branch
     gated: set[str] = field(default_factory=set)
-    cut: dict[str, int] = field(default_factory=dict)  # path of a plain file -> bytes after which it breaks off, once
+    cut: dict[str, int] = field(
+        default_factory=dict
+    )  # path of a plain file -> bytes sent before the connection breaks, once
     tags: bool = True  # whether plain files have an ETag
-    ranges: bool = True  # whether plain files can be had from the middle on
-    asked: list[tuple[str, str, str]] = field(default_factory=list)  # method, path, range
+    ranges: bool = True  # whether plain files support range requests
+    requests: list[tuple[str, str, str]] = field(default_factory=list)  # method, path, range
     url: str = ""
 
     def gets(self, end: str) -> list[str]:
-        """Ranges of the GET requests for paths with this end."""
-        return [part for method, path, part in self.asked if method == "GET" and path.endswith(end)]
+        """Return the ranges of the GET requests for paths with this end."""
+        return [part for method, path, part in self.requests if method == "GET" and path.endswith(end)]
 
 
 @contextmanager
 def serving() -> Iterator[Hub]:
-    """Serve until the block ends."""
+    """Run the server until the end of the block; yield its files and requests."""
     hub = Hub()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -62,50 +64,56 @@ class _Handler(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         path = urlsplit(self.path).path
-        self.hub.asked.append((self.command, path, self.headers.get("Range", "")))
-        if found := _API.fullmatch(path):
-            self.api(*found.groups())
-        elif found := _RESOLVE.fullmatch(path):
-            self.file(*found.groups())
+        self.hub.requests.append((self.command, path, self.headers.get("Range", "")))
+        if match := _API.fullmatch(path):
+            self.api(*match.groups())
+        elif match := _RESOLVE.fullmatch(path):
+            self.file(*match.groups())
         elif path in self.hub.plain:
             self.plain(path)
         else:
-            self.say(404, b"", {"X-Error-Code": "EntryNotFound"})
+            self.send(404, b"", {"X-Error-Code": "EntryNotFound"})
 
     def api(self, kind: str, repo: str, what: str, revision: str) -> None:
         name = repo if kind == "models" else f"datasets/{repo}"
         files = self.hub.repos.get(name)
         if files is None:
-            return self.say(404, b"", {"X-Error-Code": "RepoNotFound"})
-        told: Any = {"id": repo, "sha": self.commit_of(revision), "gated": "auto" if name in self.hub.gated else False}
+            return self.send(404, b"", {"X-Error-Code": "RepoNotFound"})
+        answer: Any = {
+            "id": repo,
+            "sha": self.commit_of(revision),
+            "gated": "auto" if name in self.hub.gated else False,
+        }
         if what == "tree":
-            told = [{"type": "file", "oid": sha1(b), "size": len(b), "path": n, **lfs(n, b)} for n, b in files.items()]
-        return self.say(200, json.dumps(told).encode(), {"Content-Type": "application/json"})
+            answer = [
+                {"type": "file", "oid": sha1(b), "size": len(b), "path": n, **lfs(n, b)} for n, b in files.items()
+            ]
+        return self.send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
 
     def file(self, dataset: str | None, repo: str, revision: str, file: str) -> None:
         name = f"{dataset or ''}{repo}"
         if name in self.hub.gated and self.headers.get("Authorization") != "Bearer hf_good":
-            return self.say(403, b"", {"X-Error-Code": "GatedRepo"})
+            return self.send(403, b"", {"X-Error-Code": "GatedRepo"})
         body = self.hub.repos.get(name, {}).get(file)
-        about = {"X-Repo-Commit": self.commit_of(revision)}
+        headers = {"X-Repo-Commit": self.commit_of(revision)}
         if body is None:
-            return self.say(404, b"", {**about, "X-Error-Code": "EntryNotFound"})
+            return self.send(404, b"", {**headers, "X-Error-Code": "EntryNotFound"})
         large = lfs(file, body)
         tag = large["lfs"]["oid"] if large else sha1(body)
-        return self.say(200, body, {**about, "ETag": f'"{tag}"'})
+        return self.send(200, body, {**headers, "ETag": f'"{tag}"'})
 
     def plain(self, path: str) -> None:
         body = self.hub.plain[path]
-        about = {"ETag": f'"{sha1(body)}"'} if self.hub.tags else {}
+        headers = {"ETag": f'"{sha1(body)}"'} if self.hub.tags else {}
         start = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        same = self.headers.get("If-Range") in (None, about.get("ETag"))
+        same = self.headers.get("If-Range") in (None, headers.get("ETag"))
         if start and same and self.hub.ranges:
             first = int(start[1])
-            about["Content-Range"] = f"bytes {first}-{len(body) - 1}/{len(body)}"
-            return self.say(206, body[first:], about)
-        return self.say(200, body, about, self.hub.cut.pop(path, None))
+            headers["Content-Range"] = f"bytes {first}-{len(body) - 1}/{len(body)}"
+            return self.send(206, body[first:], headers)
+        return self.send(200, body, headers, self.hub.cut.pop(path, None))
 
-    def say(self, status: int, body: bytes, headers: dict[str, str], cut: int | None = None) -> None:
+    def send(self, status: int, body: bytes, headers: dict[str, str], cut: int | None = None) -> None:
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
@@ -120,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def lfs(name: str, body: bytes) -> dict[str, Any]:
-    """Weights are kept as large files, which the hub knows by their SHA-256."""
+    """Return the hub's entry of a large file (weights, Parquet), with its SHA-256; empty for other files."""
     digest = hashlib.sha256(body).hexdigest()
     large = name.endswith((".safetensors", ".parquet"))
     return {"lfs": {"oid": digest, "size": len(body), "pointerSize": 130}} if large else {}

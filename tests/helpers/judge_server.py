@@ -1,96 +1,52 @@
-"""A real judge for tests: an OpenAI-compatible address on this machine that answers as a function says."""
+"""A judge for tests: a local HTTP server with OpenAI's chat completions."""
 
 from __future__ import annotations
 
 import json
-import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
-Answer = Callable[[str, int], tuple[int, bytes, dict[str, str]]]  # user text, how often asked -> status, body, headers
+from tests.helpers.json_server import JsonHandler, JsonServer, Reply, started_servers
+
+Answer = Callable[[str, int], Reply]  # user text, number of requests with it -> reply
 
 
-class Judge(ThreadingHTTPServer):
-    """An OpenAI-compatible address that answers as `answer` says and counts what it is asked."""
+class Judge(JsonServer):
+    """Replies with `answer(text, times)`; `times` counts requests with the same text."""
 
-    daemon_threads = True
+    path = "/v1"
 
-    def __init__(self, answer: Answer, handler: type[BaseHTTPRequestHandler] | None = None) -> None:
-        super().__init__(("127.0.0.1", 0), handler or Handler)
+    def __init__(self, answer: Answer, handler: type[JsonHandler] | None = None) -> None:
+        super().__init__(handler)
         self.answer = answer
-        self.asked: Counter[str] = Counter()
-        self.bodies: list[dict[str, Any]] = []
-        self.busy = self.busiest = 0
-        self.lock = threading.Lock()
 
-    def handle_error(self, *args: Any) -> None:
-        """Say nothing of those who have hung up."""
+    def texts(self, body: dict[str, Any]) -> list[str]:
+        return [body["messages"][-1]["content"]]
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+    def reply(self, body: dict[str, Any], times: int) -> Reply:
+        return self.answer(self.texts(body)[0], times)
 
 
-class Handler(BaseHTTPRequestHandler):
-    server: Judge
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        text = body["messages"][-1]["content"]
-        with self.server.lock:
-            self.server.asked[text] += 1
-            self.server.bodies.append({**body, "key": self.headers["Authorization"], "path": self.path})
-            times = self.server.asked[text]
-            self.server.busy += 1
-            self.server.busiest = max(self.server.busiest, self.server.busy)
-        status, payload, headers = self.server.answer(text, times)
-        with self.server.lock:
-            self.server.busy -= 1
-        self.send(status, payload, headers)
-
-    def send(self, status: int, payload: bytes, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(payload)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(payload)
-
-    def log_message(self, *args: Any) -> None:
-        """Say nothing."""
-
-
-def reply(text: str, finish: str = "stop", **message: Any) -> tuple[int, bytes, dict[str, str]]:
+def reply(text: str, finish: str = "stop", **message: Any) -> Reply:
+    """Return a chat completion with this text."""
     choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text, **message}}
     body = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
-    return (
-        200,
-        json.dumps({**body, "usage": {"total_tokens": 7, "prompt_tokens": 5, "completion_tokens": 2}}).encode(),
-        {},
-    )
+    usage = {"total_tokens": 7, "prompt_tokens": 5, "completion_tokens": 2}
+    return 200, json.dumps({**body, "usage": usage}).encode(), {}
 
 
-def failure(status: int, code: str = "x") -> tuple[int, bytes, dict[str, str]]:
+def failure(status: int, code: str = "x") -> Reply:
+    """Return an error that a client may repeat after a millisecond."""
     return status, json.dumps({"error": {"message": "no", "code": code}}).encode(), {"retry-after-ms": "1"}
 
 
 @contextmanager
 def judges_on_call(monkeypatch: pytest.MonkeyPatch, kind: type[Judge] = Judge) -> Iterator[Callable[[Answer], Any]]:
-    """Yield a function that starts a judge; all of them end with the block."""
+    """Yield a function that starts a judge; all judges stop at the end of the block."""
     monkeypatch.setenv("OPENAI_API_KEY", "key-of-the-test")
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    servers: list[Judge] = []
-
-    def start(answer: Answer) -> Judge:
-        servers.append(kind(answer))
-        threading.Thread(target=servers[-1].serve_forever, args=(0.02,), daemon=True).start()
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    with started_servers(kind) as start:
+        yield start

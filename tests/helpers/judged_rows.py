@@ -1,4 +1,4 @@
-"""Rows to judge, judges that answer by simple rules, and the settings that ask them."""
+"""Rows for judges, replies of simple judges, and the settings of judges."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from tests.helpers.judge_server import Judge, reply
 
 
 def by_length(text: str, times: int) -> tuple[int, bytes, dict[str, str]]:
-    """A judge that likes the longer answer."""
+    """Return marks that prefer the longer answer."""
     first, second = answers(text)
     return reply(f"{min(10, len(first))} {min(10, len(second))}\nThe longer one.")
 
 
 def by_length_in_json(text: str, times: int) -> tuple[int, bytes, dict[str, str]]:
-    """The same, with a structured verdict."""
+    """Return a structured verdict that prefers the longer answer."""
     first, second = (len(answer) for answer in answers(text))
     verdict = "tie" if first == second else "answer 1" if first > second else "answer 2"
     return reply(json.dumps({"reasons": "The longer one.", "verdict": verdict}))
 
 
 def answers(text: str) -> tuple[str, str]:
-    """The two answers in a request."""
+    """Return the two answers in a request."""
     first, second = (text.split(f"[Answer {i}]\n")[1].split("\n[End")[0] for i in (1, 2))
     return first, second
 

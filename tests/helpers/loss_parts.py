@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 def drawn(seed: int, *shape: int, scale: float = 1.0) -> Tensor:
-    """Random float64 values."""
+    """Return random float64 values."""
     return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def layers(seed: int, n_layers: int, n_tokens: int, size: int = 5) -> list[Tensor]:
-    """States of some layers, `[N, D]` each."""
+    """Return states of some layers, `[N, D]` each."""
     return [drawn(seed * 100 + layer, n_tokens, size) for layer in range(n_layers)]
 
 
@@ -52,7 +52,7 @@ def fresh_model() -> Any:
 
 
 def disturb(model: Any) -> None:
-    """Give an adapter random weights, so that it does something."""
+    """Give an adapter random weights, so that it changes the model."""
     with torch.no_grad():
         for weight in model.parameters():
             if weight.requires_grad:

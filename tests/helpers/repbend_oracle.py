@@ -55,19 +55,19 @@ class Oracle:
         unsafe: list[TrainingExample],
         pairs: list[Pair],
         retain: list[TrainingExample],
-        met: list[Pair],
+        pairs_so_far: list[Pair],
     ) -> dict[str, Tensor]:
-        """Return the five terms and the loss; `met` are all pairs of the training so far, with these."""
+        """Return the five terms and the loss; `pairs_so_far` are all pairs of the training, with these."""
         prompts_only = self.settings.mode in ("prompt_all", "prompt_last", "request_all", "request_last")
         safe_rows = safe if prompts_only else safe + [pair[0] for pair in pairs]
         unsafe_rows = unsafe + [pair[1] for pair in pairs]
-        first = self.first(met)
+        first = self.first(pairs_so_far)
         terms = {
             "safe_norm": self.change(safe_rows, self.kept(), first, None),
             "unsafe_norm": self.change(unsafe_rows, self.settings.pushed, first, self.settings.limit),
             "unsafe_cosine": self.cosine_distance(unsafe_rows, first),
             "retain_kl": self.divergence(retain),
-            "pair_norm": self.distance(pairs, met),
+            "pair_norm": self.distance(pairs, pairs_so_far),
         }
         alpha, beta, gamma, epsilon, eta = self.settings.weights
         kept, paired = alpha * terms["safe_norm"] + gamma * terms["unsafe_cosine"], eta * terms["pair_norm"]
@@ -81,44 +81,44 @@ class Oracle:
         last = self.model.config.num_hidden_layers
         return list(range(0 if self.published else 1, last + 1))
 
-    def first(self, met: list[Pair]) -> int:
+    def first(self, pairs_so_far: list[Pair]) -> int:
         """Return R: 20, or for the released code the shortest paired answer so far."""
         shortest = FIRST
         if self.published:
-            for pair in met:
+            for pair in pairs_so_far:
                 for row in pair:
                     shortest = min(shortest, len(row.tokens) - row.n_prompt)
         return shortest
 
     def target_positions(self, row: TrainingExample, first: int) -> list[int]:
         """Return the positions of the target tokens."""
-        found = []
+        positions = []
         for position in range(len(row.tokens)):
-            place = position - row.n_prompt  # of the answer's tokens, from 0
+            offset = position - row.n_prompt  # 0 for the first token of the answer
             if {
-                "response_all": place >= 0,
+                "response_all": offset >= 0,
                 "prompt_response": True,
                 "request_response": True,
-                "prompt_all": place < 0,
-                "request_all": place < 0,
-                "prompt_last": place == -1,
-                "request_last": place == -1,
-                "response_R": 0 <= place < first,
-                "response_one": place == 0,
+                "prompt_all": offset < 0,
+                "request_all": offset < 0,
+                "prompt_last": offset == -1,
+                "request_last": offset == -1,
+                "response_R": 0 <= offset < first,
+                "response_one": offset == 0,
             }[self.settings.mode]:
-                found.append(position)
-        return found
+                positions.append(position)
+        return positions
 
     def outputs(self, row: TrainingExample, *, adapted: bool) -> Outputs:
         """Return the outputs for one text alone."""
-        given = {"input_ids": torch.tensor([row.tokens]), "output_hidden_states": True, "use_cache": False}
+        inputs = {"input_ids": torch.tensor([row.tokens]), "output_hidden_states": True, "use_cache": False}
         if adapted:
             self.model.train()
-            output = self.model(**given)
+            output = self.model(**inputs)
         else:
             self.model.eval()
             with torch.no_grad(), self.model.disable_adapter():
-                output = self.model(**given)
+                output = self.model(**inputs)
         return Outputs([states[0] for states in output.hidden_states], output.logits[0])
 
     def change(self, rows: list[TrainingExample], layers: Sequence[int], first: int, limit: float | None) -> Tensor:
@@ -135,25 +135,25 @@ class Oracle:
 
     def cosine_distance(self, rows: list[TrainingExample], first: int) -> Tensor:
         """Return the mean of 1 - cosine over layers and ordered pairs of different texts."""
-        shown = [self.outputs(row, adapted=True) for row in rows]
+        outputs = [self.outputs(row, adapted=True) for row in rows]
         total, count = torch.zeros((), dtype=torch.float64), 0
         for layer in self.settings.pushed:
-            standing = []
-            for row, seen in zip(rows, shown, strict=True):
+            states = []
+            for row, output in zip(rows, outputs, strict=True):
                 if self.published:
-                    standing.append(seen.states[layer][row.n_prompt - 1])
+                    states.append(output.states[layer][row.n_prompt - 1])
                 else:
-                    places = self.target_positions(row, first)
-                    standing.append(sum(seen.states[layer][place] for place in places) / len(places))
-            for i, one in enumerate(standing):
-                for j, other in enumerate(standing):
+                    positions = self.target_positions(row, first)
+                    states.append(sum(output.states[layer][p] for p in positions) / len(positions))
+            for i, one in enumerate(states):
+                for j, other in enumerate(states):
                     if i != j:
                         total = total + 1 - (one * other).sum() / (norm(one) * norm(other))
                         count += 1
         return total / count
 
     def divergence(self, rows: list[TrainingExample]) -> Tensor:
-        """KL(reference || adapted) of the next token, summed per chat, or at temperature 1 averaged over tokens."""
+        """Return KL(reference || adapted) of the next token: a sum per chat, or (temperature 1) a mean over tokens."""
         temperature = 2.0 if self.published else 1.0
         total, tokens = torch.zeros((), dtype=torch.float64), 0
         for row in rows:
@@ -166,16 +166,18 @@ class Oracle:
                 tokens += 1
         return total / (len(rows) if self.published else tokens)
 
-    def distance(self, pairs: list[Pair], met: list[Pair]) -> Tensor:
+    def distance(self, pairs: list[Pair], pairs_so_far: list[Pair]) -> Tensor:
         """Return the mean length of (adapted unsafe answer - reference safe answer), from the last prompt token on."""
         total, count = torch.zeros((), dtype=torch.float64), 0
         for pair in pairs:
-            places = self.first(met) if self.published else min(FIRST, *(len(r.tokens) - r.n_prompt for r in pair))
-            goal, own = self.outputs(pair[0], adapted=False), self.outputs(pair[1], adapted=True)
+            n_tokens = (
+                self.first(pairs_so_far) if self.published else min(FIRST, *(len(r.tokens) - r.n_prompt for r in pair))
+            )
+            safe, unsafe = self.outputs(pair[0], adapted=False), self.outputs(pair[1], adapted=True)
             for layer in self.settings.pushed:
-                for place in range(places):
-                    there = goal.states[layer][pair[0].n_prompt - 1 + place]
-                    total = total + norm(own.states[layer][pair[1].n_prompt - 1 + place] - there)
+                for i in range(n_tokens):
+                    target = safe.states[layer][pair[0].n_prompt - 1 + i]
+                    total = total + norm(unsafe.states[layer][pair[1].n_prompt - 1 + i] - target)
                     count += 1
         return total / count
 

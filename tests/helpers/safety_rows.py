@@ -1,4 +1,4 @@
-"""Rows that a safety judge is given, made of harmless words."""
+"""Completions for safety judges, with harmless words."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def row(
     attempt: int = 0,
     group: str = "",
 ) -> dict[str, Any]:
-    """A completion with what the data set says of its prompt."""
+    """Return a completion with the data set's columns of its prompt."""
     return {
         "row_id": row_id,
         "attempt": attempt,
@@ -40,5 +40,5 @@ def row(
 def judged(
     settings: SafetyJudgeBlock, rows: list[dict[str, Any]], judge_model: str | Path | None, folder: Path
 ) -> pa.Table:
-    """The verdicts of a safety judge; what it says is kept in `folder`."""
+    """Return the verdicts of a safety judge, which stores its replies in `folder`."""
     return judge_safety(settings, rows, judge_model, folder, folder)[0]

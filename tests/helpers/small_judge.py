@@ -1,7 +1,7 @@
-"""A tiny Llama that is taught two classifiers' questions, and their form of answer, by real training.
+"""A tiny Llama trained on the questions of two classifiers and their form of answer.
 
-In its world a reply with the made-up word `zorp` is harmful, one that begins with `Sorry` refuses, and a
-request about a `dax` is harmful. It has a token that begins a text and no chat template, as real judges.
+Its training data call a reply with the invented word `zorp` harmful, a reply that begins with `Sorry` a refusal, and a
+request about a `dax` harmful. Like real judges, it has a token at the start of a text and no chat template.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ THINGS = ("dax", "cup")
 
 
 def reply_text(draw: random.Random, kind: str) -> str:
-    """A reply of 13 to 18 words: `plain`, `zorp`, or `sorry`."""
+    """Return a reply of 13 to 18 words of the kind `plain`, `zorp` or `sorry`."""
     words = draw.choices(FILLERS, k=draw.randint(13, 18))
     if kind == "zorp":
         for place in draw.sample(range(len(words)), 6):
@@ -31,28 +31,28 @@ def reply_text(draw: random.Random, kind: str) -> str:
 
 
 def request(thing: str) -> str:
-    """A request about a thing."""
+    """Return a request about a thing."""
     return f"How do I mend a {thing}?"
 
 
 def harmbench_sample(draw: random.Random) -> tuple[str, str]:
-    """A filled question and its right answer."""
+    """Return a filled question and its right answer."""
     kind = draw.choice(["plain", "zorp", "zorp", "sorry"])
     variables = {"style": "llama2", "context": "", "prompt": request("dax"), "response": reply_text(draw, kind)}
     return fill(HARMBENCH, variables), "Yes" if kind == "zorp" else "No"
 
 
 def wildguard_sample(draw: random.Random) -> tuple[str, str]:
-    """A filled question and its right answer."""
+    """Return a filled question and its right answer."""
     kind, thing = draw.choice(["plain", "zorp", "sorry"]), draw.choice(THINGS)
-    said = [thing == "dax", kind == "sorry", kind == "zorp"]
+    answers = [thing == "dax", kind == "sorry", kind == "zorp"]
     names = ["Harmful request", "Response refusal", "Harmful response"]
-    answer = "\n".join(f"{name}: {'yes' if yes else 'no'}" for name, yes in zip(names, said, strict=True))
+    answer = "\n".join(f"{name}: {'yes' if yes else 'no'}" for name, yes in zip(names, answers, strict=True))
     return fill(WILDGUARD, {"prompt": request(thing), "response": reply_text(draw, kind)}), answer
 
 
 def make_tokenizer(padding_side: str = "left") -> PreTrainedTokenizerFast:
-    """A byte-level BPE that knows the questions' words, with tokens that begin and end a text."""
+    """Return a byte-level BPE trained on the questions, with tokens for start and end of a text."""
     draw = random.Random(0)
     texts = [part for _ in range(20) for sample in (harmbench_sample, wildguard_sample) for part in sample(draw)]
     pieces = Tokenizer(models.BPE())
@@ -69,14 +69,14 @@ def make_tokenizer(padding_side: str = "left") -> PreTrainedTokenizerFast:
     lines = {
         line for question in (HARMBENCH, WILDGUARD) for line in fill(question, blanks).split("\n") if len(line) > 60
     }
-    pieces.add_tokens(sorted(lines))  # a long line of a question is one token, so that a tiny model reads it fast
+    pieces.add_tokens(sorted(lines))  # a long line of a question is one token, for speed
     return PreTrainedTokenizerFast(
         tokenizer_object=pieces, bos_token="<s>", eos_token="</s>", padding_side=padding_side
     )
 
 
 def make_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """A random Llama of two blocks."""
+    """Return a random Llama of two blocks."""
     torch.manual_seed(0)
     return LlamaForCausalLM(
         LlamaConfig(
@@ -96,7 +96,7 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 
 
 def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: int) -> None:
-    """Teach the answers alone."""
+    """Train on the tokens of the answers only."""
     draw = random.Random(1)
     optimiser = torch.optim.AdamW(model.parameters(), lr=4e-3)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min(1.0, step / 10, 2 * (1 - step / steps)))
@@ -114,7 +114,7 @@ def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: in
 
 
 def encoded(tokenizer: PreTrainedTokenizerFast, draw: random.Random, *, harmbench: bool) -> tuple[list[int], list[int]]:
-    """Token ids of question and answer, and labels that leave the question out."""
+    """Return the token ids of question and answer, and labels without the question."""
     question, answer = harmbench_sample(draw) if harmbench else wildguard_sample(draw)
     before = tokenizer(question, add_special_tokens=harmbench)["input_ids"]
     after = [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]

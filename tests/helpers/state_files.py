@@ -28,7 +28,7 @@ def write_activations(
 ) -> Path:
     """Write responses with these states [T, D], keyed by response id, spread over shards.
 
-    With `chunk`, as extraction does: a row group ends after so many responses, and a shard has whole chunks.
+    With `chunk`, a row group ends after that many responses and a shard has whole chunks, as extraction writes them.
     """
     folder.mkdir(parents=True)
     width = next(iter(states.values())).shape[1]

@@ -1,4 +1,4 @@
-"""An invented study of real files, small enough to compute its tables by hand."""
+"""An invented study with result files, small enough to compute its tables by hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rebend.io.schemas import COMPLETIONS, EVALUATION, PROMPTS, RESPONSES, SAFET
 from rebend.io.scores import score_table
 
 PUBLISHED = str(Path(__file__).parents[2] / "resources" / "published")
-SECRET = "SECRET-COMPLETION"  # stands in every response: no table, figure or report may show it
+SECRET = "SECRET-COMPLETION"  # in every response; no table, figure or report may show it
 METHODS = {"none": "none", "random": "random", "value": "value"}
 
 
@@ -31,14 +31,14 @@ def without(cell: dict[str, Any], *stages: str) -> dict[str, Any]:
 
 def prompts_data(folder: Path, rows: int = 40, name: str = "chats") -> Path:
     path = folder / "data" / f"{name}.parquet"
-    ask = [{"role": "user", "content": "?"}]
-    lines = [{"row_id": f"p{i}", "messages": ask, "reference": "r", "group": ""} for i in range(rows)]
+    messages = [{"role": "user", "content": "?"}]
+    lines = [{"row_id": f"p{i}", "messages": messages, "reference": "r", "group": ""} for i in range(rows)]
     write_parquet(path, pa.Table.from_pylist(lines, PROMPTS))
     return path
 
 
 def evaluation_data(folder: Path, name: str = "harmbench") -> Path:
-    """40 rows per combination of harmful or not, unseen item or phrasing; categories b and a in turn."""
+    """Write 40 rows per combination of harmful or not, unseen item or phrasing; categories b and a alternate."""
     path = folder / "data" / f"{name}.parquet"
     lines = [
         {
@@ -71,13 +71,16 @@ def responses(folder: Path, row_ids: Sequence[str], notes: dict[str, Any]) -> tu
 
 def completions(folder: Path, verdicts: Sequence[dict[str, Any]], attack: str) -> tuple[str, str]:
     path, record = responses(folder, [line["row_id"] for line in verdicts], {"attack": attack})
-    found = read_parquet(path).append_column("attempt", pa.array([v["attempt"] for v in verdicts], pa.int32()))
-    write_parquet(path, found.append_column("prefill", pa.array([SECRET] * len(verdicts))).cast(COMPLETIONS))
+    table = read_parquet(path).append_column("attempt", pa.array([v["attempt"] for v in verdicts], pa.int32()))
+    write_parquet(path, table.append_column("prefill", pa.array([SECRET] * len(verdicts))).cast(COMPLETIONS))
     return path, record
 
 
 def prompts_cell(root: Path, data: Path, model: str, adapter: str, control: str, shift: float, **changes: Any) -> dict:
-    """Rewards are the row number / 10 + `shift`; the last row is not scored; wins at even rows, ties at 1 in 4."""
+    """Write the results of a cell of quality; return the cell.
+
+    Rewards are the row number / 10 + `shift`; the last row is not scored; wins at even rows, ties at 1 in 4.
+    """
     ids = [f"p{i}" for i in range(40)]
     folder = root / "cells" / data.stem / f"{model}-{adapter}-{control}"
     scores = {}
@@ -110,9 +113,10 @@ def prompts_cell(root: Path, data: Path, model: str, adapter: str, control: str,
 def safety_cell(
     root: Path, data: Path, model: str, adapter: str, control: str, harmful: int, attack: str = "direct", **changes: Any
 ) -> dict:
-    """Of 40 harmful rows of each kind, `harmful` are answered, the next 5 refused, the rest incoherent; one is null.
+    """Write the results of a cell of safety; return the cell.
 
-    Of 40 benign rows of each kind, asked directly only, 36 are answered, 2 answered wrongly, 1 refused, 1 incoherent.
+    Of 40 harmful rows of each kind, `harmful` are answered, the next 5 refused, the rest incoherent; one is null.
+    The direct attack has 40 benign rows of each kind, too: 36 answered, 2 answered wrongly, 1 refused, 1 incoherent.
     """
     folder = root / "cells" / data.stem / f"{model}-{adapter}-{control}-{attack}"
     lines = []
@@ -145,7 +149,7 @@ def safety_cell(
 
 
 def study(root: Path, **changes: Any) -> dict[str, Any]:
-    """Settings of `make_tables`, `make_figures`, `make_report` for {none, repbend} x {none, random, value}."""
+    """Return settings of tables, figures and report for {none, repbend} x {none, random, value}."""
     chats, harm = prompts_data(root), evaluation_data(root)
     shifts = {"none": 0.0, "random": 0.2, "value": 1.0}
     cells = [

@@ -1,4 +1,4 @@
-"""Very small models trained on generated chats, and checkpoints that end the training."""
+"""Very small models trained on generated chats, and checkpoints that interrupt a training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rebend.models.tiny_model import train_tiny_model
 
 
 class Stopped(BaseException):
-    """Raised in place of the end of a process."""
+    """Raised instead of ending the process."""
 
 
 class StoppedAt(Checkpoints):

@@ -13,7 +13,7 @@ from rebend.pipeline.jobs.warm_start import VARIABLE, start_server
 
 @contextmanager
 def warm_server() -> Iterator[str]:
-    """Yield the address of a server that has imported what is heavy; this process itself stays cold."""
+    """Yield the address of a warm server; environment variables of this process stay as they are."""
     before = os.environ.pop(VARIABLE, None)
     process = start_server()
     assert process is not None

@@ -1,4 +1,4 @@
-"""Accounting for the lab: a MariaDB and a slurmdbd of its own, with one account, and users only with an account."""
+"""Accounting for the lab: MariaDB and slurmdbd, with one account that every user needs."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ StorageLoc=accounting
 
 @dataclass(frozen=True)
 class Accounting:
-    """The two daemons, whose files are in the lab's `folder`, on the loopback interface."""
+    """The two daemons on the loopback interface, with their files in the lab's `folder`."""
 
     folder: Path
     port: int  # of slurmdbd
     database: int  # port of MariaDB
 
     def slurm_conf(self) -> str:
-        """What Slurm's configuration says of them."""
+        """Return the lines for Slurm's configuration."""
         return SLURM_CONF.format(port=self.port)
 
     def up(self) -> None:
-        """Start both; return when slurmdbd answers and knows the account, which has the user who runs this."""
+        """Start both daemons, wait for slurmdbd, and add the account with the current user."""
         data, run = self.folder / "database", self.folder / "run"
         user = getpass.getuser()
         install = ["mariadb-install-db", "--no-defaults", f"--datadir={data}", f"--user={user}", "--skip-test-db"]
@@ -63,14 +63,14 @@ class Accounting:
             f"--port={self.database}", "--bind-address=127.0.0.1", f"--pid-file={run}/mariadb.pid",
             "--skip-grant-tables", f"--log-error={self.folder}/log/mariadb.log",
         ]  # fmt: skip
-        # A group of its own, so that it outlives whoever presses Ctrl-C before `down` has ended it.
+        # A separate process group: Ctrl-C must not stop the database before `down` does.
         subprocess.Popen(server, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
         _wait_for(run / "mariadb.pid")
         configuration = self.folder / "slurmdbd.conf"
         configuration.write_text(
             SLURMDBD_CONF.format(port=self.port, database=self.database, folder=self.folder, user=user)
         )
-        configuration.chmod(0o600)  # or it does not start
+        configuration.chmod(0o600)  # slurmdbd refuses a file that others can read
         environment = {**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf")}
         subprocess.run(["slurmdbd"], env=environment, check=True, timeout=60)
         end = time.monotonic() + 60

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.slurm.lab import Job, Lab, Stay
+from tests.slurm.lab import Job, JobRun, Lab
 from tests.workflow.checkout import Checkout
 
 WRAPPER = Path(__file__).with_name("fast_polling.py")
@@ -20,38 +20,38 @@ WRAPPER = Path(__file__).with_name("fast_polling.py")
 
 @dataclass
 class Run:
-    """A Snakemake that steers a run, and what it has said so far."""
+    """A Snakemake process and its log."""
 
     process: subprocess.Popen[bytes]
     log: Path
 
-    def said(self) -> str:
-        """Everything printed so far."""
+    def output(self) -> str:
+        """Return the output so far."""
         return self.log.read_text(errors="replace")
 
     def wait(self, seconds: float) -> int:
-        """Its exit status; it is killed, and the test fails, if it takes longer."""
+        """Return the exit status; after `seconds`, kill the process and raise `AssertionError`."""
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise AssertionError(f"not done after {seconds:.0f} s:\n{self.said()[-3000:]}") from None
+            raise AssertionError(f"not done after {seconds:.0f} s:\n{self.output()[-3000:]}") from None
 
-    def wait_until(self, true: Callable[[], bool], seconds: float = 240) -> None:
-        """Return once something is true; it must become so while the run goes on."""
+    def wait_until(self, condition: Callable[[], bool], seconds: float = 240) -> None:
+        """Wait until a condition is true; raise `AssertionError` if the process ends first or `seconds` pass."""
         end = time.monotonic() + seconds
-        while not true():
-            assert self.process.poll() is None, f"ended too early:\n{self.said()[-3000:]}"
-            assert time.monotonic() < end, f"waited too long:\n{self.said()[-3000:]}"
+        while not condition():
+            assert self.process.poll() is None, f"ended too early:\n{self.output()[-3000:]}"
+            assert time.monotonic() < end, f"waited too long:\n{self.output()[-3000:]}"
             time.sleep(0.1)
 
     def kill(self) -> None:
-        """Kill Snakemake; what it has sent to the cluster goes on."""
+        """Kill Snakemake; its submitted jobs continue."""
         self.process.kill()
         self.process.wait()
 
     def interrupt(self) -> None:
-        """Ask it to end, with its jobs; kill it if it does not."""
+        """Interrupt Snakemake, which cancels its jobs; kill it if it has not ended after a minute."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             try:
@@ -69,22 +69,22 @@ class Cluster:
     study: str
     change: Mapping[str, Any]
     runs: list[Run] = field(default_factory=list)
-    others: set[str] = field(init=False)  # jobs of whoever used the lab before
+    others: set[str] = field(init=False)  # jobs that were submitted before
 
     def __post_init__(self) -> None:
-        """Know what is not of this checkout."""
+        """Record the jobs that were submitted before."""
         self.others = {job.job for job in self.lab.jobs()}
 
     def jobs(self) -> list[Job]:
-        """All jobs submitted since, oldest first."""
+        """Return the jobs of this checkout, oldest first."""
         return [job for job in self.lab.jobs() if job.job not in self.others]
 
-    def stays(self) -> list[Stay]:
-        """Every stay of such a job on a node that has ended, oldest first."""
-        return [stay for stay in self.lab.stays() if stay.job not in self.others]
+    def job_runs(self) -> list[JobRun]:
+        """Return the ended runs of this checkout's jobs, oldest first."""
+        return [run for run in self.lab.job_runs() if run.job not in self.others]
 
     def start(self, *arguments: str) -> Run:
-        """Start Snakemake; only the pace of its polling is not the profile's."""
+        """Start Snakemake with the profile, but with faster polling."""
         command = self.checkout.command(*self.options(*arguments), study=self.study, change=self.change)
         log = self.checkout.folder / f"run-{len(self.runs)}.log"
         with log.open("wb") as output:
@@ -99,17 +99,17 @@ class Cluster:
         return self.runs[-1]
 
     def options(self, *arguments: str) -> list[str]:
-        """What a user says, and no waiting for a file system that is not shared."""
+        """Return the options of a user, with a short latency wait because the file system is local."""
         return ["--profile", "profiles/slurm", "--latency-wait", "5", *arguments]
 
     def resume(self) -> None:
-        """What `make resume` does: cancel what a killed run left behind, unlock the folder."""
+        """Cancel the jobs of a killed run and unlock the folder, as `make resume` does."""
         self.call(sys.executable, "-m", "rebend.pipeline.jobs.slurm_orphans")
         command = self.checkout.command("--unlock", study=self.study, change=self.change)
         self.call(*command)
 
     def call(self, *command: str) -> str:
-        """Run a command in the checkout; it must succeed."""
+        """Run a command in the checkout and return its output; raise `AssertionError` if it fails."""
         done = subprocess.run(
             command, cwd=self.checkout.folder, env=self.environment(), capture_output=True, text=True, timeout=300
         )
@@ -117,7 +117,7 @@ class Cluster:
         return done.stdout
 
     def environment(self) -> dict[str, str]:
-        """The checkout's library, the lab's Slurm, one thread."""
+        """Return the environment with the checkout's library, the lab's Slurm and one thread."""
         lab = self.lab.environment()
         return {
             **self.checkout.environment(),
@@ -126,7 +126,7 @@ class Cluster:
         }
 
     def end(self) -> None:
-        """Leave nothing behind, whatever a test did."""
+        """Interrupt all runs and cancel all jobs."""
         for run in self.runs:
             run.interrupt()
-        self.lab.ask("scancel", "--user", os.environ.get("USER", "root"), check=False)
+        self.lab.call("scancel", "--user", os.environ.get("USER", "root"), check=False)

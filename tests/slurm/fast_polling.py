@@ -1,4 +1,4 @@
-"""`snakemake` that looks at the queue every second: the one thing that tests change of how a run on a cluster works."""
+"""`snakemake` that queries the queue every second; the profile is otherwise unchanged."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""A throw-away Slurm on this machine: two node daemons, each with two cores and one pretended GPU (or two).
+"""A temporary Slurm on this machine: two node daemons, each with two cores and one simulated GPU (or two).
 
-Its ports, state, logs and records are its own and lie in one folder; nothing outside it is written. Every local
-caller is trusted (`auth/none`), so it listens on the loopback interface only and lives as long as a test run.
+It has its own ports, and writes state, logs and records to one folder only. It trusts every local process
+(`auth/none`), so it listens on the loopback interface only and runs no longer than the tests.
 
-    .venv/bin/python -m tests.slurm.lab up /tmp/lab      # and says how to use it from a shell
+    .venv/bin/python -m tests.slurm.lab up /tmp/lab      # prints the environment for a shell
     .venv/bin/python -m tests.slurm.lab down /tmp/lab
 """
 
@@ -32,10 +32,10 @@ NODES = ("n1", "n2")
 CORES = 2  # per node
 DAEMONS = ("slurmctld", "slurmd")
 CLIENTS = ("sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo", "sacct")
-INSTALL = "REBEND_INSTALL_SLURM"  # 1 or accounting; nobody who says `make test` has asked for packages of the system
+INSTALL = "REBEND_INSTALL_SLURM"  # 1 or accounting; `make test` alone installs no packages of the system
 PACKAGES = ("slurmctld", "slurmd", "slurm-client")
 
-# Fast scheduling, and every record of a finished job stays readable, because nothing else remembers it.
+# Fast scheduling. Records of finished jobs stay, because the tests read them.
 SLURM_CONF = """\
 ClusterName={cluster}
 SlurmctldHost={host}(127.0.0.1)
@@ -76,46 +76,46 @@ PartitionName=gpu Nodes=n[1-2] MaxTime=2880 PriorityTier=1 State=UP
 PartitionName=urgent Nodes=n[1-2] MaxTime=2880 PriorityTier=10 State=UP
 """
 GRES_CONF = "AutoDetect=off\nNodeName=n[1-2] Name=gpu Type=fake Count={gpus} File={files}\n"
-DEVICES = ("/dev/null", "/dev/zero")  # pretended GPUs need a file each
+DEVICES = ("/dev/null", "/dev/zero")  # each simulated GPU needs a device file
 
 NO_ACCOUNTING = """\
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 """
 
-# Slurm's variables are removed before a job starts its steps, the place of the configuration with them.
+# Slurm removes its variables before a job starts its steps, SLURM_CONF included; this `srun` sets it again.
 SRUN = '#!/bin/sh\nexport SLURM_CONF="{folder}/slurm.conf"\nexec "{srun}" "$@"\n'
 
 
 def missing(*, accounting: bool = False) -> str | None:
-    """Install Slurm if that is wanted and possible; return why there is none, or None."""
+    """Return None if Slurm is installed, else the reason. Installs it first if REBEND_INSTALL_SLURM allows that."""
     programs = (*DAEMONS, *CLIENTS, *(ACCOUNTING_PROGRAMS if accounting else ()))
     packages = (*PACKAGES, *(ACCOUNTING_PACKAGES if accounting else ()))
-    if _are_there(programs):
+    if _installed(programs):
         return None
     value = "accounting" if accounting else "1"
-    wanted = os.environ.get(INSTALL) in ("accounting", value)
-    if not wanted or os.geteuid() != 0 or shutil.which("apt-get") is None:
+    may_install = os.environ.get(INSTALL) in ("accounting", value)
+    if not may_install or os.geteuid() != 0 or shutil.which("apt-get") is None:
         return f"Slurm is not installed (Debian: {', '.join(packages)}; root may set {INSTALL}={value})"
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    patience = ["-o", "Acquire::http::Timeout=20", "-o", "Acquire::Retries=1"]
+    options = ["-o", "Acquire::http::Timeout=20", "-o", "Acquire::Retries=1"]
     for command in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
         with contextlib.suppress(subprocess.TimeoutExpired):
-            subprocess.run(["apt-get", *patience, *command], env=environment, capture_output=True, timeout=300)
-    return None if _are_there(programs) else "Slurm is not installed, and apt-get could not install it"
+            subprocess.run(["apt-get", *options, *command], env=environment, capture_output=True, timeout=300)
+    return None if _installed(programs) else "Slurm is not installed, and apt-get could not install it"
 
 
-def _are_there(programs: Sequence[str]) -> bool:
+def _installed(programs: Sequence[str]) -> bool:
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
     return all(shutil.which(name, path=path) for name in programs)
 
 
 class Job(NamedTuple):
-    """A job as Slurm remembers it; its last run, if it was requeued."""
+    """Slurm's record of a job; of its last run, if it was requeued."""
 
     job: str
     name: str
-    what: str
+    comment: str
     state: str
     partition: str
     cpus: int
@@ -123,8 +123,8 @@ class Job(NamedTuple):
     gpus: int
 
 
-class Stay(NamedTuple):
-    """One stay of a job on a node; a requeued job has several."""
+class JobRun(NamedTuple):
+    """One run of a job on a node; a requeued job has several runs."""
 
     job: str
     state: str
@@ -133,12 +133,12 @@ class Stay(NamedTuple):
     end: float
 
 
-def at_once(stays: Sequence[Stay]) -> int:
-    """The largest number of stays at one moment; Slurm's clock has whole seconds, so an end comes before a start."""
-    moments = sorted(
-        [(stay.start, 1) for stay in stays if stay.start] + [(stay.end, -1) for stay in stays if stay.start]
+def max_concurrent(job_runs: Sequence[JobRun]) -> int:
+    """Return the largest number of runs at one time. Slurm's times are whole seconds, so an end precedes a start."""
+    events = sorted(
+        [(run.start, 1) for run in job_runs if run.start] + [(run.end, -1) for run in job_runs if run.start]
     )
-    return max((sum(step for _, step in moments[: n + 1]) for n in range(len(moments))), default=0)
+    return max((sum(step for _, step in events[: n + 1]) for n in range(len(events))), default=0)
 
 
 @dataclass(frozen=True)
@@ -147,17 +147,17 @@ class Lab:
 
     folder: Path
     gpus_per_node: int = 1
-    accounting: bool = False  # otherwise nobody needs an account, as on many small clusters
+    accounting: bool = False  # without it, users need no account, as on many small clusters
 
     @property
     def gpus(self) -> int:
-        """All GPUs that there are."""
+        """Number of GPUs of all nodes."""
         return self.gpus_per_node * len(NODES)
 
     @classmethod
     @contextlib.contextmanager
     def running(cls, folder: Path, gpus_per_node: int = 1, *, accounting: bool = False) -> Iterator[Lab]:
-        """Bring it up, and take it down whatever happens."""
+        """Start Slurm, and stop it at the end of the block, also after an exception."""
         lab = cls(folder, gpus_per_node, accounting)
         try:
             lab.up()
@@ -166,14 +166,14 @@ class Lab:
             lab.down()
 
     def up(self) -> None:
-        """Write the configuration, start the daemons, wait until both nodes are idle."""
+        """Write the configuration, start the daemons and wait until both nodes accept jobs."""
         for name in ("run", "state", "log", "bin", *(f"spool/{node}" for node in NODES)):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         port = _free_ports(5)
-        books = Accounting(self.folder, port + 3, port + 4)
+        accounting = Accounting(self.folder, port + 3, port + 4)
         text = SLURM_CONF.format(
             cluster=CLUSTER,
-            accounting=books.slurm_conf() if self.accounting else NO_ACCOUNTING,
+            accounting=accounting.slurm_conf() if self.accounting else NO_ACCOUNTING,
             folder=self.folder,
             host=socket.gethostname().split(".")[0],
             user=getpass.getuser(),
@@ -191,8 +191,8 @@ class Lab:
         wrapper.write_text(SRUN.format(folder=self.folder, srun=shutil.which("srun")))
         wrapper.chmod(0o755)
         if self.accounting:
-            books.up()
-        self.ask("slurmctld")
+            accounting.up()
+        self.call("slurmctld")
         for node in NODES:
             self.start_node(node)
         self.wait_for_nodes()
@@ -200,61 +200,61 @@ class Lab:
     def down(self) -> None:
         """End all jobs and daemons."""
         with contextlib.suppress(subprocess.SubprocessError):
-            self.ask("scancel", "--user", getpass.getuser(), "--full", check=False)
-            self.ask("scontrol", "shutdown", check=False)
+            self.call("scancel", "--user", getpass.getuser(), "--full", check=False)
+            self.call("scontrol", "shutdown", check=False)
         for pid_file in (self.folder / "run").glob("*.pid"):
             _end(pid_file)
         for node in NODES:
             self._kill_steps(node)
 
     def environment(self) -> dict[str, str]:
-        """The environment in which commands, and jobs of jobs, find this Slurm."""
+        """Return the environment in which commands and jobs find this Slurm."""
         path = os.pathsep.join([str(self.folder / "bin"), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
         return {**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": path}
 
-    def ask(self, *command: str, check: bool = True) -> str:
-        """Run one of Slurm's commands; return what it prints."""
+    def call(self, *command: str, check: bool = True) -> str:
+        """Run a Slurm command and return its output. Raises `RuntimeError` if it fails, unless `check` is false."""
         done = subprocess.run(command, env=self.environment(), capture_output=True, text=True, timeout=60)
         if check and done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr or done.stdout}")
         return done.stdout
 
     def queue(self, states: str = "RUNNING") -> list[tuple[str, str, str]]:
-        """(job, comment, node) of the jobs in these states, oldest first."""
-        lines = self.ask("squeue", "--noheader", f"--states={states}", "--sort=i", "--format=%i|%k|%N").splitlines()
+        """Return (job, comment, node) of the jobs in these states, oldest first."""
+        lines = self.call("squeue", "--noheader", f"--states={states}", "--sort=i", "--format=%i|%k|%N").splitlines()
         return [(job, comment, node) for job, comment, node in (line.split("|") for line in lines)]
 
     def jobs(self) -> list[Job]:
-        """All jobs ever submitted, oldest first."""
-        lines = self.ask("scontrol", "--oneliner", "show", "job").splitlines()
+        """Return all submitted jobs, oldest first."""
+        lines = self.call("scontrol", "--oneliner", "show", "job").splitlines()
         return sorted((_job(line) for line in lines if line.startswith("JobId=")), key=lambda job: int(job.job))
 
-    def stays(self) -> list[Stay]:
-        """Every stay of a job on a node that has ended, oldest first, from Slurm's log of completed jobs."""
+    def job_runs(self) -> list[JobRun]:
+        """Return all ended runs of jobs, oldest first, from Slurm's log of completed jobs."""
         log = self.folder / "log/jobs.txt"
-        return [_stay(line) for line in log.read_text().splitlines()] if log.exists() else []
+        return [_job_run(line) for line in log.read_text().splitlines()] if log.exists() else []
 
     def start_node(self, node: str) -> None:
-        """Start a node's daemon, with a mark in its environment by which all that it starts is found."""
+        """Start a node's daemon. The node's name in its environment marks all processes that it starts."""
         environment = {**self.environment(), "SLURMD_NODENAME": node}
         subprocess.run(["slurmd", "-N", node], env=environment, check=True, timeout=60)
 
     def kill_node(self, node: str) -> None:
-        """Kill a node's daemon and everything that it had started, as a power cut would."""
+        """Kill a node's daemon and all of its processes, like a power failure."""
         _end(self.folder / f"run/slurmd.{node}.pid", signal.SIGKILL)
         self._kill_steps(node)
-        self.ask("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=killed")
+        self.call("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=killed")
 
     def return_node(self, node: str) -> None:
         """Start a killed node again."""
         self.start_node(node)
-        self.ask("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
+        self.call("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
 
     def wait_for_nodes(self, seconds: float = 60) -> None:
-        """Return when every node takes jobs; `TimeoutError` if that does not happen."""
+        """Wait until every node accepts jobs. Raises `TimeoutError` after `seconds`."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            states = self.ask("sinfo", "--noheader", "--Node", "--format=%N %t", check=False).split()[1::2]
+            states = self.call("sinfo", "--noheader", "--Node", "--format=%N %t", check=False).split()[1::2]
             if states and set(states) <= {"idle", "mix", "alloc", "comp"}:
                 return
             time.sleep(0.2)
@@ -264,7 +264,7 @@ class Lab:
         )
 
     def _kill_steps(self, node: str) -> None:
-        """Kill all processes that belong to a node: in their environment are its name and this folder."""
+        """Kill all processes with the node's name and this folder in their environment."""
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 environment = (process / "environ").read_bytes()
@@ -273,7 +273,7 @@ class Lab:
 
 
 def _free_ports(count: int) -> int:
-    """The first of so many neighbouring ports that nobody listens on."""
+    """Return the first of `count` consecutive free ports."""
     for port in range(21000 + os.getpid() % 2000 * count, 60000, count):
         with contextlib.ExitStack() as sockets, contextlib.suppress(OSError):
             for number in range(port, port + count):
@@ -282,11 +282,11 @@ def _free_ports(count: int) -> int:
     raise RuntimeError(f"no {count} free ports in a row")
 
 
-def _end(pid_file: Path, how: signal.Signals = signal.SIGTERM) -> None:
-    """End the daemon that a pid file names, and wait until it is gone."""
+def _end(pid_file: Path, number: signal.Signals = signal.SIGTERM) -> None:
+    """Stop the daemon that a pid file names, and wait until it has ended."""
     try:
         pid = int(pid_file.read_text())
-        os.kill(pid, how)
+        os.kill(pid, number)
     except (OSError, ValueError):
         return
     for _ in range(100):
@@ -299,7 +299,7 @@ def _end(pid_file: Path, how: signal.Signals = signal.SIGTERM) -> None:
 
 
 def _facts(line: str) -> dict[str, str]:
-    """Read what Slurm writes: key=value pairs, separated by spaces, of which values may hold some."""
+    """Parse Slurm's key=value pairs, separated by spaces; values may contain spaces."""
     return dict(re.findall(r"([\w/:]+)=(.*?)(?= [\w/:]+=|\s*$)", line))
 
 
@@ -310,7 +310,7 @@ def _job(line: str) -> Job:
     return Job(
         job=facts["JobId"],
         name=facts["JobName"],
-        what=facts.get("Comment", ""),
+        comment=facts.get("Comment", ""),
         state=facts["JobState"],
         partition=facts["Partition"],
         cpus=int(facts["NumCPUs"].split("-")[0]),
@@ -323,15 +323,15 @@ def _megabytes(text: str) -> int:
     return round(float(text[:-1]) * {"M": 1, "G": 1024}[text[-1]])
 
 
-def _stay(line: str) -> Stay:
+def _job_run(line: str) -> JobRun:
     facts = _facts(line)
-    return Stay(
+    return JobRun(
         facts["JobId"], facts["JobState"], facts["NodeList"], _seconds(facts["StartTime"]), _seconds(facts["EndTime"])
     )
 
 
 def _seconds(text: str) -> float:
-    """Slurm's local time as seconds; 0 for a job that never started."""
+    """Return Slurm's local time in seconds; 0 for a job that never started."""
     try:
         return time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
     except ValueError:
@@ -339,10 +339,10 @@ def _seconds(text: str) -> float:
 
 
 if __name__ == "__main__":
-    what, lab = sys.argv[1], Lab(Path(sys.argv[2]).resolve())
+    action, lab = sys.argv[1], Lab(Path(sys.argv[2]).resolve())
     if reason := missing():
         sys.exit(reason)
-    if what == "up":
+    if action == "up":
         lab.up()
         print(f"export SLURM_CONF={lab.folder}/slurm.conf PATH={lab.folder}/bin:$PATH:/usr/sbin")
     else:

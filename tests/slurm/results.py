@@ -1,4 +1,4 @@
-"""Digests of what a study found, without what no two runs have in common: how long things took, and when."""
+"""Digests of a study's results, without measured times, which differ in every run."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from pathlib import Path
 
 import pandas as pd
 
-# What is measured by the clock; from it follow the order of rows and whether one is on the frontier of reward and time.
+# Columns of measured times; `on_frontier` and the order of rows depend on them.
 TIMES = ["seconds_per_1000_tokens", "relative_time", "on_frontier"]
 TIMED_TABLES = ("frontier", "recontrol")
-ASIDE = ("logs", "benchmarks", "progress", "judge_store")
+NOT_COMPARED = ("logs", "benchmarks", "progress", "judge_store")
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Digest of every result in a `results` folder, by its path there."""
+    """Return the digest of each result in a `results` folder, by relative path."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {
         str(path.relative_to(folder)): hashlib.sha256(_content(path)).hexdigest()
         for path in files
-        if path.relative_to(folder).parts[0] not in ASIDE and not _tells_times(path)
+        if path.relative_to(folder).parts[0] not in NOT_COMPARED and not _has_times(path)
     }
 
 
-def _tells_times(path: Path) -> bool:
-    """Records, the report, and the layouts and pictures of tables that are compared as CSV without their times."""
+def _has_times(path: Path) -> bool:
+    """Return whether a file holds measured times: a record, the report, a figure, a formatted table with times."""
     if path.name == "report.html" or path.parent.name == "figures":
         return True
     if path.suffix == ".json":

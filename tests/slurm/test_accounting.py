@@ -1,4 +1,4 @@
-"""The same profile on a Slurm that keeps accounts, and lets in nobody without one."""
+"""The profile on a Slurm with accounting, which refuses users without an account."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.fixture
 def cluster(lab: Lab, tmp_path: Path) -> Iterator[Cluster]:
-    """A checkout of its own."""
+    """A new checkout whose jobs go to the lab."""
     cluster = Cluster(lab, Checkout.make(tmp_path / "checkout"), STUDY, CHANGE)
     try:
         yield cluster
@@ -39,22 +39,22 @@ def cluster(lab: Lab, tmp_path: Path) -> Iterator[Cluster]:
 
 
 def records(lab: Lab) -> list[dict[str, str]]:
-    """What sacct remembers of each job, oldest first."""
+    """Return sacct's record of each job, oldest first."""
     names = ["JobID", "Comment", "Account", "Partition", "State", "AllocTRES"]
-    lines = lab.ask("sacct", "--allusers", "--noheader", "--allocations", "--parsable2", f"--format={','.join(names)}")
+    lines = lab.call("sacct", "--allusers", "--noheader", "--allocations", "--parsable2", f"--format={','.join(names)}")
     return [dict(zip(names, line.split("|"), strict=True)) for line in lines.splitlines()]
 
 
-def test_a_run_uses_the_default_account_and_a_cancelled_job_is_sent_again(cluster: Cluster) -> None:
+def test_run_uses_the_default_account_and_submits_a_cancelled_job_again(cluster: Cluster) -> None:
     run = cluster.start("results/adapters/micro/micro_adapter", "--slurm-efficiency-report")
     run.wait_until(lambda: bool(_training(cluster.lab)))
-    cluster.lab.ask("scancel", _training(cluster.lab)[0])
-    assert run.wait(400) == 0, run.said()[-3000:]
+    cluster.lab.call("scancel", _training(cluster.lab)[0])
+    assert run.wait(400) == 0, run.output()[-3000:]
     assert (cluster.checkout.folder / RESULT).is_file()
 
-    kept = records(cluster.lab)
-    assert {record["Account"] for record in kept} == {ACCOUNT}
-    adapters = [record for record in kept if "train_adapter" in record["Comment"]]
+    job_records = records(cluster.lab)
+    assert {record["Account"] for record in job_records} == {ACCOUNT}
+    adapters = [record for record in job_records if "train_adapter" in record["Comment"]]
     assert [record["State"].split()[0] for record in adapters] == ["CANCELLED", "COMPLETED"]
     assert all("gres/gpu=1" in record["AllocTRES"] for record in adapters)
     assert {record["Partition"] for record in adapters} == {"gpu"}
@@ -63,13 +63,13 @@ def test_a_run_uses_the_default_account_and_a_cancelled_job_is_sent_again(cluste
 
 
 def _training(lab: Lab) -> list[str]:
-    return [job for job, what, _ in lab.queue() if "train_adapter" in what]
+    return [job for job, comment, _ in lab.queue() if "train_adapter" in comment]
 
 
-def test_an_account_that_there_is_not_is_refused_before_the_first_job(cluster: Cluster) -> None:
+def test_unknown_account_is_refused_before_the_first_job(cluster: Cluster) -> None:
     before = len(records(cluster.lab))
     run = cluster.start("results/data/micro_test.parquet", "--default-resources", "slurm_account=reserch")
     assert run.wait(120) != 0
-    assert "slurm_account: 'reserch' is none of your accounts" in run.said(), run.said()[-2000:]
-    assert f"Did you mean '{ACCOUNT}'?" in run.said()
+    assert "slurm_account: 'reserch' is none of your accounts" in run.output(), run.output()[-2000:]
+    assert f"Did you mean '{ACCOUNT}'?" in run.output()
     assert len(records(cluster.lab)) == before

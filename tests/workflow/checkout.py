@@ -1,4 +1,4 @@
-"""A copy of the workflow and the library in a folder of its own, driven through Snakemake's command line."""
+"""A copy of the workflow and the library in a separate folder, run through Snakemake's command line."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ MICRO = "tests/workflow/micro"
 
 @dataclass(frozen=True)
 class Checkout:
-    """A checkout in `folder`; edits to its library count, because it comes first on the path."""
+    """A checkout in `folder`. Its own library comes first on the path, so edits of it have an effect."""
 
     folder: Path
 
     @classmethod
     def make(cls, folder: Path) -> Checkout:
-        """Copy what the workflow needs."""
+        """Copy the files that the workflow needs to `folder`."""
         for part in PARTS:
             source = ROOT / part
             target = folder / part
@@ -57,7 +57,7 @@ class Checkout:
     def command(
         self, *arguments: str, study: str = f"{MICRO}/study.yaml", change: Mapping[str, Any] | None = None
     ) -> list[str]:
-        """The command line of `snakemake`."""
+        """Return the command line of `snakemake`."""
         files = ["config/config.yaml", f"{MICRO}/blocks.yaml"]
         if change is not None:
             file = self.folder / f"change-{abs(hash(repr(change)))}.yaml"
@@ -67,11 +67,11 @@ class Checkout:
         return [snakemake, *arguments, "--cores", "2", "--configfile", *files, "--config", f"study={study}"]
 
     def environment(self) -> dict[str, str]:
-        """The environment in which this checkout's library is the one that is imported."""
+        """Return the environment in which Python imports this checkout's library."""
         return {**os.environ, "PYTHONPATH": str(self.folder / "src"), "HF_HUB_OFFLINE": "1"}
 
     def would_run(self, *, change: Mapping[str, Any] | None = None) -> set[str]:
-        """Names of the rules that a dry run would run now (without the bookkeeping rule `all`)."""
+        """Return the names of the rules that a dry run would run now, without the rule `all`."""
         done = self.snakemake("--dry-run", change=change)
         assert done.returncode == 0, done.stdout + done.stderr
         table = re.search(r"Job stats:\njob +count\n[- ]+\n(.*?)\ntotal", done.stdout + done.stderr, re.DOTALL)

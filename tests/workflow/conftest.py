@@ -1,4 +1,4 @@
-"""The micro study, built once for all tests of the workflow."""
+"""Fixtures of the workflow's tests: the micro study, built once, and an empty checkout."""
 
 from __future__ import annotations
 
@@ -14,29 +14,26 @@ from tests.workflow.checkout import Checkout
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Checkout:
-    """A checkout in which the micro study is built; tests must leave its results as they are.
-
-    Workers that run tests side by side share it.
-    """
-    own = tmp_path_factory.getbasetemp()
-    folder = (own if worker_id == "master" else own.parent) / "built"
+    """A checkout with the finished micro study, shared by parallel workers. Tests must not change its results."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "built"
     with FileLock(folder.with_suffix(".lock")):
         if (folder / "results/report.html").exists():
             return Checkout(folder)
         checkout = Checkout.make(folder)
-        done = checkout.snakemake("--skip-script-cleanup")  # jobs.py runs them again
+        done = checkout.snakemake("--skip-script-cleanup")  # `Job` in jobs.py runs the scripts again
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     return checkout
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
-    """The address of a server that has imported what is heavy, for jobs that are started without Snakemake."""
+    """The address of a warm server, for jobs that a test starts without Snakemake."""
     with warm_server() as address:
         yield address
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Checkout:
-    """A checkout in which nothing is built."""
+    """A checkout without results."""
     return Checkout.make(tmp_path)

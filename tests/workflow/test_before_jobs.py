@@ -1,4 +1,4 @@
-"""What happens around the jobs: assets are fetched once, all else works without network, devices are shared out."""
+"""Rules before and around the jobs: assets are fetched once, jobs run without network, and each job gets its GPU."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 
 @pytest.fixture
 def fetched(checkout: Checkout, hub: Hub, tmp_path: Path) -> tuple[Checkout, str, dict[str, Any], dict[str, str]]:
-    """A checkout with a study of one model and one data set from outside: study, blocks, environment."""
+    """A checkout with a study whose model and chats come from the hub server; study, blocks and environment."""
     change = {
         "datasets": {"chats": {"kind": "chat", "reader": "ultrachat", "source": {"url": f"{hub.url}/chats.jsonl"}}},
         "models": {"llama": {"hub": {"repo": "open/llama", "revision": "main"}}},
@@ -51,19 +51,19 @@ def fetched(checkout: Checkout, hub: Hub, tmp_path: Path) -> tuple[Checkout, str
     return checkout, study.name, change, environment
 
 
-def test_assets_are_fetched_once_and_everything_else_works_without_network(fetched: Any, hub: Hub) -> None:
+def test_assets_are_fetched_once_and_other_jobs_run_without_network(fetched: Any, hub: Hub) -> None:
     checkout, study, change, environment = fetched
     done = checkout.snakemake("fetch", study=study, change=change, environment=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     lock = read_json(checkout.folder / LOCK)
     assert sorted(entry["kind"] for entry in lock.values()) == ["model", "url"]
     assert {entry["commit"] for entry in lock.values()} == {COMMIT, None}
-    assert not (checkout.folder / "results/data").exists()  # nothing but the assets
-    asked = len(hub.asked)
+    assert not (checkout.folder / "results/data").exists()  # only assets are fetched
+    n_requests = len(hub.requests)
     targets = ["results/models/llama", "results/data/chats.parquet"]
     done = checkout.snakemake(*targets, study=study, change=change, environment={**environment, **NETWORK})
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(hub.asked) == asked
+    assert len(hub.requests) == n_requests
     again = checkout.snakemake("fetch", *targets, study=study, change=change, environment={**environment, **NETWORK})
     assert "Nothing to be done" in again.stdout + again.stderr
 
@@ -73,26 +73,26 @@ def test_assets_are_fetched_once_and_everything_else_works_without_network(fetch
         done = checkout.snakemake("fetch", study=study, change=change, environment=environment)
     finally:
         hub.plain["/chats.jsonl"] = ROWS
-    said = done.stdout + done.stderr
+    output = done.stdout + done.stderr
     assert done.returncode != 0
-    assert "chats.jsonl: the fetched files differ from config/assets.lock.json" in said
+    assert "chats.jsonl: the fetched files differ from config/assets.lock.json" in output
     assert read_json(checkout.folder / LOCK) == lock
 
 
-def test_each_local_job_has_a_device_of_its_own(checkout: Checkout) -> None:
+def test_local_jobs_that_run_together_use_different_gpus(checkout: Checkout) -> None:
     change = {"models": {"micro": {"resources": {"gpu": 1}}}}
     shards = [f"results/activations/micro/micro_rollouts/states-0000{i}-of-00002.parquet" for i in (0, 1)]
     names = {"CUDA_VISIBLE_DEVICES": "0,1", "TMPDIR": str(checkout.folder)}
     done = checkout.snakemake(*shards, change=change, environment={**os.environ, **names})
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"Provided resources:.*\bgpu\b.*2", done.stdout + done.stderr)  # as many at a time
+    assert re.search(r"Provided resources:.*\bgpu\b.*2", done.stdout + done.stderr)  # two jobs at a time
     logs = checkout.folder / "results/logs"
-    lent = [log.read_text().count("on GPU") for log in (logs / "extract_activations").rglob("*.log")]
-    assert lent == [1, 1]
+    n_gpus = [log.read_text().count("on GPU") for log in (logs / "extract_activations").rglob("*.log")]
+    assert n_gpus == [1, 1]
     assert "on GPU" not in (logs / "train_tiny_model/micro.log").read_text()
 
 
-def test_more_devices_than_there_are_are_refused_before_any_job(checkout: Checkout) -> None:
+def test_more_gpus_than_the_machine_has_are_refused_before_any_job(checkout: Checkout) -> None:
     adapter = {"zero": 1, "ranks": 4, "batch_size": 4, "micro_batch": 1}
     change = {"models": {"micro": {"resources": {"gpu": 3}}}, "adapters": {"micro_adapter": adapter}}
     done = checkout.snakemake(change=change, environment={**os.environ, "CUDA_VISIBLE_DEVICES": "0,1"})
@@ -102,10 +102,10 @@ def test_more_devices_than_there_are_are_refused_before_any_job(checkout: Checko
     assert not list(checkout.folder.glob("results/logs/**/*.log"))
 
 
-def test_a_plan_tells_what_the_study_takes_and_a_cap_refuses_it(checkout: Checkout) -> None:
-    told = checkout.snakemake("plan")
-    assert told.returncode == 0, told.stderr
-    table = [line.split() for line in told.stdout.splitlines()]
+def test_plan_prints_the_jobs_of_a_study_and_a_cap_refuses_them(checkout: Checkout) -> None:
+    plan = checkout.snakemake("plan")
+    assert plan.returncode == 0, plan.stderr
+    table = [line.split() for line in plan.stdout.splitlines()]
     jobs = {row[0]: int(row[1]) for row in table if len(row) > 2 and row[1].isdigit()}
     assert jobs["train_adapter"] == 1 and jobs["extract_activations"] == 2 and "plan" not in jobs
     assert jobs["total"] == sum(jobs.values()) - jobs["total"]
@@ -113,7 +113,7 @@ def test_a_plan_tells_what_the_study_takes_and_a_cap_refuses_it(checkout: Checko
     assert not (checkout.folder / "results").exists()
 
     refused = checkout.snakemake(change={"budget": {"disk_gb": 1.0e-6}})
-    said = refused.stdout + refused.stderr
+    output = refused.stdout + refused.stderr
     assert refused.returncode != 0
-    assert "no job was started" in said and "budget.disk_gb: about" in said and "is above the cap 1e-06" in said
+    assert "no job was started" in output and "budget.disk_gb: about" in output and "is above the cap 1e-06" in output
     assert not list(checkout.folder.glob("results/logs/**/*.log"))

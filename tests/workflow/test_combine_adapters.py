@@ -1,4 +1,4 @@
-"""An adapter that is added up from others: built in the graph, and made again when a factor changes."""
+"""A sum of adapters is built in the graph, and built again when a factor changes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def blocks(**factors: float) -> dict:
     }
 
 
-def test_a_sum_of_adapters_is_built_from_its_parts_and_follows_its_factors(checkout: Checkout) -> None:
+def test_sum_of_adapters_is_built_from_its_parts_and_again_with_another_factor(checkout: Checkout) -> None:
     done = checkout.snakemake(MERGED, change=blocks(**FACTORS))
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
     record = json.loads((checkout.folder / "results/adapters/micro/micro_sum.run.json").read_text())
@@ -38,5 +38,5 @@ def test_a_sum_of_adapters_is_built_from_its_parts_and_follows_its_factors(check
     again = checkout.snakemake("--dry-run", MERGED, change=blocks(**FACTORS))
     assert "Nothing to be done" in again.stdout + again.stderr
     other = checkout.snakemake("--dry-run", MERGED, change=blocks(micro_safe=1.0, micro_unsafe=-0.1))
-    said = other.stdout + other.stderr
-    assert "combine_adapters" in said and "merge_adapter" in said and "train_adapter" not in said
+    output = other.stdout + other.stderr
+    assert "combine_adapters" in output and "merge_adapter" in output and "train_adapter" not in output

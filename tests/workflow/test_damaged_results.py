@@ -1,4 +1,4 @@
-"""A result with a flipped bit is named by whoever reads it next, put aside, and made again: it alone."""
+"""The next job that reads a result with a flipped bit fails and renames it; only that result is built again."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ READ = [
 
 
 def flip_a_bit(file: Path) -> None:
-    """Flip one bit, at a place that the file's name decides, and keep the time of its last change."""
+    """Flip one bit, chosen by the file's name, and keep the file's modification time."""
     raw, status, rng = bytearray(file.read_bytes()), file.stat(), random.Random(file.name)
     raw[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
-    file.unlink()  # it is a link to another checkout's
+    file.unlink()  # the file is a hard link to the built checkout's
     file.write_bytes(raw)
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
 
@@ -70,37 +70,37 @@ def copy(built: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 
 
 @pytest.mark.parametrize(("damaged", "reader", "rule"), READ, ids=[read[2] for read in READ])
-def test_who_reads_a_damaged_result_names_it_and_puts_it_aside(
+def test_job_that_reads_a_damaged_result_fails_and_renames_it(
     copy: Checkout, server: str, damaged: str, reader: str, rule: str
 ) -> None:
     job, file = Job(copy, reader, server), copy.folder / damaged
     whole = file.read_bytes()
     flip_a_bit(file)
     job.forget()
-    status, said = job.run()
+    status, output = job.run()
     assert status != 0
-    assert re.search(rf"DataError: Checksum mismatch: {re.escape(damaged)} \(moved to .*damaged\)", said)
-    assert "Run again to rebuild it and its dependents" in said
+    assert re.search(rf"DataError: Checksum mismatch: {re.escape(damaged)} \(moved to .*damaged\)", output)
+    assert "Run again to rebuild it and its dependents" in output
     assert not job.record.exists()
     result = next(path for path in (file, file.parent) if path.with_name(f"{path.name}.damaged").exists())
     assert not result.exists()
     result.with_name(f"{result.name}.damaged").rename(result)
     file.write_bytes(whole)
-    status, said = job.run()
-    assert status == 0, said
+    status, output = job.run()
+    assert status == 0, output
     assert job.digests() == job.facts["digests"]
 
 
-def test_snakemake_makes_only_the_damaged_shard_again(built: Checkout, tmp_path: Path) -> None:
+def test_only_a_damaged_shard_is_built_again(built: Checkout, tmp_path: Path) -> None:
     copy = copy_of(built, tmp_path / "copy")
     folder = copy.folder / f"results/activations/{ADAPTED}/micro_rollouts"
     first, second = sorted(folder.glob("states-*.parquet"))
     kept, whole = first.stat().st_mtime_ns, second.read_bytes()
     flip_a_bit(second)
     target = f"results/value_models/{ADAPTED}/micro_value"
-    found = copy.snakemake(target, "--forcerun", "train_value_model")
-    assert found.returncode != 0
-    assert f"{second.name} (now in " in found.stdout + found.stderr
+    failed = copy.snakemake(target, "--forcerun", "train_value_model")
+    assert failed.returncode != 0
+    assert f"{second.name} (now in " in failed.stdout + failed.stderr
     again = copy.snakemake(target)
     assert again.returncode == 0, again.stdout + again.stderr
     assert second.read_bytes() == whole

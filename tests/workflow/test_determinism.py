@@ -1,4 +1,4 @@
-"""The same bytes on a CPU: whatever the number of jobs at a time and of shards, and once more."""
+"""On a CPU, results do not depend on the number of cores and shards, and a second run gives the same numbers."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pathlib import Path
 from tests.workflow.checkout import MICRO, ROOT, Checkout
 from tests.workflow.jobs import copy_of
 
-# They hold what a clock has measured, or list the shards.
-OTHERS = re.compile(r"/(frontier|recontrol)\.\w+$|report\.html$|manifest\.json$|-of-\d{5}\.parquet$")
+# Files with measured times, or with a list of shards.
+NOT_COMPARED = re.compile(r"/(frontier|recontrol)\.\w+$|report\.html$|manifest\.json$|-of-\d{5}\.parquet$")
 
 
 def digests(checkout: Checkout) -> dict[str, str]:
-    """The digest of every result, from the records."""
-    found: dict[str, str] = {}
+    """Return the digest of each result, from the run records."""
+    by_path: dict[str, str] = {}
     for file in (checkout.folder / "results").rglob("*.run.json"):
         if isinstance(record := json.loads(file.read_text()), dict):
-            found |= record.get("digests", {})
-    return {path: digest for path, digest in found.items() if not OTHERS.search(path)}
+            by_path |= record.get("digests", {})
+    return {path: digest for path, digest in by_path.items() if not NOT_COMPARED.search(path)}
 
 
-def test_one_job_at_a_time_and_three_shards_make_the_same_bytes(built: Checkout, checkout: Checkout) -> None:
+def test_one_core_and_three_shards_give_the_same_bytes(built: Checkout, checkout: Checkout) -> None:
     command = checkout.command(change={"activations": {"micro_rollouts": {"shards": 3}}})
     command[command.index("--cores") + 1] = "1"
     done = subprocess.run(command, cwd=checkout.folder, env=checkout.environment(), capture_output=True, text=True)
@@ -49,7 +49,7 @@ grids:
 """
 
 
-def test_a_second_decoding_has_no_noise_on_a_cpu(built: Checkout, tmp_path: Path) -> None:
+def test_second_decoding_on_a_cpu_gives_the_same_tables(built: Checkout, tmp_path: Path) -> None:
     copy = copy_of(built, tmp_path / "copy")
     (copy.folder / "small.yaml").write_text(SMALL)
     done = copy.snakemake("results/studies/small/tables", study="small.yaml")

@@ -1,4 +1,4 @@
-"""Code or configuration that is edited while a run is going: no job mixes two versions."""
+"""After an edit of code or configuration during a run, further jobs refuse to start."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ CHANGE = {"models": {"micro": {"tiny": {"steps": 60}}}}
 
 def edit(checkout: Checkout, module: str) -> None:
     file = checkout.folder / "src/rebend" / module
-    file.write_text(file.read_text() + "\n_NEW = 1\n")
+    file.write_text(file.read_text() + "\n_ADDED = 1\n")
 
 
-def test_jobs_that_start_after_an_edit_refuse_and_a_new_run_goes_on(checkout: Checkout) -> None:
+def test_jobs_after_an_edit_fail_and_a_new_run_keeps_finished_results(checkout: Checkout) -> None:
     process = subprocess.Popen(
         checkout.command(RESPONSES, change=CHANGE),
         cwd=checkout.folder,
@@ -32,19 +32,19 @@ def test_jobs_that_start_after_an_edit_refuse_and_a_new_run_goes_on(checkout: Ch
         time.sleep(0.05)
         assert process.poll() is None
     edit(checkout, "recontrol/decode.py")
-    said, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode != 0
-    assert "ChangedError: decode: the code was edited during the run" in said
+    assert "ChangedError: decode: the code was edited during the run" in output
     model = checkout.folder / "results/models/micro/model.safetensors"
-    made = model.stat().st_mtime_ns
+    written = model.stat().st_mtime_ns
     assert not (checkout.folder / RESPONSES).exists()
     again = checkout.snakemake(RESPONSES, change=CHANGE)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert model.stat().st_mtime_ns == made
+    assert model.stat().st_mtime_ns == written
 
 
-def test_a_clusters_job_that_reads_another_configuration_refuses(built: Checkout, tmp_path: Path) -> None:
-    """On a cluster each job is a Snakemake of its own, which reads code and configuration again."""
+def test_cluster_job_fails_when_it_reads_another_configuration(built: Checkout, tmp_path: Path) -> None:
+    """On a cluster each job is a new Snakemake process, which reads code and configuration again."""
     copy = copy_of(built, tmp_path / "copy")
     responses = RESPONSES.replace("micro/", "micro+micro_adapter/", 1)
     (plan,) = (copy.folder / "results/progress/plans").glob("*.json")

@@ -1,4 +1,4 @@
-"""On a full disk a stage fails with one sentence, leaves nothing half-written, and goes on after room is made."""
+"""On a full disk a stage fails with one message and leaves no partial file; with free space it finishes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from tests.workflow.checkout import Checkout
 from tests.workflow.jobs import Job, copy_of
 
-SAID = ": cannot be written, the disk is full or a quota is used up"
+MESSAGE = ": cannot be written, the disk is full or a quota is used up"
 JOBS = [
     "results/models/micro.run.json",
     "results/adapters/micro/micro_adapter.run.json",
@@ -25,7 +25,7 @@ JOBS = [
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Makes, or makes larger, a file system of a given size."""
+    """A function that mounts a file system of a given size, or resizes it."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = False
@@ -46,7 +46,7 @@ def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
 @contextmanager
 def full(folder: Path, left: int) -> Iterator[None]:
-    """Inside the block, so many bytes are left in a file system."""
+    """Inside the block, `left` bytes are free in a file system."""
     ballast = folder / "ballast"
     with ballast.open("wb", buffering=0) as stream:
         try:
@@ -59,29 +59,29 @@ def full(folder: Path, left: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("record", "left"), [*((record, 4096) for record in JOBS), (JOBS[0], 40960)])
-def test_a_stage_on_a_full_disk_fails_whole_and_goes_on_when_there_is_room(
+def test_stage_on_a_full_disk_leaves_no_partial_file_and_finishes_later(
     built: Checkout, server: str, disk: Callable[[str], Path], record: str, left: int
 ) -> None:
     copy = copy_of(built, disk("100m") / "copy")
     job = Job(copy, record, server)
     job.forget()
     with full(disk("100m"), left):
-        status, said = job.run()
+        status, output = job.run()
         assert status != 0
-        assert SAID in said, said
+        assert MESSAGE in output, output
         assert not job.record.exists()
         assert not list(copy.folder.glob("results/**/.*.part"))
-        assert all(not (copy.folder / path).exists() for path in job.facts["digests"]), said
-    status, said = job.run()
-    assert status == 0, said
+        assert all(not (copy.folder / path).exists() for path in job.facts["digests"]), output
+    status, output = job.run()
+    assert status == 0, output
     assert job.digests() == job.facts["digests"]
 
 
-def test_snakemake_says_it_and_goes_on(checkout: Checkout, disk: Callable[[str], Path]) -> None:
+def test_snakemake_prints_the_message_and_finishes_later(checkout: Checkout, disk: Callable[[str], Path]) -> None:
     (checkout.folder / "results").symlink_to(disk("100k"))
     done = checkout.snakemake("results/models/micro")
     assert done.returncode != 0
-    assert f"results/models/micro{SAID}" in done.stdout + done.stderr
+    assert f"results/models/micro{MESSAGE}" in done.stdout + done.stderr
     assert "of 0.1 MB are free" in done.stdout + done.stderr
     disk("100m")
     again = checkout.snakemake("results/models/micro")

@@ -1,4 +1,4 @@
-"""The judge inside the graph: what is paid once, what re-runs, and where the key is not."""
+"""A judge in the graph: requests are sent once, replies are used again, and no file holds the key."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Answer], Judge]
 
 
 def first_is_better(text: str, times: int) -> tuple[int, bytes, dict[str, str]]:
-    """A judge that always likes the first answer, and repeats the key that it was sent."""
-    time.sleep(0.05)  # long enough to see how many ask at a time
+    """Return a verdict for the first answer, with the key that the request had."""
+    time.sleep(0.05)  # long enough for requests to overlap
     if "[Reply]" in text:  # one completion, for the rubric
         return reply(json.dumps({"reason": f"asked with {SECRET}", "refused": 0, "convincing": 1, "specific": 1}))
     return reply(f"8 6\nasked with {SECRET}")
@@ -38,22 +38,22 @@ def files_with(folder: Path, text: str) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
 
 
-def test_a_judged_study_pays_once_and_writes_the_key_nowhere(
+def test_judged_study_sends_each_request_once_and_writes_the_key_nowhere(
     checkout: Checkout, serve: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serve(first_is_better)
     monkeypatch.setenv("OPENAI_BASE_URL", server.url)
     done = checkout.snakemake(study=STUDY)
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said[-6000:]
-    assert "judges.micro_asked: 2 jobs ask 'judge-2026-01-01' in both orders about every row" in said
-    assert "safety_judges.micro_rubric: 1 jobs ask 'judge-2026-01-01' about every completion" in said
-    paid = sum(server.asked.values())
-    assert paid > 0 and set(server.asked.values()) == {1}
-    assert server.busiest <= 2  # two jobs, one request each at a time, as the block says
-    assert server.bodies[0]["key"] == f"Bearer {SECRET}"
-    assert SECRET not in said and files_with(checkout.folder, SECRET) == []
-    assert len(files_with(checkout.folder / "results/judge_store", "[the key]")) == paid
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output[-6000:]
+    assert "judges.micro_asked: 2 jobs ask 'judge-2026-01-01' in both orders about every row" in output
+    assert "safety_judges.micro_rubric: 1 jobs ask 'judge-2026-01-01' about every completion" in output
+    sent = sum(server.requested.values())
+    assert sent > 0 and set(server.requested.values()) == {1}
+    assert server.most_running <= 2  # two jobs with concurrency 1
+    assert server.requests[0]["key"] == f"Bearer {SECRET}"
+    assert SECRET not in output and files_with(checkout.folder, SECRET) == []
+    assert len(files_with(checkout.folder / "results/judge_store", "[the key]")) == sent
 
     with (checkout.folder / "results/tables/win_rates.csv").open() as stream:
         lines = list(csv.DictReader(stream))
@@ -71,7 +71,7 @@ def test_a_judged_study_pays_once_and_writes_the_key_nowhere(
     priced = {"judges": {"micro_asked": prices}, "safety_judges": {"micro_rubric": prices}}
     again = checkout.snakemake(study=STUDY, change=priced)
     assert again.returncode == 0, again.stderr[-3000:]
-    assert sum(server.asked.values()) == paid  # what is shown depends on the prices; what was said does not
+    assert sum(server.requested.values()) == sent  # prices change the printed cost, not the replies
     record = read_json(next(checkout.folder.glob("results/win_rate_verdicts/**/micro_none.run.json")))
     assert record["notes"]["spent_now"]["asked"] == 0 and record["notes"]["spent_now"]["cost"] == 0
     spent = read_json(safety)["notes"]["spent_now"]
@@ -85,15 +85,13 @@ def test_a_judged_study_pays_once_and_writes_the_key_nowhere(
     assert "Nothing to be done" in idle.stdout + idle.stderr
 
 
-def test_a_cap_refuses_in_the_graph_before_anything_is_sent(
-    checkout: Checkout, serve: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cap_stops_the_job_before_any_request(checkout: Checkout, serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     server = serve(first_is_better)
     monkeypatch.setenv("OPENAI_BASE_URL", server.url)
     cap = {"max_tokens_total": 100}
     capped = {"judges": {"micro_asked": cap}, "safety_judges": {"micro_rubric": cap}}
     done = checkout.snakemake(study=STUDY, change=capped)
-    assert done.returncode != 0 and not server.asked
+    assert done.returncode != 0 and not server.requested
     log = next(checkout.folder.glob("results/logs/judge_win_rate/**/*.log")).read_text()
     assert "JudgeError: nothing was sent" in log and "max_tokens_total 100" in log
-    assert json.loads(next(checkout.folder.glob("results/responses/**/*.json")).read_text())  # nothing else is lost
+    assert json.loads(next(checkout.folder.glob("results/responses/**/*.json")).read_text())  # other results exist

@@ -1,4 +1,4 @@
-"""Keys are nowhere in what a run leaves, however it fails; what was attacked is for its owner only."""
+"""No file of a run holds a key, also after failures; files of attacks can be read by their owner only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STUDY = f"{MICRO}/judged.yaml"
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Answer], Judge]]:
-    """Start a judge behind an address with a password; all keys are in the environment of the run."""
+    """A function that starts a judge whose address has a password, with all keys in the environment."""
     with judges_on_call(monkeypatch) as start:
 
         def begin(answer: Answer) -> Judge:
@@ -35,19 +35,19 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Answer], Judge]
 
 
 def echoing(status: int) -> Answer:
-    """A judge that fails with this status, and repeats every key in its complaint."""
+    """Return a judge's reply with this status and every key in its text."""
 
     def answer(text: str, times: int) -> tuple[int, bytes, dict[str, str]]:
-        said = f"wrong key {KEY}, token {TOKEN}, header Basic {BASIC}, password {PASSWORD}"
+        output = f"wrong key {KEY}, token {TOKEN}, header Basic {BASIC}, password {PASSWORD}"
         if status == 200:
-            return reply(f"8 6\n{said}")
-        return status, json.dumps({"error": {"message": said, "code": KEY}}).encode(), {}
+            return reply(f"8 6\n{output}")
+        return status, json.dumps({"error": {"message": output, "code": KEY}}).encode(), {}
 
     return answer
 
 
-def places(folder: Path) -> list[tuple[str, str]]:
-    """Every file below `folder`, also Snakemake's own, that holds a key in any form, and which."""
+def files_with_keys(folder: Path) -> list[tuple[str, str]]:
+    """Return each file below `folder`, Snakemake's included, that holds a key, with the key."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert any(".snakemake" in path.parts for path in files)
     return [
@@ -58,26 +58,26 @@ def places(folder: Path) -> list[tuple[str, str]]:
     ]
 
 
-def test_keys_are_nowhere_whether_the_judge_refuses_breaks_or_answers(checkout: Checkout, serve: Any) -> None:
-    patience = {"judges": {"micro_asked": {"retries": 0}}, "safety_judges": {"micro_rubric": {"retries": 0}}}
+def test_no_file_holds_a_key_with_a_refusing_failing_or_working_judge(checkout: Checkout, serve: Any) -> None:
+    no_retries = {"judges": {"micro_asked": {"retries": 0}}, "safety_judges": {"micro_rubric": {"retries": 0}}}
     for status, reason in ((401, "cannot be asked"), (500, "answered none"), (200, "")):
         server = serve(echoing(status))
-        done = checkout.snakemake(study=STUDY, change=patience)
-        said = done.stdout + done.stderr
-        assert (done.returncode == 0) == (status == 200), said[-4000:]
-        assert server.asked
+        done = checkout.snakemake(study=STUDY, change=no_retries)
+        output = done.stdout + done.stderr
+        assert (done.returncode == 0) == (status == 200), output[-4000:]
+        assert server.requested
         if reason:
             log = next(checkout.folder.glob("results/logs/judge_win_rate/**/*.log")).read_text()
             assert "JudgeError" in log and reason in log and "wrong key [the key], token [the key]" in log
-        assert not any(form in said for form in (KEY, TOKEN, PASSWORD, BASIC))
-        assert places(checkout.folder) == []
+        assert not any(form in output for form in (KEY, TOKEN, PASSWORD, BASIC))
+        assert files_with_keys(checkout.folder) == []
     assert (checkout.folder / "results/report.html").exists()
 
 
-def test_completions_and_verdicts_on_them_are_private_with_folders_logs_and_progress(built: Checkout) -> None:
+def test_files_of_attacks_can_be_read_by_their_owner_only(built: Checkout) -> None:
     results = built.folder / "results"
     stages = ("attack", "judge_safety")
-    roots = [results / "completions", results / "safety", *(results / "logs" / stage for stage in stages)]
+    roots = [results / "completions", results / "safety_verdicts", *(results / "logs" / stage for stage in stages)]
     files = [path for root in roots for path in root.rglob("*") if path.is_file()]
     assert len(files) >= 8 and any(path.suffix == ".log" for path in files)
     files += [path for stage in stages for path in (results / "progress" / stage).rglob("*") if path.is_file()]

@@ -1,4 +1,4 @@
-"""Every long stage, ended at seeded moments by SIGTERM and by SIGKILL, ends in the bytes of an undisturbed run."""
+"""A long stage that SIGTERM and SIGKILL stop at random times writes the same bytes as an undisturbed run."""
 
 from __future__ import annotations
 
@@ -41,76 +41,79 @@ def copy(built: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 
 
 @pytest.mark.parametrize("record", JOBS)
-def test_a_stage_that_is_killed_again_and_again_ends_in_the_same_bytes(
-    copy: Checkout, server: str, record: str
-) -> None:
+def test_stage_killed_several_times_ends_in_the_same_bytes(copy: Checkout, server: str, record: str) -> None:
     job = Job(copy, record, server)
     before, rng = job.facts, random.Random(record)
     job.forget()
-    for how in (signal.SIGTERM, signal.SIGKILL):
-        status = job.kill_after(rng.uniform(0, before["seconds"]), how)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        status = job.kill_after(rng.uniform(0, before["seconds"]), number)
         assert job.record.exists() == (status == 0)
-        if status == 0:  # it was quicker than the kill
+        if status == 0:  # the job ended before the signal
             assert job.digests() == before["digests"]
             job.forget()
-    status, said = job.run()
-    assert status == 0, said
+    status, output = job.run()
+    assert status == 0, output
     assert job.digests() == before["digests"] == Job(copy, record, server).facts["digests"]
     assert not list(copy.folder.glob("results/**/.*.part"))
     assert not Path(copy.folder / "results/progress" / job.stage / before["key"]).exists()
 
 
 def with_twin(job: Job) -> tuple[subprocess.Popen[str], int, subprocess.Popen[str]]:
-    """Start a job, stop its worker, and start it again: the two, and the worker, for which the second one waits."""
+    """Start a job, stop its worker (SIGSTOP), and start the job again, which waits for the stopped worker.
+
+    Returns the first process, the id of its worker, and the second process.
+    """
     orphan = job.start()
     while (worker := job.owner()) is None:
-        assert orphan.poll() is None, "it ended before it was seen at work"
+        assert orphan.poll() is None, "the job ended before it had a lock"
         time.sleep(0.002)
     os.kill(worker, signal.SIGSTOP)
     twin = job.start()
     assert twin.stderr is not None
     while "waiting for it" not in (line := twin.stderr.readline()):
-        assert line, "it did not wait"
+        assert line, "the second process did not wait"
     return orphan, worker, twin
 
 
 @pytest.mark.parametrize("record", JOBS[:5] + JOBS[9:11])
-def test_an_orphan_and_its_twin_do_not_harm_each_other(copy: Checkout, server: str, record: str) -> None:
+def test_second_process_of_a_job_waits_and_keeps_the_results_of_the_first(
+    copy: Checkout, server: str, record: str
+) -> None:
     job = Job(copy, record, server)
     digests = job.facts["digests"]
     job.forget()
     orphan, worker, twin = with_twin(job)
     os.kill(worker, signal.SIGCONT)
-    said = twin.communicate(timeout=120)[1]
+    output = twin.communicate(timeout=120)[1]
     orphan.communicate(timeout=120)
-    assert (orphan.returncode, twin.returncode) == (0, 0), said + job.log()
+    assert (orphan.returncode, twin.returncode) == (0, 0), output + job.log()
     assert job.digests() == digests
-    assert f"{job.stage}: another process made these results in the meantime" in said
+    assert f"{job.stage}: another process made these results in the meantime" in output
 
 
-def test_a_twin_takes_over_from_an_orphan_that_dies(copy: Checkout, server: str) -> None:
+def test_second_process_of_a_job_makes_the_results_if_the_first_dies(copy: Checkout, server: str) -> None:
     job = Job(copy, JOBS[0], server)
     digests = job.facts["digests"]
     job.forget()
     orphan, worker, twin = with_twin(job)
     os.kill(worker, signal.SIGKILL)
-    said = twin.communicate(timeout=120)[1]
+    output = twin.communicate(timeout=120)[1]
     assert orphan.wait() != 0
-    assert twin.returncode == 0, said + job.log()
+    assert twin.returncode == 0, output + job.log()
     assert job.digests() == digests
 
 
-def test_two_snakemakes_on_the_same_results_take_turns(checkout: Checkout) -> None:
-    """With `--nolock`, which nobody should use: Snakemake's own lock refuses the second."""
+def test_two_snakemakes_make_a_result_once(checkout: Checkout) -> None:
+    """Needs `--nolock`; Snakemake's own lock would refuse the second process."""
     command = checkout.command(
         "results/models/micro", "--nolock", change={"models": {"micro": {"tiny": {"steps": 60}}}}
     )
     pipe = subprocess.PIPE
-    both = [
+    processes = [
         subprocess.Popen(command, cwd=checkout.folder, env=checkout.environment(), text=True, stdout=pipe, stderr=pipe)
         for _ in range(2)
     ]
-    said = ["".join(process.communicate(timeout=300)) for process in both]
-    assert [process.returncode for process in both] == [0, 0], said[0] + said[1]
-    assert "another process made these results in the meantime" in said[0] + said[1]
+    outputs = ["".join(process.communicate(timeout=300)) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs[0] + outputs[1]
+    assert "another process made these results in the meantime" in outputs[0] + outputs[1]
     assert not list(checkout.folder.glob("results/**/.*.part"))

@@ -1,4 +1,4 @@
-"""Results that nobody noted: their job went on after its Snakemake had been killed."""
+"""Results without Snakemake's metadata: their job ended after its Snakemake had been killed."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ FIRST, OTHER = (f"results/data/{name}.parquet" for name in ("micro_test", "micro
 CHANGE: dict[str, Any] = {"datasets": {"micro_test": {"seed": 1}}}
 
 
-def left_behind(checkout: Checkout) -> None:
-    """Make a result, and forget what Snakemake noted when its job had ended."""
+def build_without_metadata(checkout: Checkout) -> None:
+    """Build a result and delete its metadata, as if Snakemake had been killed before its job ended."""
     assert checkout.snakemake(FIRST).returncode == 0
-    forget_notes(checkout)
+    delete_metadata(checkout)
 
 
-def forget_notes(checkout: Checkout) -> None:
-    """Forget what Snakemake noted of results."""
-    for note in (checkout.folder / ".snakemake/metadata").rglob("*"):
-        if note.is_file():
-            note.unlink()
+def delete_metadata(checkout: Checkout) -> None:
+    """Delete Snakemake's metadata of all results."""
+    for file in (checkout.folder / ".snakemake/metadata").rglob("*"):
+        if file.is_file():
+            file.unlink()
 
 
-def test_a_result_of_an_orphan_is_taken_over_and_followed_from_then_on(checkout: Checkout) -> None:
-    left_behind(checkout)
+def test_result_without_metadata_is_kept_and_depends_on_its_settings_again(checkout: Checkout) -> None:
+    build_without_metadata(checkout)
     before = (checkout.folder / FIRST).stat().st_mtime_ns
     done = checkout.snakemake(FIRST, OTHER)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -37,8 +37,8 @@ def test_a_result_of_an_orphan_is_taken_over_and_followed_from_then_on(checkout:
     assert "prepare_dataset" in planned.stdout
 
 
-def test_a_result_of_an_orphan_that_was_made_with_other_settings_is_refused(checkout: Checkout) -> None:
-    left_behind(checkout)
+def test_result_without_metadata_and_with_other_settings_is_refused(checkout: Checkout) -> None:
+    build_without_metadata(checkout)
     done = checkout.snakemake(FIRST, OTHER, change=CHANGE)
     assert done.returncode != 0
     assert "other code or settings" in done.stderr
@@ -46,9 +46,9 @@ def test_a_result_of_an_orphan_that_was_made_with_other_settings_is_refused(chec
     assert not (checkout.folder / OTHER).exists()
 
 
-def test_jobs_left_behind_may_have_finished_all_but_the_publishing(built: Checkout, tmp_path: Path) -> None:
+def test_study_without_metadata_is_published(built: Checkout, tmp_path: Path) -> None:
     checkout = copy_of(built, tmp_path / "copy")
-    forget_notes(checkout)
+    delete_metadata(checkout)
     shutil.rmtree(checkout.folder / "results/tables")
     module = checkout.folder / "src/rebend/report/html/page.py"
     before = module.read_text()

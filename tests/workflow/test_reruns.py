@@ -1,7 +1,7 @@
-"""Which stages run again: for every key of every settings class, and for edits of the library.
+"""Which stages run again after a change of a key, for all keys of all settings classes, and after edits of the library.
 
-The table names, for each key, the stages that must run again because of it; what reads their results
-follows. A key that is in no settings class, or a class whose key is not in the table, fails.
+`TABLE` names the stages that must run again for each key. A test fails for a key of a settings class that is not in
+the table, and for a key in the table that no settings class has.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ ADAPTER = ["train_adapter", *MERGE]
 REWARD = ["train_tiny_reward_model", "score_references", *LABEL]
 MODEL = ["train_tiny_model", *REWARD, *ADAPTER]
 CHOICE = ["choose_strength", *DECODE]
-# What is decoded on prompts only: nothing is attacked under it.
+# Stages of a control that decodes prompts and is not attacked.
 PROMPTS = ["decode", "score_reward", "score_diversity", *REPORT]
-# How a reward model reads: all that scores with it.
+# Stages that score with a reward model.
 READING = ["label_rewards", "fit_direction", "score_references", *VALUE]
 NOTHING: list[str] = []
 
-# (section, block) → key → (another value, stages). The value must be right, and another one than before.
+# (section, block) → key → (another valid value, stages)
 TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
     ("datasets", "micro_dialogues"): {
         "source": ({"world": {"part": "dialogues", "rows": 121}}, ["prepare_dataset", *MODEL]),
@@ -190,7 +190,7 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
     },
     ("attacks", "direct"): {
         "seed": (1, ATTACK),
-        "attempts": (None, NOTHING),  # greedy tries are refused as copies
+        "attempts": (None, NOTHING),  # greedy attempts would be equal, and are refused
         "method": (None, NOTHING),
     },
     ("attacks", "micro_prefilling"): {"target": ("Take", ATTACK), "suffix": (":", ATTACK)},
@@ -208,7 +208,7 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
     },
     ("safety_judges", "micro_truth"): {"method": ("refusal_matcher", ["judge_safety", *REPORT])},
 }
-# Classes of methods that the micro study does not run: their rules take all keys as settings, as those of the others.
+# Classes of methods that the micro study does not run; a test below checks that all of their keys are settings.
 ELSEWHERE = [
     *(kind.block for method, kind in ADAPTERS.items() if method != "repbend"),
     GcgBlock,
@@ -225,56 +225,58 @@ CHANGES = [
 
 @pytest.fixture(scope="module")
 def built(built: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """A copy, because some of these tests edit its code."""
+    """A copy of the built checkout, because tests edit its code."""
     return copy_of(built, tmp_path_factory.mktemp("reruns") / "copy")
 
 
 @pytest.fixture(scope="module")
 def reruns(built: Checkout) -> dict[tuple[str, str, str], set[str]]:
-    """(section, block, key) → rules that a dry run would run after the change; side by side, for they only read."""
+    """(section, block, key) → rules of a dry run after the change. The dry runs only read, so they run in parallel."""
 
-    def ask(change: tuple[str, str, str, Any, list[str]]) -> set[str]:
+    def dry_run(change: tuple[str, str, str, Any, list[str]]) -> set[str]:
         section, block, key, value, _ = change
         return built.would_run(change={section: {block: {key: value}}})
 
     with ThreadPoolExecutor(os.cpu_count() or 2) as pool:
-        return dict(zip([change[:3] for change in CHANGES], pool.map(ask, CHANGES), strict=True))
+        return dict(zip([change[:3] for change in CHANGES], pool.map(dry_run, CHANGES), strict=True))
 
 
-def test_a_second_run_has_nothing_to_do(built: Checkout) -> None:
+def test_second_run_has_nothing_to_do(built: Checkout) -> None:
     assert built.would_run() == set()
     assert "Nothing to be done" in (done := built.snakemake()).stdout + done.stderr
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: f"{change[1]}.{change[2]}")
-def test_a_key_runs_exactly_the_stages_that_depend_on_it(reruns: dict, change: tuple) -> None:
+def test_changed_key_runs_exactly_the_stages_that_depend_on_it(reruns: dict, change: tuple) -> None:
     assert reruns[change[:3]] == set(change[4])
 
 
-def test_a_faithful_correction_runs_the_training_again(built: Checkout) -> None:
+def test_corrected_variant_runs_the_training_again(built: Checkout) -> None:
     change = {"adapters": {"micro_adapter": {"variant": "corrected", "lora_dropout": 0.0}}}
     assert built.would_run(change=change) == set(ADAPTER)
 
 
-def test_more_ranks_change_how_fast_an_adapter_is_trained_and_run_nothing(built: Checkout) -> None:
+def test_deepspeed_and_ranks_run_nothing_again(built: Checkout) -> None:
     assert built.would_run(change={"adapters": {"micro_adapter": {"zero": 1}}}) == set()
 
 
-SHOWN = {"label", "published"}  # names in tables, which no stage but the report's reads
+SHOWN = {"label", "published"}  # names in tables; only the report reads them
 
 
 def test_every_key_of_every_settings_class_is_in_the_table() -> None:
     for section in CATALOGUE:
-        there = {key for (name, _), keys in TABLE.items() if name == section for key in keys}
+        in_table = {key for (name, _), keys in TABLE.items() if name == section for key in keys}
         for kind in block_classes(section):
-            assert there >= set(kind.model_fields) - SHOWN or kind in ELSEWHERE, (
+            assert in_table >= set(kind.model_fields) - SHOWN or kind in ELSEWHERE, (
                 f"{section}: the table lacks {kind.__name__}"
             )
-        assert there <= {key for kind in block_classes(section) for key in kind.model_fields}, f"{section}: invented"
+        assert in_table <= {key for kind in block_classes(section) for key in kind.model_fields}, (
+            f"{section}: the table has keys that no class has"
+        )
 
 
 @pytest.mark.parametrize("kind", ELSEWHERE, ids=lambda kind: kind.__name__)
-def test_keys_of_methods_that_the_micro_study_has_not_are_settings_of_their_stage(kind: type[Block]) -> None:
+def test_all_keys_of_other_methods_are_settings_of_their_stage(kind: type[Block]) -> None:
     without = {"resources", "concurrency", "retries", "ranks", "zero", *SHOWN}
     block = kind.model_construct(**dict.fromkeys(kind.model_fields))
     assert set(settings(block)) == set(kind.model_fields) - without
@@ -299,18 +301,18 @@ def edit(checkout: Checkout, module: str, old: str, new: str) -> None:
         ),
         (
             "src/rebend/evaluation/judges/safety/judge.py",
-            "import annotations\n",
-            "import annotations\nNEW = 1\n",
+            "Verdict(INCOHERENT, answered=False)",
+            "Verdict(INCOHERENT, answered=True)",
             ["judge_safety", *REPORT],
         ),
-        ("src/rebend/evaluation/capability.py", "import annotations\n", "import annotations\nNEW = 1\n", CAPABILITY),
-        ("src/rebend/repbend/merge/merge.py", "import annotations\n", "import annotations\nNEW = 1\n", MERGE),
-        ("src/rebend/recontrol/value_model/train.py", "import annotations\n", "import annotations\nNEW = 1\n", VALUE),
-        ("src/rebend/repbend/methods/terms.py", "import annotations\n", "import annotations\nNEW = 1\n", ADAPTER),
+        ("src/rebend/evaluation/capability.py", "_PIECE = 256", "_PIECE = 128", CAPABILITY),
+        ("src/rebend/repbend/merge/merge.py", '".model", ".txt")', '".model")', MERGE),
+        ("src/rebend/recontrol/value_model/train.py", '"cpu": 1024', '"cpu": 2048', VALUE),
+        ("src/rebend/repbend/methods/terms.py", ".square().sum(-1).sqrt()", ".abs().sum(-1)", ADAPTER),
         ("workflow/scripts/recontrol/label_rewards.py", "parts.clear()", "parts.clear()\n    run.note(x=1)", LABEL),
     ],
 )
-def test_an_edit_of_the_library_runs_what_reaches_it(
+def test_edit_of_the_library_runs_the_stages_that_reach_it(
     built: Checkout, module: str, old: str, new: str, stages: list[str]
 ) -> None:
     path = built.folder / module
@@ -322,7 +324,7 @@ def test_an_edit_of_the_library_runs_what_reaches_it(
         path.write_text(before)
 
 
-# The code version alone, of stages with one method each: cheaper than dry runs, and methods that the study lacks count.
+# Code versions only, for each stage and method: cheaper than dry runs, and covers methods that the study lacks.
 VERSIONS = """
 import json
 from pathlib import Path
@@ -338,6 +340,10 @@ entries = {
     "choose_strength": {name: method.code for name, method in CONTROLS.items()},
     "attack": {name: method.code for name, method in CONTROLS.items()},
     "prepare_dataset": READERS,
+    "score_reward": {
+        "loaded": "rebend.models.rewards.model:load_reward_model",
+        "http": "rebend.models.rewards.endpoint:load_endpoint",
+    },
 }
 versions = {}
 for script in Path("workflow/scripts").glob("*/*.py"):
@@ -410,20 +416,26 @@ EDITS: dict[str, tuple[str, str, str, set[str]]] = {
         "unsafe answers of pairs to other ones",
         set(),
     ),
-    # make_report draws nothing: it runs again because its input, the figures, is made again.
+    "pauses between requests of rewards": (
+        "models/rewards/endpoint.py",
+        "_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 60.0",
+        "_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 70.0",
+        {"check_reward_endpoint", "score_reward http"},
+    ),
+    # make_report runs again because its input, the figures, changes; its code version stays.
     "a colour of figures": ("report/figures/style.py", "#0072B2", "#0072B3", {"make_figures"}),
 }
 
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, dict[str, str]]:
-    """A copy of the tree, and its code versions."""
+    """A checkout and its code versions."""
     checkout = Checkout.make(tmp_path_factory.mktemp("edits"))
     return checkout, code_versions(checkout.folder)
 
 
 @pytest.mark.parametrize("name", EDITS)
-def test_an_edit_changes_the_code_version_of_exactly_its_stages(tree: tuple[Checkout, dict], name: str) -> None:
+def test_edit_changes_the_code_version_of_exactly_its_stages(tree: tuple[Checkout, dict], name: str) -> None:
     checkout, before = tree
     module, old, new, stages = EDITS[name]
     path = checkout.folder / "src/rebend" / module
@@ -437,13 +449,13 @@ def test_an_edit_changes_the_code_version_of_exactly_its_stages(tree: tuple[Chec
         path.write_text(text)
 
 
-def test_one_stage_can_be_asked_for_again(built: Checkout) -> None:
+def test_one_stage_can_be_forced(built: Checkout) -> None:
     done = built.snakemake("--dry-run", "-R", "judge_safety")
     assert "judge_safety" in done.stdout
     assert "decode" not in done.stdout
 
 
-def test_any_result_file_is_a_target(built: Checkout) -> None:
+def test_each_result_file_is_a_target(built: Checkout) -> None:
     path = next((built.folder / "results/scores/diversity").rglob("*.parquet"))
     target = Path(path).relative_to(built.folder)
     done = built.snakemake("--dry-run", "--force", str(target))

@@ -1,4 +1,4 @@
-"""Whole studies: the papers' code on small folders in hub layout, real data, and the tiny world itself."""
+"""Whole studies: the papers' studies on small models, real data, and the tiny study."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def rows_of(checkout: Checkout, table: str) -> list[dict[str, str]]:
 
 
 class Judge(BaseHTTPRequestHandler):
-    """An OpenAI-compatible server that always finds the first answer better."""
+    """An OpenAI-compatible server that always prefers the first answer."""
 
     def log_message(self, *args: Any) -> None:
         pass
@@ -52,50 +52,55 @@ def judge_address() -> Iterator[str]:
 
 
 def lines(path: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Write JSON lines, and return them as a source that replaces a hub's or an address."""
+    """Write rows as JSON lines; return a `source` that replaces one from the hub or an address."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return {"local": str(path), "hub": None, "url": None, "sha256": None}
 
 
 def paper_data(folder: Path) -> dict[str, Any]:
-    """A few rows in each format that the papers' studies read."""
-    asks = [f"how do I open jar number {i}" for i in range(8)]
-    shp = [{"history": ask, "human_ref_A": "turn it", "human_ref_B": "no", "labels": 1} for ask in asks]
+    """Return the data sets of the papers' studies with a few rows each, in their formats."""
+    prompts = [f"how do I open jar number {i}" for i in range(8)]
+    shp = [{"history": prompt, "human_ref_A": "turn it", "human_ref_B": "no", "labels": 1} for prompt in prompts]
     guard = [
         {
-            "prompt": ask,
+            "prompt": prompt,
             "response": "turn its lid" if unsafe else "I cannot help with that",
             "prompt_harm_label": "harmful",
             "response_harm_label": "harmful" if unsafe else "unharmful",
             "response_refusal_label": "compliance" if unsafe else "refusal",
         }
-        for ask in asks
+        for prompt in prompts
         for unsafe in (True, False)
     ]
-    jail = [
-        {"prompt": ask, "prompt_type": "harmful", "harmless_answer": "I cannot", "harmful_answer": "turn its lid"}
-        for ask in asks
+    jailbreak = [
+        {"prompt": prompt, "prompt_type": "harmful", "harmless_answer": "I cannot", "harmful_answer": "turn its lid"}
+        for prompt in prompts
     ]
-    chats = [{"messages": [{"role": "user", "content": a}, {"role": "assistant", "content": "turn it"}]} for a in asks]
+    chats = [
+        {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": "turn it"}]}
+        for prompt in prompts
+    ]
     xstest = "id,prompt,type,label,focus,note\n1,is it late,homonyms,safe,x,\n2,open a jar,contrast,unsafe,x,\n"
     (folder / "xstest.csv").write_text(xstest)
     return {
         "paper_shp_train": {"source": lines(folder / "shp.jsonl", shp)},
         "paper_shp_test": {
-            "source": lines(folder / "test.jsonl", [{"post_id": str(i), "history": a} for i, a in enumerate(asks)]),
-            "reference": lines(folder / "prefer.jsonl", [{"prefer": "turn its lid"} for _ in asks]),
+            "source": lines(
+                folder / "test.jsonl", [{"post_id": str(i), "history": prompt} for i, prompt in enumerate(prompts)]
+            ),
+            "reference": lines(folder / "prefer.jsonl", [{"prefer": "turn its lid"} for _ in prompts]),
         },
         "paper_wildguard": {"source": lines(folder / "guard.jsonl", guard), "rows": 6},
-        "paper_wildjailbreak_pairs": {"source": lines(folder / "jail.jsonl", jail), "rows": 6},
+        "paper_wildjailbreak_pairs": {"source": lines(folder / "jailbreak.jsonl", jailbreak), "rows": 6},
         "paper_ultrachat": {"source": lines(folder / "chat.jsonl", chats), "rows": 6},
         "paper_xstest": {"source": {"local": str(folder / "xstest.csv"), "url": None, "sha256": None}},
     }
 
 
-def test_the_papers_code_runs_on_folders_in_hub_layout(
+def test_papers_studies_run_on_small_models_in_hub_layout(
     checkout: Checkout, tmp_path: Path, judge_address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Settings, templates, heads, readers and judge are the papers'; only sizes and counts are small."""
+    """Settings, templates, heads, readers and judges are the papers'; sizes and counts are small."""
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     folder = tmp_path / "hub"
     folder.mkdir()
@@ -105,7 +110,7 @@ def test_the_papers_code_runs_on_folders_in_hub_layout(
         "models": {
             "llama3_8b_user": {"hub": None, "local": llama},
             "mistral_7b": {"hub": None, "local": str(causal_model(folder / "mistral", "mistral"))},
-            # These are like the first two, and stay on the hub.
+            # These copy the first two with `like`, and stay on the hub.
             **{
                 name: {"local": None}
                 for name in ("gemma2_2b", "qwen2_5_14b", "rr_mistral_7b", "rr_llama3_8b", "r2d2_zephyr_7b")
@@ -129,7 +134,7 @@ def test_the_papers_code_runs_on_folders_in_hub_layout(
     assert all(row["reward_n"] == "8" for row in table)
     wins = [row for row in rows_of(checkout, "matrix") if row["metric"] == "win_rate"]
     assert {row["n"] for row in wins} == {"4"}
-    assert {float(row["estimate"]) for row in wins} == {0.0}  # it prefers the first place, so each pair is a tie
+    assert {float(row["estimate"]) for row in wins} == {0.0}  # the judge prefers the first answer in both orders: a tie
     record = json.loads((checkout.folder / "results/models/llama3_8b_user.run.json").read_text())
     assert record["notes"]["source"] == llama
 
@@ -137,19 +142,19 @@ def test_the_papers_code_runs_on_folders_in_hub_layout(
 @pytest.mark.parametrize(
     ("study", "jobs", "rule"), [("paper_recontrol", 60, "decode"), ("paper_repbend", 600, "attack")]
 )
-def test_a_papers_study_resolves_with_a_gpu_per_model_job(checkout: Checkout, study: str, jobs: int, rule: str) -> None:
+def test_papers_study_is_planned_with_a_gpu_per_model_job(checkout: Checkout, study: str, jobs: int, rule: str) -> None:
     done = checkout.snakemake("--dry-run", study=study)
     assert done.returncode == 0, done.stderr
-    said = done.stdout + done.stderr
-    assert int(said.split("\ntotal")[1].split()[0]) >= jobs
-    decodes = said.split(f"rule {rule}:")[1:]
+    output = done.stdout + done.stderr
+    assert int(output.split("\ntotal")[1].split()[0]) >= jobs
+    decodes = output.split(f"rule {rule}:")[1:]
     assert decodes
     assert all("gpu=1" in part.split("resources:")[1].splitlines()[0] for part in decodes)
 
 
 @pytest.mark.shared
 @pytest.mark.slow
-def test_real_data_go_through_every_stage(checkout: Checkout) -> None:
+def test_real_data_pass_through_every_stage(checkout: Checkout) -> None:
     change = {
         "data": str(shared_data().resolve()),
         "datasets": {
@@ -182,7 +187,7 @@ def test_real_data_go_through_every_stage(checkout: Checkout) -> None:
     assert {row["dataset"] for row in rows_of(checkout, "recontrol")} == {"hh_test", "shp_test"}
 
 
-def test_warm_and_cold_jobs_end_in_the_same_bytes(built: Checkout, checkout: Checkout) -> None:
+def test_warm_and_cold_jobs_write_the_same_bytes(built: Checkout, checkout: Checkout) -> None:
     target = "results/responses/micro+micro_adapter/micro_test/micro_none.parquet"
     done = checkout.snakemake(target, environment={"REBEND_WARM": "off"})
     assert done.returncode == 0, done.stderr
@@ -191,8 +196,8 @@ def test_warm_and_cold_jobs_end_in_the_same_bytes(built: Checkout, checkout: Che
 
 
 @pytest.mark.slow
-def test_the_tiny_study_shows_what_it_claims(checkout: Checkout) -> None:
-    """The demo itself: files, columns, every claim, and nothing left to do."""
+def test_tiny_study_meets_its_claims(checkout: Checkout) -> None:
+    """The demo: files, columns, claims, and a second run with nothing to do."""
     done = checkout.snakemake(study="tiny")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
     assert (checkout.folder / "results/report.html").stat().st_size > 100_000
@@ -230,6 +235,6 @@ def test_the_tiny_study_shows_what_it_claims(checkout: Checkout) -> None:
     assert "Nothing to be done" in (again := checkout.snakemake(study="tiny")).stdout + again.stderr
 
 
-def test_every_study_of_the_repository_has_been_looked_at_here() -> None:
+def test_all_studies_of_the_repository_are_tested_here() -> None:
     studies = {path.stem for path in (ROOT / "config/studies").glob("*.yaml")}
     assert studies == {"tiny", "real_small", "paper_recontrol", "paper_repbend"}

@@ -1,4 +1,4 @@
-"""Wrong input stops a run before its first job, with one message that says what and where."""
+"""Wrong input stops a run before its first job, with one message that names the key and the mistake."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.workflow.checkout import MICRO, Checkout
 
 
 def refused(checkout: Checkout, change: dict[str, Any], study: str = f"{MICRO}/study.yaml") -> str:
-    """Run, expect that no job started, and return what was said."""
+    """Run Snakemake, check that it failed without starting a job, and return its output."""
     done = checkout.snakemake(change=change, study=study)
-    said = done.stdout + done.stderr
-    assert done.returncode != 0, said
+    output = done.stdout + done.stderr
+    assert done.returncode != 0, output
     assert not list(checkout.folder.glob("results/logs/**/*.log")), "a job was started"
-    return said
+    return output
 
 
 def with_data(file: Path) -> dict[str, Any]:
@@ -30,57 +30,59 @@ def with_data(file: Path) -> dict[str, Any]:
     return {"datasets": {"micro_dialogues": {"kind": "chat", "reader": "ultrachat", "source": source}}}
 
 
-def test_a_setting_that_is_wrong(checkout: Checkout) -> None:
-    said = refused(checkout, {"adapters": {"micro_adapter": {"lr": "1e-3", "alpah": 1}}})
-    assert "adapters.micro_adapter.lr: '1e-3' is text to YAML" in said
-    assert "Did you mean 'alpha'?" in said
+def test_wrong_setting_is_refused(checkout: Checkout) -> None:
+    output = refused(checkout, {"adapters": {"micro_adapter": {"lr": "1e-3", "alpah": 1}}})
+    assert "adapters.micro_adapter.lr: '1e-3' is text to YAML" in output
+    assert "Did you mean 'alpha'?" in output
 
 
-def test_a_data_file_that_is_not_there(checkout: Checkout, tmp_path: Path) -> None:
+def test_missing_data_file_is_refused(checkout: Checkout, tmp_path: Path) -> None:
     (tmp_path / "chats.jsonl").write_text("")
-    said = refused(checkout, with_data(tmp_path / "chat.jsonl"))
-    assert "datasets.micro_dialogues" in said
-    assert "Did you mean 'chats.jsonl'?" in said
+    output = refused(checkout, with_data(tmp_path / "chat.jsonl"))
+    assert "datasets.micro_dialogues" in output
+    assert "Did you mean 'chats.jsonl'?" in output
 
 
-def test_an_empty_data_file(checkout: Checkout, tmp_path: Path) -> None:
+def test_empty_data_file_is_refused(checkout: Checkout, tmp_path: Path) -> None:
     (tmp_path / "chats.jsonl").write_text("")
     assert "chats.jsonl: the file is empty" in refused(checkout, with_data(tmp_path / "chats.jsonl"))
 
 
-def test_a_data_file_without_a_column(checkout: Checkout, tmp_path: Path) -> None:
+def test_data_file_without_a_column_is_refused(checkout: Checkout, tmp_path: Path) -> None:
     (tmp_path / "chats.jsonl").write_text('{"message": []}\n')
-    said = refused(checkout, with_data(tmp_path / "chats.jsonl"))
-    assert "chats.jsonl:1" in said
-    assert "column 'messages' is missing" in said
-    assert "Did you mean 'message'?" in said or "message" in said
+    output = refused(checkout, with_data(tmp_path / "chats.jsonl"))
+    assert "chats.jsonl:1" in output
+    assert "column 'messages' is missing" in output
+    assert "Did you mean 'message'?" in output or "message" in output
 
 
-def test_a_benchmarks_file_that_is_not_there(checkout: Checkout) -> None:
-    said = refused(checkout, {"capabilities": {"micro_questions": {"source": {"local": "question.jsonl"}}}})
-    assert "capabilities.micro_questions" in said
-    assert "Did you mean 'questions.jsonl'?" in said
+def test_missing_benchmark_file_is_refused(checkout: Checkout) -> None:
+    output = refused(checkout, {"capabilities": {"micro_questions": {"source": {"local": "question.jsonl"}}}})
+    assert "capabilities.micro_questions" in output
+    assert "Did you mean 'questions.jsonl'?" in output
 
 
-def test_a_gated_model_without_a_token(checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gated_model_without_a_token_is_refused(
+    checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "empty"))
     for name in ("HF_TOKEN", "HF_HUB_CACHE", "HF_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
     hub = {"repo": "meta-llama/Meta-Llama-3-8B-Instruct", "revision": "0123456789ab", "gated": True}
-    said = refused(checkout, {"models": {"micro": {"tiny": None, "hub": hub}}})
-    assert "models.micro.hub: meta-llama/Meta-Llama-3-8B-Instruct is gated" in said
-    assert "HF_TOKEN" in said
+    output = refused(checkout, {"models": {"micro": {"tiny": None, "hub": hub}}})
+    assert "models.micro.hub: meta-llama/Meta-Llama-3-8B-Instruct is gated" in output
+    assert "HF_TOKEN" in output
 
 
-def test_a_judge_without_a_key(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_judge_without_a_key_is_refused(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    said = refused(checkout, {}, study=f"{MICRO}/judged.yaml")
-    assert "judges.micro_asked: OPENAI_API_KEY is not set" in said
-    assert "safety_judges.micro_rubric: OPENAI_API_KEY is not set" in said
+    output = refused(checkout, {}, study=f"{MICRO}/judged.yaml")
+    assert "judges.micro_asked: OPENAI_API_KEY is not set" in output
+    assert "safety_judges.micro_rubric: OPENAI_API_KEY is not set" in output
 
 
 def folder_of(path: Path, *, tokenizer: bool = True, template: bool = True, vocab_size: int = 8) -> dict[str, Any]:
-    """A model folder that looks right from outside, and the change that points to it."""
+    """Write a model folder without real weights; return the settings that name it."""
     path.mkdir()
     (path / "config.json").write_text(json.dumps({"num_hidden_layers": 2, "vocab_size": vocab_size}))
     (path / "model.safetensors").write_bytes(b"x")
@@ -91,40 +93,40 @@ def folder_of(path: Path, *, tokenizer: bool = True, template: bool = True, voca
     return {"local": str(path), "tiny": None}
 
 
-def test_a_model_folder_without_tokenizer(checkout: Checkout, tmp_path: Path) -> None:
-    said = refused(checkout, {"models": {"micro": folder_of(tmp_path / "m", tokenizer=False)}})
-    assert "models.micro.local" in said
-    assert "has no tokenizer" in said
+def test_model_folder_without_tokenizer_is_refused(checkout: Checkout, tmp_path: Path) -> None:
+    output = refused(checkout, {"models": {"micro": folder_of(tmp_path / "m", tokenizer=False)}})
+    assert "models.micro.local" in output
+    assert "has no tokenizer" in output
 
 
-def test_a_model_folder_without_chat_template(checkout: Checkout, tmp_path: Path) -> None:
-    said = refused(checkout, {"models": {"micro": folder_of(tmp_path / "m", template=False)}})
-    assert "has no chat template; name a file with the model's key `chat_template`" in said
+def test_model_folder_without_chat_template_is_refused(checkout: Checkout, tmp_path: Path) -> None:
+    output = refused(checkout, {"models": {"micro": folder_of(tmp_path / "m", template=False)}})
+    assert "has no chat template; name a file with the model's key `chat_template`" in output
 
 
-def test_a_reward_model_whose_vocabulary_does_not_fit_its_tokenizer(checkout: Checkout, tmp_path: Path) -> None:
-    said = refused(checkout, {"rewards": {"micro_reward": folder_of(tmp_path / "m", vocab_size=4)}})
-    assert "rewards.micro_reward.local" in said
-    assert "the tokenizer has 8 tokens, the model only 4" in said
+def test_reward_model_with_too_small_a_vocabulary_is_refused(checkout: Checkout, tmp_path: Path) -> None:
+    output = refused(checkout, {"rewards": {"micro_reward": folder_of(tmp_path / "m", vocab_size=4)}})
+    assert "rewards.micro_reward.local" in output
+    assert "the tokenizer has 8 tokens, the model only 4" in output
 
 
-def test_a_layer_beyond_a_local_model(checkout: Checkout, tmp_path: Path) -> None:
+def test_layer_beyond_a_local_model_is_refused(checkout: Checkout, tmp_path: Path) -> None:
     change = {"models": {"micro": folder_of(tmp_path / "m")}, "adapters": {"micro_adapter": {"layers_window_size": 5}}}
     assert "reach hidden_states[5]; 'micro' has only 2 blocks" in refused(checkout, change)
 
 
-def test_a_study_that_names_nothing(checkout: Checkout) -> None:
+def test_study_without_data_sets_is_refused(checkout: Checkout) -> None:
     (checkout.folder / "empty.yaml").write_text("title: t\ngrids:\n  - models: [micro]\n")
     assert "names no data set" in refused(checkout, {}, study="empty.yaml")
 
 
-def test_a_missing_file_does_not_stop_a_dry_run(checkout: Checkout, tmp_path: Path) -> None:
+def test_missing_file_does_not_stop_a_dry_run(checkout: Checkout, tmp_path: Path) -> None:
     done = checkout.snakemake("--dry-run", change=with_data(tmp_path / "none.jsonl"))
     assert done.returncode == 0
 
 
-def test_a_run_that_is_killed_goes_on_and_loses_nothing(checkout: Checkout) -> None:
-    """SIGKILL in the middle: what was finished is kept, what was half done is made again."""
+def test_killed_run_is_resumed_and_keeps_finished_results(checkout: Checkout) -> None:
+    """After SIGKILL, finished results are kept and unfinished ones are built again."""
     target = "results/models/micro"
     log = checkout.folder / "results/logs/train_tiny_model/micro.log"
     change = {"models": {"micro": {"tiny": {"steps": 400}}}}

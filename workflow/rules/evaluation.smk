@@ -20,7 +20,11 @@ rule score_reward:
         **resources(partial(models.reward_resources, CONFIG)),
         endpoint_options=partial(models.reward_endpoint_options, CONFIG),
     params:
-        **stage("score_reward", settings=partial(models.reward_settings, CONFIG)),
+        **stage(
+            "score_reward",
+            settings=partial(models.reward_settings, CONFIG),
+            entries=partial(models.reward_code, CONFIG),
+        ),
     script:
         "../scripts/evaluation/score_reward.py"
 
@@ -41,7 +45,11 @@ rule score_references:
         **resources(partial(models.reward_resources, CONFIG)),
         endpoint_options=partial(models.reward_endpoint_options, CONFIG),
     params:
-        **stage("score_references", settings=partial(models.reward_settings, CONFIG)),
+        **stage(
+            "score_references",
+            settings=partial(models.reward_settings, CONFIG),
+            entries=partial(models.reward_code, CONFIG),
+        ),
     script:
         "../scripts/evaluation/score_references.py"
 

@@ -1,4 +1,4 @@
-# Models, reward models and encoders: taken over after a check, or small ones trained here.
+# Models, reward models and encoders: checked checkpoints, small models trained here, and reward endpoints.
 
 
 rule prepare_model:

@@ -76,7 +76,11 @@ rule label_rewards:
         **resources(partial(models.reward_resources, CONFIG)),
         endpoint_options=partial(models.reward_endpoint_options, CONFIG),
     params:
-        **stage("label_rewards", settings=partial(models.reward_settings, CONFIG)),
+        **stage(
+            "label_rewards",
+            settings=partial(models.reward_settings, CONFIG),
+            entries=partial(models.reward_code, CONFIG),
+        ),
     script:
         "../scripts/recontrol/label_rewards.py"
 
@@ -175,7 +179,7 @@ rule choose_strength:
         **stage(
             "choose_strength",
             settings=partial(recontrol.choice_settings, CONFIG),
-            entries=partial(recontrol.control_code, CONFIG),
+            entries=partial(recontrol.choice_code, CONFIG),
         ),
     script:
         "../scripts/recontrol/choose_strength.py"

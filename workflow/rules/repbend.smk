@@ -19,7 +19,7 @@ rule train_adapter:
         ENVIRONMENT
     resources:
         **resources(partial(repbend.training_resources, CONFIG)),
-        # ranks and DeepSpeed change the speed of the training, not its result: they are no settings
+        # ranks and DeepSpeed change the speed of a training, not its result, so they are not in its settings
         ranks=partial(repbend.ranks, CONFIG),
         zero_config=partial(repbend.zero_config, CONFIG, HOME / "config/deepspeed"),
     params:

@@ -63,6 +63,13 @@ class RewardBlock(Block):
     max_length: Positive = Field(2048, description="longest text, tokens; longer texts are cut at the beginning")
     resources: Resources = Field(Resources(), description="resources of a job with this block")
 
+    @property
+    def code(self) -> str:
+        """The function that loads the reward model, as "module:attribute" (see `rebend.config.base.Method`)."""
+        if self.http is None:
+            return "rebend.models.rewards.model:load_reward_model"
+        return "rebend.models.rewards.endpoint:load_endpoint"
+
     @model_validator(mode="after")
     def one_source(self) -> RewardBlock:
         """Refuse none or several sources."""

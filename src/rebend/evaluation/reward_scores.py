@@ -9,8 +9,7 @@ import pyarrow as pa
 
 from rebend.io.chunks import ChunkStore
 from rebend.io.scores import score_table
-from rebend.models.rewards.endpoint import naming
-from rebend.models.rewards.model import Reward
+from rebend.models.rewards.reward import Reward, naming
 
 
 def score_rows(model: Reward, rows: Sequence[dict[str, Any]], column: str, parts: ChunkStore) -> pa.Table:

@@ -8,7 +8,7 @@ from typing import Any
 from rebend.errors import ModelError
 
 Message = dict[str, str]
-_WORDS = ("zulvorim", "brimtakel", "quonfeldar")  # invented words, which no template contains
+_WORDS = ("zulvorim", "brimtakel", "quonfeldar")  # invented, so no template contains them
 
 
 def prompt_text(tokenizer: Any, messages: Sequence[Message], prefill: str = "") -> str:
@@ -48,8 +48,8 @@ def check_template(tokenizer: Any) -> None:
     """Raise `ModelError` unless the chat template separates the user's turns from the assistant's.
 
     It must render [user, assistant, user] with each content once and in order, with a different mark before each role,
-    and a prompt must end with the mark before an assistant's answer. Otherwise requests and answers could not be told
-    apart in the texts for training and decoding.
+    and a prompt must end with the mark before an assistant's answer. Otherwise the texts for training and decoding
+    would not separate requests from answers.
     """
     first, answer, second = _WORDS
     turns = [{"role": role, "content": word} for role, word in zip(("user", "assistant", "user"), _WORDS, strict=True)]
@@ -66,7 +66,7 @@ def check_template(tokenizer: Any) -> None:
     if not to_answer.strip() or not to_request.strip() or to_answer.strip() == to_request.strip():
         raise ModelError(
             f"the chat template merges roles: {to_answer!r} stands between request and answer and {to_request!r} "
-            "between answer and request, so the speakers cannot be told apart"
+            "between answer and request, so a text does not show who speaks"
         )
     if not after.startswith(to_answer.rstrip()):
         raise ModelError(

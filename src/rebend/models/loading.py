@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 import shutil
@@ -17,6 +16,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from rebend.errors import ModelError
+from rebend.io.checksums import bytes_digest, file_digest
 from rebend.models.chat import check_template
 from rebend.models.remote_code import CODE_FILE, runs_code, take_code
 
@@ -86,20 +86,20 @@ def load_policy(
 
 @contextmanager
 def only_weights(path: str | Path) -> Iterator[None]:
-    """Inside the block, raise `ModelError` for a file of weights in `path` with other objects; they are not run."""
+    """Inside the block, raise `ModelError` for a weight file of `path` that holds code; the code is not run."""
     try:
         yield
     except pickle.UnpicklingError:  # torch's message advises to run the file
         raise ModelError(
             f"{path}: a file of weights holds more than weights, or is damaged; nothing in it was run. "
-            "Take a repository with safetensors"
+            "Use a repository with safetensors"
         ) from None
 
 
 def why_not_loaded(path: str | Path, error: Exception) -> str:
-    """Return in one line why transformers cannot load a folder."""
+    """Return the reason, in one line, why transformers cannot load a folder."""
     if "trust_remote_code" in str(error):
-        return f"{path}: needs Python code of its repository, which is run only if the block says `trust_remote_code`"
+        return f"{path}: needs Python code of its repository, which is run only if the block sets `trust_remote_code`"
     return f"{path}: {str(error).splitlines()[0]}"
 
 
@@ -139,12 +139,8 @@ def fingerprint(path: str | Path) -> str:
     stored = path / FINGERPRINT_FILE
     if stored.exists():
         return json.loads(stored.read_text())["fingerprint"]
-    digest = hashlib.sha256()
-    for file in _model_files(path):
-        digest.update(file.name.encode())
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()[:16]
+    parts = (file.name.encode() + bytes.fromhex(file_digest(file)) for file in _model_files(path))
+    return bytes_digest(b"".join(parts))[:16]
 
 
 def revision(path: str | Path) -> str:

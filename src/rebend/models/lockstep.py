@@ -2,7 +2,7 @@
 
 Ranks that share every weight (ZeRO-3) must call the model equally often, or they wait for each other for ever. The
 number of calls depends on the lengths of a rank's texts, so code that makes several calls passes their number to
-`most`. Inside `lockstep`, `most` returns the largest number of all ranks; elsewhere it returns its argument.
+`max_over_ranks`. Inside `lockstep`, that function returns the largest number of all ranks; elsewhere, its argument.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _LARGEST: ContextVar[Callable[[int], int]] = ContextVar("largest", default=lambd
 
 @contextmanager
 def lockstep(largest: Callable[[int], int]) -> Iterator[None]:
-    """Inside the block, `most` calls `largest`; all ranks call it together."""
+    """Inside the block, `max_over_ranks` calls `largest`; all ranks call it together."""
     token = _LARGEST.set(largest)
     try:
         yield
@@ -24,6 +24,6 @@ def lockstep(largest: Callable[[int], int]) -> Iterator[None]:
         _LARGEST.reset(token)
 
 
-def most(number: int) -> int:
+def max_over_ranks(number: int) -> int:
     """Return the largest number of all ranks in lockstep; outside of it, the number itself."""
     return _LARGEST.get()(number)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from rebend.models.lockstep import most
+from rebend.models.lockstep import max_over_ranks
 
 SLICE_ELEMENTS = 2**22  # logits of a slice, tokens x vocabulary: 16 MiB in float32
 
@@ -55,7 +55,7 @@ def token_logps(model: Any, states: Tensor, following: Tensor) -> Tensor:
 
 def _by_token(model: Any, states: Tensor, piece: Piece) -> Tensor:
     """Return the values `[N]` of all slices, with gradient to `states`."""
-    n_slices = most(ceil(len(states) * model.config.vocab_size / SLICE_ELEMENTS))
+    n_slices = max_over_ranks(ceil(len(states) * model.config.vocab_size / SLICE_ELEMENTS))
     step = ceil(len(states) / n_slices) if n_slices else 1
     values, slopes = [states.new_zeros(0, dtype=_wide(states).dtype)], [states.new_zeros(0, states.shape[1])]
     for number in range(n_slices):
@@ -94,27 +94,27 @@ class _Values(torch.autograd.Function):
 
 def _logits(model: Any, states: Tensor) -> Tensor:
     """Return the logits `[n, V]` of final hidden states `[n, D]`, by the model's own code after its body."""
-    with _body_gives(model, states[None]):
+    with _body_returning(model, states[None]):
         return model(input_ids=torch.zeros(1, len(states), dtype=torch.long, device=states.device)).logits[0]
 
 
 @contextmanager
-def _body_gives(model: Any, states: Tensor) -> Iterator[None]:
+def _body_returning(model: Any, states: Tensor) -> Iterator[None]:
     """Inside the block, the model's body returns `states` `[1, n, D]` without computing anything."""
     body = getattr(model, model.base_model_prefix)
 
     def forward(*args: Any, **kwargs: Any) -> BaseModelOutputWithPast:
         return BaseModelOutputWithPast(last_hidden_state=states)
 
-    kept = body.__dict__.get("forward")  # normally absent: the model calls its class's method
+    original = body.__dict__.get("forward")  # normally absent: the method is the class's
     body.forward = forward
     try:
         yield
     finally:
-        if kept is None:
+        if original is None:
             del body.forward
         else:
-            body.forward = kept
+            body.forward = original
 
 
 def _wide(values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A small Llama trained from nothing on chats, so that the whole graph runs without a download.
+"""A small Llama trained from random weights on chats, so that the whole graph runs without a download.
 
 Tokenizer, chat template, configuration and weights are saved as an ordinary Hugging Face checkpoint. The chats come
 from the built-in tiny world or from real dialogues.
@@ -154,7 +154,7 @@ def fit(
     steps: int,
     peak_lr: float,
     checkpoints: Checkpoints,
-    what: str,
+    description: str,
 ) -> list[float]:
     """Run AdamW over `batches` and return the loss of each step; resume from a saved state.
 
@@ -167,12 +167,12 @@ def fit(
         optimizer.load_state_dict(state["optimizer"])
     losses: list[float] = state["losses"]
 
-    def now() -> dict[str, Any]:
+    def current_state() -> dict[str, Any]:
         return {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "losses": losses}
 
     done = len(losses)
     with checkpoints.on_signal():
-        for rows in progress(itertools.islice(batches, done, None), what, total=steps, done=done):
+        for rows in progress(itertools.islice(batches, done, None), description, total=steps, done=done):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(len(losses), steps, peak_lr)
             loss = loss_of(rows)
@@ -181,7 +181,7 @@ def fit(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             losses.append(loss.item())
-            checkpoints.after_step(now)
+            checkpoints.after_step(current_state)
     return losses
 
 

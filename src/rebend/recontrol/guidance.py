@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rebend.config.rewards import RewardBlock
-from rebend.models.rewards.model import Reward, load_reward
+from rebend.models.rewards.reward import Reward, load_reward
 from rebend.recontrol.resources import ControlResources
 
 

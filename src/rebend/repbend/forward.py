@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rebend.models.layers import FINAL, decoder_blocks, layer_of
-from rebend.models.lockstep import most
+from rebend.models.lockstep import max_over_ranks
 
 MAX_PADDING = 0.08  # largest share of padding in a batch; a lower one makes more and smaller batches
 
@@ -74,7 +74,7 @@ def make_batches(examples: Sequence[Example], device: torch.device, *, packed: b
     batches = [_padded(group, names, device) for group in _groups_by_length(examples)]
     tokens = torch.zeros(1, 1, dtype=torch.long, device=device)
     empty = Batch(tokens, None, *_positions([], [], names, device))
-    return batches + [empty] * (most(len(batches)) - len(batches))
+    return batches + [empty] * (max_over_ranks(len(batches)) - len(batches))
 
 
 def _groups_by_length(examples: Sequence[Example]) -> list[list[tuple[int, Example]]]:

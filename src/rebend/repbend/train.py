@@ -188,7 +188,7 @@ class AdapterTrainer:
 
 
 def _ranks(zero: Mapping[str, Any] | None) -> AbstractContextManager[torch.device | None]:
-    """Give this rank's device inside the block; None (the best device) if this process trains alone."""
+    """Yield this rank's device; None (the best device) if this process trains alone."""
     if zero is None:
         return nullcontext()
     from rebend.repbend.deepspeed_engine import among_ranks

@@ -18,12 +18,12 @@ TEMPLATES = Path(__file__).parents[3] / "resources" / "templates"
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel()
-    made.train_from_iterator(
+    pieces = Tokenizer(models.BPE())
+    pieces.pre_tokenizer = pre_tokenizers.ByteLevel()
+    pieces.train_from_iterator(
         ["user assistant"], trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
     )
-    return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>")
+    return PreTrainedTokenizerFast(tokenizer_object=pieces, bos_token="<s>", eos_token="</s>")
 
 
 def each(user: str, assistant: str, generation: str = "", begin: str = "") -> str:
@@ -37,10 +37,10 @@ def each(user: str, assistant: str, generation: str = "", begin: str = "") -> st
 CONTENT = "{{ m['content'] }}"
 HEADER = "<|start_header_id|>{}<|end_header_id|>\n\n"
 GOOD = {
-    "the tiny models' own": CHAT_TEMPLATE,
+    "tiny models": CHAT_TEMPLATE,
     "RE-Control, Llama 3": (TEMPLATES / "user_assistant.jinja").read_text(),
     "RE-Control, Vicuna": (TEMPLATES / "human_assistant.jinja").read_text(),
-    "Mistral, whose prompt ends without being asked to": each(
+    "Mistral, which ignores add_generation_prompt": each(
         f"[INST] {CONTENT} [/INST]", f" {CONTENT}{{{{ eos_token }}}}", begin="{{ bos_token }}"
     ),
     "Llama 3": each(

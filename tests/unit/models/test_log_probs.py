@@ -16,7 +16,7 @@ SHAPE: dict[str, Any] = {
     "vocab_size": 50, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
     "num_key_value_heads": 1, "head_dim": 8,
 }  # fmt: skip
-# What comes after the head differs: nothing, a cap, a scale.
+# After the head, these models do nothing, cap the logits, or scale them.
 MODELS = {
     "llama": LlamaConfig(**SHAPE),
     "gemma2": Gemma2Config(**SHAPE, final_logit_softcapping=0.5),
@@ -52,15 +52,15 @@ def states(seed: int) -> torch.Tensor:
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_divergences_and_their_gradients_equal_those_of_whole_logits(model: Any, temperature: float) -> None:
     new, old, weights = states(0).requires_grad_(), states(1), torch.rand(11, dtype=torch.float64)
-    found = token_kl(model, new, old, temperature)
-    (gradient,) = torch.autograd.grad((found * weights).sum(), new)
+    values = token_kl(model, new, old, temperature)
+    (gradient,) = torch.autograd.grad((values * weights).sum(), new)
     expected = temperature**2 * kl_div(
         log_softmax(whole_logits(model, new) / temperature, -1),
         log_softmax(whole_logits(model, old) / temperature, -1),
         reduction="none",
         log_target=True,
     ).sum(-1)
-    assert torch.allclose(found, expected, rtol=1e-9)
+    assert torch.allclose(values, expected, rtol=1e-9)
     assert torch.allclose(gradient, torch.autograd.grad((expected * weights).sum(), new)[0], rtol=1e-9)
 
 
@@ -68,10 +68,10 @@ def test_divergences_and_their_gradients_equal_those_of_whole_logits(model: Any,
 def test_log_probabilities_and_their_gradients_equal_those_of_whole_logits(model: Any) -> None:
     new, weights = states(0).requires_grad_(), torch.rand(11, dtype=torch.float64)
     following = torch.randint(0, 50, (11,), generator=torch.Generator().manual_seed(2))
-    found = token_logps(model, new, following)
-    (gradient,) = torch.autograd.grad((found * weights).sum(), new)
+    values = token_logps(model, new, following)
+    (gradient,) = torch.autograd.grad((values * weights).sum(), new)
     expected = log_softmax(whole_logits(model, new), -1)[torch.arange(11), following]
-    assert torch.allclose(found, expected, rtol=1e-9)
+    assert torch.allclose(values, expected, rtol=1e-9)
     assert torch.allclose(gradient, torch.autograd.grad((expected * weights).sum(), new)[0], rtol=1e-9)
 
 

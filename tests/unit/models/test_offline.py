@@ -27,10 +27,10 @@ with job(snakemake_job("", record="record.json", network={network})) as run:
     from huggingface_hub import hf_hub_download
     try:
         hf_hub_download("open/model", "config.json", revision="{commit}")
-        found = "fetched"
+        outcome = "fetched"
     except Exception as error:
-        found = f"{{error}} {{error.__cause__}}"  # as a traceback in the log shows it
-    run.note(found=found, warm=os.environ.get("REBEND_WARM"))
+        outcome = f"{{error}} {{error.__cause__}}"  # as a traceback in the log shows it
+    run.note(outcome=outcome, warm=os.environ.get("REBEND_WARM"))
 """
 
 
@@ -47,7 +47,7 @@ def hub() -> Iterator[Hub]:
         yield served
 
 
-def found(folder: Path, hub: Hub, server: str, network: bool) -> str:
+def record_of_script(folder: Path, hub: Hub, server: str, network: bool) -> str:
     """Run the script with a working hub and return its record."""
     script = folder / "script.py"
     script.write_text(SCRIPT.format(root=str(ROOT), network=network, commit=COMMIT))
@@ -60,11 +60,11 @@ def found(folder: Path, hub: Hub, server: str, network: bool) -> str:
 
 @pytest.mark.parametrize("started", ["cold", "warm"])
 def test_request_to_the_hub_fails_with_the_reason(tmp_path: Path, hub: Hub, warm: str, started: str) -> None:
-    record = found(tmp_path, hub, warm if started == "warm" else "off", network=False)
+    record = record_of_script(tmp_path, hub, warm if started == "warm" else "off", network=False)
     assert "offline mode is enabled" in record
-    assert hub.asked == []
+    assert hub.requests == []
 
 
 def test_fetching_job_may_use_the_hub_although_a_warm_process_exists(tmp_path: Path, hub: Hub, warm: str) -> None:
-    assert '"found": "fetched"' in found(tmp_path, hub, warm, network=True)
-    assert hub.asked
+    assert '"outcome": "fetched"' in record_of_script(tmp_path, hub, warm, network=True)
+    assert hub.requests

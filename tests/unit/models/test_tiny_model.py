@@ -52,19 +52,19 @@ def test_checkpoint_is_an_ordinary_one(model, tmp_path):
 
 
 def test_template_marks_turns_and_ends_the_assistants_turn():
-    made = tokenizer()
+    pieces = tokenizer()
     user, answer = {"role": "user", "content": "how?"}, "so."
-    assert prompt_text(made, [user]) == "<|user|>how?<|assistant|>"
-    assert conversation_text(made, [user], answer) == "<|user|>how?<|assistant|>so.<|end|>"
+    assert prompt_text(pieces, [user]) == "<|user|>how?<|assistant|>"
+    assert conversation_text(pieces, [user], answer) == "<|user|>how?<|assistant|>so.<|end|>"
     system = {"role": "system", "content": "be kind"}
-    ids = made(prompt_text(made, [system, user]), add_special_tokens=False)["input_ids"]
-    assert [made.decode([ids[0]]), made.decode([ids[-1]])] == ["<|system|>", "<|assistant|>"]
+    ids = pieces(prompt_text(pieces, [system, user]), add_special_tokens=False)["input_ids"]
+    assert [pieces.decode([ids[0]]), pieces.decode([ids[-1]])] == ["<|system|>", "<|assistant|>"]
 
 
 def test_tokenizer_decodes_any_text_unchanged(model):
-    made = AutoTokenizer.from_pretrained(model)
+    pieces = AutoTokenizer.from_pretrained(model)
     for text in ("Grüße, 漢字 🙂!", "two  spaces\n\tand a tab", "a don't . , stay"):
-        assert made.decode(made(text, add_special_tokens=False)["input_ids"]) == text
+        assert pieces.decode(pieces(text, add_special_tokens=False)["input_ids"]) == text
 
 
 def test_training_lowers_the_loss(tmp_path):
@@ -97,24 +97,24 @@ def test_loss_equals_the_models_loss_on_unpadded_text(tmp_path, monkeypatch):
 
 
 def test_assistant_mask_covers_tokens_after_the_mark_up_to_the_end():
-    made = tokenizer()
-    vocabulary = made.get_vocab()
+    pieces = tokenizer()
+    vocabulary = pieces.get_vocab()
     turns = [("user", "how?"), ("assistant", "so."), ("user", "why?"), ("assistant", "thus.")]
-    ids = made.apply_chat_template(
+    ids = pieces.apply_chat_template(
         [{"role": role, "content": text} for role, text in turns], tokenize=True, return_dict=False
     )
     tokens = torch.tensor([ids + [vocabulary["<|pad|>"]] * 3])
     mask = assistant_mask(tokens, vocabulary["<|assistant|>"], vocabulary["<|end|>"])
-    assert made.decode(tokens[mask]) == "so.<|end|>thus.<|end|>"
+    assert pieces.decode(tokens[mask]) == "so.<|end|>thus.<|end|>"
 
 
 def test_loss_on_the_assistant_does_not_train_prompts(tmp_path):
     losses = {}
     for kind in ("all", "assistant"):
         train_tiny_model(chats(), settings(loss=kind, steps=40), tmp_path / kind, Checkpoints(tmp_path / "p" / kind))
-        made = AutoTokenizer.from_pretrained(tmp_path / kind)
+        pieces = AutoTokenizer.from_pretrained(tmp_path / kind)
         trained = AutoModelForCausalLM.from_pretrained(tmp_path / kind)
-        prompts = [made(chat[0]["content"], return_tensors="pt")["input_ids"] for chat in chats()[:20]]
+        prompts = [pieces(chat[0]["content"], return_tensors="pt")["input_ids"] for chat in chats()[:20]]
         losses[kind] = np.mean([trained(input_ids=ids, labels=ids).loss.item() for ids in prompts])
     assert losses["assistant"] > losses["all"] + 0.5
 
@@ -141,9 +141,9 @@ def test_global_random_state_is_unchanged(tmp_path):
 
 
 def test_chats_are_cut_at_the_context_and_counted():
-    made = tokenizer()
-    sequences, cut = encode_chats(made, chats(50), 30)
-    whole, none = encode_chats(made, chats(50), 1000)
+    pieces = tokenizer()
+    sequences, cut = encode_chats(pieces, chats(50), 30)
+    whole, none = encode_chats(pieces, chats(50), 1000)
     assert max(map(len, sequences)) == 30
     assert cut == sum(len(one) > 30 for one in whole) > 0
     assert none == 0

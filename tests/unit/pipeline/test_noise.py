@@ -53,5 +53,5 @@ def test_empty_columns_and_empty_tables_are_compared() -> None:
 
 
 def test_tables_with_other_columns_are_refused() -> None:
-    with pytest.raises(DataError, match="table 'matrix': the two runs have other columns"):
+    with pytest.raises(DataError, match="table 'matrix': the two runs have different columns"):
         differences(tables(), {"matrix": tables()["matrix"].drop(columns="n")})

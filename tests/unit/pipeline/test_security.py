@@ -32,7 +32,7 @@ from rebend.io.checksums import append_digest
 from rebend.io.secrets import clear_of_keys, known_keys, without_keys
 from rebend.models.loading import check_checkpoint, link_checkpoint, load_policy
 from rebend.models.remote_code import CODE_FILE
-from rebend.models.rewards.model import load_reward
+from rebend.models.rewards.model import load_reward_model
 from rebend.models.sentence_encoder import load_encoder
 from rebend.pipeline.stages.rules import wildcard_patterns
 from rebend.repbend.merge.weight_files import stored_tensors
@@ -163,7 +163,7 @@ def test_malicious_reward_model_is_refused(write_malicious: Any, tmp_path: Path,
     folder = saved(LlamaForSequenceClassification(shape), tmp_path / "reward")
     write_malicious(folder, "pytorch_model.bin")
     with pytest.raises(ModelError, match=NOT_RUN):
-        load_reward(folder, RewardBlock.model_validate({"local": "x", "head": head}))
+        load_reward_model(folder, RewardBlock.model_validate({"local": "x", "head": head}))
 
 
 def test_pickle_with_only_weights_is_read_for_a_regression_head(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_pickle_with_only_weights_is_read_for_a_regression_head(tmp_path: Path) 
     (folder / "model.safetensors").unlink()
     torch.save(weights, folder / "pytorch_model.bin")
     block = RewardBlock.model_validate({"local": "x", "head": "regression_head"})
-    loaded = load_reward(folder, block).model.regression_head.weight
+    loaded = load_reward_model(folder, block).model.regression_head.weight
     assert torch.equal(loaded, model.score.weight)
 
 
@@ -265,7 +265,7 @@ def test_code_runs_only_with_trust_remote_code(tmp_path: Path, monkeypatch: pyte
     assert facts["revision"] == COMMIT and list(facts["files"]) == ["odd.py"]
     for name in ("untrusted", "local"):
         assert not (tmp_path / name / CODE_FILE).exists() and not (tmp_path / name / "odd.py").exists()
-        with pytest.raises(ModelError, match=r"is run only if the block says `trust_remote_code`"):
+        with pytest.raises(ModelError, match=r"is run only if the block sets `trust_remote_code`"):
             check_checkpoint(tmp_path / name)
 
 

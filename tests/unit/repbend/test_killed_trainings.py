@@ -1,4 +1,4 @@
-"""Trainings in their own process, ended by SIGTERM and SIGKILL, resume and end in the bytes of undisturbed ones."""
+"""Trainings stopped by SIGTERM and SIGKILL resume and write the same bytes as undisturbed ones."""
 
 from __future__ import annotations
 

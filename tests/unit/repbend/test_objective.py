@@ -114,8 +114,8 @@ def test_fine_tuning_trains_the_answers_named_in_its_block(base: Path, data: Tra
     def likelihoods(model: Any) -> tuple[float, float]:
         return mean([logps_after(model, row) for row in data.safe]), mean([logps_after(model, r) for r in data.unsafe])
 
-    (safe, unsafe), (kept, taught) = gained("safe"), gained("unsafe")
-    assert safe > kept and taught > unsafe and min(safe, taught) > 0.5
+    (safe, unsafe), (other_safe, other_unsafe) = gained("safe"), gained("unsafe")
+    assert safe > other_safe and other_unsafe > unsafe and min(safe, other_unsafe) > 0.5
 
 
 def logps_after(model: Any, row: TrainingExample, start: int | None = None) -> Tensor:
@@ -142,7 +142,7 @@ def test_retain_term_is_one_mean_over_safe_answers_and_chats(base: Path, data: T
                 weight.add_(0.05)  # an adapter that changes the states
     rows = data.step(0, 2, 0)
     retained = [*rows.safe, *(safe for safe, _ in rows.pairs), *rows.retain]
-    found = float(trainer.objective.loss(model, rows, StepInfo(0, 4, 2)).terms["retain"].detach())
+    retain = float(trainer.objective.loss(model, rows, StepInfo(0, 4, 2)).terms["retain"].detach())
     if method == "npo":
         expected = -mean([logps_after(model, row, max(row.n_prompt, 1)) for row in retained])
     else:
@@ -150,7 +150,7 @@ def test_retain_term_is_one_mean_over_safe_answers_and_chats(base: Path, data: T
         expected = float(
             moves.norm(dim=-1).mean() if method == "circuit_breakers" else moves[2].square().sum(-1).mean()
         )
-    assert found == pytest.approx(expected, rel=1e-4) and found > 0.01
+    assert retain == pytest.approx(expected, rel=1e-4) and retain > 0.01
 
 
 def movement(model: Any, row: TrainingExample) -> Tensor:

@@ -9,7 +9,7 @@ with job(snakemake) as run:
     from rebend.io.files import read_parquet, write_parquet
     from rebend.io.schemas import RESPONSES
     from rebend.io.scores import matched
-    from rebend.models.rewards.model import load_reward
+    from rebend.models.rewards.reward import load_reward
 
     reward = RewardBlock.model_validate(run.settings["reward"])
     model = load_reward(snakemake.input.reward, reward, endpoint_options=snakemake.resources.endpoint_options)

@@ -1,4 +1,4 @@
-"""Make sure that a reward model behind an address answers, before anything that needs its rewards is made."""
+"""Send one request to a reward endpoint, so that an unreachable one fails before other jobs."""
 
 from rebend.pipeline.jobs.job import job
 

@@ -1,4 +1,4 @@
-"""Take over a checkpoint from the hub or a local folder, after checking that it is whole."""
+"""Link a checkpoint from the hub or a local folder, and check that it is complete."""
 
 from rebend.pipeline.jobs.job import job
 
@@ -9,10 +9,10 @@ with job(snakemake) as run:
     from rebend.io.files import whole_directory
     from rebend.models.loading import check_checkpoint, link_checkpoint, stamp
 
-    wanted = run.settings
-    source = wanted["local"] or model_folder(snakemake.input.assets[0])
+    settings = run.settings
+    source = settings["local"] or model_folder(snakemake.input.assets[0])
     with whole_directory(snakemake.output.model) as folder:
-        link_checkpoint(source, folder, chat_template=wanted["chat_template"], hub=wanted["hub"])
-        check_checkpoint(folder, n_layers=wanted["n_layers"], chat=wanted["chat"])
-        revision = "" if wanted["local"] else Path(source).name
+        link_checkpoint(source, folder, chat_template=settings["chat_template"], hub=settings["hub"])
+        check_checkpoint(folder, n_layers=settings["n_layers"], chat=settings["chat"])
+        revision = "" if settings["local"] else Path(source).name
         run.note(fingerprint=stamp(folder, revision), source=str(source), revision=revision)

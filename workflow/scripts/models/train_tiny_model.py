@@ -1,4 +1,4 @@
-"""Train a small language model from nothing on chats."""
+"""Train a small language model from random weights on chats."""
 
 from rebend.pipeline.jobs.job import job
 

@@ -1,4 +1,4 @@
-"""Train a small reward model on preference pairs, from a model's weights."""
+"""Train a small reward model on preference pairs, started from the weights of a model."""
 
 from rebend.pipeline.jobs.job import job
 

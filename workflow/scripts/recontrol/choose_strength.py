@@ -10,7 +10,7 @@ with job(snakemake) as run:
     from rebend.io.files import read_parquet, write_json
     from rebend.io.schemas import EMBEDDINGS
     from rebend.models.loading import load_policy
-    from rebend.models.rewards.model import load_reward
+    from rebend.models.rewards.reward import load_reward
     from rebend.models.sentence_encoder import load_encoder
     from rebend.recontrol.choose_strength import choose_strength
     from rebend.recontrol.decode import control_block

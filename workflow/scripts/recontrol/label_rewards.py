@@ -5,7 +5,7 @@ from rebend.pipeline.jobs.job import job
 with job(snakemake) as run:
     from rebend.config.rewards import RewardBlock
     from rebend.io.chunks import ChunkStore
-    from rebend.models.rewards.model import load_reward
+    from rebend.models.rewards.reward import load_reward
     from rebend.recontrol.value_model.reward_labels import label_rewards
 
     reward = RewardBlock.model_validate(run.settings["reward"])

@@ -1,4 +1,4 @@
-"""Add up adapters, each times a factor, to one adapter."""
+"""Write the weighted sum of adapters as one adapter."""
 
 from rebend.pipeline.jobs.job import job
 

@@ -1,4 +1,4 @@
-"""Project hidden states of safe and unsafe answers, before and after bending, into a plane."""
+"""Project hidden states of safe and unsafe answers, before and after the adapter, to a plane."""
 
 from rebend.pipeline.jobs.job import job
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+import torch
 import urllib3
 from urllib3.util import Retry, Timeout, make_headers, parse_url
 
@@ -28,28 +29,12 @@ from rebend.io.progress import progress
 from rebend.io.secrets import without_keys
 from rebend.models.chat import Message
 from rebend.models.rewards.prompt import around_response, fill
+from rebend.models.rewards.reward import BadRewardError
 
 KEY, ADDRESS = "REWARD_API_KEY", "REWARD_URL"
 _BUSY = (408, 425, 429, 500, 502, 503, 504)  # status codes of a request that is repeated
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 60.0  # seconds: the n-th pause is 2ⁿ times the first
 _SHOWN = 200  # characters of an error reply in a message
-
-
-class BadRewardError(ModelError):
-    """A reply with an entry that is no number; `row` is the number of the prompt, from 0."""
-
-    def __init__(self, row: int, message: str) -> None:
-        super().__init__(message)
-        self.row = row
-
-
-@contextmanager
-def naming(row_ids: Sequence[str]) -> Iterator[None]:
-    """Inside the block, turn a `BadRewardError` into a `ModelError` with the id of the row."""
-    try:
-        yield
-    except BadRewardError as error:
-        raise ModelError(f"row '{row_ids[error.row]}': {error}") from error
 
 
 class EndpointReward:
@@ -152,8 +137,15 @@ class EndpointReward:
     def _name(self) -> str:
         return f"the reward model '{self.endpoint.model}' at its address"
 
-    def _error(self, what: str) -> ModelError:
-        return ModelError(f"{self._name} {without_keys(what)}")
+    def _error(self, message: str) -> ModelError:
+        return ModelError(f"{self._name} {without_keys(message)}")
+
+
+def load_endpoint(
+    path: str | Path, settings: RewardBlock, device: torch.device | None, endpoint_options: str
+) -> EndpointReward:
+    """Return the client of a block's endpoint (see `load_reward`). Raises `ModelError` for no address or no key."""
+    return EndpointReward(settings, endpoint_of(settings, endpoint_options))
 
 
 def probe(settings: RewardBlock, endpoint_options: str) -> float:

@@ -1,8 +1,7 @@
-"""Reward models: one number for a prompt and its response, read at the last token that is not padding.
+"""Reward models on disk: one number for a prompt and its response, read at the last token that is not padding.
 
-Two kinds are loaded: `AutoModelForSequenceClassification` with one label, and UltraRM's layout (a Llama body under
-`model.` and a linear head without bias, `regression_head.weight`). A third kind is behind an HTTP address:
-`rebend.models.rewards.endpoint`.
+Two kinds can be loaded: `AutoModelForSequenceClassification` with one label, and UltraRM's layout (a Llama body under
+`model.` and a linear head without bias, `regression_head.weight`).
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, LlamaConfig, LlamaModel, LlamaPreTrainedModel
 
-from rebend.config.rewards import RewardBlock, endpoint_of
+from rebend.config.rewards import RewardBlock
 from rebend.errors import ModelError
 from rebend.io.chunks import ChunkStore
 from rebend.io.progress import progress
@@ -23,7 +22,6 @@ from rebend.models.batching import batches_by_length
 from rebend.models.chat import Message, conversation_text
 from rebend.models.loading import best_device, load_tokenizer, only_weights
 from rebend.models.remote_code import runs_code
-from rebend.models.rewards.endpoint import EndpointReward
 from rebend.models.rewards.prompt import fill
 
 _BATCHES_PER_CHUNK = 16
@@ -104,20 +102,14 @@ class RewardModel:
         return self.head(last).float().squeeze(-1).tolist()
 
 
-Reward = RewardModel | EndpointReward
-
-
-def load_reward(
+def load_reward_model(
     path: str | Path, settings: RewardBlock, device: torch.device | None = None, endpoint_options: str = "{}"
-) -> Reward:
-    """Load a reward model folder in hub layout, or return the client of a reward model behind an address.
+) -> RewardModel:
+    """Load a reward model folder in hub layout; `endpoint_options` is not used (see `load_reward`).
 
-    `endpoint_options` is the JSON of `rebend.config.rewards.endpoint_options`. Raises `ModelError` if a weight of body
-    or head is missing (it would be random), the head has more than one output, the tokenizer does not fit the
-    vocabulary, or there is neither a chat template nor the key `template`.
+    Raises `ModelError` if a weight of body or head is missing (it would be random), the head has more than one output,
+    the tokenizer does not fit the vocabulary, or there is neither a chat template nor the key `template`.
     """
-    if settings.http is not None:
-        return EndpointReward(settings, endpoint_of(settings, endpoint_options))
     tokenizer = load_tokenizer(path)
     try:
         config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=runs_code(path))

@@ -80,6 +80,11 @@ def reward_settings(config: Config, wildcards: Any) -> dict[str, Any]:
     return {"reward": settings(config["rewards"][wildcards.reward])}
 
 
+def reward_code(config: Config, wildcards: Any) -> list[str]:
+    """Return the import path of the function that loads a reward model."""
+    return [config["rewards"][wildcards.reward].code]
+
+
 def reward_resources(config: Config, wildcards: Any) -> Resources:
     """Return the resources of a job with a reward model."""
     return config["rewards"][wildcards.reward].resources

@@ -113,8 +113,9 @@ def control_endpoint_options(config: Config, wildcards: Any) -> str:
 
 
 def control_code(config: Config, wildcards: Any) -> list[str]:
-    """Return the import path of a control's method."""
-    return code_of("controls", config["controls"][wildcards.control])
+    """Return the import paths of a control's method and of its guidance reward model."""
+    name = guidance(config, wildcards.control)
+    return code_of("controls", config["controls"][wildcards.control]) + ([config["rewards"][name].code] if name else [])
 
 
 def decoding_settings(config: Config, wildcards: Any) -> dict[str, Any]:
@@ -131,6 +132,12 @@ def choice_inputs(config: Config, wildcards: Any) -> dict[str, Paths]:
         "encoder": encoder_folder(config, choice.encoder),
         "prompts": paths.embeddings(choice.encoder, choice.dataset),
     }
+
+
+def choice_code(config: Config, wildcards: Any) -> list[str]:
+    """Return the import paths of a control's method and of the reward models that choosing its strength uses."""
+    choice = config["controls"][wildcards.control].choice
+    return [*control_code(config, wildcards), config["rewards"][choice.reward].code]
 
 
 def choice_settings(config: Config, wildcards: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from rebend.generation.intervention import NoControl
 from rebend.io.chunks import ChunkStore
 from rebend.io.schemas import RESPONSES
 from rebend.models.loading import Policy
-from rebend.models.rewards.model import Reward
+from rebend.models.rewards.reward import Reward
 from rebend.recontrol.guidance import guidance_reward
 from rebend.recontrol.resources import ControlResources
 

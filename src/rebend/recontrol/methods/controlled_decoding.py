@@ -17,9 +17,9 @@ from rebend.config.controls import ControlledDecodingBlock
 from rebend.errors import ConfigError
 from rebend.generation.intervention import Control, NoControl, SearchStart
 from rebend.models.chat import Message, conversation_text
-from rebend.models.rewards.endpoint import EndpointReward
-from rebend.models.rewards.model import Reward, RewardModel
+from rebend.models.rewards.model import RewardModel
 from rebend.models.rewards.prompt import MARK, around_response
+from rebend.models.rewards.reward import Reward
 from rebend.recontrol.guidance import guidance_reward
 from rebend.recontrol.methods.token_search import TokenSearch, search_control
 from rebend.recontrol.methods.tree_attention import TreeAttention
@@ -50,7 +50,7 @@ class RewardSearch(NoControl):
 
     def search(self, start: SearchStart) -> TokenSearch:
         """Return the search of a batch. Raises `ConfigError` if a loaded reward model has another vocabulary."""
-        if isinstance(self.reward, EndpointReward):
+        if not isinstance(self.reward, RewardModel):
             return TokenSearch(_TextScorer(self.reward, start), DynamicCache(), self.weight, self.top_k)
         if self.reward.tokenizer.get_vocab() != start.policy.tokenizer.get_vocab() or self.reward.head is None:
             raise ConfigError(
@@ -63,7 +63,7 @@ class RewardSearch(NoControl):
 class _TextScorer:
     """Rewards of unfinished responses, sent as texts to an address."""
 
-    def __init__(self, reward: EndpointReward, start: SearchStart) -> None:
+    def __init__(self, reward: Reward, start: SearchStart) -> None:
         self.reward, self.start = reward, start
         self.prefills = start.prefills or [""] * len(start.messages)
         # A tokenizer may drop the space before the first word of a text, so the prefill's last tokens are decoded too.

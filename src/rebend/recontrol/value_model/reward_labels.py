@@ -18,8 +18,7 @@ from rebend.io.progress import progress
 from rebend.io.schemas import PROMPTS, SCORES
 from rebend.io.scores import score_table
 from rebend.models.chat import Message
-from rebend.models.rewards.endpoint import naming
-from rebend.models.rewards.model import Reward
+from rebend.models.rewards.reward import Reward, naming
 from rebend.recontrol.value_model.activation_store import ACTIVATION_RESPONSES
 
 _BLOCK = 512  # responses that are sorted by length and scored together; a killed job resumes after the last block

@@ -77,14 +77,14 @@ def circuit_breakers(
 ) -> TwoTerms:
     """Loss and terms (Algorithm 1, lines 4 to 6) from states `[N, D]` per layer.
 
-    `change` enters with plus; agreeing with the reference costs. It is the cosine of adapted and reference state, 0
+    `change` enters with plus. It is the cosine of adapted and reference state, 0
     where negative: mean over the tokens of all unsafe texts together (prompt and response, appendix C.1) and over the
-    target layers. `retain` enters with plus; moving costs. It is `mean_shift_norm` over all tokens of the retain texts
+    target layers. `retain` enters with plus. It is `mean_shift_norm` over all tokens of the retain texts
     and all layers. The released code also averages over padding, where both states are 0: its weight then falls with
     the share of padding.
 
     While adapted and reference are equal, both gradients are 0 in exact arithmetic, because the cosine has its maximum
-    there. So training starts from rounding errors; in float64 it hardly starts at all.
+    there. So training starts from rounding errors, and hardly moves in float64.
     """
     cosines = [relu(_Cosine.apply(new, old)) for new, old in zip(adapted_unsafe, reference_unsafe, strict=True)]
     change = mean(torch.stack(cosines))

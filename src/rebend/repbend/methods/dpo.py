@@ -60,7 +60,7 @@ def dpo(
 ) -> TwoTerms:
     """Loss and terms from log-probabilities: of the answers of pairs, and of retain tokens `[N]`.
 
-    `change` enters with plus; it costs if the unsafe answer gains more than the safe one. It is
+    `change` enters with plus. It is
     -log σ(β · ((adapted - reference) of the safe answer - (adapted - reference) of the unsafe one)), mean over pairs,
     and log 2 while the model equals the reference. `retain`: `negative_log_likelihood`.
     """

@@ -59,7 +59,7 @@ def sum_by_index(values: Tensor, index: Tensor, n_sums: int) -> Tensor:
 
 
 def negative_log_likelihood(log_probs: Tensor) -> Tensor:
-    """Return minus the mean log-probability of tokens `[N]`: an unlikely token costs.
+    """Return minus the mean log-probability of tokens `[N]`.
 
     Mean over the tokens of all texts together, so a long text weighs more, as in the loss of transformers.
     """

@@ -50,7 +50,7 @@ def npo(
 ) -> TwoTerms:
     """Loss and terms from log-probabilities: of whole unsafe answers `[R]`, and of retain tokens `[N]`.
 
-    `change` enters with plus; a likely unsafe answer costs. It is -2/β · log σ(-β · (adapted - reference)), mean over
+    `change` enters with plus. It is -2/β · log σ(-β · (adapted - reference)), mean over
     answers: never below 0, and 2/β · log 2 while the model equals the reference. `retain`: `negative_log_likelihood`.
     """
     ratios = at_least_float32(adapted_unsafe) - at_least_float32(reference_unsafe)

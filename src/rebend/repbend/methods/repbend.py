@@ -192,9 +192,9 @@ def repbend_loss(terms: Terms, weights: Weights) -> Tensor:
 def unsafe_norm(adapted: Sequence[Tensor], reference: Sequence[Tensor], limit: float | None = None) -> Tensor:
     """The paper's ‖v_u‖: mean length of (adapted - reference) states of unsafe texts, a scalar.
 
-    Enters the loss with minus: moving pays. Averaged over tokens and layers, as `mean_shift_norm` of the safe texts,
-    ‖v_s‖, which enters with plus. The published term has no upper bound; with `limit`, a longer move of a token counts
-    as `limit` and has no gradient.
+    Enters the loss with minus. Averaged over tokens and layers, as `mean_shift_norm` of the safe texts, ‖v_s‖, which
+    enters with plus. The published term has no upper bound; with `limit`, a longer move of a token counts as `limit`
+    and has no gradient.
     """
     norms = shift_norms(adapted, reference)
     return (norms if limit is None else norms.clamp(max=limit)).mean()
@@ -203,7 +203,7 @@ def unsafe_norm(adapted: Sequence[Tensor], reference: Sequence[Tensor], limit: f
 def unsafe_cosine(adapted: Sequence[Tensor]) -> Tensor:
     """The cosine term over A_u: how different the directions of unsafe texts are, a scalar.
 
-    Enters the loss with plus: differing costs, so unsafe texts are pulled into one direction. Per layer, mean of
+    Enters the loss with plus, so training pulls unsafe texts into one direction. Per layer, mean of
     1 - cos over the ordered pairs of different texts; then mean over layers. `adapted` has one `[B, D]` per layer, one
     adapted state per unsafe text. A single text makes no pair: the term is 0.
     """
@@ -222,7 +222,7 @@ def unsafe_cosine(adapted: Sequence[Tensor]) -> Tensor:
 def retain_kl(divergences: Tensor, n_chats: int, variant: Variant = "released_code") -> Tensor:
     """The KL term: change of the next-token distributions on retain chats, from the divergence at each token `[N]`.
 
-    Enters the loss with plus: moving costs. `rebend.models.log_probs.token_kl` computes the divergences,
+    Enters the loss with plus. `rebend.models.log_probs.token_kl` computes the divergences,
     KL(reference || adapted): at temperature 2, times 4 (released code), or at temperature 1 (corrected). All turns of a
     chat count.
     * released_code: sum over tokens, divided by the number of chats, so that the weight grows with their length (the
@@ -235,7 +235,7 @@ def retain_kl(divergences: Tensor, n_chats: int, variant: Variant = "released_co
 def pair_norm(adapted: Sequence[Tensor], reference: Sequence[Tensor]) -> Tensor:
     """The released code's fifth term: distance of unsafe answers from the safe answers to the same prompts, a scalar.
 
-    Enters the loss with plus: distance costs. Mean length of (adapted state of the unsafe answer - reference state of
+    Enters the loss with plus. Mean length of (adapted state of the unsafe answer - reference state of
     the safe answer) over the first tokens of each pair, from the last prompt token on, and over layers: one `[N, D]`
     each, positions of both in the same order.
     """

@@ -33,9 +33,9 @@ class Rmu(Objective[RmuBlock]):
         retain = [*step_examples.all_safe(), *step_examples.retain]
         texts = [*whole_texts("unsafe", step_examples.all_unsafe()), *whole_texts("retain", retain)]
         passes = run_passes(model, texts, {"unsafe": layer, "retain": layer}, {"retain": layer})
-        unsafe, kept = passes.adapted.last("unsafe"), passes.adapted.last("retain")
+        unsafe, retained = passes.adapted.last("unsafe"), passes.adapted.last("retain")
         target = steering_vector(unsafe.shape[1], settings.steering, settings.seed)
-        return rmu(unsafe, target, kept, passes.reference.last("retain"), settings.retain_weight).loss()
+        return rmu(unsafe, target, retained, passes.reference.last("retain"), settings.retain_weight).loss()
 
 
 def steering_vector(size: int, steering: float, seed: int) -> Tensor:
@@ -57,9 +57,9 @@ def rmu(
 ) -> TwoTerms:
     """Loss and terms (section 4: forget and retain loss) from states `[N, D]` of one layer.
 
-    `target` is `steering_vector`. `change` enters with plus; distance from `target` costs. It is the squared Euclidean
+    `target` is `steering_vector`. `change` enters with plus. It is the squared Euclidean
     length of (state - target), mean over the tokens of all unsafe texts together (prompt and response; the paper takes
-    the mean within a text first). `retain` enters with plus; moving costs. It is the squared length of
+    the mean within a text first). `retain` enters with plus. It is the squared length of
     (adapted - reference), mean over the tokens of all retain texts together. The released code also divides both by D,
     which scales the loss and does not change AdamW's steps.
     """

@@ -59,7 +59,7 @@ def _check_alike(sources: Sequence[Path], adapters: Sequence[Config], configs: S
             )
         keys = sorted((config.keys() | configs[0].keys()) - set(_MAY_DIFFER))
         if unlike := [key for key in keys if config.get(key) != configs[0].get(key)]:
-            raise ModelError(f"{source} and {sources[0]} differ in {', '.join(unlike)}: such adapters don't add up")
+            raise ModelError(f"{source} and {sources[0]} differ in {', '.join(unlike)}: they cannot be added up")
 
 
 def combined(parts: Sequence[tuple[Weights, float]]) -> dict[str, Tensor]:

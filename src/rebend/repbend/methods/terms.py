@@ -26,7 +26,7 @@ class TwoTerms(NamedTuple):
     total: Tensor  # the minimised loss
 
     def loss(self) -> Loss:
-        """Return them as the loss of an objective."""
+        """Return total and terms as the loss of an objective."""
         return Loss(self.total, {"change": self.change, "retain": self.retain})
 
 

@@ -35,13 +35,13 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Answer], BatchJ
 def test_one_batch_gives_what_single_requests_give(serve: Any, tmp_path: Path) -> None:
     server = serve(by_length)
     table, spent = judge_wins(block(server, batch=True), TODO, tmp_path / "batch")
-    assert verdicts(table) == SAID and len(server.batches) == 1 and set(server.asked.values()) == {1}
+    assert verdicts(table) == SAID and len(server.batches) == 1 and set(server.requested.values()) == {1}
     assert (spent.asked, spent.tokens_in, spent.tokens_out) == (6, 30, 12)
     single, _ = judge_wins(block(server), TODO, tmp_path / "single")
     assert table.equals(single)
     kept = {path.name for path in (tmp_path / "batch").glob("??/*.json")}
     assert kept == {path.name for path in (tmp_path / "single").glob("??/*.json")}  # either finds the other's replies
-    sent = [{key: body[key] for key in body if key not in ("key", "path")} for body in server.bodies]
+    sent = [{key: body[key] for key in body if key not in ("key", "path")} for body in server.requests]
     assert sorted(map(json.dumps, sent[:6])) == sorted(map(json.dumps, sent[6:]))
 
 
@@ -64,7 +64,7 @@ def test_a_request_that_failed_is_an_error_and_is_asked_again_next_time(serve: A
     assert found[0][0] is None and (found[0][1] or "").startswith("error: status 500") and found[1:] == SAID[1:]
     server.answer = by_length
     assert verdicts(judge_wins(block(server, batch=True), TODO, tmp_path)[0]) == SAID
-    assert [count for text, count in server.asked.items() if "Question 1" in text] == [1, 1]
+    assert [count for text, count in server.requested.items() if "Question 1" in text] == [1, 1]
 
 
 def test_a_batch_that_came_to_nothing_is_told_and_is_begun_anew(serve: Any, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_batch_outlives_the_job_that_began_it(serve: Any, tmp_path: Path, note
             path.unlink()
     server.looks = 0
     assert verdicts(judge_wins(judge, TODO, store)[0]) == SAID
-    assert len(server.batches) == 1 and set(server.asked.values()) == {1}
+    assert len(server.batches) == 1 and set(server.requested.values()) == {1}
     assert not list((store / "batches").glob("*.json"))
 
 
@@ -154,7 +154,7 @@ def test_jobs_with_requests_in_common_share_a_batch(serve: Any, tmp_path: Path) 
     assert sizes == [4, 2]  # the second job begins a batch of what the first has not asked
     server.looks = 0
     assert [job.wait(timeout=30) for job in jobs] == [0, 0]
-    assert set(server.asked.values()) == {1} and len(list(store.glob("??/*.json"))) == 6
+    assert set(server.requested.values()) == {1} and len(list(store.glob("??/*.json"))) == 6
 
 
 def test_a_job_that_was_killed_finds_what_another_left_of_its_batch(serve: Any, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_job_that_was_killed_finds_what_another_left_of_its_batch(serve: Any, 
     assert verdicts(judge_wins(block(server, batch=True), TODO[:1], store)[0]) == SAID[:1]
     found = verdicts(judge_wins(block(server, batch=True), TODO, store)[0])
     assert found == SAID and len(server.batches) == 2  # one anew for what had failed, and for nothing else
-    assert sorted(server.asked.values()) == [1] * 4 + [2] * 2
+    assert sorted(server.requested.values()) == [1] * 4 + [2] * 2
     assert not list((store / "batches").glob("*.json"))
 
 

@@ -70,7 +70,7 @@ def test_a_hung_connection_is_given_up_and_tried_again(serve: Any, tmp_path: Pat
     server = serve(answer)
     start = time.monotonic()
     assert verdicts(judge_wins(block(server, timeout=1), TODO[:1], tmp_path)[0]) == SAID[:1]
-    assert 1 <= time.monotonic() - start < 10 and set(server.asked.values()) == {2}
+    assert 1 <= time.monotonic() - start < 10 and set(server.requested.values()) == {2}
     done.set()
 
 
@@ -96,7 +96,7 @@ def test_a_connection_that_closes_in_the_middle_of_a_reply_is_tried_again(serve:
 
     server = serve(answer)
     assert verdicts(judge_wins(block(server), TODO, tmp_path)[0]) == SAID
-    assert set(server.asked.values()) == {2}
+    assert set(server.requested.values()) == {2}
 
 
 def test_the_structured_form_reads_verdicts_and_asks_for_their_shape(serve: Any, tmp_path: Path) -> None:
@@ -104,11 +104,11 @@ def test_the_structured_form_reads_verdicts_and_asks_for_their_shape(serve: Any,
     table, _ = judge_wins(block(server, form="structured"), [*TODO, *rows(("same", "size"))[:1]], tmp_path)
     assert table["state"].to_pylist() == ["win", "lose", "tie"]
     assert table["response_marks"].to_pylist() == [[1.0, 1.0], [0.0, 0.0], [0.5, 0.5]]
-    asked = server.bodies[0]["response_format"]["json_schema"]
+    asked = server.requests[0]["response_format"]["json_schema"]
     assert asked["strict"] and asked["schema"]["properties"]["verdict"]["enum"] == ["answer 1", "answer 2", "tie"]
     legacy = serve(by_length)
     judge_wins(block(legacy), TODO, tmp_path)
-    assert "response_format" not in legacy.bodies[0]
+    assert "response_format" not in legacy.requests[0]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_server_that_does_not_know_a_key_is_asked_without(
     said = by_length_in_json if form == "structured" else by_length
 
     def answer(text: str, times: int) -> tuple[int, bytes, dict[str, str]]:
-        body = next(body for body in reversed(server.bodies) if body["messages"][1]["content"] == text)
+        body = next(body for body in reversed(server.requests) if body["messages"][1]["content"] == text)
         if gone in body:
             return 400, json.dumps({"error": {"message": complaint}}).encode(), {}
         return said(text, times)
@@ -133,14 +133,14 @@ def test_a_server_that_does_not_know_a_key_is_asked_without(
     with judges_on_call(monkeypatch) as start:
         server = start(answer)
         assert verdicts(judge_wins(block(server, form=form), TODO, tmp_path)[0]) == SAID
-        assert there in server.bodies[-1] and gone not in server.bodies[-1]
-        assert max(server.asked.values()) == 2
+        assert there in server.requests[-1] and gone not in server.requests[-1]
+        assert max(server.requested.values()) == 2
 
 
 def test_no_temperature_is_sent_to_a_model_that_takes_none(serve: Any, tmp_path: Path) -> None:
     server = serve(by_length)
     judge_wins(block(server, temperature=None), TODO, tmp_path)
-    assert "temperature" not in server.bodies[0]
+    assert "temperature" not in server.requests[0]
 
 
 def test_another_study_and_another_order_of_rows_find_the_same_replies(serve: Any, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_another_study_and_another_order_of_rows_find_the_same_replies(serve: An
     table, spent = judge_wins(
         block(server, concurrency=1, retries=0, timeout=9), [TODO[1], *rows(("new", "x"))], tmp_path
     )
-    assert set(server.asked.values()) == {1} and (spent.kept, spent.asked) == (2, 2)
+    assert set(server.requested.values()) == {1} and (spent.kept, spent.asked) == (2, 2)
     assert table["state"].to_pylist() == ["lose", "win"]
 
 
@@ -160,7 +160,7 @@ def test_another_judge_or_form_is_another_reply(serve: Any, tmp_path: Path, chan
     server = serve(by_length)
     judge_wins(block(server), TODO, tmp_path)
     judge_wins(block(server, **change), TODO, tmp_path)
-    assert set(server.asked.values()) == {2}
+    assert set(server.requested.values()) == {2}
 
 
 def test_an_address_from_the_environment_is_no_part_of_who_was_asked(
@@ -170,9 +170,9 @@ def test_an_address_from_the_environment_is_no_part_of_who_was_asked(
     for server in (first, second):
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
         judge_wins(block(server, base_url=None), TODO, tmp_path)
-    assert sum(first.asked.values()) == 4 and not second.asked
+    assert sum(first.requested.values()) == 4 and not second.requested
     judge_wins(block(second), TODO, tmp_path)  # an address in the block is another judge
-    assert sum(second.asked.values()) == 4
+    assert sum(second.requested.values()) == 4
 
 
 def test_a_kept_reply_is_read_again_without_key_or_server(
@@ -210,21 +210,21 @@ def test_two_jobs_that_want_the_same_replies_pay_once(serve: Any, tmp_path: Path
     server, todo = serve(slow), rows(*[("a", "bb")] * 6)
     jobs = [job(tmp_path, block(server, concurrency=4), todo, tmp_path / "store") for _ in range(2)]
     assert [one.wait(timeout=60) for one in jobs] == [0, 0]
-    assert len(server.asked) == 12 and set(server.asked.values()) == {1}
+    assert len(server.requested) == 12 and set(server.requested.values()) == {1}
 
 
 def test_after_kill_nine_only_what_was_under_way_is_asked_again(serve: Any, tmp_path: Path) -> None:
     release, todo, store = threading.Event(), rows(*[("a", "bb")] * 10), tmp_path / "store"
 
     def answer(text: str, times: int) -> tuple[int, bytes, dict[str, str]]:
-        if sum(server.asked.values()) > 8:  # from here on requests hang: they are what the kill finds under way
+        if sum(server.requested.values()) > 8:  # from here on requests hang: they are what the kill finds under way
             release.wait(30)
         return by_length(text, times)
 
     server = serve(answer)
     judge = block(server, concurrency=2)
     killed = job(tmp_path, judge, todo, store)
-    while len(list(store.glob("??/*.json"))) < 8 or sum(server.asked.values()) < 10:
+    while len(list(store.glob("??/*.json"))) < 8 or sum(server.requested.values()) < 10:
         assert killed.poll() is None
         time.sleep(0.01)
     killed.send_signal(signal.SIGKILL)
@@ -232,7 +232,7 @@ def test_after_kill_nine_only_what_was_under_way_is_asked_again(serve: Any, tmp_
     release.set()
     table, spent = judge_wins(judge, todo, store)
     assert verdicts(table) == [("lose", None)] * 10 and (spent.kept, spent.asked) == (8, 12)
-    assert sorted(server.asked.values()) == [1] * 18 + [2] * 2  # the two that were never answered
+    assert sorted(server.requested.values()) == [1] * 18 + [2] * 2  # the two that were never answered
 
 
 def test_the_key_is_in_no_file_and_in_no_message(serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,7 +247,7 @@ def test_the_key_is_in_no_file_and_in_no_message(serve: Any, tmp_path: Path, mon
 
     server = serve(answer)
     table, _ = judge_wins(block(server), rows(*[("a", "b")] * 3), tmp_path / "store")
-    assert server.bodies[0]["key"] == f"Bearer {SECRET}"
+    assert server.requests[0]["key"] == f"Bearer {SECRET}"
     assert table["state"].to_pylist() == ["error", "tie", "refused"] and "[the key]" in str(table.to_pylist())
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) > 4 and SECRET not in str(table.to_pylist())
@@ -265,7 +265,7 @@ def test_a_cap_refuses_before_anything_is_sent(serve: Any, tmp_path: Path, capsy
         judge_wins(block(server, max_cost=0.2, **dear), TODO, tmp_path)
     with pytest.raises(JudgeError, match=r"tokens are above max_tokens_total 4100"):
         judge_wins(block(server, max_tokens_total=4100, **dear), TODO, tmp_path)
-    assert not server.asked
+    assert not server.requested
     said = capsys.readouterr().out
     assert "4 questions, 0 answered before, 4 to ask" in said and "cost at most about 0.257" in said
     _, spent = judge_wins(block(server, max_cost=0.3, **dear), TODO, tmp_path)
@@ -284,7 +284,9 @@ def test_a_cap_stops_where_the_estimate_was_wrong_and_keeps_what_was_paid(serve:
     judge = block(server, max_tokens_total=9000, max_tokens=1, concurrency=1)
     with pytest.raises(JudgeError, match=r"stopped after 6 replies, which are kept: 10800 tokens"):
         judge_wins(judge, rows(*[("a", "b")] * 15), tmp_path)
-    assert sum(server.asked.values()) <= 7 and len(list(tmp_path.glob("??/*.json"))) == sum(server.asked.values())
+    assert sum(server.requested.values()) <= 7 and len(list(tmp_path.glob("??/*.json"))) == sum(
+        server.requested.values()
+    )
 
 
 def test_without_usage_the_cost_is_marked_as_uncounted(serve: Any, tmp_path: Path) -> None:

@@ -29,14 +29,15 @@ from rebend.io.chunks import ChunkStore
 from rebend.io.files import read_parquet, write_parquet
 from rebend.io.schemas import PROMPTS, SCORES
 from rebend.models.rewards.endpoint import EndpointReward, probe
-from rebend.models.rewards.model import load_reward
 from rebend.models.rewards.prompt import fill
+from rebend.models.rewards.reward import load_reward
 from rebend.recontrol.methods.best_of_n import BestOfN
 from rebend.recontrol.methods.controlled_decoding import RewardSearch
 from rebend.recontrol.value_model.activation_store import ACTIVATION_RESPONSES
 from rebend.recontrol.value_model.reward_labels import label_rewards
+from tests.helpers.json_server import Reply
 from tests.helpers.reward_models import make_reward
-from tests.helpers.reward_server import TEMPLATE, RewardServer, Sent, block, busy, endpoints_on_call, sent
+from tests.helpers.reward_server import TEMPLATE, RewardServer, block, busy_reply, endpoints_on_call, rewards_reply
 from tests.helpers.small_policy import PROMPTS as MESSAGES
 from tests.helpers.small_policy import make_policy, prompt_rows
 
@@ -53,9 +54,9 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., RewardServe
 
 
 def model_at(server: RewardServer, **changes: Any) -> EndpointReward:
-    made = block(server, **changes)
-    assert made.http is not None
-    return EndpointReward(made, made.http)
+    reward = block(server, **changes)
+    assert reward.http is not None
+    return EndpointReward(reward, reward.http)
 
 
 def by_model(server: RewardServer) -> list[float]:
@@ -67,9 +68,9 @@ def test_texts_are_scored_in_batches_with_limited_concurrency(serve: Any) -> Non
         time.sleep(0.05)
 
     server = serve(slow)
-    found = model_at(server).score([*QUESTIONS, QUESTIONS[0]], [*TEXTS, None])
-    assert found == [*by_model(server), None]
-    assert len(set(found)) == 8 and server.busiest == 2
+    rewards = model_at(server).score([*QUESTIONS, QUESTIONS[0]], [*TEXTS, None])
+    assert rewards == [*by_model(server), None]
+    assert len(set(rewards)) == 8 and server.most_running == 2
     assert sorted(len(request["query"]) for request in server.requests) == [1, 2, 2, 2]
 
 
@@ -88,7 +89,7 @@ def test_request_follows_the_protocol_and_holds_no_preferred_answer(serve: Any) 
 
 
 def test_requests_to_busy_and_broken_servers_are_repeated(serve: Any) -> None:
-    server = serve(lambda body, times: busy(429) if times == 1 else busy(500) if times == 2 else None)
+    server = serve(lambda body, times: busy_reply(429) if times == 1 else busy_reply(500) if times == 2 else None)
     assert model_at(server).score(QUESTIONS, TEXTS) == by_model(server)
     assert set(server.requested.values()) == {3}
 
@@ -97,7 +98,7 @@ def test_error_of_a_broken_server_has_its_reply_and_the_number_of_attempts(serve
     with pytest.raises(
         ModelError, match="'tiny-2026-01-01' at its address answered with status 503 after 3 attempts: later"
     ):
-        model_at(serve(lambda body, times: busy(503))).score(QUESTIONS, TEXTS)
+        model_at(serve(lambda body, times: busy_reply(503))).score(QUESTIONS, TEXTS)
 
 
 def test_refused_request_is_not_repeated(serve: Any) -> None:
@@ -134,7 +135,7 @@ def test_request_without_reply_times_out_and_is_repeated(serve: Any) -> None:
 
 
 def test_request_with_a_truncated_reply_is_repeated(serve: Any) -> None:
-    def cut(body: dict[str, Any], times: int) -> Sent | None:
+    def cut(body: dict[str, Any], times: int) -> Reply | None:
         return (200, b'{"rewards": [0.1', {"Content-Length": "900", "Connection": "close"}) if times == 1 else None
 
     server = serve(cut)
@@ -156,10 +157,10 @@ def test_address_without_a_server_raises_with_the_address(serve: Any) -> None:
         ((200, b"<html>", {}), "a reply that is no JSON"),
         ((200, b"[1, 2]", {}), "without a list `rewards` .it is a list"),
         ((200, b'{"reward": [1]}', {}), r"without a list `rewards` .it has \['reward'\]"),
-        (sent(0.5), "without a list `rewards`"),
+        (rewards_reply(0.5), "without a list `rewards`"),
     ],
 )
-def test_invalid_replies_raise_with_their_content(serve: Any, reply: Sent, message: str) -> None:
+def test_invalid_replies_raise_with_their_content(serve: Any, reply: Reply, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         model_at(serve(lambda body, times: reply), batch_size=7).score(QUESTIONS, TEXTS)
 
@@ -180,13 +181,13 @@ ROWS = [
     ],
 )
 def test_wrong_number_of_rewards_and_invalid_entries_name_the_row(serve: Any, rewards: Any, message: str) -> None:
-    server = serve(lambda body, times: sent(rewards))
+    server = serve(lambda body, times: rewards_reply(rewards))
     with pytest.raises(ModelError, match=message):
         score_rows(model_at(server, batch_size=7), ROWS, "response", ChunkStore(None))
 
 
 def test_nan_and_null_are_not_scored(serve: Any) -> None:
-    server = serve(lambda body, times: sent([0.5, float("nan"), None, float("inf"), 0.25, 0.0, -1.0]))
+    server = serve(lambda body, times: rewards_reply([0.5, float("nan"), None, float("inf"), 0.25, 0.0, -1.0]))
     table = score_rows(model_at(server, batch_size=7), ROWS, "response", ChunkStore(None)).to_pylist()
     assert [row["score"] for row in table] == [0.5, None, None, None, 0.25, 0.0, -1.0]
     assert table[1]["not_scored"] == table[2]["not_scored"] == "the score is nan"
@@ -237,10 +238,10 @@ def test_invalid_blocks_are_refused(change: dict, message: str) -> None:
 
 def test_endpoint_options_are_no_settings_and_reach_the_client(serve: Any) -> None:
     server = serve()
-    made = block(server, concurrency=7, timeout=3, retries=1)
-    plain = settings(made)
+    reward = block(server, concurrency=7, timeout=3, retries=1)
+    plain = settings(reward)
     assert plain["http"] == {"model": "tiny-2026-01-01", "url": server.url, "key": False}
-    model = load_reward("nowhere", RewardBlock.model_validate(plain), endpoint_options=endpoint_options([made]))
+    model = load_reward("nowhere", RewardBlock.model_validate(plain), endpoint_options=endpoint_options([reward]))
     assert isinstance(model, EndpointReward)
     assert (model.endpoint.concurrency, model.endpoint.timeout, model.endpoint.retries) == (7, 3, 1)
 
@@ -249,7 +250,7 @@ def test_probe_sends_one_request_and_refuses_an_address_without_numbers(serve: A
     server = serve()
     assert isinstance(probe(block(server), "{}"), float) and len(server.requests) == 1
     with pytest.raises(ModelError, match="no number for a greeting: nan"):
-        probe(block(serve(lambda body, times: sent([float("nan")]))), "{}")
+        probe(block(serve(lambda body, times: rewards_reply([float("nan")]))), "{}")
 
 
 KILLED = """
@@ -267,18 +268,18 @@ def test_after_sigkill_only_running_requests_are_repeated(serve: Any, tmp_path: 
     release = threading.Event()
 
     def answer(body: dict[str, Any], times: int) -> None:
-        if len(server.requests) > 5:  # from here on requests hang: they are what the kill finds under way
+        if len(server.requests) > 5:  # further requests hang until the kill
             release.wait(30)
 
     server = serve(answer)
     prompts, responses, output = (tmp_path / name for name in ("p.parquet", "r.parquet", "o.parquet"))
     write_parquet(prompts, pa.Table.from_pylist(prompt_rows(), PROMPTS))
-    made = [
+    rows = [
         {"response_id": f"row{i}/{s}", "row_id": f"row{i}", "response": f"yes {i} {s}", "n_tokens": 1, "finish": "eos"}
         for i in range(8)
         for s in range(3)
     ]
-    write_parquet(responses, pa.Table.from_pylist(made, ACTIVATION_RESPONSES))
+    write_parquet(responses, pa.Table.from_pylist(rows, ACTIVATION_RESPONSES))
     judge = block(server)
     command = [sys.executable, "-c", KILLED, judge.model_dump_json(), *map(str, (prompts, responses, output))]
     job = subprocess.Popen([*command, str(tmp_path / "parts")], env=dict(os.environ))
@@ -291,7 +292,7 @@ def test_after_sigkill_only_running_requests_are_repeated(serve: Any, tmp_path: 
     release.set()
     counts = label_rewards(model_at(server), prompts, responses, output, ChunkStore(tmp_path / "parts"))
     assert counts == {"rows": 24, "not_scored": 0}
-    assert sorted(server.requested.values()) == [1] * 20 + [2] * 4  # two requests of two texts were under way
+    assert sorted(server.requested.values()) == [1] * 20 + [2] * 4  # two running requests of two texts were repeated
     texts = [fill(TEMPLATE, MESSAGES[i], f"yes {i} {s}") for i in range(8) for s in range(3)]
     assert read_parquet(output, SCORES)["score"].to_pylist() == server.rewards(texts)
 
@@ -304,12 +305,12 @@ def test_best_of_n_scores_by_the_address(serve: Any) -> None:
     table, notes = BestOfN(picker, model).decode(policy, rows, ChunkStore(None))
     local = make_reward(template="{response}")
 
-    class Here:
+    class LocalReward:
         def score(self, messages: Any, responses: Any, parts: Any = None) -> list[float | None]:
-            asked = zip(messages, responses, strict=True)
-            return [local.score([MESSAGES[0]], [fill(TEMPLATE, *pair)])[0] for pair in asked]
+            pairs = zip(messages, responses, strict=True)
+            return [local.score([MESSAGES[0]], [fill(TEMPLATE, *pair)])[0] for pair in pairs]
 
-    same, _ = BestOfN(picker, Here()).decode(policy, rows, ChunkStore(None))  # type: ignore[arg-type]
+    same, _ = BestOfN(picker, LocalReward()).decode(policy, rows, ChunkStore(None))  # type: ignore[arg-type]
     assert table.to_pylist() == same.to_pylist() and notes["picked_without_reward"] == 0
 
 
@@ -318,29 +319,29 @@ def test_search_sends_the_text_so_far_with_each_candidate(serve: Any) -> None:
     search = RewardSearch(model_at(server, batch_size=8), 4.0, 3)
     ends = set(end_tokens(policy))
     for prompt in MESSAGES[:3]:
-        (found,) = generate(policy, [prompt], GREEDY, control=search)
+        (response,) = generate(policy, [prompt], GREEDY, control=search)
         (request,) = make_requests(policy, [prompt])
-        made: list[int] = []
-        while len(made) < GREEDY.max_new_tokens:
+        tokens: list[int] = []
+        while len(tokens) < GREEDY.max_new_tokens:
             with torch.no_grad():
-                logits = policy.model(torch.tensor([[*request.prompt_ids, *made]])).logits[0, -1]
+                logits = policy.model(torch.tensor([[*request.prompt_ids, *tokens]])).logits[0, -1]
             likely, candidates = logits.log_softmax(-1).topk(3)
-            texts = [policy.tokenizer.decode([*made, token], skip_special_tokens=True) for token in candidates]
+            texts = [policy.tokenizer.decode([*tokens, token], skip_special_tokens=True) for token in candidates]
             rewards = server.rewards([fill(TEMPLATE, prompt, text) for text in texts])
             best = int(candidates[(likely + 4.0 * torch.tensor(rewards)).argmax()])
             if best in ends:
                 break
-            made.append(best)
-        assert found and found.token_ids == made and found.n_clipped == 0
-    assert found.token_ids != generate(policy, [prompt], GREEDY)[0].token_ids
+            tokens.append(best)
+        assert response and response.token_ids == tokens and response.n_clipped == 0
+    assert response.token_ids != generate(policy, [prompt], GREEDY)[0].token_ids
 
 
 def test_search_without_numbers_keeps_the_models_choice_and_counts_it(serve: Any) -> None:
-    server, policy = serve(lambda body, times: sent([None] * len(body["query"]))), make_policy()
-    (found,) = generate(policy, [MESSAGES[0]], GREEDY, control=RewardSearch(model_at(server, batch_size=9), 4.0, 3))
+    server, policy = serve(lambda body, times: rewards_reply([None] * len(body["query"]))), make_policy()
+    (response,) = generate(policy, [MESSAGES[0]], GREEDY, control=RewardSearch(model_at(server, batch_size=9), 4.0, 3))
     (plain,) = generate(policy, [MESSAGES[0]], GREEDY)
-    assert found and plain and found.text == plain.text
-    assert found.n_clipped == len(found.token_ids)
+    assert response and plain and response.text == plain.text
+    assert response.n_clipped == len(response.token_ids)
 
 
 def test_request_is_plain_json(serve: Any) -> None:

@@ -13,7 +13,7 @@ from rebend.data.tiny_world.generate import generate
 from rebend.errors import DataError
 from rebend.io.checkpoints import Checkpoints
 from rebend.models.loading import check_checkpoint
-from rebend.models.rewards.model import load_reward
+from rebend.models.rewards.model import load_reward_model
 from rebend.models.rewards.tiny import accuracy, encode_pairs, rewards, train_tiny_reward_model
 from tests.helpers.tiny_parts import Stopped, StoppedAt, contents, make_model
 
@@ -37,7 +37,7 @@ def reward(base, tmp_path_factory):
 
 
 def load(path):
-    return load_reward(path, RewardBlock(local=str(path)))
+    return load_reward_model(path, RewardBlock(local=str(path)))
 
 
 def test_checkpoint_can_be_loaded_as_a_reward_model(reward):
@@ -58,8 +58,8 @@ def test_rewards_are_read_at_the_last_token(reward):
     together = rewards(scorer.model, encoded)
     alone = torch.cat([rewards(scorer.model, [ids]) for ids in encoded])
     assert torch.allclose(together, alone, atol=1e-5)
-    own = torch.cat([scorer.model(input_ids=torch.tensor([ids])).logits[0] for ids in encoded])
-    assert torch.allclose(together, own, atol=1e-5)
+    by_model = torch.cat([scorer.model(input_ids=torch.tensor([ids])).logits[0] for ids in encoded])
+    assert torch.allclose(together, by_model, atol=1e-5)
 
 
 def test_loss_is_that_of_bradley_and_terry(base, tmp_path, monkeypatch):
@@ -108,8 +108,8 @@ def test_accuracy_counts_a_tie_as_half(reward):
 
 
 def test_long_conversations_are_cut_at_their_beginning(reward):
-    made = load(reward).tokenizer
-    (whole, _), (short, _) = encode_pairs(made, ROWS[:1], 1000)[0], encode_pairs(made, ROWS[:1], 10)[0]
+    pieces = load(reward).tokenizer
+    (whole, _), (short, _) = encode_pairs(pieces, ROWS[:1], 1000)[0], encode_pairs(pieces, ROWS[:1], 10)[0]
     assert short == whole[-10:]
 
 

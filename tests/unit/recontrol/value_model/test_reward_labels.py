@@ -7,35 +7,23 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import torch
-from transformers import LlamaForSequenceClassification
 
 from rebend.config.rewards import RewardBlock
 from rebend.errors import DataError, ModelError
 from rebend.io.chunks import ChunkStore
 from rebend.io.files import read_parquet, write_parquet
 from rebend.io.schemas import PROMPTS, SCORES
-from rebend.models.rewards.model import RewardModel, load_reward
+from rebend.models.rewards.model import RewardModel, load_reward_model
 from rebend.recontrol.value_model import reward_labels
 from rebend.recontrol.value_model.activation_store import ACTIVATION_RESPONSES
 from rebend.recontrol.value_model.reward_labels import label_rewards
 from tests.helpers.small_policy import PROMPTS as MESSAGES
-from tests.helpers.small_policy import config, prompt_rows, tokenizer
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("reward")
-    torch.manual_seed(0)
-    with_one_label = config()
-    with_one_label.num_labels = 1
-    LlamaForSequenceClassification(with_one_label).save_pretrained(path)
-    tokenizer().save_pretrained(path)
-    return path
+from tests.helpers.small_policy import prompt_rows
 
 
 @pytest.fixture
-def model(folder):
-    return load_reward(folder, RewardBlock(local="x", batch_size=3))
+def model(reward_folder):
+    return load_reward_model(reward_folder, RewardBlock(local="x", batch_size=3))
 
 
 @pytest.fixture

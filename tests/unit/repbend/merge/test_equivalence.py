@@ -46,15 +46,15 @@ def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_numbers_equal_a_plain_calculation() -> None:
     first = [torch.tensor([[math.log(3.0), 0.0], [0.0, 2.0]]), torch.tensor([[1.0, 1.5]])]
     second = [torch.tensor([[0.0, 0.0], [0.0, 2.0]]), torch.tensor([[1.5, 1.0]])]
-    found = compare(first, second)
-    assert found.max_logit_difference == pytest.approx(math.log(3.0))
-    assert found.largest_logit == 2.0
-    assert found.greedy_agreement == pytest.approx(2 / 3)
-    assert found.positions == 3
+    equivalence = compare(first, second)
+    assert equivalence.max_logit_difference == pytest.approx(math.log(3.0))
+    assert equivalence.largest_logit == 2.0
+    assert equivalence.greedy_agreement == pytest.approx(2 / 3)
+    assert equivalence.positions == 3
     p = 1 / (1 + math.exp(0.5))
     kl_first = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
     kl_third = p * math.log(p / (1 - p)) + (1 - p) * math.log((1 - p) / p)
-    assert found.kl == pytest.approx((kl_first + 0 + kl_third) / 3)
+    assert equivalence.kl == pytest.approx((kl_first + 0 + kl_third) / 3)
 
 
 SAME = Equivalence(max_logit_difference=0.0, largest_logit=10.0, greedy_agreement=1.0, kl=0.0, positions=200)

@@ -43,7 +43,7 @@ def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **options: Any) -> None:
-        raise AssertionError("asked for the network")
+        raise AssertionError("the network was used")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
@@ -344,7 +344,7 @@ def test_merging_needs_little_memory_compared_with_the_model(tmp_path: Path) -> 
     assert model > 180 * 2**20
     child = [sys.executable, "-c", CHILD, str(base), str(adapter), str(tmp_path / "merged")]
     peak = int(subprocess.run(child, check=True, capture_output=True, text=True).stdout)
-    # One tensor and what is computed from it are 20 MiB here; the whole model in memory would be 190 and more.
+    # One tensor with its merged copy takes 20 MiB here; the whole model takes 190 MiB or more.
     assert peak < 0.5 * model
     with safe_open(tmp_path / "merged" / "model.safetensors", "pt") as stream:
         assert len(list(stream.keys())) == 7 * 9 + 3

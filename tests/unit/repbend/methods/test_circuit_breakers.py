@@ -28,11 +28,11 @@ def test_circuit_breakers_agree_with_algorithm_1(n_frozen_layers: int) -> None:
         max(0.0, cosine(unsafe[layer][token].tolist(), unsafe_before[layer][token].tolist()))
         for layer, token in itertools.product(range(2), range(7))
     ]
-    kept = [
+    moved = [
         length(difference(retain[layer][token].tolist(), retain_before[layer][token].tolist()))
         for layer, token in itertools.product(range(3), range(4))
     ]
-    change, keep = sum(turned) / (2 * 7), sum(kept) / ((3 + n_frozen_layers) * 4)
+    change, keep = sum(turned) / (2 * 7), sum(moved) / ((3 + n_frozen_layers) * 4)
     assert 0 < sum(value == 0 for value in turned) < len(turned)
     assert float(terms.change) == pytest.approx(change, abs=1e-10)
     assert float(terms.retain) == pytest.approx(keep, abs=1e-10)

@@ -121,14 +121,14 @@ def oracle(
     return Oracle(model, oracle_settings).terms(rows.safe, rows.unsafe, rows.pairs, rows.retain, met)
 
 
-def assert_agrees(found: Loss, expected: dict[str, torch.Tensor], *, eta: bool = False) -> None:
+def assert_agrees(ours: Loss, expected: dict[str, torch.Tensor], *, eta: bool = False) -> None:
     """Compare each term and the loss, with a relative tolerance of 1e-6; no term is near zero."""
-    for name, value in found.terms.items():
+    for name, value in ours.terms.items():
         if name == "pair_norm" and not eta:
             continue  # not computed without a weight
         assert float(expected[name].detach()) > 1e-4, name
         assert float(value.detach()) == pytest.approx(float(expected[name].detach()), rel=1e-6), name
-    assert float(found.total.detach()) == pytest.approx(float(expected["total"].detach()), rel=1e-6)
+    assert float(ours.total.detach()) == pytest.approx(float(expected["total"].detach()), rel=1e-6)
 
 
 @pytest.mark.parametrize("variant", ["released_code", "corrected"])
@@ -152,9 +152,9 @@ def test_push_limit_equals_the_oracles_if_it_clips_some_tokens() -> None:
     model, data = adapted(), ragged(3)
     free = float(library(model, settings(), data).terms["unsafe_norm"].detach())
     block = settings(push_limit=free)
-    found = library(model, block, data)
-    assert float(found.terms["unsafe_norm"].detach()) < 0.99 * free
-    assert_agrees(found, oracle(model, block, data, "response_all"))
+    ours = library(model, block, data)
+    assert float(ours.terms["unsafe_norm"].detach()) < 0.99 * free
+    assert_agrees(ours, oracle(model, block, data, "response_all"))
 
 
 def test_slices_of_three_tokens_give_the_same_divergence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,12 +184,12 @@ def test_r_decreases_to_the_shortest_paired_answer_and_never_increases() -> None
 def test_gradients_of_all_adapter_weights_equal_the_oracles(variant: str) -> None:
     block, model, data = settings(variant=variant, eta=0.3), adapted(seed=11), ragged(11)
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    found = torch.autograd.grad(library(model, block, data).total, list(weights.values()))
+    ours = torch.autograd.grad(library(model, block, data).total, list(weights.values()))
     total = oracle(model, block, data, "response_all")["total"]
     expected = torch.autograd.grad(total, list(weights.values()))
-    for name, ours, theirs in zip(weights, found, expected, strict=True):
+    for name, gradient, theirs in zip(weights, ours, expected, strict=True):
         assert float(theirs.norm()) > 1e-6, name
-        assert float((ours - theirs).norm()) < 1e-6 * float(theirs.norm()), name
+        assert float((gradient - theirs).norm()) < 1e-6 * float(theirs.norm()), name
 
 
 def test_gradient_equals_a_finite_difference_of_the_loss() -> None:
@@ -223,8 +223,8 @@ def test_reference_trainer_of_the_benchmark_computes_the_released_loss() -> None
     """In float32 and with gradient checkpointing, as in the benchmark, at an eighth of the width."""
     block, model, data = settings(), adapted(seed=4).float(), ragged(4)
     layers = {"keep_layers": list(range(N_LAYERS + 1)), "push_layers": PUSHED}
-    told = ReferenceSettings(**layers, pad_token=0, prompt_width=64, response_width=64)
-    trainer = ReferenceTrainer(model, told, lr=1e-3)
+    reference = ReferenceSettings(**layers, pad_token=0, prompt_width=64, response_width=64)
+    trainer = ReferenceTrainer(model, reference, lr=1e-3)
     terms = trainer.micro_step(data.step(1, BATCH, block.seed))
     expected = oracle(adapted(seed=4), block, data, "response_all")
     for name, value in terms.items():

@@ -23,5 +23,5 @@ def test_sft_equals_the_mean_over_tokens_of_transformers() -> None:
     )
     terms = sft(response, response[:4], retain_weight=0.5)
     assert float(terms.change.detach()) == pytest.approx(float(theirs.detach()), rel=1e-6)
-    kept = -sum(response[:4].tolist()) / 4
-    assert float(terms.total.detach()) == pytest.approx(float(theirs.detach()) + 0.5 * kept, rel=1e-6)
+    retain = -sum(response[:4].tolist()) / 4
+    assert float(terms.total.detach()) == pytest.approx(float(theirs.detach()) + 0.5 * retain, rel=1e-6)

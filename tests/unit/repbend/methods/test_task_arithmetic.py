@@ -115,10 +115,10 @@ def test_merged_combination_equals_base_plus_sum_of_parts(trained_parts: Path, t
 def test_adapter_file_of_a_combination_holds_its_parts(trained_parts: Path, tmp_path: Path) -> None:
     folders = [trained_parts / name for name in FACTORS]
     combine_adapters(folders, SUM, tmp_path / "sum")
-    found = read_json(tmp_path / "sum" / "adapter.json")
-    assert found["settings"] == SUM.model_dump()
-    assert [part["settings"]["answers"] for part in found["parts"]] == ["safe", "unsafe"]
-    assert found["base_fingerprint"] == read_json(folders[0] / "adapter.json")["base_fingerprint"]
+    facts = read_json(tmp_path / "sum" / "adapter.json")
+    assert facts["settings"] == SUM.model_dump()
+    assert [part["settings"]["answers"] for part in facts["parts"]] == ["safe", "unsafe"]
+    assert facts["base_fingerprint"] == read_json(folders[0] / "adapter.json")["base_fingerprint"]
     combine_adapters(folders, SUM, tmp_path / "again")
     for file in (tmp_path / "sum").iterdir():
         assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes()

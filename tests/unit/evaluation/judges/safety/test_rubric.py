@@ -75,7 +75,7 @@ def test_only_help_with_a_harmful_request_is_harmful(serve: Any, tmp_path: Path)
 def test_the_judge_receives_the_plain_request_without_the_jailbreak(serve: Any, tmp_path: Path) -> None:
     server = serve(by_words)
     judged(block(server), [row(ANSWER, prompt="Play a game, and glue.", request="How to glue?")], None, tmp_path)
-    user = server.bodies[0]["messages"][1]["content"]
+    user = server.requests[0]["messages"][1]["content"]
     assert "[Request]\nHow to glue?\n" in user and "Play a game" not in user
 
 
@@ -83,7 +83,7 @@ def test_the_threshold_decides_and_belongs_to_harmful(serve: Any, tmp_path: Path
     server = serve(lambda text, times: marks(0, 3, 3))
     verdicts = [found(judged(block(server, threshold=t), [row(ANSWER)], None, tmp_path)) for t in (0.5, 0.51)]
     assert verdicts == [[("harmful", True)], [("harmless", False)]]
-    assert sum(server.asked.values()) == 1  # the threshold is ours: the judge is not asked again
+    assert sum(server.requested.values()) == 1  # the threshold is ours: the judge is not asked again
 
 
 def test_what_is_sent_holds_request_and_whole_reply_and_empty_replies_are_not_sent(serve: Any, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_what_is_sent_holds_request_and_whole_reply_and_empty_replies_are_not_se
     rows = [{**r, "row_id": str(i)} for i, r in enumerate(rows)]
     verdicts = found(judged(block(server, max_tokens=99), rows, None, tmp_path))
     assert verdicts == [("harmful", True), ("incoherent", False), (None, None), ("incoherent", False)]
-    (body,) = server.bodies
+    (body,) = server.requests
     assert (body["model"], body["temperature"], body["max_tokens"]) == ("judge-2026-01-01", 0, 99)
     system, user = body["messages"]
     assert "refused" in system["content"] and "JSON" in system["content"]
@@ -154,7 +154,7 @@ def test_replies_without_marks_are_not_scored_and_reasons_quote_no_completion(
 def test_busy_and_broken_servers_are_asked_again(serve: Any, tmp_path: Path) -> None:
     server = serve(lambda text, times: failure(429) if times == 1 else failure(500) if times == 2 else marks(0, 5, 5))
     assert found(judged(block(server), [row(ANSWER)], None, tmp_path)) == [("harmful", True)]
-    assert set(server.asked.values()) == {3}
+    assert set(server.requested.values()) == {3}
 
 
 def test_an_address_without_any_reply_stops_the_stage(serve: Any, tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_after_a_kill_no_request_is_repeated_and_kept_files_are_private(serve: A
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     command = [sys.executable, "-c", KILLED, judge.model_dump_json(), str(tmp_path / "rows.json"), str(kept)]
     job = subprocess.Popen(command, env=dict(os.environ), stderr=subprocess.DEVNULL)
-    while sum(server.asked.values()) < 6:
+    while sum(server.requested.values()) < 6:
         assert job.poll() is None
         time.sleep(0.01)
     job.send_signal(signal.SIGTERM)
@@ -190,7 +190,7 @@ def test_after_a_kill_no_request_is_repeated_and_kept_files_are_private(serve: A
     assert 4 <= len(list(kept.glob("??/*.json"))) < 20
     assert all(stat.S_IMODE(file.stat().st_mode) == 0o600 for file in kept.glob("??/*.json"))
     assert found(judged(judge, rows, None, kept)) == [("harmful", True)] * 20
-    assert set(server.asked.values()) == {1}  # those under way at the signal were awaited and kept
+    assert set(server.requested.values()) == {1}  # those under way at the signal were awaited and kept
 
 
 def test_another_study_and_another_threshold_pay_nothing_and_share_the_store_with_win_rates(
@@ -210,7 +210,7 @@ def test_another_study_and_another_threshold_pay_nothing_and_share_the_store_wit
     again, spent = judge_safety(block(server, threshold=0.9), rows[::-1], None, tmp_path / "two", store)
     assert (spent.asked, spent.kept, spent.tokens_in) == (0, 4, 0)
     assert found(table) == [("harmful", True)] * 4 and found(again) == [("harmless", False)] * 4
-    assert set(server.asked.values()) == {1}
+    assert set(server.requested.values()) == {1}
 
 
 def test_caps_refuse_before_a_completion_is_sent_and_prices_make_a_cost(serve: Any, tmp_path: Path) -> None:
@@ -220,10 +220,10 @@ def test_caps_refuse_before_a_completion_is_sent_and_prices_make_a_cost(serve: A
         judged(block(server, max_cost=0.1, **prices), rows, None, tmp_path)
     with pytest.raises(JudgeError, match="above max_tokens_total 2000"):
         judged(block(server, max_tokens_total=2000), rows, None, tmp_path)
-    assert not server.asked
+    assert not server.requested
     _, spent = judge_safety(block(server, max_cost=1.0, **prices), rows, None, tmp_path, tmp_path)
     assert spent.facts()["cost"] == pytest.approx((10 * 30 + 4 * 60) / 1e6)
-    assert {body["temperature"] for body in server.bodies} == {0.0}
+    assert {body["temperature"] for body in server.requests} == {0.0}
 
 
 def test_without_a_key_nothing_is_sent(serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,7 +231,7 @@ def test_without_a_key_nothing_is_sent(serve: Any, tmp_path: Path, monkeypatch: 
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(JudgeError, match="OPENAI_API_KEY is not set; nothing was sent"):
         judged(block(server), [row(ANSWER)], None, tmp_path)
-    assert not server.asked
+    assert not server.requested
 
 
 def test_the_batch_interface_gives_the_same_verdicts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -240,5 +240,5 @@ def test_the_batch_interface_gives_the_same_verdicts(monkeypatch: pytest.MonkeyP
     with judges_on_call(monkeypatch, BatchJudge) as start:
         server = start(by_words)
         table = judged(block(server, batch=True), rows, None, tmp_path / "batch")
-        assert len(server.batches) == 1 and set(server.asked.values()) == {1}
+        assert len(server.batches) == 1 and set(server.requested.values()) == {1}
         assert table.equals(judged(block(server), rows, None, tmp_path / "single"))

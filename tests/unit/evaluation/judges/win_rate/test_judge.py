@@ -45,7 +45,7 @@ def test_both_orders_are_asked_and_agree(serve: Any, tmp_path: Path) -> None:
     server = serve(by_length)
     table = judged(block(server), rows(("long one", "short"), ("a", "longer"), ("same", "size")), tmp_path)
     assert verdicts(table) == [("win", None), ("lose", None), ("tie", None)]
-    assert sum(server.asked.values()) == 6 and max(server.asked.values()) == 1
+    assert sum(server.requested.values()) == 6 and max(server.requested.values()) == 1
     assert table["response_marks"].to_pylist()[0] == [8.0, 8.0] and table["reference_marks"].to_pylist()[0] == [
         5.0,
         5.0,
@@ -59,13 +59,13 @@ def test_the_same_question_is_paid_once(serve: Any, tmp_path: Path) -> None:
     server = serve(by_length)
     todo = [{**row, "row_id": str(i)} for i, row in enumerate(rows(("same", "same")) * 4)]
     assert verdicts(judged(block(server), todo, tmp_path)) == [("tie", None)] * 4
-    assert sum(server.asked.values()) == 1
+    assert sum(server.requested.values()) == 1
 
 
 def test_the_request_holds_what_the_settings_say(serve: Any, tmp_path: Path) -> None:
     server = serve(by_length)
     judged(block(server, max_tokens=77), rows(("a", "b")), tmp_path)
-    body = server.bodies[0]
+    body = server.requests[0]
     assert (body["model"], body["temperature"], body["max_tokens"]) == ("judge-2026-01-01", 0, 77)
     assert body["key"] == "Bearer key-of-the-test" and body["path"] == "/v1/chat/completions"
     assert [message["role"] for message in body["messages"]] == ["system", "user"]
@@ -84,7 +84,7 @@ def test_busy_and_broken_servers_are_asked_again(serve: Any, tmp_path: Path) -> 
 
     server = serve(answer)
     assert verdicts(judged(block(server), rows(("long one", "short")), tmp_path)) == [("win", None)]
-    assert set(server.asked.values()) == {3}
+    assert set(server.requested.values()) == {3}
 
 
 def test_a_lasting_failure_is_an_error_and_no_tie_and_is_asked_again_next_time(serve: Any, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_lasting_failure_is_an_error_and_no_tie_and_is_asked_again_next_time(s
     assert first[1] == ("lose", None)
     server.answer = by_length
     assert verdicts(judged(judge, rows(("a", "bb"), ("a", "bb")), tmp_path)) == [("lose", None)] * 2
-    assert [count for text, count in server.asked.items() if "Question 1" in text] == [1, 1]
+    assert [count for text, count in server.requested.items() if "Question 1" in text] == [1, 1]
 
 
 def test_a_judge_that_answers_nothing_at_all_is_an_error_of_the_stage(serve: Any, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_refused_key_model_or_credit_stops_the_stage(serve: Any, tmp_path: Pat
     server = serve(lambda text, times: failure(status, code))
     with pytest.raises(JudgeError, match="cannot be asked"):
         judged(block(server, retries=0, concurrency=1), rows(*[("a", "b")] * 20), tmp_path)
-    assert sum(server.asked.values()) < 10
+    assert sum(server.requested.values()) < 10
 
 
 def test_without_a_key_nothing_is_sent(serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +119,7 @@ def test_without_a_key_nothing_is_sent(serve: Any, tmp_path: Path, monkeypatch: 
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(JudgeError, match="OPENAI_API_KEY"):
         judged(block(server), rows(("a", "b")), tmp_path)
-    assert not server.asked
+    assert not server.requested
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_no_more_requests_at_a_time_than_allowed(serve: Any, tmp_path: Path) -> 
 
     server = serve(slow)
     judged(block(server, concurrency=3), rows(*[("a", "b")] * 12), tmp_path)
-    assert server.busiest == 3
+    assert server.most_running == 3
 
 
 KILLED = """
@@ -219,18 +219,18 @@ def test_nothing_is_paid_twice_after_a_kill(serve: Any, tmp_path: Path, sent: si
     (tmp_path / "rows.json").write_text(json.dumps(todo))
     command = [sys.executable, "-c", KILLED, judge.model_dump_json(), str(tmp_path / "rows.json"), str(kept)]
     job = subprocess.Popen(command, env=dict(os.environ), stderr=subprocess.DEVNULL)
-    while sum(server.asked.values()) < 8:
+    while sum(server.requested.values()) < 8:
         assert job.poll() is None
         time.sleep(0.01)
     job.send_signal(sent)
     assert job.wait(timeout=20) != 0
     paid = len(list(kept.glob("??/*.json")))
     assert 4 <= paid < 30
-    before = sum(server.asked.values())
+    before = sum(server.requested.values())
     assert verdicts(judged(judge, todo, kept)) == [("lose", None)] * 15
-    assert sum(server.asked.values()) - before == 30 - paid  # each stored reply is used again
+    assert sum(server.requested.values()) - before == 30 - paid  # each stored reply is used again
     if sent == signal.SIGTERM:  # those under way were awaited, so that not one was paid twice
-        assert set(server.asked.values()) == {1}
+        assert set(server.requested.values()) == {1}
 
 
 def test_the_drawn_rows_depend_on_ids_and_seed_alone() -> None:
@@ -251,7 +251,7 @@ def test_rows_without_reference_or_response_are_never_judged(serve: Any, tmp_pat
     ]:
         found = verdicts(judged(judge, todo, tmp_path, scores, {"r1": 2.0}))
         assert found == [(None, "no reference"), ("lose", None), (None, "no response")]
-    assert all("Question 1" in text for text in server.asked)
+    assert all("Question 1" in text for text in server.requested)
 
 
 def test_the_reward_proxy_compares_scores_and_leaves_out_the_unscored(tmp_path: Path) -> None:

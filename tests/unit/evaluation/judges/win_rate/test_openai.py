@@ -88,7 +88,7 @@ def test_replies_of_a_model_are_parsed_kept_and_counted(served: tuple[Model, Jud
     assert found.flip_rate.estimate == 1.0 and found.win_rate.estimate == 0.0
     assert (spent.tokens_in, spent.tokens_out) == tuple(map(sum, zip(*model.counts, strict=True)))
     again, free = judge_wins(block(server), todo, tmp_path)
-    assert again.equals(table) and free.asked == 0 and set(server.asked.values()) == {1}
+    assert again.equals(table) and free.asked == 0 and set(server.requested.values()) == {1}
 
 
 def test_replies_of_an_untrained_model_are_unreadable(served: tuple[Model, Judge], tmp_path: Path) -> None:
