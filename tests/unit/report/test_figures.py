@@ -52,7 +52,7 @@ def test_every_figure_is_drawn_and_written_twice_alike(
 
 
 def test_a_figure_without_data_is_left_out(settings: dict[str, Any], tables: dict[str, pd.DataFrame]) -> None:
-    bare = {**settings, "strengths": [], "states": [], "adapters": [], "values": []}
+    bare = {**settings, "strengths": [], "states": [], "adapters": [], "value_models": []}
     assert list(all_figures(bare, tables)) == ["matrix", "asr", "over_refusal", "outcomes", "frontier"]
     nothing = {name: table.iloc[:0] for name, table in tables.items()}
     assert all_figures(bare, nothing) == {}

@@ -33,8 +33,8 @@ def all_figures(settings: Mapping[str, Any], tables: Mapping[str, pd.DataFrame])
         "tradeoff": lambda: draw_tradeoff(settings["strengths"]),
         "frontier": lambda: draw_frontier(tables["frontier"]),
         "states": lambda: draw_states(settings["states"]),
-        "training": lambda: draw_training(settings["adapters"], settings["values"]),
-        "value_audit": lambda: draw_value_audit(settings["values"]),
+        "training": lambda: draw_training(settings["adapters"], settings["value_models"]),
+        "value_audit": lambda: draw_value_audit(settings["value_models"]),
     }
     with mpl.rc_context(STYLE):
         drawn = {name: make() for name, make in makers.items()}

@@ -1,4 +1,4 @@
-"""Figure of the audit of value networks on held-out responses."""
+"""Figure of the audit of value models on held-out responses."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from rebend.report.figures.style import BLACK, BLUE, GREY, VERMILLION, legend_be
 _FACTS, _CURVE = "audit.json", "audit.parquet"
 
 
-def draw_value_audit(values: Sequence[Mapping[str, str]]) -> Figure | None:
-    """Draw rank correlation, calibration and TD residual of each value network that was audited, a row each."""
-    folders = [(entry, Path(entry["metrics"]).parent) for entry in values]
+def draw_value_audit(value_models: Sequence[Mapping[str, str]]) -> Figure | None:
+    """Draw rank correlation, calibration and TD residual of each audited value model, one row per value model."""
+    folders = [(entry, Path(entry["metrics"]).parent) for entry in value_models]
     entries = [(entry, folder) for entry, folder in folders if (folder / _FACTS).exists()]
     if not entries:
         return None
@@ -29,7 +29,7 @@ def draw_value_audit(values: Sequence[Mapping[str, str]]) -> Figure | None:
         curve = read_parquet(folder / _CURVE).to_pandas()
         verdict = "" if facts["useful"] else ": useless"
         _ranks(row[0], curve)
-        row[0].set_title(f"{entry['model']}, value {entry['value']}{verdict}")
+        row[0].set_title(f"{entry['model']}, value model {entry['value_model']}{verdict}")
         _calibration(row[1], facts["calibration"])
         _along(row[2], curve, facts)
     return figure
