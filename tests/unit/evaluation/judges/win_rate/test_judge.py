@@ -1,4 +1,4 @@
-"""Win-rate judges with a real server and the real client: verdicts, states that are no tie, resuming."""
+"""Win-rate judges with a real server and the real client: verdicts, states, resuming."""
 
 from __future__ import annotations
 
@@ -15,13 +15,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from rebend.config.judges import JudgeBlock, RewardModelJudgeBlock, WorldRubricBlock
-from rebend.data.tiny_world.world import generate, rubric
+from rebend.config.judges import JudgeBlock, RewardModelJudgeBlock
 from rebend.errors import JudgeError
 from rebend.evaluation.judges.win_rate.judge import draw, judge_wins
-from rebend.evaluation.judges.win_rate.prompt import read_marks
 from rebend.evaluation.judges.win_rate.statistics import win_rates
-from rebend.evaluation.judges.win_rate.verdict import combine
 from tests.helpers.judge_server import Answer, Judge, failure, judges_on_call, reply
 from tests.helpers.judged_rows import block, by_length, rows, verdicts
 
@@ -164,30 +161,6 @@ def test_a_damaged_body_is_an_error_and_no_tie(serve: Any, tmp_path: Path, broke
     assert found[1] == ("tie", None)
 
 
-@pytest.mark.parametrize(
-    ("text", "marks"),
-    [
-        ("8 7", (8, 7)),
-        ("8, 7\nbecause", (8, 7)),
-        ("**10 / 9.5**\n", (10, 9.5)),
-        ("\n\n6 6", (6, 6)),
-        ("Answer 1: 8\nAnswer 2: 7", None),
-        ("8", None),
-        ("8 7 6", None),
-        ("87", None),
-        ("-8 7", None),
-        ("8 70", None),
-    ],
-)
-def test_marks_are_read_from_the_first_line_alone(text: str, marks: tuple[float, float] | None) -> None:
-    assert read_marks(text) == marks
-
-
-def test_a_truncated_reply_counts_once_its_first_line_is_whole() -> None:
-    assert read_marks("8 10\nThe fir", truncated=True) == (8, 10)
-    assert read_marks("8 10", truncated=True) is None
-
-
 def test_no_more_requests_at_a_time_than_allowed(serve: Any, tmp_path: Path) -> None:
     def slow(text: str, times: int) -> tuple[int, bytes, dict[str, str]]:
         time.sleep(0.05)
@@ -251,34 +224,3 @@ def test_rows_without_reference_or_response_are_never_judged(serve: Any, tmp_pat
         found = verdicts(judged(judge, todo, tmp_path, scores, {"r1": 2.0}))
         assert found == [(None, "no reference"), ("lose", None), (None, "no response")]
     assert all("Question 1" in text for text in server.asked)
-
-
-def test_the_reward_proxy_compares_scores_and_leaves_out_the_unscored(tmp_path: Path) -> None:
-    judge = RewardModelJudgeBlock(method="reward_model", reward="x")
-    ours = {"r0": 2.0, "r1": 1.0, "r2": 1.0, "r3": None, "r4": 5.0}
-    theirs = {"r0": 1.0, "r1": 2.0, "r2": 1.0, "r3": 1.0, "r4": None}
-    found = verdicts(judged(judge, rows(*[("a", "b")] * 5), tmp_path, ours, theirs))
-    assert found[:3] == [("win", None), ("lose", None), ("tie", None)]
-    assert found[3:] == [(None, "no reward of the response"), (None, "no reward of the reference")]
-    with pytest.raises(JudgeError, match="needs the rewards"):
-        judged(judge, rows(("a", "b")), tmp_path)
-
-
-def test_the_rubric_proxy_is_the_rubric_of_the_world(tmp_path: Path) -> None:
-    todo = [
-        {**r, "row_id": str(i), "response": "x" if i % 2 else r["reference"]}
-        for i, r in enumerate(generate("test", 8, 0))
-    ]
-    found = verdicts(judged(WorldRubricBlock(method="world_rubric"), todo, tmp_path))
-    better = [
-        rubric(r["messages"][-1]["content"], r["reference"]) > rubric(r["messages"][-1]["content"], "x") for r in todo
-    ]
-    assert all(better)
-    assert found == [("tie", None), ("lose", None)] * 4
-
-
-@pytest.mark.parametrize(
-    ("orders", "whole"), [("win win", "win"), ("lose lose", "lose"), ("win lose", "tie"), ("win tie", "tie")]
-)
-def test_two_orders_that_disagree_are_a_tie(orders: str, whole: str) -> None:
-    assert combine(*orders.split()) == whole
