@@ -60,10 +60,10 @@ def test_chosen_strength_and_broken_range_are_marked(settings: dict[str, Any]) -
     assert figure is not None
     left, right = figure.axes
     legend = [text.get_text() for axes in (left, right) for text in axes.get_legend().get_texts()]
-    assert "chosen: 1.5" in legend and "text breaks" in legend
+    assert "chosen: 1.5" in legend and "broken text" in legend
     step_sizes = {text.get_text() for text in left.texts}
     assert {"0", "0.25", "1.5", "3"} <= step_sizes  # every step size of the grid
-    broken = next(patch for patch in right.patches if patch.get_label() == "text breaks")
+    broken = next(patch for patch in right.patches if patch.get_label() == "broken text")
     assert (
         broken.get_x() == 1.75
     )  # half way from 1.5, which keeps 0.9 of the uncontrolled diversity, to 2, which does not
@@ -77,4 +77,4 @@ def test_control_that_keeps_diversity_has_no_broken_range(tmp_path: Path) -> Non
     figure = draw_tradeoff([entry])
     assert figure is not None
     write_figures(tmp_path / "figures", {"tradeoff": figure})
-    assert "text breaks" not in [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+    assert "broken text" not in [text.get_text() for text in figure.axes[1].get_legend().get_texts()]

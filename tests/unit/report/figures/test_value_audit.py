@@ -32,12 +32,12 @@ def entry(folder: Path, *, useful: bool, known: bool = True) -> dict[str, str]:
     return {"model": "tiny", "value_model": "net", "metrics": str(folder / "metrics.parquet")}
 
 
-def test_each_audit_has_a_row_and_titles_name_useless_value_models(tmp_path):
+def test_each_audit_has_a_row_and_titles_mark_value_models_that_are_not_useful(tmp_path):
     entries = [entry(tmp_path / "a", useful=True), entry(tmp_path / "b", useful=False, known=False)]
     figure = draw_value_audit(entries)
     titles = [axes.get_title("left") or axes.get_title() for axes in figure.axes]
     assert titles[0] == "tiny, value model net"
-    assert titles[3] == "tiny, value model net: useless"
+    assert titles[3] == "tiny, value model net: not useful"
     write_figures(tmp_path / "one", {"value_audit": figure})
     write_figures(tmp_path / "two", {"value_audit": draw_value_audit(entries)})
     assert (tmp_path / "one/value_audit.png").read_bytes() == (tmp_path / "two/value_audit.png").read_bytes()

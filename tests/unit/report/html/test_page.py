@@ -100,7 +100,7 @@ def test_equal_results_give_equal_pages(report: Any) -> None:
 
 def test_figure_without_caption_raises_data_error(report: Any) -> None:
     settings, tables, root, _ = report
-    with pytest.raises(DataError, match="none for the figure 'matrix'"):
+    with pytest.raises(DataError, match="no caption for the figure 'matrix'"):
         make_report(settings, tables, root / "figures", "{% if false %}x{% endif %}")
 
 

@@ -46,7 +46,7 @@ def test_claim_without_measurement_is_not_met(tables: dict[str, pd.DataFrame]) -
     [
         ({"where": {"compares": "adapter", "group": "unseen itm"}}, "Did you mean 'unseen item'"),
         ({"where": {"compare": "adapter"}}, "no column 'compare'.*Did you mean 'compares'"),
-        ({"where": {"compares": "adapter"}}, "rows fit"),
+        ({"where": {"compares": "adapter"}}, "rows match"),
         ({"column": "estimat"}, "Did you mean 'estimate'"),
         ({"column": "metric"}, "holds text"),
         ({"at_least": {"compares": "adapter"}}, "to `take`"),

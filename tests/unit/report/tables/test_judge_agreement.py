@@ -114,7 +114,7 @@ def test_row_order_does_not_matter_and_different_completions_raise_data_error() 
     words = verdict_table("hrsi")
     turned = words.take([3, 2, 1, 0])
     assert agreement({"a": words, "b": turned}, HARMFUL).disagreements.empty
-    with pytest.raises(DataError, match=r"did not see the same completions \(4 and 3\)"):
+    with pytest.raises(DataError, match=r"have verdicts on different completions \(4 and 3\)"):
         agreement({"a": words, "b": verdict_table("hrs")}, HARMFUL)
     with pytest.raises(DataError, match="row 'row03' of the verdicts is not in the data set"):
         agreement({"a": words}, {f"row{i:02d}": True for i in range(3)})

@@ -56,10 +56,10 @@ def test_rate_of_clipped_tokens_is_in_table_and_findings(tmp_path: Path) -> None
     tables = make_tables(cells)
     assert one_row(tables["recontrol"], control="value")["held_rate"] == 0.02
     assert one_row(tables["recontrol"], control="none")["held_rate"] == 0
-    assert shown("recontrol", tables["recontrol"])["held back, %"].tolist() == ["", "2.0"]
-    said = " ".join(findings(tables))
-    assert "control value was held back at 2.0 % of the tokens" in said and "control none was held" not in said
+    assert shown("recontrol", tables["recontrol"])["clipped, %"].tolist() == ["", "2.0"]
+    text = " ".join(findings(tables))
+    assert "control value was clipped at 2.0 % of the tokens" in text and "control none was clipped" not in text
     write_json(cells[1]["record"], {**record, "notes": {**record["notes"], "tokens_clipped": 0}})
     tables = make_tables(cells)
-    assert "held back, %" not in shown("recontrol", tables["recontrol"])
-    assert "was held back" not in " ".join(findings(tables))
+    assert "clipped, %" not in shown("recontrol", tables["recontrol"])
+    assert "was clipped" not in " ".join(findings(tables))

@@ -80,4 +80,4 @@ def test_printed_numbers_are_added_to_whole_benchmarks(tmp_path: Path) -> None:
     over = one_row(table, dataset="my_benign", prompts="benign", group="all", attack="direct")
     assert over["printed_answered"] == pytest.approx(0.8511)
     write_tables(tmp_path / "tables", found)
-    assert "own averages disagree with its cells" in (tmp_path / "tables" / "repbend.md").read_text()
+    assert "averages disagree with its own cells" in (tmp_path / "tables" / "repbend.md").read_text()

@@ -71,12 +71,12 @@ def test_text_shows_printed_numbers_and_survives_a_round_trip(
     assert list(text.columns) == ["model", "ASR, %", "kind", *ADAPTERS_SHOWN]
     assert set(text["model"]) == {"Mistral-7B-Instruct-v0.2"}
     white = text[text["ASR, %"] == "White-box average of 3"].iloc[0]
-    assert white["TA"].endswith("(paper 55.63, its cells 57.60)") and white["RepBend"].endswith("(paper 2.78)")
+    assert white["TA"].endswith("(paper 55.63, recomputed 57.60)") and white["RepBend"].endswith("(paper 2.78)")
     harm = text[text["ASR, %"] == "HarmBench"].iloc[0]
     assert harm["RepBend"] == "10.3 [5.3, 19.0] (n 78, 2 not scored) (paper 1.56)"
     assert shown("repbend_summary", paper_tables["repbend_summary"])["overall, %"].str.contains("paper").all()
     assert "(paper 60.18)" in shown("repbend_capability", paper_tables["repbend_capability"]).iloc[0]["Original"]
-    assert "own averages" in note("repbend_asr", paper_tables["repbend_asr"])
+    assert "averages disagree" in note("repbend_asr", paper_tables["repbend_asr"])
     write_tables(tmp_path / "tables", paper_tables)  # what is read again is what was written
     back = read_tables(tmp_path / "tables")
     for name in ("repbend_asr", "repbend_summary", "repbend_capability"):

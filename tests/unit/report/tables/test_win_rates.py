@@ -66,7 +66,7 @@ def test_text_shows_states_intervals_and_unknown_rates(cells: list[dict], tmp_pa
     text = shown("win_rates", win_rate_table(cells)).to_dict("records")
     assert text[1]["win rate, %"].startswith("50.0 [") and text[1]["refused"] == "1" and text[1]["errors"] == "1"
     assert text[1]["ties (of orders)"] == "1 (1)" and text[1]["cost"] == "0.0216"
-    assert text[0]["length-controlled, %"] == "not known" and text[0]["flips, %"] == ""
+    assert text[0]["length-controlled, %"] == "unknown" and text[0]["flips, %"] == ""
     assert "A tie is no win" in note("win_rates", win_rate_table(cells))
 
 
