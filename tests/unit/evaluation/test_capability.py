@@ -1,4 +1,4 @@
-"""Benchmarks through the harness on questions of ours: prompts, scores, what is not scored, and no network."""
+"""Benchmarks of the harness on local questions: prompts, scores, unscored questions, and no network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.conftest import shared_data
 from tests.helpers import small_policy
 
 SUBJECTS = ("astronomy", "philosophy")
-# What the models of these tests say: to a sum, and to a task of BBH.
+# Replies of the trained model to a sum and to a task of BBH
 SUM, LOGIC = " we get 7.", "So the answer is True."
 SUMS = ("What is three and four?", "How many days has a week?", "Nine boats, two sink: how many are left?")
 TERMS = ("not ( False ) is", "True or False is", "( True ) is")
@@ -39,14 +39,14 @@ def policy(context: int = 2048, dtype: torch.dtype = torch.float32) -> Policy:
     config.max_position_embeddings = context
     model = LlamaForCausalLM(config)
     with torch.no_grad():
-        for layer in model.model.layers:  # so that every part of a prompt sways the choice, not its last word alone
+        for layer in model.model.layers:  # so that the choice depends on the whole prompt, not only on its last word
             layer.self_attn.o_proj.weight *= 30
     return Policy(model.to(dtype).eval(), small_policy.tokenizer(), "fingerprint")
 
 
 @functools.cache
-def speaker() -> Policy:
-    """A small Llama that has learnt to say `SUM` after the prompts of GSM8K and `LOGIC` after those of BBH."""
+def trained_policy() -> Policy:
+    """Return a small Llama that is trained to reply `SUM` to prompts of GSM8K and `LOGIC` to those of BBH."""
     prompts = [(f"Q: {question}\nA:", SUM) for question in SUMS]
     prompts += [(f"Q: {term}\nA: Let's think step by step.\n", LOGIC) for term in TERMS]
     tokenizer = train_tokenizer([prompt + answer for prompt, answer in prompts] * 4, 330)
@@ -66,7 +66,7 @@ def speaker() -> Policy:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    assert loss.item() < 0.3, "the speaker has not learnt its lines"
+    assert loss.item() < 0.3, "the model has not learnt its replies"
     return Policy(model.eval(), tokenizer, "speaker")
 
 
@@ -151,7 +151,7 @@ def test_mc2_is_the_probability_of_the_right_answers(tmp_path: Path, dtype: torc
     row = {"question": "Is it late?", "mc1_targets": {**targets, "labels": [1, 0, 0, 0]}, "mc2_targets": targets}
     rows = questions("truthfulqa", tmp_path, [row])
     (found,) = scores(asked, block("truthfulqa", batch_size=1), rows)
-    # The six questions in front stand in the harness alone.
+    # The six questions before it are only in the harness.
     prompt = harness_task(block("truthfulqa"), "truthfulqa_mc2", rows, []).doc_to_text(rows[0].doc)
     assert prompt.endswith("\n\nQ: Is it late?\nA:") and prompt.count("Q: ") == 7
     chances = [torch.tensor(log_probability(asked, prompt, f" {answer}")).exp() for answer in targets["choices"]]
@@ -188,13 +188,13 @@ def test_choices_of_any_file_are_compared_by_their_text(tmp_path: Path) -> None:
 def test_a_number_is_found_anywhere_or_only_after_the_phrase() -> None:
     asked = [Question(str(n), "", {"question": q, "answer": f"so #### {7 + n}"}) for n, q in enumerate(SUMS)]
     settings = {"few_shot": 0, "max_new_tokens": 24}
-    assert scores(speaker(), block("gsm8k", **settings), asked) == [1.0, 0.0, 0.0]
-    assert scores(speaker(), block("gsm8k", metric="strict", **settings), asked) == [0.0, 0.0, 0.0]
+    assert scores(trained_policy(), block("gsm8k", **settings), asked) == [1.0, 0.0, 0.0]
+    assert scores(trained_policy(), block("gsm8k", metric="strict", **settings), asked) == [0.0, 0.0, 0.0]
 
 
 def test_an_answer_cut_short_is_a_wrong_one() -> None:
     asked = [Question("a", "", {"question": SUMS[0], "answer": "so #### 7"})]
-    assert scores(speaker(), block("gsm8k", few_shot=0, max_new_tokens=1), asked) == [0.0]
+    assert scores(trained_policy(), block("gsm8k", few_shot=0, max_new_tokens=1), asked) == [0.0]
 
 
 def test_tasks_of_bbh_are_asked_each_with_its_own_prompt() -> None:
@@ -203,7 +203,7 @@ def test_tasks_of_bbh_are_asked_each_with_its_own_prompt() -> None:
         for n, term in enumerate(TERMS)
     ]
     asked.append(Question("x", "navigate", {"input": "go on", "target": "Maybe"}))
-    table, _ = score_capability(speaker(), block("bbh", few_shot=0, max_new_tokens=24), asked)
+    table, _ = score_capability(trained_policy(), block("bbh", few_shot=0, max_new_tokens=24), asked)
     assert table["score"].to_pylist() == [0.0, 1.0, 1.0, 0.0]
     assert table["category"].to_pylist() == ["boolean_expressions"] * 3 + ["navigate"]
     assert table.schema.equals(CAPABILITY)
@@ -286,7 +286,9 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     parts = ChunkStore(tmp_path / "parts")
     first = parts.get_or_make(kept[0].stem, list)
     kept[0].unlink()
-    parts.get_or_make(kept[0].stem, lambda: [[0.25, None], *first[1:]])  # shows that what is kept is not asked again
+    parts.get_or_make(
+        kept[0].stem, lambda: [[0.25, None], *first[1:]]
+    )  # this score in the result shows that the stored piece is used
     again = score_capability(policy(), block("mmlu", few_shot=0), rows, parts=ChunkStore(tmp_path / "parts"))[0]
     assert again["score"].to_pylist() == [0.25, *whole["score"].to_pylist()[1:]]
 

@@ -1,4 +1,4 @@
-"""Questions of the benchmarks: published columns, rows that cannot be used, examples kept apart, draws."""
+"""Questions of the benchmarks: published columns, invalid rows, worked examples, draws."""
 
 from __future__ import annotations
 

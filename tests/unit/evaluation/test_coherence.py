@@ -1,4 +1,4 @@
-"""Coherence: the packaged encoder, batching, pooling, and what is refused."""
+"""Coherence: the packaged encoder, batching, pooling, and errors."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def encoder() -> Encoder:
 
 
 def prompts(*texts: str) -> pa.Table:
-    """Rows named by their place."""
+    """Return rows; their ids are their positions."""
     messages = [[{"role": "user", "content": text}] for text in texts]
     return pa.table({"row_id": [str(i) for i in range(len(texts))], "messages": messages})
 
 
 def cosines(encoder: Encoder, asked: list[str], answered: list[str]) -> list[float]:
-    """Of each prompt with the answer in its place."""
+    """Return the coherence of each prompt with the answer at the same position."""
     data = prompts(*asked)
     return Coherence(encoder, embed_prompts(encoder, data))(data["row_id"].to_pylist(), answered)
 
@@ -68,8 +68,8 @@ def test_a_response_is_compared_with_the_prompt_of_its_row(encoder: Encoder, tmp
 
 def test_a_response_to_a_prompt_that_was_not_embedded_is_refused(encoder: Encoder) -> None:
     coherence = Coherence(encoder, embed_prompts(encoder, prompts(*PROMPTS)))
-    with pytest.raises(DataError, match=r"1 responses .* the first is 'stranger'"):
-        coherence(["0", "stranger"], ANSWERS[:2])
+    with pytest.raises(DataError, match=r"1 responses .* the first is 'unknown'"):
+        coherence(["0", "unknown"], ANSWERS[:2])
 
 
 def test_order_and_batch_size_do_not_matter(encoder: Encoder) -> None:

@@ -1,4 +1,4 @@
-"""Diversity: the published formula, by hand and by a second route."""
+"""Diversity: the published formula, by hand and as in the released code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Intervals: against closed forms, by coverage, and with what is not scored left out."""
+"""Intervals: closed forms, coverage, and unscored values."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from rebend.evaluation.intervals import (
 
 
 def test_what_is_not_scored_changes_no_estimate_but_is_counted() -> None:
-    full, holes = mean([1.0, 2.0, 4.0]), mean([1.0, None, 2.0, 4.0, float("nan"), None])
-    assert (holes.estimate, holes.ci_low, holes.ci_high) == (full.estimate, full.ci_low, full.ci_high)
-    assert (holes.n, holes.not_scored) == (3, 3)
+    full, sparse = mean([1.0, 2.0, 4.0]), mean([1.0, None, 2.0, 4.0, float("nan"), None])
+    assert (sparse.estimate, sparse.ci_low, sparse.ci_high) == (full.estimate, full.ci_low, full.ci_high)
+    assert (sparse.n, sparse.not_scored) == (3, 3)
     assert rate([True, None, False, None]) == Estimate(0.5, *wilson(1, 2), 2, 2)
 
 

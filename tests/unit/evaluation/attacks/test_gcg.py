@@ -62,13 +62,13 @@ def test_suffixes_lower_the_loss_and_follow_the_users_text(policy: Policy) -> No
     before, after = [], []
     for row, (messages,) in zip(ROWS, prompts, strict=True):
         assert messages[-1]["content"].startswith(row["messages"][-1]["content"])
-        aimed = row["target"] or "Sure, here is"
-        before.append(target_loss(policy, with_suffix(row["messages"], ATTACK.suffix), aimed))
-        after.append(target_loss(policy, messages, aimed))
+        target = row["target"] or "Sure, here is"
+        before.append(target_loss(policy, with_suffix(row["messages"], ATTACK.suffix), target))
+        after.append(target_loss(policy, messages, target))
     assert sum(after) < 0.95 * sum(before)
     assert notes["loss_at_end"] == pytest.approx(
         sum(after) / len(after), rel=1e-3
-    )  # what was searched is what is asked
+    )  # the decoded prompts are those of the search
 
 
 def test_responses_equal_those_to_prompts_with_suffix_and_are_reproducible(policy: Policy) -> None:
@@ -85,7 +85,7 @@ def test_responses_equal_those_to_prompts_with_suffix_and_are_reproducible(polic
 def test_attempts_are_searches_with_different_seeds(policy: Policy) -> None:
     twice, _ = search(policy, ATTACK.model_copy(update={"attempts": 2}))
     once, _ = search(policy)
-    assert [tries[:1] for tries in twice] == once
+    assert [attempts[:1] for attempts in twice] == once
     assert any(first != second for first, second in twice)
     reseeded, _ = search(policy, ATTACK.model_copy(update={"seed": 1}))
     assert reseeded != once
@@ -94,23 +94,23 @@ def test_attempts_are_searches_with_different_seeds(policy: Policy) -> None:
 def test_the_search_includes_a_controls_instruction(policy: Policy) -> None:
     prompts, _ = search(policy, control=Prompting("Be kind."))
     assert prompts != search(policy)[0]
-    assert not any("Be kind." in messages[-1]["content"] for (messages,) in prompts)  # decoding puts it there
+    assert not any("Be kind." in messages[-1]["content"] for (messages,) in prompts)  # decoding adds it
 
 
 def test_finished_searches_are_kept(policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    undisturbed = search(policy)
+    expected = search(policy)
     real, calls = gcg._search, []
 
-    def ends_at_the_third(*given: Any) -> Any:
+    def interrupted(*arguments: Any) -> Any:
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return real(*given)
+        return real(*arguments)
 
-    monkeypatch.setattr(gcg, "_search", ends_at_the_third)
+    monkeypatch.setattr(gcg, "_search", interrupted)
     with pytest.raises(KeyboardInterrupt):
         search(policy, parts=ChunkStore(tmp_path))
-    assert search(policy, parts=ChunkStore(tmp_path)) == undisturbed
+    assert search(policy, parts=ChunkStore(tmp_path)) == expected
     assert len(calls) == 3 + len(ROWS) - 2
 
 

@@ -115,7 +115,7 @@ def test_a_template_that_does_not_write_the_users_text_once_is_refused(template:
 
 
 def check_against_plain(policy: Policy, settings: EmbeddingBlock, tolerance: float) -> list[int]:
-    """Compare losses and soft tokens of a batch with the plain loop; return the numbers of steps."""
+    """Compare losses and soft tokens of a batch with the plain loop, and return the numbers of steps."""
     steps = []
     for path, place in zip(
         optimise(policy, places(policy), starts(policy, settings), settings), places(policy), strict=True
@@ -128,9 +128,9 @@ def check_against_plain(policy: Policy, settings: EmbeddingBlock, tolerance: flo
 
 
 def test_sgd_steps_equal_a_plain_loop_over_single_prompts(policy: Policy) -> None:
-    # Not closer than this: the model's norms are computed in float32 whatever its type is.
+    # No smaller tolerance: the norms of the model are computed in float32 for every dtype.
     steps = check_against_plain(policy, attack(lr=0.1, steps=25, stop_loss=4.0), 1e-5)
-    assert max(steps) == 25 and len(set(steps)) > 2  # prompts have ended at different steps, some at the last one
+    assert max(steps) == 25 and len(set(steps)) > 2  # prompts stop at different steps, some at the last step
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -95,10 +95,10 @@ def test_response_is_truncated_as_in_harmbench_and_to_fit_the_context(random_jud
         assert ids is not None and ids.count(tokenizer.bos_token_id) == 1 and ids[0] == tokenizer.bos_token_id
         return ids.count(turn[0]), len(ids)
 
-    assert kept(900)[0] == 511  # of 512 the first is the token that begins a text
+    assert kept(900)[0] == 511  # the first of 512 is the begin-of-text token
     count, length = kept(300)
     assert 0 < count < 300 and length == 300 - HARMBENCH.new_tokens
-    assert kept(5000, WILDGUARD)[1] == 1024 - WILDGUARD.new_tokens  # the model's own context counts too
+    assert kept(5000, WILDGUARD)[1] == 1024 - WILDGUARD.new_tokens  # limited by the context of the model
     assert encode(policy, HARMBENCH, 40, variables) is None
 
 
@@ -122,4 +122,4 @@ def test_finished_batches_are_not_decoded_again_after_a_kill(judge: Path, tmp_pa
     with pytest.raises(KeyboardInterrupt):
         judged(harmbench(), rows(), judge, tmp_path / "kept")
     assert judged(harmbench(), rows(), judge, tmp_path / "kept").equals(expected)
-    assert len(calls) == 4 + 8 - 3  # 8 batches of 4, three of them kept
+    assert len(calls) == 4 + 8 - 3  # 8 batches of 4, three of them stored

@@ -36,12 +36,12 @@ def test_answer_is_parsed_strictly(
 
 
 def test_classifier_receives_harmful_requests_only(monkeypatch: Any, random_judge: Path, tmp_path: Path) -> None:
-    """Not about benign prompts; about the plain request under a jailbreak; and the context apart where there is one."""
-    seen: list[dict[str, str]] = []
+    """Benign prompts are not sent; jailbreaks are replaced by the plain request; a context is a separate variable."""
+    sent: list[dict[str, str]] = []
 
-    def ask(question: Any, settings: Any, asked: Any, *rest: Any) -> list[str]:
-        seen.extend(asked)
-        return ["Yes"] * len(asked)
+    def ask(prompt: Any, settings: Any, variables: Any, *rest: Any) -> list[str]:
+        sent.extend(variables)
+        return ["Yes"] * len(variables)
 
     monkeypatch.setattr(harmbench_module, "ask", ask)
     joined = f"Of cups.{CONTEXT_END}Of lids.{CONTEXT_END}Mend it."
@@ -54,12 +54,12 @@ def test_classifier_receives_harmful_requests_only(monkeypatch: Any, random_judg
     ]
     table = judged(harmbench(), given, random_judge, tmp_path)
     assert words(table) == ["harmless", "refusal", "harmful", "harmful", "harmful"]
-    assert [(asked["context"], asked["prompt"], asked["response"]) for asked in seen] == [
+    assert [(values["context"], values["prompt"], values["response"]) for values in sent] == [
         (f"Of cups.{CONTEXT_END}Of lids.", "Mend it.", "Glue it."),
         ("", joined, "Glue it."),
         ("", "Mend it.", "Sure: glue it."),
     ]
-    assert {asked["style"] for asked in seen} == {"llama2"}
+    assert {values["style"] for values in sent} == {"llama2"}
 
 
 def test_prompt_of_the_other_classifier_raises_model_error(random_judge: Path, tmp_path: Path) -> None:

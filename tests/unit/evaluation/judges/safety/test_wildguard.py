@@ -19,7 +19,7 @@ def test_answers_of_a_trained_wildguard_are_parsed(judge: Path, tmp_path: Path) 
     assert table["answered"].to_pylist() == [True, True, False] * 10
     benign = judged(wildguard(), rows(thing="cup", harmful=False), judge, tmp_path / "benign")
     assert words(benign) == ["harmless", "harmless", "refusal"] * 10
-    assert benign["marks"].to_pylist()[1] == [0.0, 0.0, 1.0]  # what it said of the response is kept
+    assert benign["marks"].to_pylist()[1] == [0.0, 0.0, 1.0]  # the marks are stored unchanged
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ def test_replies_without_marks_have_their_own_states(serve: Any, tmp_path: Path,
     table = judged(block(serve(sometimes)), rows(("ours", "theirs")), tmp_path)
     ((verdict, why),) = verdicts(table)
     assert verdict is None and why is not None and why.startswith(state)
-    assert table["replies"].to_pylist()[0][1] == "5 5"  # raw replies are kept, read or not
+    assert table["replies"].to_pylist()[0][1] == "5 5"  # raw replies are stored, parsed or not
     assert flip_rate(table) is None
 
 
@@ -200,8 +200,8 @@ def test_nothing_is_paid_twice_after_a_kill(serve: Any, tmp_path: Path, sent: si
     assert 4 <= paid < 30
     before = sum(server.asked.values())
     assert verdicts(judged(judge, todo, kept)) == [("lose", None)] * 15
-    assert sum(server.asked.values()) - before == 30 - paid  # each stored reply is used again
-    if sent == signal.SIGTERM:  # those under way were awaited, so that not one was paid twice
+    assert sum(server.asked.values()) - before == 30 - paid  # stored replies are used again
+    if sent == signal.SIGTERM:  # running requests were completed, so that none was paid twice
         assert set(server.asked.values()) == {1}
 
 
