@@ -50,7 +50,7 @@ def attacked(policy: Policy, attack: Any, decoding: Decoding = GREEDY, control: 
     return run_attack(policy, rows, attack, decoding, control or NoControl(), rest.pop("parts", ChunkStore(None)))
 
 
-def test_direct_equals_plain_decoding_of_the_prompts(policy: Policy) -> None:
+def test_direct_equals_decoding_of_the_prompts(policy: Policy) -> None:
     for decoding in (GREEDY, SAMPLED):
         table, notes = attacked(policy, DIRECT, decoding)
         plain, plain_notes = decode(policy, evaluation_rows(), decoding, NoControl(), ChunkStore(None))
@@ -74,7 +74,7 @@ def test_prefilling_begins_responses_to_harmful_prompts_with_the_target(policy: 
     assert any(continued[line["row_id"]] != line["response"] for line in plain if line["row_id"] in continued)
 
 
-def test_attempts_differ_are_reproducible_and_attempt_0_equals_a_single_attempt(policy: Policy) -> None:
+def test_attempts_differ_and_attempt_0_equals_a_single_attempt(policy: Policy) -> None:
     for attack in (DIRECT, PREFILLING):
         thrice = attack.model_copy(update={"attempts": 3})
         table, _ = attacked(policy, thrice, SAMPLED)
@@ -89,7 +89,7 @@ def test_attempts_differ_are_reproducible_and_attempt_0_equals_a_single_attempt(
         assert reseeded["response"] != table["response"]
 
 
-def test_a_prompt_beyond_the_context_has_a_null_response_in_every_attempt(policy: Policy) -> None:
+def test_prompt_beyond_the_context_has_a_null_response_in_every_attempt(policy: Policy) -> None:
     rows = evaluation_rows()
     rows[2] = {**rows[2], "messages": [{"role": "user", "content": "word " * 200}]}
     table, notes = attacked(policy, PREFILLING.model_copy(update={"attempts": 2}), SAMPLED, rows=rows)
@@ -99,7 +99,7 @@ def test_a_prompt_beyond_the_context_has_a_null_response_in_every_attempt(policy
     assert notes["prompts_without_room"] == 1
 
 
-def test_a_data_set_without_harmful_prompts_gives_an_empty_table(policy: Policy) -> None:
+def test_data_set_without_harmful_prompts_gives_an_empty_table(policy: Policy) -> None:
     rows = [{**row, "harmful": False} for row in evaluation_rows()]
     table, notes = attacked(policy, PREFILLING, rows=rows)
     assert table.num_rows == 0 and table.schema == COMPLETIONS
@@ -133,7 +133,7 @@ runpy.run_path(job["script"], init_globals={"snakemake": snakemake})
 """
 
 
-def test_files_of_the_stage_are_readable_by_their_owner_only(policy: Policy, tmp_path: Path) -> None:
+def test_files_of_the_stage_are_private(policy: Policy, tmp_path: Path) -> None:
     policy.model.save_pretrained(tmp_path / "model")
     policy.tokenizer.save_pretrained(tmp_path / "model")
     rows = [{**row, "reference": None} for row in evaluation_rows()]

@@ -60,7 +60,7 @@ def attacked(policy: Policy, settings: EmbeddingBlock, decoding: Decoding = GREE
     return run_attack(policy, rows, settings, decoding, control, parts)
 
 
-def test_a_prompt_as_embeddings_gives_the_same_response_as_its_tokens(policy: Policy) -> None:
+def test_embeddings_of_a_prompt_give_the_same_response_as_its_tokens(policy: Policy) -> None:
     embed = policy.model.get_input_embeddings()
     requests = make_requests(policy, PROMPTS)
     with torch.no_grad():
@@ -74,7 +74,7 @@ def test_a_prompt_as_embeddings_gives_the_same_response_as_its_tokens(policy: Po
             assert generate_batch(policy, soft, decoding, control=control) == plain
 
 
-def test_only_harmful_prompts_are_attacked_and_nothing_is_prefilled(policy: Policy) -> None:
+def test_only_harmful_prompts_are_attacked_without_prefill(policy: Policy) -> None:
     table, notes = attacked(policy, ATTACK)
     assert table.schema == COMPLETIONS
     assert table["row_id"].to_pylist() == [row["row_id"] for row in evaluation_rows() if row["harmful"]]
@@ -82,7 +82,7 @@ def test_only_harmful_prompts_are_attacked_and_nothing_is_prefilled(policy: Poli
     assert notes["prompts_attacked"] == 4
 
 
-def test_the_loss_falls_and_responses_begin_with_the_target(trained: Policy) -> None:
+def test_loss_decreases_and_responses_begin_with_the_target(trained: Policy) -> None:
     target = "then"
     rows = [
         {**row, "row_id": f"r{i}", "target": target} for i, row in enumerate(world_rows("safety_validation", 32, 0))
@@ -133,7 +133,7 @@ def test_starts_and_generations_are_numbered_as_attempts_and_reproducible(policy
     assert not all(same)
 
 
-def test_a_response_does_not_depend_on_batch_or_order_of_rows(policy: Policy) -> None:
+def test_response_does_not_depend_on_batch_or_row_order(policy: Policy) -> None:
     together, _ = attacked(policy, ATTACK)
     alone, _ = attacked(policy, ATTACK.model_copy(update={"batch_size": 1}))
     backwards, _ = attacked(policy, ATTACK, rows=evaluation_rows()[::-1])
@@ -148,12 +148,12 @@ def test_soft_tokens_follow_the_prompt_with_the_controls_instruction(policy: Pol
     assert controlled.equals(attacked(policy, ATTACK, rows=by_hand)[0])
 
 
-def test_a_control_of_states_acts_while_the_answer_is_decoded(policy: Policy) -> None:
+def test_control_of_hidden_states_acts_during_decoding(policy: Policy) -> None:
     table, _ = attacked(policy, ATTACK, control=Shift(0.5))
     assert all(line["edit_norm"] > 0 for line in table.to_pylist() if line["n_tokens"])
 
 
-def test_a_guidance_reward_model_reads_the_request_without_soft_tokens(policy: Policy) -> None:
+def test_guidance_reward_model_receives_the_request_without_soft_tokens(policy: Policy) -> None:
     """A reward model cannot read soft tokens, and the control must not fail."""
     guided, _ = attacked(policy, ATTACK, control=RewardSearch(make_reward(), 8.0, 4))
     plain, _ = attacked(policy, ATTACK)
@@ -161,7 +161,7 @@ def test_a_guidance_reward_model_reads_the_request_without_soft_tokens(policy: P
     assert not guided["response"].equals(plain["response"])
 
 
-def test_a_prompt_without_room_for_soft_tokens_is_not_attacked(policy: Policy) -> None:
+def test_prompt_without_room_for_soft_tokens_is_not_attacked(policy: Policy) -> None:
     rows = evaluation_rows()
     rows[2] = {**rows[2], "messages": [{"role": "user", "content": "word " * 200}]}
     table, notes = attacked(policy, ATTACK.model_copy(update={"generations": 2}), rows=rows)
@@ -203,6 +203,6 @@ def test_losses_that_are_not_finite_are_counted_and_left_out_of_means(policy: Po
     ("changed", "message"),
     [({"generations": 9, "steps": 3}, "generations"), ({"target": ""}, "target"), ({"start": ""}, "start")],
 )
-def test_invalid_settings_are_refused(changed: dict[str, Any], message: str) -> None:
+def test_invalid_settings_raise_value_error(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EmbeddingBlock(method="embedding", **changed)

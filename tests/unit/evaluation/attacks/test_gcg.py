@@ -97,7 +97,7 @@ def test_the_search_includes_a_controls_instruction(policy: Policy) -> None:
     assert not any("Be kind." in messages[-1]["content"] for (messages,) in prompts)  # decoding adds it
 
 
-def test_finished_searches_are_kept(policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_searches_are_not_repeated(policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = search(policy)
     real, calls = gcg._search, []
 
@@ -122,20 +122,20 @@ def test_global_state_of_torch_is_restored(policy: Policy) -> None:
     assert all(weight.requires_grad for weight in policy.model.parameters())
 
 
-def test_a_prompt_without_room_is_not_searched_for(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompt_without_room_has_a_null_response(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [ROWS[0], {**ROWS[1], "messages": [{"role": "user", "content": "word " * 200}]}]
     table, notes = run_attack(policy, rows, ATTACK, GREEDY, NoControl(), ChunkStore(None))
     assert table["response"].null_count == 1 and table["response"][1].as_py() is None
     assert notes["prompts_without_room"] == 1
 
 
-def test_without_the_package_the_attack_is_refused(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_raises_config_error(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"nanogcg.*rebend\[gcg\]"):
         search(policy)
 
 
-def test_a_missing_package_is_reported_before_any_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_reported_before_any_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     study = yaml.safe_load((ROOT / "config/studies/tiny.yaml").read_text())
     attacked = {**study, "claims": [], "grids": [{**grid, "attacks": ["direct", "gcg"]} for grid in study["grids"]]}

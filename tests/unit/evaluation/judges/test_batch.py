@@ -32,7 +32,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Answer], BatchJ
         yield start
 
 
-def test_one_batch_gives_what_single_requests_give(serve: Any, tmp_path: Path) -> None:
+def test_batch_gives_the_same_verdicts_as_single_requests(serve: Any, tmp_path: Path) -> None:
     server = serve(by_length)
     table, spent = judge_wins(block(server, batch=True), ROWS, tmp_path / "batch")
     assert verdicts(table) == VERDICTS and len(server.batches) == 1 and set(server.asked.values()) == {1}
@@ -45,7 +45,7 @@ def test_one_batch_gives_what_single_requests_give(serve: Any, tmp_path: Path) -
     assert sorted(map(json.dumps, sent[:6])) == sorted(map(json.dumps, sent[6:]))
 
 
-def test_what_is_kept_needs_no_second_batch(serve: Any, tmp_path: Path) -> None:
+def test_stored_replies_are_not_requested_again(serve: Any, tmp_path: Path) -> None:
     server = serve(by_length)
     judge_wins(block(server, batch=True), ROWS[:2], tmp_path)
     table, spent = judge_wins(block(server, batch=True), ROWS, tmp_path)
@@ -55,7 +55,7 @@ def test_what_is_kept_needs_no_second_batch(serve: Any, tmp_path: Path) -> None:
     assert len(server.batches) == 2
 
 
-def test_a_request_that_failed_is_an_error_and_is_asked_again_next_time(serve: Any, tmp_path: Path) -> None:
+def test_failed_request_is_an_error_and_is_sent_again_by_the_next_run(serve: Any, tmp_path: Path) -> None:
     def answer(text: str, times: int) -> tuple[int, bytes, dict[str, str]]:
         return failure(500) if "Question 0" in text else by_length(text, times)
 
@@ -67,7 +67,7 @@ def test_a_request_that_failed_is_an_error_and_is_asked_again_next_time(serve: A
     assert [count for text, count in server.asked.items() if "Question 1" in text] == [1, 1]
 
 
-def test_a_batch_that_came_to_nothing_is_told_and_is_begun_anew(serve: Any, tmp_path: Path) -> None:
+def test_failed_batch_raises_judge_error_and_the_next_run_starts_another(serve: Any, tmp_path: Path) -> None:
     server = serve(by_length)
     server.ends = "failed"
     for number in (1, 2):
@@ -78,7 +78,7 @@ def test_a_batch_that_came_to_nothing_is_told_and_is_begun_anew(serve: Any, tmp_
     assert verdicts(judge_wins(block(server, batch=True), ROWS, tmp_path)[0]) == VERDICTS
 
 
-def test_an_expired_batch_gives_what_it_has(serve: Any, tmp_path: Path) -> None:
+def test_replies_of_an_expired_batch_are_used(serve: Any, tmp_path: Path) -> None:
     server = serve(by_length)
     server.ends = "expired"
     assert verdicts(judge_wins(block(server, batch=True), ROWS, tmp_path)[0]) == VERDICTS
@@ -95,7 +95,7 @@ judge_wins(OpenAIJudgeBlock(**json.loads(sys.argv[1])), json.load(open(sys.argv[
 
 
 @pytest.mark.parametrize("note", ["kept", "lost"])
-def test_a_batch_outlives_the_job_that_began_it(serve: Any, tmp_path: Path, note: str) -> None:
+def test_batch_is_used_again_after_its_job_was_killed(serve: Any, tmp_path: Path, note: str) -> None:
     server = serve(by_length)
     server.looks = 10**9
     judge, store = block(server, batch=True), tmp_path / "store"
@@ -116,7 +116,7 @@ def test_a_batch_outlives_the_job_that_began_it(serve: Any, tmp_path: Path, note
     assert not list((store / "batches").glob("*.json"))
 
 
-def test_a_note_of_another_account_is_no_obstacle(serve: Any, tmp_path: Path) -> None:
+def test_note_of_an_unknown_batch_is_ignored(serve: Any, tmp_path: Path) -> None:
     server = serve(by_length)
     server.ends = "failed"
     with pytest.raises(JudgeError):
@@ -146,7 +146,7 @@ def start_job(server: BatchJudge, tmp_path: Path, todo: Any, store: Path) -> sub
     return job
 
 
-def test_jobs_with_requests_in_common_share_a_batch(serve: Any, tmp_path: Path) -> None:
+def test_jobs_with_common_requests_share_a_batch(serve: Any, tmp_path: Path) -> None:
     server, store = serve(by_length), tmp_path / "store"
     server.looks = 10**9
     jobs = [start_job(server, tmp_path, todo, store) for todo in (ROWS[:2], ROWS)]
@@ -157,7 +157,7 @@ def test_jobs_with_requests_in_common_share_a_batch(serve: Any, tmp_path: Path) 
     assert set(server.asked.values()) == {1} and len(list(store.glob("??/*.json"))) == 6
 
 
-def test_a_job_that_was_killed_finds_what_another_left_of_its_batch(serve: Any, tmp_path: Path) -> None:
+def test_killed_job_uses_the_remaining_replies_of_its_batch(serve: Any, tmp_path: Path) -> None:
     def answer(text: str, times: int) -> tuple[int, bytes, dict[str, str]]:
         return failure(500) if "Question 1" in text and times == 1 else by_length(text, times)
 
@@ -174,7 +174,7 @@ def test_a_job_that_was_killed_finds_what_another_left_of_its_batch(serve: Any, 
     assert not list((store / "batches").glob("*.json"))
 
 
-def test_results_that_the_address_has_deleted_are_asked_anew(serve: Any, tmp_path: Path) -> None:
+def test_requests_with_deleted_results_are_sent_again(serve: Any, tmp_path: Path) -> None:
     server, store = serve(by_length), tmp_path / "store"
     server.looks = 10**9
     killed = start_job(server, tmp_path, ROWS, store)

@@ -46,7 +46,7 @@ def job(tmp_path: Path, judge: Any, todo: Any, store: Path) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def test_a_busy_server_is_left_alone_for_as_long_as_it_says(serve: Any, tmp_path: Path) -> None:
+def test_retry_waits_for_the_time_in_retry_after(serve: Any, tmp_path: Path) -> None:
     times: dict[str, list[float]] = {}
 
     def answer(text: str, count: int) -> tuple[int, bytes, dict[str, str]]:
@@ -59,7 +59,7 @@ def test_a_busy_server_is_left_alone_for_as_long_as_it_says(serve: Any, tmp_path
     assert all(len(asked) == 2 and asked[1] - asked[0] >= 1 for asked in times.values())
 
 
-def test_a_hung_connection_is_given_up_and_tried_again(serve: Any, tmp_path: Path) -> None:
+def test_hanging_connection_times_out_and_is_retried(serve: Any, tmp_path: Path) -> None:
     done = threading.Event()
 
     def answer(text: str, times: int) -> tuple[int, bytes, dict[str, str]]:
@@ -74,7 +74,7 @@ def test_a_hung_connection_is_given_up_and_tried_again(serve: Any, tmp_path: Pat
     done.set()
 
 
-def test_a_server_that_always_hangs_makes_errors_and_no_ties(serve: Any, tmp_path: Path) -> None:
+def test_server_that_always_hangs_gives_errors_and_no_ties(serve: Any, tmp_path: Path) -> None:
     done = threading.Event()
 
     def answer(text: str, times: int) -> tuple[int, bytes, dict[str, str]]:
@@ -88,7 +88,7 @@ def test_a_server_that_always_hangs_makes_errors_and_no_ties(serve: Any, tmp_pat
     assert table["not_scored"].to_pylist()[0].startswith("error: APITimeoutError")
 
 
-def test_a_connection_that_closes_in_the_middle_of_a_reply_is_tried_again(serve: Any, tmp_path: Path) -> None:
+def test_connection_closed_during_a_reply_is_retried(serve: Any, tmp_path: Path) -> None:
     def answer(text: str, times: int) -> tuple[int, bytes, dict[str, str]]:
         status, payload, _ = by_length(text, times)
         cut = {"Content-Length": str(len(payload)), "Connection": "close"}
@@ -99,7 +99,7 @@ def test_a_connection_that_closes_in_the_middle_of_a_reply_is_tried_again(serve:
     assert set(server.asked.values()) == {2}
 
 
-def test_the_structured_form_reads_verdicts_and_asks_for_their_shape(serve: Any, tmp_path: Path) -> None:
+def test_structured_form_sends_its_response_format_and_parses_verdicts(serve: Any, tmp_path: Path) -> None:
     server = serve(by_length_in_json)
     table, _ = judge_wins(block(server, form="structured"), [*ROWS, *rows(("same", "size"))[:1]], tmp_path)
     assert table["state"].to_pylist() == ["win", "lose", "tie"]
@@ -118,7 +118,7 @@ def test_the_structured_form_reads_verdicts_and_asks_for_their_shape(serve: Any,
         ("legacy", "use 'max_completion_tokens' instead of 'max_tokens'", "max_tokens", "max_completion_tokens"),
     ],
 )
-def test_a_server_that_does_not_know_a_key_is_asked_without(
+def test_key_that_the_server_rejects_is_left_out(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, form: str, message: str, rejected: str, sent: str
 ) -> None:
     server: Any = None
@@ -137,13 +137,13 @@ def test_a_server_that_does_not_know_a_key_is_asked_without(
         assert max(server.asked.values()) == 2
 
 
-def test_no_temperature_is_sent_to_a_model_that_takes_none(serve: Any, tmp_path: Path) -> None:
+def test_temperature_none_is_not_sent(serve: Any, tmp_path: Path) -> None:
     server = serve(by_length)
     judge_wins(block(server, temperature=None), ROWS, tmp_path)
     assert "temperature" not in server.bodies[0]
 
 
-def test_another_study_and_another_order_of_rows_find_the_same_replies(serve: Any, tmp_path: Path) -> None:
+def test_stored_replies_do_not_depend_on_study_or_row_order(serve: Any, tmp_path: Path) -> None:
     server = serve(by_length)
     judge_wins(block(server), ROWS, tmp_path)
     table, spent = judge_wins(
@@ -156,14 +156,14 @@ def test_another_study_and_another_order_of_rows_find_the_same_replies(serve: An
 @pytest.mark.parametrize(
     "change", [{"model": "other"}, {"max_tokens": 9}, {"temperature": 1.0}, {"form": "structured"}]
 )
-def test_another_judge_or_form_is_another_reply(serve: Any, tmp_path: Path, change: dict) -> None:
+def test_another_judge_or_form_needs_new_replies(serve: Any, tmp_path: Path, change: dict) -> None:
     server = serve(by_length)
     judge_wins(block(server), ROWS, tmp_path)
     judge_wins(block(server, **change), ROWS, tmp_path)
     assert set(server.asked.values()) == {2}
 
 
-def test_an_address_from_the_environment_is_no_part_of_who_was_asked(
+def test_address_from_the_environment_is_not_part_of_the_key(
     serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = serve(by_length), serve(by_length)
@@ -175,7 +175,7 @@ def test_an_address_from_the_environment_is_no_part_of_who_was_asked(
     assert sum(second.asked.values()) == 4
 
 
-def test_a_kept_reply_is_read_again_without_key_or_server(
+def test_stored_reply_is_parsed_again_without_key_or_server(
     serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serve(lambda text, times: reply("first: 9, second: 2"))
@@ -189,7 +189,7 @@ def test_a_kept_reply_is_read_again_without_key_or_server(
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()  # the fixture shuts it down
 
 
-def test_what_is_kept_is_private_and_says_what_was_asked(serve: Any, tmp_path: Path) -> None:
+def test_stored_replies_are_private_and_contain_the_request(serve: Any, tmp_path: Path) -> None:
     judge = block(serve(by_length))
     judge_wins(judge, ROWS, tmp_path / "store")
     files = sorted((tmp_path / "store").glob("??/*.json"))
@@ -202,7 +202,7 @@ def test_what_is_kept_is_private_and_says_what_was_asked(serve: Any, tmp_path: P
         judge_wins(judge, ROWS, tmp_path / "store")
 
 
-def test_two_jobs_that_want_the_same_replies_pay_once(serve: Any, tmp_path: Path) -> None:
+def test_two_jobs_with_the_same_requests_pay_once(serve: Any, tmp_path: Path) -> None:
     def slow(text: str, times: int) -> tuple[int, bytes, dict[str, str]]:
         time.sleep(0.2)
         return by_length(text, times)
@@ -213,7 +213,7 @@ def test_two_jobs_that_want_the_same_replies_pay_once(serve: Any, tmp_path: Path
     assert len(server.asked) == 12 and set(server.asked.values()) == {1}
 
 
-def test_after_kill_nine_only_what_was_under_way_is_asked_again(serve: Any, tmp_path: Path) -> None:
+def test_only_running_requests_are_sent_again_after_sigkill(serve: Any, tmp_path: Path) -> None:
     release, todo, store = threading.Event(), rows(*[("a", "bb")] * 10), tmp_path / "store"
 
     def answer(text: str, times: int) -> tuple[int, bytes, dict[str, str]]:
@@ -235,7 +235,7 @@ def test_after_kill_nine_only_what_was_under_way_is_asked_again(serve: Any, tmp_
     assert sorted(server.asked.values()) == [1] * 18 + [2] * 2  # two requests were never answered
 
 
-def test_the_key_is_in_no_file_and_in_no_message(serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_api_key_is_in_no_file_and_no_message(serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server repeats the key in replies, refusals and error messages."""
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     error = json.dumps({"error": {"message": f"Incorrect key: Bearer {SECRET}"}}).encode()
@@ -258,7 +258,9 @@ def test_the_key_is_in_no_file_and_in_no_message(serve: Any, tmp_path: Path, mon
     assert raised.value.__cause__ is None and raised.value.__suppress_context__  # a traceback would print the cause
 
 
-def test_a_cap_refuses_before_anything_is_sent(serve: Any, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_cap_below_the_estimate_raises_before_the_first_request(
+    serve: Any, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     server = serve(by_length)
     prices = {"price_in": 30.0, "price_out": 60.0, "max_tokens": 1000}
     with pytest.raises(JudgeError, match=r"nothing was sent: 4 requests .* 0\.257 is above max_cost 0\.2\. Raise"):
@@ -273,7 +275,7 @@ def test_a_cap_refuses_before_anything_is_sent(serve: Any, tmp_path: Path, capsy
     judge_wins(block(server, max_cost=0.2, **prices), ROWS, tmp_path)  # all replies are stored, so nothing is paid
 
 
-def test_a_cap_stops_where_the_estimate_was_wrong_and_keeps_what_was_paid(serve: Any, tmp_path: Path) -> None:
+def test_cap_stops_a_run_above_the_estimate_and_paid_replies_are_stored(serve: Any, tmp_path: Path) -> None:
     def long_reply(text: str, times: int) -> tuple[int, bytes, dict[str, str]]:
         status, payload, headers = by_length(text, times)
         body = json.loads(payload)
@@ -287,7 +289,7 @@ def test_a_cap_stops_where_the_estimate_was_wrong_and_keeps_what_was_paid(serve:
     assert sum(server.asked.values()) <= 7 and len(list(tmp_path.glob("??/*.json"))) == sum(server.asked.values())
 
 
-def test_without_usage_the_cost_is_marked_as_uncounted(serve: Any, tmp_path: Path) -> None:
+def test_replies_without_usage_are_counted_as_uncounted(serve: Any, tmp_path: Path) -> None:
     def without_usage(text: str, times: int) -> tuple[int, bytes, dict[str, str]]:
         status, payload, headers = by_length(text, times)
         body = {key: value for key, value in json.loads(payload).items() if key != "usage"}

@@ -37,7 +37,7 @@ def flip_rate(table: pa.Table) -> float | None:
     return win_rates(table).flip_rate.estimate
 
 
-def test_both_orders_are_asked_and_agree(serve: Any, tmp_path: Path) -> None:
+def test_each_pair_is_judged_in_both_orders(serve: Any, tmp_path: Path) -> None:
     server = serve(by_length)
     table = judged(block(server), rows(("long one", "short"), ("a", "longer"), ("same", "size")), tmp_path)
     assert verdicts(table) == [("win", None), ("lose", None), ("tie", None)]
@@ -51,14 +51,14 @@ def test_both_orders_are_asked_and_agree(serve: Any, tmp_path: Path) -> None:
     assert flip_rate(table) == 0.0
 
 
-def test_the_same_question_is_paid_once(serve: Any, tmp_path: Path) -> None:
+def test_equal_questions_are_sent_once(serve: Any, tmp_path: Path) -> None:
     server = serve(by_length)
     todo = [{**row, "row_id": str(i)} for i, row in enumerate(rows(("same", "same")) * 4)]
     assert verdicts(judged(block(server), todo, tmp_path)) == [("tie", None)] * 4
     assert sum(server.asked.values()) == 1
 
 
-def test_the_request_holds_what_the_settings_say(serve: Any, tmp_path: Path) -> None:
+def test_request_contains_the_settings(serve: Any, tmp_path: Path) -> None:
     server = serve(by_length)
     judged(block(server, max_tokens=77), rows(("a", "b")), tmp_path)
     body = server.bodies[0]
@@ -68,13 +68,13 @@ def test_the_request_holds_what_the_settings_say(serve: Any, tmp_path: Path) -> 
     assert "Question 0?" in body["messages"][1]["content"]
 
 
-def test_a_judge_that_prefers_the_first_answer_gives_ties_and_a_flip_rate_of_one(serve: Any, tmp_path: Path) -> None:
+def test_judge_that_prefers_the_first_answer_gives_ties_and_flip_rate_one(serve: Any, tmp_path: Path) -> None:
     table = judged(block(serve(lambda text, times: reply("9 2"))), rows(("a", "b"), ("c", "d")), tmp_path)
     assert verdicts(table) == [("tie", None)] * 2
     assert flip_rate(table) == 1.0
 
 
-def test_busy_and_broken_servers_are_asked_again(serve: Any, tmp_path: Path) -> None:
+def test_requests_to_busy_and_failing_servers_are_retried(serve: Any, tmp_path: Path) -> None:
     def answer(text: str, times: int) -> tuple[int, bytes, dict[str, str]]:
         return failure(429) if times == 1 else failure(500) if times == 2 else by_length(text, times)
 
@@ -83,7 +83,7 @@ def test_busy_and_broken_servers_are_asked_again(serve: Any, tmp_path: Path) -> 
     assert set(server.asked.values()) == {3}
 
 
-def test_a_lasting_failure_is_an_error_and_no_tie_and_is_asked_again_next_time(serve: Any, tmp_path: Path) -> None:
+def test_permanent_failure_is_an_error_and_is_sent_again_by_the_next_run(serve: Any, tmp_path: Path) -> None:
     def answer(text: str, times: int) -> tuple[int, bytes, dict[str, str]]:
         return failure(500) if "Question 0" in text else by_length(text, times)
 
@@ -97,20 +97,22 @@ def test_a_lasting_failure_is_an_error_and_no_tie_and_is_asked_again_next_time(s
     assert [count for text, count in server.asked.items() if "Question 1" in text] == [1, 1]
 
 
-def test_a_judge_that_answers_nothing_at_all_is_an_error_of_the_stage(serve: Any, tmp_path: Path) -> None:
+def test_judge_without_any_answer_raises_judge_error(serve: Any, tmp_path: Path) -> None:
     with pytest.raises(JudgeError, match="none of 2 questions"):
         judged(block(serve(lambda text, times: failure(500)), retries=0), rows(("a", "b")), tmp_path)
 
 
 @pytest.mark.parametrize(("status", "code"), [(401, "x"), (403, "x"), (404, "x"), (429, "insufficient_quota")])
-def test_a_refused_key_model_or_credit_stops_the_stage(serve: Any, tmp_path: Path, status: int, code: str) -> None:
+def test_refused_key_model_or_credit_raises_judge_error(serve: Any, tmp_path: Path, status: int, code: str) -> None:
     server = serve(lambda text, times: failure(status, code))
     with pytest.raises(JudgeError, match="cannot be asked"):
         judged(block(server, retries=0, concurrency=1), rows(*[("a", "b")] * 20), tmp_path)
     assert sum(server.asked.values()) < 10
 
 
-def test_without_a_key_nothing_is_sent(serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_api_key_raises_before_the_first_request(
+    serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server = serve(by_length)
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(JudgeError, match="OPENAI_API_KEY"):
@@ -131,7 +133,7 @@ def test_without_a_key_nothing_is_sent(serve: Any, tmp_path: Path, monkeypatch: 
         (reply("", refusal="I will not."), "refused: I will not."),
     ],
 )
-def test_replies_without_marks_have_their_own_states(serve: Any, tmp_path: Path, answer: Any, state: str) -> None:
+def test_replies_without_marks_are_refused_or_unreadable(serve: Any, tmp_path: Path, answer: Any, state: str) -> None:
     def sometimes(text: str, times: int) -> tuple[int, bytes, dict[str, str]]:
         return answer if "[Answer 1]\nours" in text else reply("5 5")
 
@@ -152,7 +154,7 @@ def test_replies_without_marks_have_their_own_states(serve: Any, tmp_path: Path,
         (200, b'{"cho', {"Content-Length": "500"}),
     ],
 )
-def test_a_damaged_body_is_an_error_and_no_tie(serve: Any, tmp_path: Path, broken: Any) -> None:
+def test_damaged_body_is_an_error_and_no_tie(serve: Any, tmp_path: Path, broken: Any) -> None:
     def answer(text: str, times: int) -> tuple[int, bytes, dict[str, str]]:
         return broken if "Question 0" in text else reply("5 5")
 
@@ -161,7 +163,7 @@ def test_a_damaged_body_is_an_error_and_no_tie(serve: Any, tmp_path: Path, broke
     assert found[1] == ("tie", None)
 
 
-def test_no_more_requests_at_a_time_than_allowed(serve: Any, tmp_path: Path) -> None:
+def test_number_of_simultaneous_requests_is_limited(serve: Any, tmp_path: Path) -> None:
     def slow(text: str, times: int) -> tuple[int, bytes, dict[str, str]]:
         time.sleep(0.05)
         return reply("5 5")
@@ -181,7 +183,7 @@ judge_wins(OpenAIJudgeBlock(**json.loads(sys.argv[1])), rows, sys.argv[3])
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
-def test_nothing_is_paid_twice_after_a_kill(serve: Any, tmp_path: Path, sent: signal.Signals) -> None:
+def test_stored_replies_are_not_paid_again_after_a_kill(serve: Any, tmp_path: Path, sent: signal.Signals) -> None:
     def slow(text: str, times: int) -> tuple[int, bytes, dict[str, str]]:
         time.sleep(0.1)
         return by_length(text, times)
@@ -205,7 +207,7 @@ def test_nothing_is_paid_twice_after_a_kill(serve: Any, tmp_path: Path, sent: si
         assert set(server.asked.values()) == {1}
 
 
-def test_the_drawn_rows_depend_on_ids_and_seed_alone() -> None:
+def test_drawn_rows_depend_on_ids_and_seed_only() -> None:
     todo = rows(*[("a", "b")] * 50)
     ids = {row["row_id"] for row in draw(todo, 10, 3)}
     assert len(ids) == 10 and ids == {row["row_id"] for row in draw(todo[::-1], 10, 3)}
@@ -213,7 +215,7 @@ def test_the_drawn_rows_depend_on_ids_and_seed_alone() -> None:
     assert draw(todo, None, 0) == draw(todo, 50, 0) == todo
 
 
-def test_rows_without_reference_or_response_are_never_judged(serve: Any, tmp_path: Path) -> None:
+def test_rows_without_reference_or_response_are_not_judged(serve: Any, tmp_path: Path) -> None:
     server = serve(by_length)
     todo = rows(("a", None), ("a", "bb"))
     todo += [{**todo[1], "row_id": "r2", "response": None}]
