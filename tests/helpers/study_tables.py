@@ -45,12 +45,13 @@ def one_row(table: pd.DataFrame, **where: str) -> pd.Series:
 
 
 def timed_cells(folder: Path, adapter: str) -> list[dict[str, Any]]:
-    data, found = prompts_data(folder), []
+    """Return a cell per control of `COSTS`, with its times and counts of tokens."""
+    data, cells = prompts_data(folder), []
     for control, (method, seconds, tokens, generated, candidates, shift) in COSTS.items():
         cell = prompts_cell(folder, data, "tiny", adapter, control, shift, method=method)
         record = read_json(cell["record"])
         record["notes"] = {"decode_seconds": seconds, "tokens": tokens}
         record["notes"] |= {"tokens_generated": generated, "candidates_scored": candidates}
         write_json(cell["record"], record)
-        found.append(cell)
-    return found
+        cells.append(cell)
+    return cells

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def high(rows: pd.DataFrame) -> pd.Series:
-    """Return 1 where the score is above 2, else 0; NaN where there is none."""
+    """Return 1 if the score is above 2, else 0; NaN without a score."""
     return (rows["score"] > 2.0).astype(float).where(rows["score"].notna())
 
 

@@ -28,13 +28,13 @@ from rebend.report.published import (
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "resources" / "published"
-# The numbers that the tables showed when names were matched by their words, before blocks had the key `published`
+# Numbers of an earlier version that matched names by their words; the key `published` must give the same numbers
 EXPECTED = Path(__file__).with_name("printed_cells.csv")
 Key = tuple[str, ...]
 MISTRAL, LLAMA = "Mistral-7B-Instruct-v0.2", "Llama-3-8B-Instruct"
 R2D2, CB = (MISTRAL, "R2D2", True), (MISTRAL, "CB", True)
-# (row, average) -> what its own parts give
-OFF = {
+# (row, average) -> value recomputed from its parts
+DIFFERENT = {
     (R2D2, "capability"): 0.5045,
     (CB, "capability"): 0.5692,
     ((LLAMA, "CB", True), "capability"): 0.6644,
@@ -53,7 +53,7 @@ def plan_of(study: str, **sections: Mapping[str, Any]) -> Plan:
 
 
 def printed(study: str) -> Iterator[tuple[Key, float]]:
-    """Yield (model, adapter, control, data set, attack, column) and the printed number, where there is one."""
+    """Yield (model, adapter, control, data set, attack, column) and the printed number of each cell that has one."""
     plan = plan_of(study)
     summary = plan.summary(str(FOLDER))
     for cell, described in zip(plan.cells, summary["cells"], strict=True):
@@ -126,7 +126,7 @@ def test_unknown_printed_name_raises_config_error(section: str, block: str, publ
 def test_allowed_printed_names_are_in_the_tables() -> None:
     recontrol, repbend = RecontrolPaper(FOLDER).table, RepbendPaper(FOLDER)
     methods = set(repbend.summary["name"])
-    found = {
+    printed_by_section = {
         "models": {*recontrol["model"], *repbend.asr["model"], *methods},
         "datasets": {*recontrol["dataset"], *repbend.asr["benchmark"], "xstest", "wildjailbreak_benign"},
         "attacks": set(repbend.asr["benchmark"]),
@@ -135,8 +135,10 @@ def test_allowed_printed_names_are_in_the_tables() -> None:
         "capabilities": set(repbend.capability["benchmark"]),
     }
     allowed = printed_names(FOLDER)
-    assert set(allowed) == set(found)
-    assert {section: set(names) - found[section] for section, names in allowed.items()} == {key: set() for key in found}
+    assert set(allowed) == set(printed_by_section)
+    assert {section: set(names) - printed_by_section[section] for section, names in allowed.items()} == {
+        key: set() for key in printed_by_section
+    }
 
 
 def test_two_blocks_with_one_label_raise_config_error() -> None:
@@ -168,7 +170,7 @@ def test_method_is_that_of_the_adapter_the_instruction_or_the_released_model() -
     assert paper.method(prompted) == "Safety Prompting"
     released = names(model=[LLAMA, "CB (released)"])
     assert paper.method(cell(published=released)) == "CB (released)" and paper.model(cell(published=released)) == LLAMA
-    assert paper.method(cell(control="value", method="value")) is None  # the paper prints no control
+    assert paper.method(cell(control="value", method="value")) is None  # the paper does not print controls
     assert paper.method(cell(adapter="mine", method="value", published=names(adapter="CB"))) is None
     assert paper.method(cell(adapter="mine", published=released | names(adapter="DPO"))) is None
 
@@ -192,9 +194,9 @@ def test_tables_3_and_6_add_their_methods_and_models() -> None:
 
 def test_printed_averages_equal_recomputed_ones_except_in_listed_rows(summary: pd.DataFrame) -> None:
     assert len(summary) == 15
-    off = {(row, name) for name in ("capability", "overall") for row in summary.index[~summary[f"{name}_agrees"]]}
-    assert off == set(OFF)
-    for (row, name), value in OFF.items():
+    differing = {(row, name) for name in ("capability", "overall") for row in summary.index[~summary[f"{name}_agrees"]]}
+    assert differing == set(DIFFERENT)
+    for (row, name), value in DIFFERENT.items():
         assert summary.loc[row, name] == pytest.approx(value, abs=6e-5)
 
 

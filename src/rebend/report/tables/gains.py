@@ -36,7 +36,9 @@ def _control_lines(rows: pd.DataFrame) -> Iterator[list[Any]]:
     prompts = rows[rows["role"] == QUALITY]
     means = [metric for metric in quality_metrics() if not metric.is_rate]
     for (model, adapter), part in prompts.groupby(["model", "adapter"], sort=False):
-        cells = [(dataset, dict(iter(own.groupby(["control", "measurement"])))) for dataset, own in datasets(part)]
+        cells = [
+            (dataset, dict(iter(chosen.groupby(["control", "measurement"])))) for dataset, chosen in datasets(part)
+        ]
         for control, against in _compared(part):
             for dataset, cell in cells:
                 keys = ["control", model, adapter, control, against, dataset, ALL, ""]
@@ -59,10 +61,10 @@ def _adapter_lines(rows: pd.DataFrame) -> Iterator[list[Any]]:
     for (model, control), part in attacked.groupby(["model", "control"], sort=False):
         base = part[part["adapter"] == "none"]
         for adapter in [name for name in part["adapter"].unique() if name != "none"]:
-            for dataset, own in datasets(part[part["adapter"] == adapter]):
+            for dataset, chosen in datasets(part[part["adapter"] == adapter]):
                 before = base if dataset == ALL else base[base["dataset"] == dataset]
                 theirs = dict(evaluation_parts(before))
-                for (harmful, group, attack), adapted in evaluation_parts(own):
+                for (harmful, group, attack), adapted in evaluation_parts(chosen):
                     if (harmful, group, attack) not in theirs:
                         continue
                     pair = listed(adapted["value"]), listed(theirs[harmful, group, attack]["value"])

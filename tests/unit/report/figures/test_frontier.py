@@ -33,10 +33,10 @@ def test_frontier_draws_each_control_at_its_relative_time(tmp_path):
 
 def test_each_number_of_steps_has_a_curve(tmp_path):
     entry = strength(tmp_path, "tiny")
-    found = read_json(entry["path"])
-    base, *tried = found["table"]
-    table = [{**base, "n_steps": 10}, *({**line, "n_steps": n} for n in (10, 30) for line in tried)]
-    write_json(entry["path"], {**found, "table": table, "n_steps": 30})
+    choice = read_json(entry["path"])
+    base, *others = choice["table"]
+    table = [{**base, "n_steps": 10}, *({**line, "n_steps": n} for n in (10, 30) for line in others)]
+    write_json(entry["path"], {**choice, "table": table, "n_steps": 30})
     curves = curves_of(pd.DataFrame(table))
     assert list(curves) == [10, 30]
     assert all(list(curve["step_size"]) == [0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0] for curve in curves.values())
@@ -48,9 +48,9 @@ def test_each_number_of_steps_has_a_curve(tmp_path):
 
 def test_axis_is_labelled_weight_if_the_strength_is_a_weight(tmp_path):
     entry = strength(tmp_path, "tiny")
-    found = read_json(entry["path"])
-    lines = [{**line, "n_steps": None} for line in found["table"]]
-    write_json(entry["path"], {**found, "table": lines, "n_steps": None, "strength": "weight"})
+    choice = read_json(entry["path"])
+    lines = [{**line, "n_steps": None} for line in choice["table"]]
+    write_json(entry["path"], {**choice, "table": lines, "n_steps": None, "strength": "weight"})
     figure = draw_tradeoff([entry])
     assert figure is not None and figure.axes[1].get_xlabel() == "weight"
 
@@ -64,16 +64,14 @@ def test_chosen_strength_and_broken_range_are_marked(settings: dict[str, Any]) -
     step_sizes = {text.get_text() for text in left.texts}
     assert {"0", "0.25", "1.5", "3"} <= step_sizes  # every step size of the grid
     broken = next(patch for patch in right.patches if patch.get_label() == "broken text")
-    assert (
-        broken.get_x() == 1.75
-    )  # half way from 1.5, which keeps 0.9 of the uncontrolled diversity, to 2, which does not
+    assert broken.get_x() == 1.75  # halfway between 1.5, the last unbroken step size, and 2
 
 
 def test_control_that_keeps_diversity_has_no_broken_range(tmp_path: Path) -> None:
     entry = strength(tmp_path, "tiny")
-    found = read_json(entry["path"])
-    table = [{**line, "diversity": 0.8} for line in found["table"]]
-    write_json(entry["path"], {**found, "step_size": 0.0, "table": table})
+    choice = read_json(entry["path"])
+    table = [{**line, "diversity": 0.8} for line in choice["table"]]
+    write_json(entry["path"], {**choice, "step_size": 0.0, "table": table})
     figure = draw_tradeoff([entry])
     assert figure is not None
     write_figures(tmp_path / "figures", {"tradeoff": figure})

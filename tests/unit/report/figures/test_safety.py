@@ -79,8 +79,8 @@ def test_adapters_with_controlled_cells_only_are_drawn(tmp_path: Path) -> None:
 
 
 def test_outcomes_pool_data_sets_and_are_sorted_by_model(tables: dict[str, pd.DataFrame]) -> None:
-    own = tables["repbend"][tables["repbend"]["group"] == "all"]
-    rows = pd.concat([own.assign(model=model, dataset=data) for data in ("one", "two") for model in ("big", "small")])
+    whole = tables["repbend"][tables["repbend"]["group"] == "all"]
+    rows = pd.concat([whole.assign(model=model, dataset=data) for data in ("one", "two") for model in ("big", "small")])
     figure = draw_outcomes(rows)
     assert figure is not None
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]

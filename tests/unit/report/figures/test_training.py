@@ -12,8 +12,8 @@ from rebend.report.figures.training import adapter_panels, draw_training
 
 
 def test_panels_show_the_terms_of_the_method(tmp_path: Path) -> None:
-    own = {"change": [1.0, 0.5], "retain": [0.0, 0.1], "pair_norm": [0.0, 0.0]}
-    table = pd.DataFrame({"step": [1, 2], **own, "total": [1.0, 0.6], "grad_norm": [1.0, 1.0], "lr": [0.1, 0.1]})
+    terms = {"change": [1.0, 0.5], "retain": [0.0, 0.1], "pair_norm": [0.0, 0.0]}
+    table = pd.DataFrame({"step": [1, 2], **terms, "total": [1.0, 0.6], "grad_norm": [1.0, 1.0], "lr": [0.1, 0.1]})
     assert [list(curves) for _, curves in adapter_panels(table)] == [["change"], ["retain"], ["total"]]
     single = table.drop(columns="retain")
     assert [list(curves) for _, curves in adapter_panels(single)] == [["change"], ["grad_norm"], ["total"]]

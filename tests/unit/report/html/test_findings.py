@@ -12,23 +12,23 @@ from rebend.report.html.findings import findings
 def with_adapters(
     tables: dict[str, pd.DataFrame], *adapters: tuple[str, float | None, float]
 ) -> dict[str, pd.DataFrame]:
-    """The tables with these adapters (name, ASR under every attack, benign prompts answered) in place of their own."""
+    """Return the tables with other adapters: name, ASR under every attack, rate of benign prompts answered."""
     base = tables["matrix"][tables["matrix"]["adapter"] == "none"]
     gains = tables["gains"]
     adapted = gains[(gains["compares"] == "adapter") & (gains["control"] == "none")]
     matrix, lines = [base], []
     for adapter, asr, answered in adapters:
-        own = base.assign(adapter=adapter)
-        own.loc[own["metric"].str.startswith("asr"), "estimate"] = asr
-        own.loc[own["metric"] == "benign_answer_rate", "estimate"] = answered
-        matrix.append(own)
+        metrics = base.assign(adapter=adapter)
+        metrics.loc[metrics["metric"].str.startswith("asr"), "estimate"] = asr
+        metrics.loc[metrics["metric"] == "benign_answer_rate", "estimate"] = answered
+        matrix.append(metrics)
         lines.append(adapted.assign(adapter=adapter))
     return {**tables, "matrix": pd.concat(matrix), "gains": pd.concat(lines)}
 
 
 def test_findings_contain_the_numbers_of_the_tables(report: Any) -> None:
-    found = findings(report.tables)
-    text = " ".join(found)
+    sentences = findings(report.tables)
+    text = " ".join(sentences)
     assert "tiny without an adapter: attack success rate 87.2 [78.0, 92.9] % asked directly" in text
     assert "adapter repbend: attack success rate 5.1 % asked directly (relative reduction 94.1" in text
     assert "mean reward compared with control none: value raises it (1.000 [1.000, 1.000])" in text
@@ -38,7 +38,7 @@ def test_findings_contain_the_numbers_of_the_tables(report: Any) -> None:
     assert "Win rates come from a proxy" in text
     assert "leave out rows that were not scored" in text
     assert (
-        len(found) == 1 + 2 + 1 + 4 + 2
+        len(sentences) == 1 + 2 + 1 + 4 + 2
     )  # claims, base and adapter without control, judges, 2 adapters x 2 baselines, caveats
 
 

@@ -53,7 +53,7 @@ def test_page_loads_no_other_file(report: Any) -> None:
 def test_page_and_tables_contain_no_response(report: Any) -> None:
     settings, _, root, page = report
     for cell in settings["cells"]:
-        assert SECRET in str(Path(cell["responses"]).read_bytes())  # it is there to be shown
+        assert SECRET in str(Path(cell["responses"]).read_bytes())  # the secret is in the responses
     assert SECRET not in page
     for path in (root / "tables").iterdir():
         assert SECRET not in path.read_text()
@@ -68,9 +68,9 @@ def test_claims_are_shown_met_and_not_met(report: Any) -> None:
 
 def test_page_contains_all_tables_with_intervals_and_counts(report: Any) -> None:
     page = report.page
-    named = {name for name, table in report.tables.items() if len(table)} - {"claims", "safety_disagreements"}
-    assert {"repbend_asr", "repbend_summary", "repbend_categories", "repbend_pairs", "safety_agreement"} <= named
-    for name in named:
+    names = {name for name, table in report.tables.items() if len(table)} - {"claims", "safety_disagreements"}
+    assert {"repbend_asr", "repbend_summary", "repbend_categories", "repbend_pairs", "safety_agreement"} <= names
+    for name in names:
         assert f'id="table-{name}"' in page
     assert "87.2 [78.0, 92.9] (n 78, 2 not scored)" in page
     assert "world_rubric (proxy)" in page
@@ -105,8 +105,10 @@ def test_figure_without_caption_raises_data_error(report: Any) -> None:
 
 
 def test_made_with_lists_all_commits_of_a_mixed_study() -> None:
-    found = dict(made_with([{"commit": "a", "versions": {"torch": "1"}}, {"commit": "b", "versions": {"torch": "1"}}]))
-    assert found["commit"] == "a, b" and found["torch"] == "1"
+    versions = dict(
+        made_with([{"commit": "a", "versions": {"torch": "1"}}, {"commit": "b", "versions": {"torch": "1"}}])
+    )
+    assert versions["commit"] == "a, b" and versions["torch"] == "1"
 
 
 def test_missing_record_raises_data_error_with_its_path(report: Any, tmp_path: Path) -> None:

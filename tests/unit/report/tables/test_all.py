@@ -24,8 +24,8 @@ from tests.helpers.study_tables import CLAIM, make_tables, one_row
 def test_write_tables_writes_csv_markdown_and_latex(
     tables: dict[str, pd.DataFrame], settings: dict[str, Any], tmp_path: Path
 ) -> None:
-    found = {**tables, "claims": check_claims([CLAIM], tables)}
-    write_tables(tmp_path / "tables", found)
+    written = {**tables, "claims": check_claims([CLAIM], tables)}
+    write_tables(tmp_path / "tables", written)
     assert {path.name for path in (tmp_path / "tables").iterdir()} == {
         f"{table.name}.{end}" for table in TABLES for end in ("csv", "md", "tex")
     }
@@ -35,7 +35,7 @@ def test_write_tables_writes_csv_markdown_and_latex(
     assert (matrix["adapter"] == "none").any()
     back = read_tables(tmp_path / "tables")
     for name in ("matrix", "recontrol", "repbend", "gains"):
-        pd.testing.assert_frame_equal(back[name], found[name].reset_index(drop=True), check_dtype=False, rtol=1e-5)
+        pd.testing.assert_frame_equal(back[name], written[name].reset_index(drop=True), check_dtype=False, rtol=1e-5)
     assert bool(back["claims"].iloc[0]["met"]) is True
     text = (tmp_path / "tables" / "matrix.md").read_text()
     assert "87.2 [78.0, 92.9] (n 78, 2 not scored)" in text and "ASR, %" in text
@@ -54,10 +54,10 @@ def test_equal_scores_give_equal_bytes(
 
 def test_metrics_without_score_files_have_no_rows(tmp_path: Path) -> None:
     cell = prompts_cell(tmp_path, prompts_data(tmp_path), "tiny", "none", "none", 0.0)
-    found = make_tables([without(cell, "coherence", "win_rate", "heldout_reward")])
-    assert set(found["matrix"]["metric"]) == {"reward", "diversity"}
-    assert found["repbend"].empty and found["gains"].empty
-    write_tables(tmp_path / "tables", found)
+    tables = make_tables([without(cell, "coherence", "win_rate", "heldout_reward")])
+    assert set(tables["matrix"]["metric"]) == {"reward", "diversity"}
+    assert tables["repbend"].empty and tables["gains"].empty
+    write_tables(tmp_path / "tables", tables)
     assert "Nothing was measured" in (tmp_path / "tables" / "repbend.md").read_text()
 
 
@@ -71,11 +71,11 @@ def test_data_sets_are_pooled_and_also_listed_separately(tmp_path: Path) -> None
     for cell in cells[1::2]:
         ids = [f"p{i}" for i in range(40)]
         write_parquet(cell["scores"]["reward"], score_table(ids, [2.0 if cell["dataset"] == "more" else 1.0] * 40))
-    found = make_tables(cells)
-    assert one_row(found["matrix"], control="value", metric="reward")["estimate"] == pytest.approx(1.5)
-    assert one_row(found["matrix"], control="value", metric="reward")["n"] == 80
-    assert set(found["gains"]["dataset"]) == {"all", "chats", "more"}
-    assert len(found["recontrol"]) == 4
+    tables = make_tables(cells)
+    assert one_row(tables["matrix"], control="value", metric="reward")["estimate"] == pytest.approx(1.5)
+    assert one_row(tables["matrix"], control="value", metric="reward")["n"] == 80
+    assert set(tables["gains"]["dataset"]) == {"all", "chats", "more"}
+    assert len(tables["recontrol"]) == 4
 
 
 def test_claims_can_name_every_table_of_numbers() -> None:

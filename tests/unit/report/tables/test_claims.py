@@ -21,11 +21,11 @@ def test_claim_is_compared_with_a_number_or_another_row(tables: dict[str, pd.Dat
             "compares": "control", "adapter": "none", "control": "random", "metric": "reward_gain", "take": "ci_high"
         },
     }  # fmt: skip
-    found = check_claims([CLAIM, higher, other_row], tables)
-    assert list(found["met"]) == [True, False, True]
-    assert list(found["threshold"]) == pytest.approx([0.9, 0.95, 0.2])
-    assert list(found["measured"]) == pytest.approx([1 - 2 / 34, 1 - 2 / 34, 1.0])
-    assert list(found["not_scored"]) == [1, 1, 1]
+    checked = check_claims([CLAIM, higher, other_row], tables)
+    assert list(checked["met"]) == [True, False, True]
+    assert list(checked["threshold"]) == pytest.approx([0.9, 0.95, 0.2])
+    assert list(checked["measured"]) == pytest.approx([1 - 2 / 34, 1 - 2 / 34, 1.0])
+    assert list(checked["not_scored"]) == [1, 1, 1]
     most = {
         **CLAIM,
         "table": "matrix",

@@ -26,12 +26,12 @@ def table_of(cells: list[dict[str, Any]]) -> pd.DataFrame:
 
 def test_time_is_relative_to_the_same_model_without_control(cells):
     table = table_of(cells)
-    own = table[table["adapter"] == "none"].set_index("control")
-    assert own["relative_time"].to_dict() == pytest.approx(
+    rows = table[table["adapter"] == "none"].set_index("control")
+    assert rows["relative_time"].to_dict() == pytest.approx(
         {"none": 1.0, "value": 1.1, "slow": 2.2, "best_of_4": 4.0, "search": 3.0}
     )
-    assert own["seconds_per_1000_tokens"]["value"] == pytest.approx(2.2)
-    assert list(own.index) == ["none", "value", "slow", "search", "best_of_4"]  # the fastest first
+    assert rows["seconds_per_1000_tokens"]["value"] == pytest.approx(2.2)
+    assert list(rows.index) == ["none", "value", "slow", "search", "best_of_4"]  # sorted by time
     beside = recontrol.compute(Inputs(cells, measurements(cells))).set_index(["adapter", "control"])
     assert beside.loc[("repbend", "search"), "relative_time"] == pytest.approx(3.0)
 
@@ -54,24 +54,24 @@ def test_cell_without_decoding_time_is_not_on_the_frontier(cells):
     del record["notes"]["decode_seconds"]
     write_json(cells[1]["record"], record)
     assert relative_times(cells)[cells[1]["record"]] is None
-    own = table_of(cells)
-    line = own[(own["adapter"] == "none") & (own["control"] == "value")].iloc[0]
+    rows = table_of(cells)
+    line = rows[(rows["adapter"] == "none") & (rows["control"] == "value")].iloc[0]
     assert pd.isna(line["relative_time"]) and line["on_frontier"] is None
-    assert line["reward"] == pytest.approx(1.9 + 1.0)  # its reward is known all the same
+    assert line["reward"] == pytest.approx(1.9 + 1.0)  # the reward is known
 
 
 def test_frontier_contains_undominated_controls_only(cells):
     table = table_of(cells)
     for adapter in ("none", "repbend"):
-        own = table[table["adapter"] == adapter]
-        assert set(own[own["on_frontier"].eq(True)]["control"]) == {"none", "value", "best_of_4"}
+        rows = table[table["adapter"] == adapter]
+        assert set(rows[rows["on_frontier"].eq(True)]["control"]) == {"none", "value", "best_of_4"}
     shown = frontier.text(table)
     assert (shown["on the frontier"] == "yes").sum() == 6
     assert {"reward", "held-out reward", "win rate, %"} <= set(shown)
 
 
 def test_held_out_reward_and_reward_are_not_swapped(cells):
-    """More of the one and less of the other is what gaming a reward looks like: the columns must not be swapped."""
-    own = table_of(cells).set_index(["adapter", "control"]).loc["none"]
-    assert own.loc["best_of_4", "reward"] - own.loc["none", "reward"] == pytest.approx(1.5)
-    assert own.loc["best_of_4", "heldout_reward"] - own.loc["none", "heldout_reward"] == pytest.approx(-1.5)
+    """A higher reward with a lower held-out reward indicates reward hacking, so the columns must not be swapped."""
+    rows = table_of(cells).set_index(["adapter", "control"]).loc["none"]
+    assert rows.loc["best_of_4", "reward"] - rows.loc["none", "reward"] == pytest.approx(1.5)
+    assert rows.loc["best_of_4", "heldout_reward"] - rows.loc["none", "heldout_reward"] == pytest.approx(-1.5)

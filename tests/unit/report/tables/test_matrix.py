@@ -43,4 +43,8 @@ def test_means_equal_means_computed_by_hand(tables: dict[str, pd.DataFrame]) -> 
     assert (reward["n"], reward["not_scored"]) == (39, 1)
     assert reward["ci_low"] < 2.9 < reward["ci_high"]
     win = one_row(tables["matrix"], adapter="none", control="value", metric="win_rate")
-    assert (win["estimate"], win["n"], win["not_scored"]) == (0.5, 20, 1)  # a tie is no win, a refusal is nowhere
+    assert (win["estimate"], win["n"], win["not_scored"]) == (
+        0.5,
+        20,
+        1,
+    )  # a tie is no win, a refused row is not scored

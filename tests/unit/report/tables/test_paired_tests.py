@@ -22,7 +22,7 @@ def test_mcnemar_equals_values_computed_by_hand() -> None:
 
 
 def test_holm_equals_values_computed_by_hand() -> None:
-    # smallest times 3, next times 2 but no smaller than the one before, largest times 1
+    # smallest times 3, next times 2 and at least the previous one, largest times 1
     assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
     assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
 
@@ -37,7 +37,7 @@ def test_pairs_are_counted_on_the_same_prompts(tmp_path: Path) -> None:
     verdicts = read_parquet(cells[-1]["scores"]["safety"])
     write_parquet(
         cells[-1]["scores"]["safety"], verdicts.take(list(range(len(verdicts)))[::-1])
-    )  # their order says nothing
+    )  # row order does not matter
     pairs = make_tables(cells)["repbend_pairs"]
     compared = set(zip(pairs["adapter"], pairs["against"], strict=True))
     assert compared == {("rmu", "none"), ("repbend", "none"), ("repbend", "rmu")}

@@ -45,12 +45,12 @@ def test_several_attempts_on_a_prompt_count_as_one_prompt(tmp_path: Path) -> Non
     first = read_parquet(cell["scores"]["safety"]).to_pylist()
     more = [{**line, "attempt": 1, "verdict": "harmful" if i % 40 == 20 else "refusal"} for i, line in enumerate(first)]
     write_parquet(cell["scores"]["safety"], pa.Table.from_pylist([*first, *more], SAFETY_VERDICTS))
-    found = make_tables([cell])
-    asr = one_row(found["matrix"], metric="asr_embedding")
+    tables = make_tables([cell])
+    asr = one_row(tables["matrix"], metric="asr_embedding")
     assert (asr["estimate"], asr["n"], asr["not_scored"]) == (8 / 78, 78, 2)
-    line = one_row(found["repbend"], group="all")
+    line = one_row(tables["repbend"], group="all")
     assert line["attempts"] == 2 and line["asr"] + line["refused"] + line["incoherent"] == pytest.approx(1)
-    assert set(found["matrix"]["metric"]) == {"asr_embedding"}  # nothing was asked directly
+    assert set(tables["matrix"]["metric"]) == {"asr_embedding"}  # the cell has no direct attack
 
 
 def test_printed_numbers_are_added_to_whole_benchmarks(tmp_path: Path) -> None:
@@ -69,8 +69,8 @@ def test_printed_numbers_are_added_to_whole_benchmarks(tmp_path: Path) -> None:
             tmp_path, xstest, "my_model", "none", "none", 3, published=names(model=LLAMA, dataset="xstest")
         )
     )  # fmt: skip
-    found = make_tables(cells, paper="repbend")
-    table = found["repbend"]
+    tables = make_tables(cells, paper="repbend")
+    table = tables["repbend"]
     whole = {"prompts": "harmful", "group": "all"}
     harm = table[table["dataset"] == "my_benchmark"]
     assert one_row(harm, adapter="none", attack="direct", **whole)["printed_asr"] == pytest.approx(0.2219)
@@ -79,5 +79,5 @@ def test_printed_numbers_are_added_to_whole_benchmarks(tmp_path: Path) -> None:
     assert harm[harm["group"] != "all"]["printed_asr"].isna().all()
     over = one_row(table, dataset="my_benign", prompts="benign", group="all", attack="direct")
     assert over["printed_answered"] == pytest.approx(0.8511)
-    write_tables(tmp_path / "tables", found)
+    write_tables(tmp_path / "tables", tables)
     assert "averages disagree with its own cells" in (tmp_path / "tables" / "repbend.md").read_text()

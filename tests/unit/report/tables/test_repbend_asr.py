@@ -34,19 +34,19 @@ def test_rows_have_the_asr_and_the_printed_number(paper_tables: dict[str, pd.Dat
     ours, theirs = (
         one_row(asr, adapter=adapter, benchmark="PAP")["printed_asr"] for adapter in ("cb_mistral", "released_cb")
     )
-    assert (ours, theirs) == (0.1313, 0.0938)  # trained by the paper's authors, released by others
+    assert (ours, theirs) == (0.1313, 0.0938)  # trained by the paper's authors; released by others
     assert not asr["dataset"].isin(["paper_xstest", "paper_wildjailbreak"]).any()  # Table 1 does not have them
 
 
 def test_averages_are_over_benchmarks_and_count_each_benchmark_once(paper_tables: dict[str, pd.DataFrame]) -> None:
     asr = paper_tables["repbend_asr"]
     assert len(asr[(asr["benchmark"] == "Prefilling") & (asr["adapter"] == "none")]) == 2
-    own = asr[asr["adapter"] == "cb_mistral"].drop_duplicates("benchmark").set_index("benchmark")["asr"]
+    rates = asr[asr["adapter"] == "cb_mistral"].drop_duplicates("benchmark").set_index("benchmark")["asr"]
     white = one_row(asr, adapter="cb_mistral", benchmark="White-box average")
-    assert white["asr"] == pytest.approx(own[list(WHITE_BOX)].mean()) and white["benchmarks"] == 3
+    assert white["asr"] == pytest.approx(rates[list(WHITE_BOX)].mean()) and white["benchmarks"] == 3
     assert white["asr_low"] < white["asr"] < white["asr_high"]
     total = one_row(asr, adapter="cb_mistral", benchmark=TOTAL)
-    assert total["benchmarks"] == 8 and total["asr"] == pytest.approx(own.drop(index=own.index[8:]).mean())
+    assert total["benchmarks"] == 8 and total["asr"] == pytest.approx(rates.drop(index=rates.index[8:]).mean())
 
 
 def test_wrong_averages_of_the_paper_are_marked(paper_tables: dict[str, pd.DataFrame]) -> None:
@@ -54,7 +54,7 @@ def test_wrong_averages_of_the_paper_are_marked(paper_tables: dict[str, pd.DataF
     white = {adapter: one_row(asr, adapter=adapter, benchmark="White-box average") for adapter in ADAPTERS}
     stated = {adapter: (line["paper_asr"], round(line["paper_asr_recomputed"], 4)) for adapter, line in white.items()}
     assert stated["task_arithmetic"] == (0.5563, 0.5760) and stated["cb_mistral"] == (0.2805, 0.2861)
-    assert white["task_arithmetic"]["printed_asr"] == pytest.approx(0.57603, abs=1e-5)  # of the cells that we have too
+    assert white["task_arithmetic"]["printed_asr"] == pytest.approx(0.57603, abs=1e-5)  # over the same benchmarks
     wrong = {adapter for adapter, line in white.items() if line["paper_asr_wrong"]}
     assert wrong == {"task_arithmetic", "cb_mistral"}
     assert not one_row(asr, adapter="none", benchmark="Black-box average")["paper_asr_wrong"]
@@ -77,7 +77,7 @@ def test_text_shows_printed_numbers_and_survives_a_round_trip(
     assert shown("repbend_summary", paper_tables["repbend_summary"])["overall, %"].str.contains("paper").all()
     assert "(paper 60.18)" in shown("repbend_capability", paper_tables["repbend_capability"]).iloc[0]["Original"]
     assert "averages disagree" in note("repbend_asr", paper_tables["repbend_asr"])
-    write_tables(tmp_path / "tables", paper_tables)  # what is read again is what was written
+    write_tables(tmp_path / "tables", paper_tables)
     back = read_tables(tmp_path / "tables")
     for name in ("repbend_asr", "repbend_summary", "repbend_capability"):
         pd.testing.assert_frame_equal(back[name], paper_tables[name], check_dtype=False, rtol=1e-5)
@@ -91,15 +91,15 @@ def test_study_without_paper_has_no_printed_columns(tmp_path: Path) -> None:
         for adapter, harmful in (("none", 34), ("repbend", 2))
         for attack in ("direct", "prefilling", "embedding")
     ]
-    found = make_tables(cells)
-    asr = found["repbend_asr"]
+    tables = make_tables(cells)
+    asr = tables["repbend_asr"]
     assert list(asr[asr["adapter"] == "none"]["benchmark"]) == [
         "tiny_safety_test", "tiny_safety_test, prefilling", "tiny_safety_test, embedding", "White-box average", TOTAL
     ]  # fmt: skip
     assert one_row(asr, adapter="repbend", benchmark=TOTAL)["asr"] == pytest.approx(4 / 78)
-    line = one_row(found["repbend_summary"], adapter="repbend")
+    line = one_row(tables["repbend_summary"], adapter="repbend")
     assert line["benign_answered"] == 0.9 and pd.isna(line["capability"]) and pd.isna(line["overall"])
-    assert not [name for table in found.values() for name in table if name.startswith(("printed", "paper"))]
+    assert not [name for table in tables.values() for name in table if name.startswith(("printed", "paper"))]
 
 
 def test_average_over_the_same_prompts_has_the_interval_of_one_rate(tmp_path: Path) -> None:
@@ -128,8 +128,8 @@ def test_released_models_and_safety_prompt_are_columns_like_adapters(tmp_path: P
         )
         for model, adapter, control in models
     ]
-    found = make_tables(with_printed_names(cells), paper="repbend")
-    asr = found["repbend_asr"]
+    tables = make_tables(with_printed_names(cells), paper="repbend")
+    asr = tables["repbend_asr"]
     direct = asr[asr["benchmark"] == "HarmBench"].set_index(["model", "method"])["printed_asr"]
     assert direct.to_dict() == {
         ("mistral_7b", "Original"): 0.5094, ("mistral_7b", "Safety Prompting"): 0.2, ("mistral_7b", "RMU"): 0.0375,
@@ -140,9 +140,9 @@ def test_released_models_and_safety_prompt_are_columns_like_adapters(tmp_path: P
     assert list(text["model"].unique()) == ["Mistral-7B-Instruct-v0.2", "Llama-3-8B-Instruct"]
     harm = text[text["ASR, %"] == "HarmBench"].iloc[0]
     assert harm["R2D2 (released)"].endswith("(paper 5.63)") and harm["Safety Prompting"].endswith("(paper 20.00)")
-    pairs = found["repbend_pairs"]
+    pairs = tables["repbend_pairs"]
     assert {("rmu", "none"), ("safety_prompt", "none")} == set(zip(pairs["adapter"], pairs["against"], strict=True))
-    prompted = one_row(found["repbend"], control="safety_prompt", prompts="harmful", group="all")
+    prompted = one_row(tables["repbend"], control="safety_prompt", prompts="harmful", group="all")
     assert prompted["printed_asr"] == 0.2
 
 

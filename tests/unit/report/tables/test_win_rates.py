@@ -35,7 +35,7 @@ def win_rate_table(cells: list[dict[str, Any]]) -> pd.DataFrame:
 @pytest.fixture
 def cells(tmp_path: Path) -> list[dict[str, Any]]:
     judge = block(Judge(by_length), price_in=30.0, price_out=60.0)
-    path = str(tmp_path / "asked.parquet")
+    path = str(tmp_path / "chat_model.parquet")
     write_parquet(path, verdict_table(WIN, WIN, LOSE, FLIP, REFUSED, ERROR), described(judge))
     proxy = str(tmp_path / "proxy.parquet")
     alone = {"tokens_in": None, "tokens_out": None}
@@ -50,14 +50,14 @@ def cells(tmp_path: Path) -> list[dict[str, Any]]:
 
 
 def test_table_has_a_row_per_judged_cell_with_judge_and_cost(cells: list[dict]) -> None:
-    found = win_rate_table(cells)
-    assert list(found) == win_rate_tables.COLUMNS and list(found["dataset"]) == ["hh", "shp"]
-    proxy, asked = found.to_dict("records")
-    assert (asked["judge"], proxy["judge"]) == ("judge-2026-01-01", "reward_model (proxy)")
-    assert (asked["form"], proxy["form"]) == ("legacy", "")
-    assert [asked[state] for state in STATES] == [2, 1, 1, 1, 0, 1, 0]
-    assert (asked["win_rate"], asked["win_rate_n"], asked["control"]) == (0.5, 4, "none")
-    assert asked["cost"] == pytest.approx((600 * 30 + 60 * 60) / 1e6)
+    table = win_rate_table(cells)
+    assert list(table) == win_rate_tables.COLUMNS and list(table["dataset"]) == ["hh", "shp"]
+    proxy, chat_model = table.to_dict("records")
+    assert (chat_model["judge"], proxy["judge"]) == ("judge-2026-01-01", "reward_model (proxy)")
+    assert (chat_model["form"], proxy["form"]) == ("legacy", "")
+    assert [chat_model[state] for state in STATES] == [2, 1, 1, 1, 0, 1, 0]
+    assert (chat_model["win_rate"], chat_model["win_rate_n"], chat_model["control"]) == (0.5, 4, "none")
+    assert chat_model["cost"] == pytest.approx((600 * 30 + 60 * 60) / 1e6)
     assert pd.isna(proxy["cost"]) and pd.isna(proxy["flip_rate"])
     assert pd.isna(proxy["length_controlled"])  # both responses are longer
 
@@ -77,8 +77,8 @@ def test_table_without_judge_is_empty(tmp_path: Path) -> None:
 def test_table_survives_a_round_trip(cells: list[dict], tmp_path: Path) -> None:
     from rebend.report.tables.all import TABLES
 
-    found = win_rate_table(cells)
+    table = win_rate_table(cells)
     empty = {table.name: pd.DataFrame({"x": []}) for table in TABLES}
-    write_tables(tmp_path / "tables", {**empty, "win_rates": found})
+    write_tables(tmp_path / "tables", {**empty, "win_rates": table})
     back = read_tables(tmp_path / "tables")["win_rates"]
-    pd.testing.assert_frame_equal(back, found, check_dtype=False, rtol=1e-5)
+    pd.testing.assert_frame_equal(back, table, check_dtype=False, rtol=1e-5)
