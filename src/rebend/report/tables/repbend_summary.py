@@ -142,8 +142,8 @@ TABLE = Table(
     "Without control. Overall is the mean of 1 - average ASR, benign prompts answered and capability; it is empty if "
     "one of them is unknown. Capability is the mean over the benchmarks of the study. In parentheses, paper: the "
     "printed number; recomputed: from the paper's cells, if the two differ; same benchmarks: from the paper's cells "
-    "for the benchmarks of our average. The printed XSTest rates are multiples of 1/450, so they include XSTest's unsafe "
-    "prompts in some way; ours are over its 250 safe prompts.",
+    "for the benchmarks of our average. The printed XSTest rates are multiples of 1/450, so they include XSTest's "
+    "unsafe prompts in some way; ours are over its 250 safe prompts.",
     compute,
     text,
 )
