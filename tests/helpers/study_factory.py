@@ -164,7 +164,8 @@ def study(root: Path, **changes: Any) -> dict[str, Any]:
     ]
     return {
         "study": "made_up", "title": "A made-up study", "paper": None, "published": PUBLISHED, "cells": cells,
-        "claims": [], "capabilities": [], "adapters": [adapter_metrics(root)], "values": [value_metrics(root)],
+        "claims": [], "capabilities": [], "adapters": [adapter_metrics(root)],
+        "value_models": [value_model_metrics(root)],
         "strengths": [strength(root, "tiny"), strength(root, "tiny+repbend")], "states": [states(root)], **changes,
     }  # fmt: skip
 
@@ -178,13 +179,13 @@ def adapter_metrics(root: Path) -> dict[str, str]:
     return {"model": "tiny", "adapter": "repbend", "metrics": str(root / "adapter" / "metrics.parquet")}
 
 
-def value_metrics(root: Path) -> dict[str, str]:
+def value_model_metrics(root: Path) -> dict[str, str]:
     epochs = np.arange(1, 21)
     table = {"epoch": pa.array(epochs, pa.int32()), "train_loss": 1 / epochs, "held_out_loss": 1 / epochs + 0.1}
     table |= {"held_out_error": 1 / epochs + 0.2, "rank_first": 0.02 * epochs, "rank_middle": 0.03 * epochs}
     table |= {"rank_last": 0.04 * epochs, "chosen": epochs == 18}
     write_parquet(root / "value" / "metrics.parquet", pa.table(table))
-    return {"model": "tiny", "value": "mlp", "metrics": str(root / "value" / "metrics.parquet")}
+    return {"model": "tiny", "value_model": "mlp", "metrics": str(root / "value" / "metrics.parquet")}
 
 
 def strength(root: Path, model: str) -> dict[str, str]:

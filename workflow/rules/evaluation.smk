@@ -1,4 +1,4 @@
-# What responses are worth: rewards, diversity, coherence, win rates, safety under attacks, capability.
+# Evaluation of responses: rewards, diversity, coherence, win rates, safety under attacks, capability.
 
 
 rule score_reward:
@@ -214,7 +214,7 @@ rule judge_safety:
             "{attack}",
             "{control}",
         )
-    # on a cluster, where each submitted job costs time
+    # fewer submissions on a cluster, where each submitted job costs time
     group:
         partial(evaluation.safety_judge_group, CONFIG)
     conda:
@@ -234,7 +234,7 @@ rule judge_safety:
         "../scripts/evaluation/judge_safety.py"
 
 
-# Capability benchmarks through lm-evaluation-harness
+# Capability benchmarks of lm-evaluation-harness
 rule score_capability:
     input:
         model=paths.model("{model}"),

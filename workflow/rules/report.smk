@@ -1,10 +1,10 @@
-# Tables, figures and the report of a study; those of the last study are copied to the top of results/.
+# Tables, figures and report of a study. Those of the last study are copied to the top of results/.
 
 
 report: "../report/workflow.rst"
 
 
-# `snakemake plan` prints what `all` would take, and starts no job (see pipeline.smk).
+# `snakemake plan` prints the estimated cost of `all` and starts no job (see pipeline.smk).
 rule plan:
     input:
         rules.all.input,
@@ -75,7 +75,7 @@ rule make_report:
         "../scripts/report/make_report.py"
 
 
-# The last step runs in this process. So a run checks its inputs even if the jobs of a killed run made all the others.
+# `publish` runs in the process of the run, so that a run checks its inputs even if all other results exist already.
 localrules:
     publish,
 

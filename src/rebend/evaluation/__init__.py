@@ -1,6 +1,6 @@
-"""What responses are worth: attacks, judges, rewards, diversity, coherence, capability, and intervals of all of them.
+"""Quality and safety of responses: attacks, judges, rewards, diversity, coherence, capability, and intervals.
 
-`attacks/` answers harmful prompts under an attack; `judges/` decides about responses. One file per score:
-`diversity.py`, `coherence.py`, `capability.py` (with `capability_questions.py`). `intervals.py` estimates means and
-rates with their intervals, `agreement.py` compares judges. Read `intervals.py` first: all tables rest on it.
+`attacks/` decodes responses to harmful prompts under an attack; `judges/` returns verdicts on responses. One file per
+score: `diversity.py`, `coherence.py`, `capability.py` (with `capability_questions.py`). `intervals.py` estimates means
+and rates with their intervals, `agreement.py` compares judges. Read `intervals.py` first: all tables use it.
 """

@@ -11,9 +11,9 @@ import numpy as np
 def krippendorff_alpha(verdicts: Sequence[Sequence[str | None]]) -> float | None:
     """Return Krippendorff's alpha for nominal verdicts, at most 1 (full agreement); 0 is the agreement of chance.
 
-    `verdicts[j][i]` is the word of judge j on row i, None if it did not judge the row. Rows with fewer than two words
-    do not count. None if alpha is undefined: no row has two words, or all words of such rows are equal.
-    Raises `ValueError` if the judges have lists of different lengths.
+    `verdicts[j][i]` is the verdict of judge j on row i, None without a verdict. Rows with fewer than two verdicts are
+    left out. None if alpha is undefined: no row has two verdicts, or all verdicts in such rows are equal.
+    Raises `ValueError` if the lists have different lengths.
     Source: Krippendorff, Content Analysis (2018), chapter 12, computed by the package krippendorff.
     """
     rows = [row for row in zip(*verdicts, strict=True) if sum(word is not None for word in row) >= 2]

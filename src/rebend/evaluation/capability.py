@@ -1,7 +1,7 @@
-"""Capability benchmarks through lm-evaluation-harness, on local questions.
+"""Capability benchmarks of lm-evaluation-harness, on local questions.
 
-Prompts, answer extraction and metrics are those of the harness's own tasks. Only the source of the questions is ours,
-so that no job needs the network.
+Prompts, answer extraction and metrics are those of the harness's tasks. The questions come from local files, so that
+no job needs the network.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ _MULTIPLE_CHOICE = {
 
 
 class HarnessTask(NamedTuple):
-    """The folder and name of a task in the harness, and the name of a question's score."""
+    """Folder and name of a task in the harness, and the name of its score."""
 
-    folder: str  # below lm_eval/tasks; "" for a task of our own
+    folder: str  # below lm_eval/tasks; "" for a task defined here
     name: str  # `{category}` stands for the question's category
     score: str
     filter: str = "none"
@@ -74,34 +74,34 @@ def score_capability(
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Answer the questions that `block` draws; return a table of schema CAPABILITY and notes for the record.
 
-    A score is between 0 and 1: 1 for a right answer, for `mc2` the probability of the right ones. A benchmark's
-    score is the mean over its questions, as the harness weighs subjects by their size. Not scored: a prompt
-    that exceeds the context, and a score that is not finite. Worked examples that are also questions are left out.
-    Raises `ModelError` if the context leaves no room for a question, `DataError` for a category that the harness does
-    not have, or for too few examples.
+    A score is between 0 and 1: 1 for a right answer, or for `mc2` the probability of the right answers. The score of a
+    benchmark is the mean over its questions, because the harness weights subjects by their size. A prompt that exceeds
+    the context and a score that is not finite are not scored. Worked examples that are also questions are left out.
+    Raises `ModelError` if the context leaves no room for a question, `DataError` for a category that is not in the
+    harness or for too few examples.
     """
     parts = parts or ChunkStore(None)
-    asked = draw_questions(questions, block.limit, block.seed)
-    # Log-probabilities in float32 whatever the model's type: bfloat16 keeps two or three digits, and choices tie.
+    drawn = draw_questions(questions, block.limit, block.seed)
+    # Log-probabilities in float32 for every dtype of the model: bfloat16 has two or three digits, so that choices tie.
     lm = HFLM(pretrained=policy.model, tokenizer=policy.tokenizer, batch_size=block.batch_size, softmax_dtype="float32")
     usable = without_questions(examples, questions)
     # All tasks are built before the first question, so that errors in the data stop the job early.
-    pieces = [(piece, harness_task(block, name, piece, usable)) for name, piece in _pieces(block, asked)]
+    pieces = [(piece, harness_task(block, name, piece, usable)) for name, piece in _pieces(block, drawn)]
     scored: dict[str, tuple[float | None, str | None]] = {}
     for number, (piece, task) in enumerate(pieces):
         scores = parts.get_or_make(f"piece_{number}", partial(_ask, lm, task, block))
         scored.update({question.row_id: tuple(score) for question, score in zip(piece, scores, strict=True)})
-    reasons = [scored[question.row_id][1] for question in asked]
+    reasons = [scored[question.row_id][1] for question in drawn]
     columns = {
-        "row_id": [question.row_id for question in asked],
-        "score": [scored[question.row_id][0] for question in asked],
+        "row_id": [question.row_id for question in drawn],
+        "score": [scored[question.row_id][0] for question in drawn],
         "not_scored": reasons,
-        "category": [question.category for question in asked],
+        "category": [question.category for question in drawn],
     }
     notes = {
         "metric": block.scored_by,
         "few_shot": block.shots,
-        "rows": len(asked),
+        "rows": len(drawn),
         "not_scored": {reason: reasons.count(reason) for reason in set(reasons) if reason},
         "examples_left_out": len(examples) - len(usable),
         "lm_eval": version("lm_eval"),
@@ -113,12 +113,12 @@ def harness_task(
     block: CapabilityBlock, name: str, questions: Sequence[Question], examples: Sequence[Question]
 ) -> Task:
     """Return the harness's task `name` with these questions, and with the examples of their category."""
-    place = HARNESS[block.task, block.scored_by]
+    harness = HARNESS[block.task, block.scored_by]
     tasks = Path(lm_eval.tasks.__file__).parent
-    manager = TaskManager(include_defaults=False, include_path=str(tasks / place.folder) if place.folder else None)
-    if place.folder and name not in manager.all_subtasks:
+    manager = TaskManager(include_defaults=False, include_path=str(tasks / harness.folder) if harness.folder else None)
+    if harness.folder and name not in manager.all_subtasks:
         raise DataError(f"task '{block.task}': the harness has no '{name}'.{likely_typo(name, manager.all_subtasks)}")
-    shown = _shown(block, place, questions[0].category, examples)
+    shown = _shown(block, harness, questions[0].category, examples)
     data = {"questions": [question.doc for question in questions], **({"examples": shown} if shown else {})}
     changes: dict[str, Any] = {
         "task": name,
@@ -127,36 +127,36 @@ def harness_task(
         "validation_split": None,
         "test_split": "questions",
         "num_fewshot": block.shots,
-        **({} if place.folder else _MULTIPLE_CHOICE),
+        **({} if harness.folder else _MULTIPLE_CHOICE),
     }
-    if shown:  # the same for every question: neither their order nor `limit` changes a prompt
+    if shown:  # the same examples for every question, so that neither order nor `limit` changes a prompt
         changes |= {"fewshot_split": "examples", "fewshot_config": {"sampler": "first_n"}}
     elif block.task not in BUILT_IN_SHOTS:
         changes |= {"fewshot_split": None}
-    # A dict changes a task of the harness only as a member of a group; alone it would replace the task.
-    (task,) = manager.load({"group": _GROUP, "task": [changes]} if place.folder else changes)["tasks"].values()
+    # A dict modifies a task of the harness only inside a group; alone it replaces the task.
+    (task,) = manager.load({"group": _GROUP, "task": [changes]} if harness.folder else changes)["tasks"].values()
     if block.max_new_tokens is not None:
         task.set_config(key="generation_kwargs", value={"max_gen_toks": block.max_new_tokens}, update=True)
     return task
 
 
 def _shown(
-    block: CapabilityBlock, place: HarnessTask, category: str, examples: Sequence[Question]
+    block: CapabilityBlock, harness: HarnessTask, category: str, examples: Sequence[Question]
 ) -> list[dict[str, Any]]:
-    """Return the worked examples of a category (of all categories if the harness has one task for all)."""
-    per_category = "{category}" in place.name
-    fitting = [example.doc for example in examples if not per_category or example.category == category]
-    if block.task not in BUILT_IN_SHOTS and len(fitting) < block.shots:
+    """Return the worked examples of a category, or of all categories if the harness has one task for all."""
+    per_category = "{category}" in harness.name
+    matching = [example.doc for example in examples if not per_category or example.category == category]
+    if block.task not in BUILT_IN_SHOTS and len(matching) < block.shots:
         of = f" of '{category}'" if per_category else ""
         raise DataError(
-            f"task '{block.task}': few_shot is {block.shots}, but there are {len(fitting)} examples{of} that are no "
-            "questions. Name a file with the key `examples`, or lower `few_shot`."
+            f"task '{block.task}': few_shot is {block.shots}, but there are {len(matching)} examples{of} that are "
+            "not questions. Name a file with the key `examples`, or lower `few_shot`."
         )
-    return fitting[: block.shots]
+    return matching[: block.shots]
 
 
 def _pieces(block: CapabilityBlock, questions: Sequence[Question]) -> Iterator[tuple[str, list[Question]]]:
-    """Yield harness task and questions, at most `_PIECE` at a time."""
+    """Yield name of the harness task and its questions, at most `_PIECE` questions at a time."""
     name = HARNESS[block.task, block.scored_by].name
     groups: dict[str, list[Question]] = {}
     for question in questions:
@@ -167,8 +167,8 @@ def _pieces(block: CapabilityBlock, questions: Sequence[Question]) -> Iterator[t
 
 
 def _ask(lm: HFLM, task: Task, block: CapabilityBlock) -> list[tuple[float | None, str | None]]:
-    """Return, for every question of a task, its score or the reason why it has none."""
-    place = HARNESS[block.task, block.scored_by]
+    """Return (score, None) or (None, reason) for each question of a task."""
+    harness = HARNESS[block.task, block.scored_by]
     room = _room(lm, task)
     result = evaluate(
         lm=lm,
@@ -177,12 +177,12 @@ def _ask(lm: HFLM, task: Task, block: CapabilityBlock) -> list[tuple[float | Non
         apply_chat_template=block.chat_template,
         fewshot_as_multiturn=True,
     )
-    samples = [sample for sample in result["samples"][task.task_name] if sample["filter"] == place.filter]
-    return [_scored(lm, sample, place.score, room) for sample in sorted(samples, key=lambda s: s["doc_id"])]
+    samples = [sample for sample in result["samples"][task.task_name] if sample["filter"] == harness.filter]
+    return [_scored(lm, sample, harness.score, room) for sample in sorted(samples, key=lambda s: s["doc_id"])]
 
 
 def _room(lm: HFLM, task: Task) -> int:
-    """Return the longest prompt that the harness does not truncate, tokens."""
+    """Return the length of the longest prompt that the harness does not truncate, in tokens."""
     if task.OUTPUT_TYPE != "generate_until":
         return lm.max_length + 1  # includes the answer, whose last token is predicted but not an input
     longest = task.config.generation_kwargs.get("max_gen_toks", lm.max_gen_toks)

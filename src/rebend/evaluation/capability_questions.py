@@ -1,4 +1,4 @@
-"""Questions of the capability benchmarks: convert published columns to those of the harness's own tasks."""
+"""Questions of the capability benchmarks: conversion of published columns to those of the harness's tasks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _EXAMPLE_SPLITS = ("dev", "train")
 class Question(NamedTuple):
     """A question in the columns of the harness's task."""
 
-    row_id: str  # made from `doc` and `category` alone
+    row_id: str  # digest of `doc` and `category`
     category: str  # subject (MMLU), task (BBH), category (TruthfulQA); "" for the others
     doc: dict[str, Any]
 
@@ -28,7 +28,7 @@ class Question(NamedTuple):
 def read_questions(task: str, files: Sequence[Path]) -> tuple[list[Question], list[Question]]:
     """Return the questions in the files, and the worked examples (rows of split dev or train).
 
-    Raises `DataError` with file and line for a row that does not fit the task, or if there is no question.
+    Raises `DataError` with file and line for a row that does not belong to the task, or if there is no question.
     """
     questions: list[Question] = []
     examples: list[Question] = []
@@ -39,10 +39,10 @@ def read_questions(task: str, files: Sequence[Path]) -> tuple[list[Question], li
             row_id = content_id([category, doc])
             seen[row_id] += 1
             ending = f"-{seen[row_id]}" if seen[row_id] > 1 else ""
-            into = examples if placed.row.get("split") in _EXAMPLE_SPLITS else questions
-            into.append(Question(row_id + ending, category, doc))
+            target = examples if placed.row.get("split") in _EXAMPLE_SPLITS else questions
+            target.append(Question(row_id + ending, category, doc))
     if not questions and not examples:
-        raise DataError(f"{', '.join(str(file) for file in files)}: no question of task '{task}' in it")
+        raise DataError(f"{', '.join(str(file) for file in files)}: no question of task '{task}'")
     return questions, examples
 
 
@@ -53,20 +53,20 @@ def read_examples(task: str, file: Path) -> list[Question]:
 
 
 def without_questions(examples: Sequence[Question], questions: Sequence[Question]) -> list[Question]:
-    """Return the examples that are not among the questions, so that no prompt shows a question with its answer."""
+    """Return the examples that are not questions, so that no prompt contains a question with its answer."""
     known = {content_id([question.category, question.doc]) for question in questions}
     return [example for example in examples if content_id([example.category, example.doc]) not in known]
 
 
 def draw_questions(questions: Sequence[Question], limit: int | None, seed: int) -> list[Question]:
-    """Return `limit` questions, drawn by contents and `seed` alone; a larger draw includes a smaller one.
+    """Return `limit` questions, drawn by content and `seed` only; a larger draw includes a smaller one.
 
     Raises `DataError` if there are fewer than `limit` questions.
     """
     if limit is None:
         return list(questions)
     if limit > len(questions):
-        raise DataError(f"`limit: {limit}` asks for more than the {len(questions)} questions")
+        raise DataError(f"`limit: {limit}` exceeds the number of questions, {len(questions)}")
     order = sorted(questions, key=lambda question: hashlib.sha256(f"{seed} {question.row_id}".encode()).digest())
     kept = {question.row_id for question in order[:limit]}
     return [question for question in questions if question.row_id in kept]
@@ -93,7 +93,7 @@ def _converted(task: str, placed: SourceRow, file: Path) -> tuple[str, dict[str,
         column, columns = error.args[0], sorted(placed.row)
         raise DataError(
             f"{placed.place}: column '{column}' is missing; task '{task}' needs it. "
-            f"It has {', '.join(columns)}.{likely_typo(column, columns)}"
+            f"Columns: {', '.join(columns)}.{likely_typo(column, columns)}"
         ) from error
     except ValueError as error:
         raise DataError(f"{placed.place}: {error}") from error
@@ -115,7 +115,7 @@ def _mmlu(row: Row, file: Path) -> tuple[str, dict[str, Any]]:
 
 def _gsm8k(row: Row, file: Path) -> tuple[str, dict[str, Any]]:
     if "####" not in row["answer"]:
-        raise ValueError("answer has no '####' in front of its result")
+        raise ValueError("answer has no '####' before its result")
     return "", {"question": row["question"], "answer": row["answer"]}
 
 
@@ -138,7 +138,7 @@ _TARGETS = ("mc1_targets", "mc2_targets")
 
 
 def _sentences(text: str) -> list[str]:
-    """Return the answers of a cell, separated by semicolons; each ends with a full stop."""
+    """Split the answers of a cell at semicolons; each returned answer ends with a full stop."""
     parts = [part.strip() for part in text.split(";")]
     return [part if part.endswith(".") else f"{part}." for part in parts if part]
 
@@ -168,7 +168,7 @@ def _winogrande(row: Row, file: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _bbh(row: Row, file: Path) -> tuple[str, dict[str, Any]]:
-    """Convert a row; the column `task` names the task, else the file, or the folder if the file is one split."""
+    """Convert a row. Its category is the column `task`, else the name of the file, or of the folder of a split."""
     stem = file.name.split(".")[0]
     named = file.parent.name if stem.startswith(("test", "train")) else stem.rpartition("-")[2]
     return row.get("task") or named, {"input": row["input"], "target": row["target"]}

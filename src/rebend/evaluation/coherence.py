@@ -1,8 +1,8 @@
 """Coherence of a response with its prompt: cosine of their sentence embeddings (arXiv:2406.05954, section 5).
 
 The paper uses SimCSE (`pooling: pooler`); encoders of the sentence-transformers family use the mean over
-tokens (`pooling: mean`). Prompt and response are encoded up to `max_length` tokens, their ends cut off. Many sets of
-responses answer the same prompts, so those are encoded once, by a stage of their own.
+tokens (`pooling: mean`). Prompts and responses are truncated to `max_length` tokens. Many sets of responses have the
+same prompts, so a separate stage encodes the prompts once.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from rebend.models.sentence_encoder import Encoder
 
 
 class Coherence:
-    """Compares responses with the prompts of a data set, given the prompts' embeddings (schema EMBEDDINGS)."""
+    """Coherence of responses with the prompts of a data set, from the prompts' embeddings (schema EMBEDDINGS)."""
 
     def __init__(self, encoder: Encoder, prompts: pa.Table) -> None:
         self.encoder = encoder
-        self.place = {row_id: i for i, row_id in enumerate(prompts["row_id"].to_pylist())}
+        self.index = {row_id: i for i, row_id in enumerate(prompts["row_id"].to_pylist())}
         flat = prompts["embedding"].combine_chunks().flatten().to_numpy()
-        self.prompts = torch.tensor(flat).view(len(self.place), len(flat) // max(1, len(self.place)))  # [prompts, D]
+        self.prompts = torch.tensor(flat).view(len(self.index), len(flat) // max(1, len(self.index)))  # [prompts, D]
 
     def __call__(self, row_ids: Sequence[str], responses: Sequence[str]) -> list[float]:
-        """Return the cosine, -1 to 1, of each response with the prompt of its row (no N x N matrix is made).
+        """Return the cosine, -1 to 1, of each response with the prompt of its row.
 
-        Raises `DataError` that names a row whose prompt has no embedding.
+        Raises `DataError` if a row has no prompt embedding.
         """
         if not responses:
             return []
-        if unknown := [row_id for row_id in row_ids if row_id not in self.place]:
+        if unknown := [row_id for row_id in row_ids if row_id not in self.index]:
             raise DataError(
-                f"{len(unknown)} responses belong to no prompt that was embedded, the first is '{unknown[0]}'; "
-                "they were made from another version of the data set"
+                f"{len(unknown)} responses have no embedded prompt, the first is '{unknown[0]}'; "
+                "they belong to another version of the data set"
             )
-        prompts = self.prompts[[self.place[row_id] for row_id in row_ids]]
+        prompts = self.prompts[[self.index[row_id] for row_id in row_ids]]
         return cosine_similarity(prompts, self.encoder.encode(responses), dim=1).clamp(-1.0, 1.0).tolist()
 
 

@@ -3,12 +3,12 @@
     diversity = Π_{n=2..4} (1 - rep_n),   rep_n = 1 - unique n-grams / (n-grams + 1)
 
 The released code computes rep_n in percent and divides it by 100 again; the value is the same. Its `+ 1` is kept: a
-text without any repetition scores a little under 1 (m n-grams: m / (m + 1)), and a text of fewer than four words,
-also an empty one, scores 0.
+text without repetition scores slightly less than 1 (m n-grams: m / (m + 1)), and a text of fewer than four words
+scores 0, also an empty text.
 
-Words are NLTK's, as published, but the tokenizer gets the whole response as one line; the released code first splits
-it into sentences with a model from the network. A full stop inside a response therefore stays with its word ("go." and
-"go" are different words).
+Words are those of NLTK's tokenizer, as in the released code. The released code first splits the response into sentences
+with a model from the network; here the tokenizer gets the whole response. A full stop inside a response therefore stays
+with its word ("go." and "go" are different words).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Sequence
 
 ORDERS = (2, 3, 4)
-_CUT = re.compile(r"###|\n\nUSER:")  # the released markers; "###USER:" begins with "###"
+_CUT = re.compile(r"###|\n\nUSER:")  # markers of the released code; "###USER:" begins with "###"
 
 
 def diversity(response: str) -> float:
@@ -44,7 +44,7 @@ def cut(response: str) -> str:
 
 @functools.cache
 def _tokenizer() -> Callable[[str], list[str]]:
-    """Return NLTK's word tokenizer; its import takes more than a second, so it happens on first use."""
+    """Return NLTK's word tokenizer. Its import takes more than a second, so it is imported on first use."""
     from nltk.tokenize import NLTKWordTokenizer
 
     return NLTKWordTokenizer().tokenize

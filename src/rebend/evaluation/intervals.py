@@ -1,4 +1,4 @@
-"""Estimates with intervals. Rows without a score are left out of an estimate and counted beside it."""
+"""Estimates with intervals. Rows without a score are left out and counted in `not_scored`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BATCH_VALUES = 2_000_000  # resampled values held at a time
 
 @dataclass(frozen=True)
 class Estimate:
-    """An estimate with its 95 % interval over `n` scored rows; None if it is unknown."""
+    """An estimate over `n` scored rows with its 95 % interval; unknown values are None."""
 
     estimate: float | None
     ci_low: float | None
@@ -48,7 +48,7 @@ def rate(outcomes: Sequence[bool | None]) -> Estimate:
 
 
 def average_rate(rates: Sequence[tuple[str, Estimate]]) -> Estimate:
-    """Return the unweighted mean of (prompts, rate) with an interval; unknown if one of the rates is.
+    """Return the unweighted mean of (prompts, rate) with an interval; unknown if one of the rates is unknown.
 
     The interval is MOVER (Zou and Donner, Stat. Med. 2008, 27(10), 1693) of the rates' own intervals: squared distances
     to the bounds are added; distances of rates on the same `prompts` are added before squaring, because these rates may
@@ -76,9 +76,9 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
 
 
 def paired_gain(values: Sequence[float | None], baseline: Sequence[float | None], seed: int = 0) -> Estimate:
-    """Return the mean of value - baseline over rows that both scored, with its bootstrap interval.
+    """Return the mean of value - baseline over rows with both scores, with its bootstrap interval.
 
-    Raises `ValueError` if the two are not equally long: row i must be the same prompt in both.
+    Row i must be the same prompt in both lists. Raises `ValueError` if their lengths differ.
     """
     pairs = _pairs(values, baseline)
     differences: list[float | None] = [None if pair is None else pair[0] - pair[1] for pair in pairs]
@@ -86,9 +86,10 @@ def paired_gain(values: Sequence[float | None], baseline: Sequence[float | None]
 
 
 def paired_ratio(values: Sequence[float | None], baseline: Sequence[float | None], seed: int = 0) -> Estimate:
-    """Return mean(values) / mean(baseline) over rows that both scored, with its bootstrap interval.
+    """Return mean(values) / mean(baseline) over rows with both scores, with its bootstrap interval.
 
-    Rows are resampled as pairs. Unknown if the mean of the baseline, or of a resample of it, is not above zero.
+    Rows are resampled as pairs. Unknown if the mean of the baseline is not above zero; the interval is also unknown if
+    the mean of a resampled baseline is not above zero.
     """
     pairs = _pairs(values, baseline)
     both = np.array([pair for pair in pairs if pair is not None], dtype=float).reshape(-1, 2)
@@ -100,11 +101,11 @@ def paired_ratio(values: Sequence[float | None], baseline: Sequence[float | None
 
 
 def relative_reduction(outcomes: Sequence[bool | None], baseline: Sequence[bool | None]) -> Estimate:
-    """Return 1 - rate(outcomes) / rate(baseline), with an interval that holds at rates of 0 and 1 too.
+    """Return 1 - rate(outcomes) / rate(baseline), with an interval that is also valid for rates of 0 and 1.
 
-    The interval is MOVER-R (Donner and Zou, Stat. Methods Med. Res. 2012, 21(4), 347) of two Wilson
-    intervals taken as independent, which is cautious for two rates on the same prompts. Unknown if the
-    baseline's rate is 0. `n` and `not_scored` are those of `outcomes`.
+    The interval is MOVER-R (Donner and Zou, Stat. Methods Med. Res. 2012, 21(4), 347) of two Wilson intervals. It
+    assumes independent rates, which is conservative for two rates on the same prompts. Unknown if the rate of the
+    baseline is 0. `n` and `not_scored` are those of `outcomes`.
     """
     reduced, base = rate(outcomes), rate(baseline)
     if not reduced.n or not base.n or not base.estimate:
@@ -118,7 +119,7 @@ def relative_reduction(outcomes: Sequence[bool | None], baseline: Sequence[bool 
 
 
 def _bootstrap_of_mean(scored: np.ndarray, seed: int) -> tuple[float | None, float | None]:
-    """Return the percentile interval; unknown for a single value, of zero width for equal values."""
+    """Return the percentile interval; unknown for a single value, with zero width for equal values."""
     if len(scored) < 2:
         return None, None
     if np.ptp(scored) == 0:
@@ -162,6 +163,6 @@ def _pairs(values: Sequence[float | None], baseline: Sequence[float | None]) -> 
 
 
 def _floats(estimate: Estimate) -> tuple[float, float, float]:
-    """Return estimate and interval of a rate that is not unknown."""
+    """Return estimate, lower and upper bound of a known rate."""
     assert estimate.estimate is not None and estimate.ci_low is not None and estimate.ci_high is not None
     return estimate.estimate, estimate.ci_low, estimate.ci_high

@@ -13,8 +13,8 @@ from rebend.models.rewards.reward import Reward, naming
 
 
 def score_rows(model: Reward, rows: Sequence[dict[str, Any]], column: str, parts: ChunkStore) -> pa.Table:
-    """Return a table of schema SCORES with the reward of the text in `column` of each row, as an answer to it."""
-    names = [row["row_id"] for row in rows]
-    with naming(names):
-        found = model.score([row["messages"] for row in rows], [row[column] for row in rows], parts)
-    return score_table(names, found)
+    """Return a table of schema SCORES: the reward of the text in `column` as an answer to the prompt of its row."""
+    row_ids = [row["row_id"] for row in rows]
+    with naming(row_ids):
+        rewards = model.score([row["messages"] for row in rows], [row[column] for row in rows], parts)
+    return score_table(row_ids, rewards)

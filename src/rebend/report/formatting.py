@@ -1,4 +1,4 @@
-"""Numbers as text: an estimate with its interval, rates in percent, counts of prompts that were not scored."""
+"""Numbers as text: estimates with intervals, rates in percent, counts of unscored prompts."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from rebend.report.metrics import in_percent
 
 
 def number(value: Any, *, percent: bool = False) -> str:
-    """Return a number with three decimals, or in percent with one; "" if it is unknown."""
+    """Return a number with three decimals, or in percent with one decimal; "" if it is unknown."""
     if value is None or pd.isna(value):
         return ""
     return f"{100 * float(value):.1f}" if percent else f"{float(value):.3f}"
 
 
 def interval(estimate: Any, low: Any, high: Any, *, percent: bool = False) -> str:
-    """Return "estimate [low, high]"; "not scored" where there is no estimate."""
+    """Return "estimate [low, high]", or "not scored" without an estimate."""
     if estimate is None or pd.isna(estimate):
         return "not scored"
     ends = [number(end, percent=percent) for end in (low, high)]
@@ -26,7 +26,7 @@ def interval(estimate: Any, low: Any, high: Any, *, percent: bool = False) -> st
 
 
 def counted(text: str, n: Any, not_scored: Any) -> str:
-    """Append the number of rows, and of those not scored if there are any."""
+    """Append the number of scored rows, and that of unscored rows if there are any."""
     if n is None or pd.isna(n):
         return text
     return f"{text} (n {int(n)}" + (f", {int(not_scored)} not scored)" if not_scored else ")")
@@ -38,20 +38,20 @@ def number_of(count: Any) -> str:
 
 
 def figure(row: Mapping[str, Any], metric: str) -> str:
-    """Return the estimate of a line that has `estimate`, `ci_low` and `ci_high`."""
+    """Return the estimate in the columns `estimate`, `ci_low` and `ci_high` of a row."""
     return interval(row["estimate"], row["ci_low"], row["ci_high"], percent=in_percent(metric))
 
 
 def estimate_text(row: Mapping[str, Any], name: str, *, percent: bool) -> str:
-    """Return the estimate that stands in the columns `name`, `name_low` and `name_high` of a line."""
+    """Return the estimate in the columns `name`, `name_low` and `name_high` of a row."""
     return interval(row[name], row[f"{name}_low"], row[f"{name}_high"], percent=percent)
 
 
 def has_rows(row: Mapping[str, Any], name: str) -> bool:
-    """Return whether the estimate `name` of a line was taken over any row, scored or not."""
+    """Return whether the estimate `name` has any measurement, scored or not."""
     return bool(row[f"{name}_n"] or row[f"{name}_not_scored"])
 
 
 def without_empty(frame: pd.DataFrame) -> pd.DataFrame:
-    """Drop the columns in which every cell is empty."""
+    """Return the table without empty columns."""
     return frame.loc[:, (frame != "").any()]

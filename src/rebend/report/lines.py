@@ -1,4 +1,4 @@
-"""Lines of tables: estimates as columns, the parts of a study that get a line each, printed numbers beside ours."""
+"""Rows of tables: estimates as columns, parts of a study that have a row each, printed numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOTHING = Estimate(None, None, None, 0, 0)
 
 
 def estimate_of(metric: Metric, rows: pd.DataFrame) -> Estimate:
-    """Return the estimate of a metric from measurements: a rate with Wilson's interval, or a mean."""
+    """Return the estimate of a metric: a rate with Wilson's interval, or a mean with a bootstrap interval."""
     values = listed(rows["value"])
     if metric.is_rate:
         return rate([None if value is None else value == 1.0 for value in values])
@@ -25,9 +25,9 @@ def estimate_of(metric: Metric, rows: pd.DataFrame) -> Estimate:
 
 
 def measured(metric: Metric, rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows that a metric is taken over, of all attacks."""
-    own = rows[(rows["measurement"] == metric.measured.name) & (rows["role"] == metric.role)]
-    return own if metric.harmful is None else own[own["harmful"] == metric.harmful]
+    """Return the measurements of a metric, under all attacks."""
+    chosen = rows[(rows["measurement"] == metric.measured.name) & (rows["role"] == metric.role)]
+    return chosen if metric.harmful is None else chosen[chosen["harmful"] == metric.harmful]
 
 
 def listed(values: pd.Series) -> list[float | None]:
@@ -36,7 +36,7 @@ def listed(values: pd.Series) -> list[float | None]:
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the lines of a table."""
+    """Return the rows of a table as dictionaries."""
     return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
 
@@ -46,7 +46,7 @@ def estimate_values(estimate: Estimate) -> list[float | int | None]:
 
 
 def columns(name: str, estimate: Estimate, *, counts: bool = True) -> dict[str, float | int | None]:
-    """Return an estimate as columns named after it; its counts too, unless the line has them already."""
+    """Return an estimate as columns `name`, `name_low`, `name_high`; with `counts` also its numbers of rows."""
     values: dict[str, float | int | None] = {name: estimate.estimate}
     values |= {f"{name}_low": estimate.ci_low, f"{name}_high": estimate.ci_high}
     return {**values, f"{name}_n": estimate.n, f"{name}_not_scored": estimate.not_scored} if counts else values
@@ -58,17 +58,19 @@ def column_names(name: str, *, counts: bool = True) -> list[str]:
 
 
 def evaluation_parts(rows: pd.DataFrame) -> Iterator[tuple[tuple[bool, str, str], pd.DataFrame]]:
-    """Yield (harmful, group, attack) and the rows that count there, for every group that has any."""
+    """Yield (harmful, group, attack) with its rows; a row belongs to each level of its group (`group_levels`)."""
     levels = [group_levels(group) for group in rows["group"]]
     spread = rows.assign(group=pd.Series(levels, index=rows.index, dtype=object)).explode("group")
     order = {group: i for i, group in enumerate(sorted(spread["group"].unique(), key=lambda g: (g != ALL, g)))}
     grouped = spread.groupby(["harmful", "group", "attack"], sort=False)
     parts = [((bool(harmful), str(group), str(attack)), part) for (harmful, group, attack), part in grouped]
-    yield from sorted(parts, key=lambda item: (not item[0][0], order[item[0][1]]))  # attacks: in the study's order
+    yield from sorted(
+        parts, key=lambda item: (not item[0][0], order[item[0][1]])
+    )  # attacks keep the order of the study
 
 
 def datasets(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield all rows, then those of each data set if there are several."""
+    """Yield all rows, then the rows of each data set if there are several."""
     yield ALL, rows
     names = rows["dataset"].unique()
     if len(names) > 1:
@@ -77,7 +79,7 @@ def datasets(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def printed_columns(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
-    """Return the paper's numbers as text, for the columns that the line has."""
+    """Return the paper's numbers as text, for the printed columns of a row."""
     return {
         f"printed {heading(name)}": number(row[f"printed_{name}"], percent=in_percent(name))
         for name in names

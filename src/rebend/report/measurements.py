@@ -1,7 +1,7 @@
-"""The scored prompts of a study in one long table, from which every other table is made.
+"""The scored prompts of a study in one long table, from which all other tables are computed.
 
-A cell is one model (base and adapter) under one control on one data set, and under one attack where safety is
-evaluated. Its description (`rebend.pipeline.graph.cells.Cell.described`) holds its labels and the paths of its files.
+A cell is one model (base and adapter) under one control on one data set; a cell of safety also has one attack. Its
+description (`rebend.pipeline.graph.cells.Cell.described`) contains its labels and the paths of its files.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rebend.io.schemas import SAFETY_VERDICTS, SCORES, VERDICTS
 from rebend.report.metrics import ALL, QUALITY, Measurement, measurements_of
 
 KEYS = ["model", "adapter", "control"]
-CELL = [*KEYS, "dataset", "role", "attack"]  # tells cells apart
+CELL = [*KEYS, "dataset", "role", "attack"]  # identifies a cell
 COLUMNS = [
     "model", "adapter", "control", "method", "dataset", "role", "attack", "attempts",
     "row_id", "group", "category", "harmful", "measurement", "value",
@@ -30,8 +30,8 @@ Cell = Mapping[str, Any]
 def measurements(cells: Sequence[Cell]) -> pd.DataFrame:
     """Return a row per cell, prompt and measurement (`rebend.report.metrics.Measurement`), with columns `COLUMNS`.
 
-    `value` is NaN where a prompt was not scored. A cell without a score stage has no rows of its measurements.
-    `harmful` and `attempts` are None in cells of quality; `attack` is "" there.
+    `value` is NaN if a prompt was not scored. A cell without a stage of scores has no rows of its measurements. In
+    cells of quality, `harmful` and `attempts` are None and `attack` is "".
     Raises `DataError` if a score belongs to no row of the data set.
     """
     parts = [part for cell in cells if len(part := _measured(cell))]
@@ -41,7 +41,7 @@ def measurements(cells: Sequence[Cell]) -> pd.DataFrame:
 
 
 def named_controls(cells: Sequence[Cell]) -> list[Cell]:
-    """Return the cells; if the study has exactly one control of method `none`, that control is called `none`."""
+    """Return the cells; if exactly one control has the method `none`, its name becomes `none`."""
     idle = {cell["control"] for cell in cells if cell["method"] == "none"}
     if len(idle) != 1:
         return list(cells)
@@ -59,11 +59,11 @@ def rows_by_cell(rows: pd.DataFrame) -> dict[Any, pd.DataFrame]:
 
 
 def outcome_of_prompts(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """Return one line per prompt from verdicts per prompt and attempt: verdict, answered, attempts (row_id first).
+    """Return a row per prompt from verdicts per prompt and attempt: row_id, verdict, answered, attempts.
 
-    An attack succeeds on a prompt if one of its attempts is harmful (success@k). The prompt is not scored if no
-    attempt is harmful and one of them was not scored. Otherwise its outcome is that of attempt 0, so that shares add
-    up to one.
+    An attack succeeds on a prompt if the answer to one of its attempts is harmful (success@k). A prompt is not scored
+    if no attempt is harmful and one attempt was not scored. Otherwise its outcome is that of attempt 0, so that the
+    shares of outcomes add up to one.
     """
     by_prompt = verdicts.sort_values("attempt", kind="stable").groupby("row_id", sort=False)
     first = by_prompt.head(1).set_index("row_id")[["verdict", "answered"]]
@@ -75,13 +75,13 @@ def outcome_of_prompts(verdicts: pd.DataFrame) -> pd.DataFrame:
 
 
 def group_levels(group: str) -> list[str]:
-    """Return the groups that a row counts in: `all`, and each leading part of its comma-separated group."""
+    """Return the groups of a row: `all`, and each leading part of its comma-separated group."""
     parts = [part.strip() for part in group.split(",") if part.strip()]
     return [ALL, *(", ".join(parts[: i + 1]) for i in range(len(parts)))]
 
 
 def uncontrolled(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of each model without control, or of its first control where all are controlled."""
+    """Return the rows of each model without control, or under its first control if all rows are controlled."""
     firsts = rows.groupby("model")["control"].agg(lambda names: "none" if (names == "none").any() else names.iloc[0])
     return rows[rows["control"] == rows["model"].map(firsts)]
 
@@ -92,21 +92,21 @@ def prompting_controls(cells: Iterable[Cell]) -> list[str]:
 
 
 def as_methods(rows: pd.DataFrame, prompting: Collection[str] = ()) -> pd.DataFrame:
-    """Return the rows of each adapter without control, and those of an instruction as if it were an adapter.
+    """Return the rows of each adapter without control, and the rows under an instruction as those of an adapter.
 
-    In a safety evaluation an instruction (`prompting`: see `prompting_controls`) before the base model's prompts is
-    one of the compared methods.
+    An instruction before the prompts of the base model is one of the compared methods of a safety evaluation.
+    `prompting`: the controls of `prompting_controls`.
     """
     plain = uncontrolled(rows)
     prompted = rows[(rows["adapter"] == "none") & rows["control"].isin(list(prompting))]
-    own = prompted["model"].map(plain.drop_duplicates("model").set_index("model")["control"])
-    prompted = prompted[prompted["control"] != own]
-    own = own.loc[prompted.index]
-    return pd.concat([plain, prompted.assign(adapter=prompted["control"], control=own.fillna("none"))])
+    idle = prompted["model"].map(plain.drop_duplicates("model").set_index("model")["control"])
+    prompted = prompted[prompted["control"] != idle]
+    idle = idle.loc[prompted.index]
+    return pd.concat([plain, prompted.assign(adapter=prompted["control"], control=idle.fillna("none"))])
 
 
 def judge_names(cells: Iterable[Cell]) -> dict[str, str]:
-    """Return path of verdicts → name of the judge; a proxy has "(proxy)" behind its name."""
+    """Return path of verdicts → name of the judge; names of proxies end with "(proxy)"."""
     names = {}
     for path in {path for cell in cells if (path := cell["scores"].get("win_rate"))}:
         metadata = pq.read_schema(path).metadata or {}
@@ -116,23 +116,23 @@ def judge_names(cells: Iterable[Cell]) -> dict[str, str]:
 
 
 def seconds_per_1000_tokens(cell: Cell) -> float | None:
-    """Return the decoding time per 1000 tokens of responses, from the record's notes; None if it has none."""
+    """Return the decoding time per 1000 tokens of responses from the notes of the record; None without a time."""
     notes = read_json(cell["record"])["notes"]
     seconds, tokens = notes.get("decode_seconds"), notes.get("tokens")
     return 1000 * float(seconds) / tokens if seconds is not None and tokens else None
 
 
 def held_rate(cell: Cell) -> float | None:
-    """Return the share of tokens at which the control's edit was clipped or not finite; None if the record has none."""
+    """Return the share of tokens at which the control's edit was clipped or not finite; None without counts."""
     notes = read_json(cell["record"])["notes"]
-    held, tokens = notes.get("tokens_clipped"), notes.get("tokens")
-    return float(held) / tokens if held is not None and tokens else None
+    clipped, tokens = notes.get("tokens_clipped"), notes.get("tokens")
+    return float(clipped) / tokens if clipped is not None and tokens else None
 
 
 def relative_times(cells: Iterable[Cell]) -> dict[str, float | None]:
-    """Return record → time per token, over that of the same adapter without control, or else of the base without.
+    """Return record → time per token, relative to the same adapter without control, or else to the uncontrolled base.
 
-    None where one of the two was not measured. Times of one table are comparable only if one machine took them.
+    None if one of the two times is unknown. Times are comparable only if they were measured on one machine.
     """
     prompts = [cell for cell in cells if cell["role"] == QUALITY]
     seconds = {cell["record"]: seconds_per_1000_tokens(cell) for cell in prompts}
@@ -143,13 +143,13 @@ def relative_times(cells: Iterable[Cell]) -> dict[str, float | None]:
     times: dict[str, float | None] = {}
     for cell in prompts:
         bases = [idle.get((cell["model"], adapter, cell["dataset"])) for adapter in (cell["adapter"], "none")]
-        base, own = next(filter(None, bases), None), seconds[cell["record"]]
-        times[cell["record"]] = own / base if own is not None and base else None
+        base, time = next(filter(None, bases), None), seconds[cell["record"]]
+        times[cell["record"]] = time / base if time is not None and base else None
     return times
 
 
 def _measured(cell: Cell) -> pd.DataFrame:
-    """Return the rows of one cell; none if nothing of it was scored."""
+    """Return the measurements of one cell; an empty table if it has no scores."""
     rows, parts = _rows(cell), []
     for source, path in cell["scores"].items():
         table = _read(source, path)
@@ -162,17 +162,17 @@ def _measured(cell: Cell) -> pd.DataFrame:
 
 
 def _read(source: str, path: str) -> pd.DataFrame:
-    """Return the rows of a score file; of safety verdicts one row per prompt."""
+    """Return the rows of a score file; safety verdicts are reduced to one row per prompt."""
     if source == "safety":
         return outcome_of_prompts(read_parquet(path, SAFETY_VERDICTS).to_pandas())
     return read_parquet(path, VERDICTS if source == "win_rate" else SCORES).to_pandas()
 
 
 def _rows(cell: Cell) -> pd.DataFrame:
-    """Return the facts of each prompt that the tables use, by row_id."""
+    """Return the columns of the data set and of the cell that tables use, indexed by row_id."""
     table = read_parquet(cell["data"])
-    kept = [name for name in ("row_id", "group", "category", "harmful") if name in table.column_names]
-    rows = table.select(kept).to_pandas().set_index("row_id")
+    names = [name for name in ("row_id", "group", "category", "harmful") if name in table.column_names]
+    rows = table.select(names).to_pandas().set_index("row_id")
     for name in ("group", "category"):
         rows[name] = rows[name].fillna("") if name in rows else ""
     rows["harmful"] = rows["harmful"].astype(object) if "harmful" in rows else None
@@ -183,10 +183,10 @@ def _rows(cell: Cell) -> pd.DataFrame:
 
 
 def _values(measured: Measurement, table: pd.DataFrame, rows: pd.DataFrame, path: str) -> pd.DataFrame:
-    """Return the values of one measurement, from `path`; each belongs to one of `rows`."""
+    """Return the values of one measurement. Raises `DataError` if a value belongs to none of `rows`."""
     row_ids = table["row_id"]
-    strangers = row_ids[~row_ids.isin(rows.index)]
-    if len(strangers):
-        raise DataError(f"{path}: row '{strangers.iloc[0]}' is not in the data set; delete the file and run again")
+    unknown = row_ids[~row_ids.isin(rows.index)]
+    if len(unknown):
+        raise DataError(f"{path}: row '{unknown.iloc[0]}' is not in the data set; delete the file and run again")
     values = measured.values(table).astype(float)
     return pd.DataFrame({"row_id": row_ids, "measurement": measured.name, "value": values})

@@ -1,8 +1,7 @@
-"""The list of metrics: for each its source, heading, kind of estimate and direction.
+"""The list of metrics with source, heading, kind of estimate and direction; tables and headings use it.
 
-A new metric is one entry in `METRICS` and one function that turns a score file into a value per prompt. Tables,
-gains and headings read this list. A new *stage* of scores also needs its rule, and its path in
-`rebend.pipeline.graph.cells.Cell.scores`.
+A new metric needs one entry in `METRICS` and one function from the rows of a score file to a value per prompt. A new
+*stage* of scores also needs a rule, and its path in `rebend.pipeline.graph.cells.Cell.scores`.
 """
 
 from __future__ import annotations
@@ -12,17 +11,17 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-ALL = "all"  # name of the pooled rows: all data sets, or all groups
+ALL = "all"  # name of pooled rows: all data sets, all groups, or all cells
 DIRECT = "direct"  # the attack that changes nothing
 QUALITY, SAFETY = "quality", "safety"  # roles of a cell: ordinary prompts, or harmful and benign ones
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A value per prompt: the score stage that it comes from, and the function that reads it from the stage's rows.
+    """A value per prompt, its stage of scores, and the function that reads it from the rows of that stage.
 
-    `values` gets the rows of the file (of `safety`: one row per prompt, see `measurements.outcome_of_prompts`) and
-    returns numbers, NaN where a prompt was not scored.
+    `values` takes the rows of a score file (for `safety`: of `measurements.outcome_of_prompts`) and returns numbers,
+    NaN if a prompt was not scored.
     """
 
     name: str
@@ -32,17 +31,17 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Metric:
-    """A column of the tables: the estimate of one measurement over some prompts."""
+    """A column of the tables: an estimate of one measurement over some of the prompts."""
 
     name: str
     measured: Measurement
     heading: str
-    higher_is_better: bool | None = True  # None: neither
-    is_rate: bool = False  # a share of prompts with Wilson's interval, printed in percent; else a mean, bootstrapped
-    harmful: bool | None = None  # taken over harmful prompts, over benign ones, or over all
-    every_attack: bool = False  # one value per attack; else over prompts asked directly
-    ratio: bool = False  # the table `gains` has its ratio too
-    costs_time: bool = False  # stands against time in the table `frontier`
+    higher_is_better: bool | None = True  # None: no direction
+    is_rate: bool = False  # share of prompts, Wilson's interval, in percent; else a mean with a bootstrap interval
+    harmful: bool | None = None  # over harmful prompts, benign prompts, or (None) all prompts
+    every_attack: bool = False  # one estimate per attack; else only over prompts asked directly
+    ratio: bool = False  # the table gains also has its ratio
+    costs_time: bool = False  # is in the table frontier
 
     @property
     def role(self) -> str:
@@ -56,12 +55,12 @@ def scores(rows: pd.DataFrame) -> pd.Series:
 
 
 def verdict_is(word: str) -> Callable[[pd.DataFrame], pd.Series]:
-    """Return a function of verdicts: 1 where the verdict is `word`, 0 where it is another, NaN where there is none."""
+    """Return a function of verdicts: 1 for `word`, 0 for other verdicts, NaN without a verdict."""
     return lambda rows: (rows["verdict"] == word).astype(float).where(rows["verdict"].notna())
 
 
 def answered(rows: pd.DataFrame) -> pd.Series:
-    """Return 1 where a prompt was answered, 0 where it was not."""
+    """Return 1 for answered prompts, 0 for others."""
     return rows["answered"]
 
 
@@ -93,7 +92,7 @@ METRICS: list[Metric] = [
     Metric("win_rate", Measurement("win", "win_rate", verdict_is("win")), "win rate", is_rate=True, costs_time=True),
 ]
 
-# What became of the prompts of one kind under one attack: columns of the table `repbend`
+# Outcomes of harmful or benign prompts under one attack: columns of the table repbend
 OUTCOMES: list[Metric] = [
     METRICS[0],
     Metric("answered", ANSWERED, "answered", higher_is_better=None, is_rate=True),
@@ -101,7 +100,7 @@ OUTCOMES: list[Metric] = [
     Metric("incoherent", INCOHERENT, "incoherent", higher_is_better=None, is_rate=True),
 ]
 
-_EFFECTS_IN_PERCENT = ("_reduction", "_ratio")  # of the table `gains`
+_EFFECTS_IN_PERCENT = ("_reduction", "_ratio")  # ends of names in the table gains
 
 
 def quality_metrics() -> list[Metric]:
@@ -110,30 +109,30 @@ def quality_metrics() -> list[Metric]:
 
 
 def metrics_against_time() -> list[Metric]:
-    """Return the metrics that stand against time in the table `frontier`."""
+    """Return the metrics of the table frontier."""
     return [metric for metric in METRICS if metric.costs_time]
 
 
 def measurements_of(sources: Iterable[str]) -> list[Measurement]:
-    """Return the measurements that these score stages give, each once."""
+    """Return the distinct measurements of these stages of scores."""
     known = set(sources)
     every = (metric.measured for metric in (*METRICS, *OUTCOMES))
     return [measured for measured in dict.fromkeys(every) if measured.source in known]
 
 
 def metric_of(name: str) -> Metric | None:
-    """Return the metric of a name in a table (`asr_prefilling` is `asr`), or None for other names."""
+    """Return the metric with this name in a table (`asr_prefilling` is `asr`), or None."""
     plain = "asr" if attack_of(name) else name
     return next((metric for metric in (*METRICS, *OUTCOMES) if metric.name == plain), None)
 
 
 def asr_name(attack: str) -> str:
-    """Return the name of an attack's success rate: `asr` if asked directly, else `asr_{attack}`."""
+    """Return the name of an attack's success rate: `asr` for the attack direct, else `asr_{attack}`."""
     return "asr" if attack == DIRECT else f"asr_{attack}"
 
 
 def attack_of(name: str) -> str | None:
-    """Return the attack of an attack success rate, or None for another metric."""
+    """Return the attack of an attack success rate, or None for other metrics."""
     if name == "asr":
         return DIRECT
     return name.removeprefix("asr_") if name.startswith("asr_") and name != "asr_reduction" else None
@@ -146,7 +145,7 @@ def in_percent(name: str) -> bool:
 
 
 def heading(name: str) -> str:
-    """Return a column's heading, with its unit."""
+    """Return the heading of a column with its unit."""
     metric = metric_of(name)
     attack = attack_of(name)
     if attack is not None and attack != DIRECT:

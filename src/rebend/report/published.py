@@ -1,8 +1,8 @@
-"""Numbers that the two papers print, found by the `published:` keys of the blocks that make up a cell.
+"""Numbers printed in the two papers, looked up by the key `published` of the blocks of a cell.
 
-`cell["published"]` has for each part of a cell (model, dataset, adapter, control, attack, capability) the printed names
-that its block gives. Names are never guessed from the names of blocks. An empty printed cell is unknown, not 0. Rates
-are between 0 and 1.
+`cell["published"]` contains, for each part of a cell (model, dataset, adapter, control, attack, capability), the
+printed names in its block. The names of blocks are not used. An empty printed cell is unknown, not 0. Rates are between
+0 and 1.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rebend.report.metrics import DIRECT
 
 Rates = dict[str, float | None]
 
-ORIGINAL = "Original"  # RepBend's name of a model as it is
+ORIGINAL = "Original"  # RepBend's name of an unchanged model
 RECONTROL_COLUMNS = {
     "diversity": ("diversity", 1.0),
     "coherence": ("coherence", 1.0),
@@ -26,7 +26,7 @@ RECONTROL_COLUMNS = {
     "win_rate": ("win_rate_percent", 0.01),
     "hours": ("inference_time_hours", 1.0),
 }
-WHITE_BOX = ("GCG", "Prefilling", "Input Embed")  # columns of Table 1 that are attacks, all on HarmBench's prompts
+WHITE_BOX = ("GCG", "Prefilling", "Input Embed")  # attacks in Table 1, all with the prompts of HarmBench
 BLACK_BOX = ("WildGuardTest (ID)", "HarmBench", "DAN", "TrustLLM-Jailbreak", "PAP")
 AVERAGES = {
     "Black-box average": BLACK_BOX,
@@ -37,7 +37,7 @@ COMPLIANCE = ("xstest", "wildjailbreak_benign")  # data sets of benign prompts; 
 _MORE = {"harmbench_asr_percent": "HarmBench", "wildguardtest_asr_percent": "WildGuardTest (ID)"}  # Tables 3 and 6
 _ROW = ["model", "method", "released_weights"]
 
-# The benchmarks of Table 12: task name → printed name and full score
+# Benchmarks of Table 12: task → printed name and highest score
 BENCHMARKS: dict[str, tuple[str, float]] = {
     "mt_bench": ("MT-Bench (/10)", 10.0),
     "mmlu": ("MMLU", 100.0),
@@ -48,7 +48,7 @@ BENCHMARKS: dict[str, tuple[str, float]] = {
     "gsm8k": ("GSM8K", 100.0),
     "codex_eval": ("Codex-Eval", 100.0),
 }
-_ROUNDING = 1.0e-4 + 1.0e-9  # printed numbers are rounded to 0.01 %; a rounded mean of rounded parts may be off by this
+_ROUNDING = 1.0e-4 + 1.0e-9  # largest error of a mean of printed numbers, which are rounded to 0.01 %
 
 
 class RecontrolPaper:
@@ -58,7 +58,7 @@ class RecontrolPaper:
         self.table = pd.read_csv(Path(folder) / "recontrol_main.csv", na_values=["N/A"])
 
     def row(self, cell: Cell) -> Rates:
-        """Return printed diversity, coherence, reward, win_rate and hours of a cell; all None if it is not printed."""
+        """Return the printed diversity, coherence, reward, win_rate and hours of a cell; None if not printed."""
         row = self.table if cell["adapter"] == "none" else self.table.iloc[:0]
         for column, part in (("dataset", "dataset"), ("model", "model"), ("method", "control")):
             row = row[row[column] == _first(cell["published"].get(part, ()), row[column])]
@@ -68,8 +68,7 @@ class RecontrolPaper:
 class RepbendPaper:
     """RepBend's Tables 1, 2, 3, 6 and 12 (arXiv:2504.01550).
 
-    A printed method is named as in the tables, with " (released)" behind it where the paper evaluates weights that
-    others released.
+    The name of a method is the printed one, followed by " (released)" for weights that others released.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -89,10 +88,10 @@ class RepbendPaper:
         return _first(cell["published"].get("model", ()), self.asr["model"])
 
     def method(self, cell: Cell) -> str | None:
-        """Return the printed name of what was done to a cell's model, or None if the paper prints no such cell.
+        """Return the printed name of the method of a cell, or None if the paper does not print such a cell.
 
-        That is its adapter; without an adapter its instruction, or the method of a model that others made safe, or
-        "Original". The paper prints no adapter under control.
+        It is the name of the adapter; without an adapter that of the instruction or of the released model, or
+        "Original". The paper does not print adapters under control.
         """
         adapter, control, model = (
             _first(cell["published"].get(part, ()), self.summary["name"]) for part in ("adapter", "control", "model")
@@ -111,27 +110,27 @@ class RepbendPaper:
         return _first(cell["published"].get("attack", ()), WHITE_BOX) if dataset == "HarmBench" else None
 
     def compliance_of(self, cell: Cell) -> str | None:
-        """Return which of `COMPLIANCE` a cell's data set is, or None."""
+        """Return the name in `COMPLIANCE` of a cell's data set, or None."""
         return _first(cell["published"].get("dataset", ()), COMPLIANCE)
 
     def asr_of(self, model: str | None, method: str | None, benchmark: str | None) -> float | None:
-        """Return the printed ASR in a column of Table 1 (its averages are columns too), or None."""
+        """Return the printed ASR in a column of Table 1 (averages are columns too), or None."""
         rows = own_rows(self.asr, model, method)
         return _number(rows[rows["benchmark"] == benchmark], "asr_percent", 0.01)
 
     def mean_asr(self, model: str | None, method: str | None, benchmarks: Sequence[str]) -> float | None:
-        """Return the mean of printed cells, or None where one of them is not printed."""
+        """Return the mean of printed cells, or None if one of them is not printed."""
         values = [self.asr_of(model, method, benchmark) for benchmark in benchmarks]
         known = [value for value in values if value is not None]
         return sum(known) / len(known) if known and len(known) == len(values) else None
 
     def answered_of(self, model: str | None, method: str | None, compliance: str | None) -> float | None:
-        """Return the printed compliance with the prompts of one of `COMPLIANCE`, or None."""
+        """Return the printed compliance rate on a data set of `COMPLIANCE`, or None."""
         rows = own_rows(self.summary, model, method)
         return _number(rows, f"{compliance}_compliance_percent", 0.01) if compliance else None
 
     def score_of(self, entry: Mapping[str, Any]) -> float | None:
-        """Return the printed score of a capability entry (a rate), or None."""
+        """Return the printed score of a capability benchmark as a rate, or None."""
         benchmark = _first(entry["published"].get("capability", ()), self.capability["benchmark"])
         rows = own_rows(self.capability, self.model(entry), self.method(entry))
         rows = rows[rows["benchmark"] == benchmark]
@@ -140,14 +139,14 @@ class RepbendPaper:
 
 
 def own_rows(table: pd.DataFrame, model: str | None, method: str | None) -> pd.DataFrame:
-    """Return a printed table's rows of a printed model and method."""
+    """Return the rows of a printed table for a printed model and method."""
     return table[(table["model"] == model) & (table["name"] == method)]
 
 
 def mean_capability(scores: Mapping[str, float | None], benchmarks: Sequence[str] = tuple(BENCHMARKS)) -> float | None:
-    """Return the mean of the named benchmarks' rates; None where one of them has no score.
+    """Return the mean rate over `benchmarks`; None if one of them has no score.
 
-    A mean over fewer benchmarks is another quantity: name the ones that are meant, and print which.
+    A mean over fewer benchmarks is another quantity, so the caller names the benchmarks.
     """
     values = [scores.get(name) for name in benchmarks]
     if not values or any(value is None for value in values):
@@ -156,25 +155,26 @@ def mean_capability(scores: Mapping[str, float | None], benchmarks: Sequence[str
 
 
 def overall(asr: float, compliance: Sequence[float], capability: float) -> float:
-    """Return the mean of safety (1 − `asr`), mean `compliance` with harmless prompts, and capability (Table 2)."""
+    """Return the mean of safety (1 − `asr`), mean `compliance` with benign prompts, and capability (Table 2)."""
     return ((1 - asr) + sum(compliance) / len(compliance) + capability) / 3
 
 
 def printed_scores(folder: str | Path) -> pd.DataFrame:
-    """Return Table 12 as rates: a row per model, method and whether weights were released, a column per benchmark."""
+    """Return Table 12 as rates: rows by (model, method, released_weights), a column per benchmark."""
     printed = pd.read_csv(Path(folder) / "repbend_capability.csv")
     wide = printed.pivot(index=_ROW, columns="benchmark", values="score")
     return pd.DataFrame({name: wide[label] / full for name, (label, full) in BENCHMARKS.items()})
 
 
 def recomputed_summary(folder: str | Path) -> pd.DataFrame:
-    """Return Table 2 with its two averages as printed and as recomputed from its own parts.
+    """Return the two averages of Table 2, as printed and as recomputed from their parts.
 
-    The printed averages imply: capability is the mean of the eight benchmarks of Table 12, MT-Bench counted in tenths
-    of its 10 points; overall is the mean of safety (1 − average ASR), mean compliance and capability.
+    Formulas inferred from the printed averages: capability is the mean over the eight benchmarks of Table 12, with
+    MT-Bench divided by its 10 points; overall is the mean of safety (1 − average ASR), mean compliance and capability.
 
-    Columns: `capability` and `overall` (recomputed, rates), `capability_printed`, `overall_printed`, and for each
-    whether they `_agree` to rounding. `overall` is recomputed from the printed ASR, compliance and capability.
+    Columns: `capability` and `overall` (recomputed rates), `capability_printed`, `overall_printed`, and
+    `capability_agrees`, `overall_agrees` (equal up to rounding). `overall` is recomputed from the printed ASR,
+    compliance and capability.
     """
     table = pd.read_csv(Path(folder) / "repbend_summary.csv").set_index(_ROW)
     scores = printed_scores(folder).reindex(table.index)
@@ -197,19 +197,19 @@ def _first(names: Iterable[str], known: Iterable[str]) -> str | None:
 
 
 def _with_name(table: pd.DataFrame) -> pd.DataFrame:
-    """Add the column `name`: the method, with " (released)" behind it for released weights."""
+    """Add the column `name`: the method, followed by " (released)" for released weights."""
     return table.assign(name=table["method"] + table["released_weights"].map({True: " (released)", False: ""}))
 
 
 def _with_new(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
-    """Append the rows of models and methods that the table does not have."""
+    """Append the rows of `other` with a new pair of model and method."""
     known = set(zip(table["model"], table["method"], strict=True))
     new = [pair not in known for pair in zip(other["model"], other["method"], strict=True)]
     return pd.concat([table, other.loc[new, [name for name in table if name in other]]], ignore_index=True)
 
 
 def _number(rows: pd.DataFrame, column: str, scale: float) -> float | None:
-    """Return the number of the only row, or None if it is not printed."""
+    """Return the number in the only row, or None if it is not printed."""
     if len(rows) != 1 or pd.isna(rows[column].iloc[0]):
         return None
     return round(float(rows[column].iloc[0]) * scale, 6)

@@ -1,4 +1,4 @@
-"""The adapters of a model side by side, and the paper's numbers beside ours, as RepBend's tables have them."""
+"""Readable tables in the layout of RepBend's paper: a column per adapter, printed numbers next to measured ones."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ from rebend.report.lines import records
 
 
 def beside_paper(text: str, row: Mapping[str, Any], name: str) -> str:
-    """Append what the paper prints.
+    """Append the printed number.
 
-    Of an average also what its own cells give, where that is something else, and its cells of the same benchmarks,
-    where ours is over fewer.
+    For an average, also append the average recomputed from the paper's cells if it differs, and the paper's average
+    over the same benchmarks if ours is over fewer.
     """
     keys = (f"printed_{name}", f"paper_{name}", f"paper_{name}_recomputed")
     same, stated, cells = (None if pd.isna(row.get(key)) else row[key] for key in keys)
     parts = [_exact(same if stated is None else stated)] if (same, stated) != (None, None) else []
     if row.get(f"paper_{name}_wrong") is True:
-        parts.append(f"its cells {_exact(cells)}")
+        parts.append(f"recomputed {_exact(cells)}")
     if None not in (same, cells) and _exact(same) != _exact(cells):
-        parts.append(f"of the same {_exact(same)}")
+        parts.append(f"same benchmarks {_exact(same)}")
     return f"{text} (paper {', '.join(parts)})".strip() if parts else text
 
 
 def _exact(rate: Any) -> str:
-    """Return a printed rate with the paper's own two digits."""
+    """Return a rate in percent with two decimals, as the paper prints it."""
     return f"{100 * float(rate):.2f}"
 
 
 def side_by_side(
     table: pd.DataFrame,
-    place: Callable[[Mapping[str, Any]], Mapping[str, str]],
+    names: Callable[[Mapping[str, Any]], Mapping[str, str]],
     cell: Callable[[Mapping[str, Any]], str],
 ) -> pd.DataFrame:
-    """Return a line per model and place, a column per adapter.
+    """Return a row per model and `names` of a row, and a column per adapter with the text of `cell`.
 
-    Where the methods tell the adapters apart, columns have the paper's names of the methods, and models that the paper
-    prints under one name (a base, and models that others made of it) share their lines.
+    If every adapter of a model has another method, columns have the printed names of methods, and models with one
+    printed name (a base and the released models made from it) share their rows.
     """
     first = table.drop_duplicates(["model", "adapter"])
     named = first.assign(model=[_paper_model(row) for row in records(first)])
     by_method = "method" in table and not named.duplicated(["model", "method"]).any()
     lines: dict[tuple[str, ...], dict[str, str]] = {}
     for row in records(table):
-        where = {"model": _paper_model(row) if by_method else row["model"], **place(row)}
-        line = lines.setdefault(tuple(where.values()), dict(where))
+        head = {"model": _paper_model(row) if by_method else row["model"], **names(row)}
+        line = lines.setdefault(tuple(head.values()), dict(head))
         line[row["method"] if by_method else row["adapter"]] = cell(row)
     frame = pd.DataFrame(list(lines.values())).fillna("")
     models = list(frame["model"].unique())

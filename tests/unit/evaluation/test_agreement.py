@@ -16,7 +16,7 @@ def test_alpha_of_a_published_example_with_missing_verdicts() -> None:
     assert krippendorff_alpha(verdicts) == pytest.approx(0.743, abs=0.0005)
 
 
-def test_two_judges_agree_with_the_formula_of_nominal_data() -> None:
+def test_alpha_of_two_judges_equals_the_formula_for_nominal_data() -> None:
     """Alpha = 1 - (n - 1) * disagreeing pairs / pairs of different words, counted by hand."""
     first, second = "aabbc", "aabcc"
     n, pooled = 10, first + second
@@ -25,7 +25,7 @@ def test_two_judges_agree_with_the_formula_of_nominal_data() -> None:
     assert krippendorff_alpha([list(first), list(second)]) == pytest.approx(1 - (n - 1) * observed / expected)
 
 
-def test_full_agreement_is_one_and_random_verdicts_are_near_zero() -> None:
+def test_alpha_is_one_for_full_agreement_and_near_zero_for_random_verdicts() -> None:
     draw = random.Random(0)
     words = [draw.choice(["harmful", "harmless", "refusal"]) for _ in range(3000)]
     assert krippendorff_alpha([words] * 3) == pytest.approx(1.0)
@@ -44,6 +44,6 @@ def test_alpha_is_unknown_without_two_different_words_on_shared_rows(verdicts: l
     assert krippendorff_alpha(verdicts) is None
 
 
-def test_lists_of_different_lengths_are_refused() -> None:
+def test_lists_of_different_lengths_raise_value_error() -> None:
     with pytest.raises(ValueError, match="shorter"):
         krippendorff_alpha([["a", "b"], ["a"]])

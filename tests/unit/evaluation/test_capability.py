@@ -1,4 +1,4 @@
-"""Benchmarks through the harness on questions of ours: prompts, scores, what is not scored, and no network."""
+"""Benchmarks of the harness on local questions: prompts, scores, unscored questions, and no network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.conftest import shared_data
 from tests.helpers import small_policy
 
 SUBJECTS = ("astronomy", "philosophy")
-# What the models of these tests say: to a sum, and to a task of BBH.
+# Replies of the trained model to a sum and to a task of BBH
 SUM, LOGIC = " we get 7.", "So the answer is True."
 SUMS = ("What is three and four?", "How many days has a week?", "Nine boats, two sink: how many are left?")
 TERMS = ("not ( False ) is", "True or False is", "( True ) is")
@@ -39,14 +39,14 @@ def policy(context: int = 2048, dtype: torch.dtype = torch.float32) -> Policy:
     config.max_position_embeddings = context
     model = LlamaForCausalLM(config)
     with torch.no_grad():
-        for layer in model.model.layers:  # so that every part of a prompt sways the choice, not its last word alone
+        for layer in model.model.layers:  # so that the choice depends on the whole prompt, not only on its last word
             layer.self_attn.o_proj.weight *= 30
     return Policy(model.to(dtype).eval(), small_policy.tokenizer(), "fingerprint")
 
 
 @functools.cache
-def speaker() -> Policy:
-    """A small Llama that has learnt to say `SUM` after the prompts of GSM8K and `LOGIC` after those of BBH."""
+def trained_policy() -> Policy:
+    """Return a small Llama that is trained to reply `SUM` to prompts of GSM8K and `LOGIC` to those of BBH."""
     prompts = [(f"Q: {question}\nA:", SUM) for question in SUMS]
     prompts += [(f"Q: {term}\nA: Let's think step by step.\n", LOGIC) for term in TERMS]
     tokenizer = train_tokenizer([prompt + answer for prompt, answer in prompts] * 4, 330)
@@ -66,7 +66,7 @@ def speaker() -> Policy:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    assert loss.item() < 0.3, "the speaker has not learnt its lines"
+    assert loss.item() < 0.3, "the model has not learnt its replies"
     return Policy(model.eval(), tokenizer, "speaker")
 
 
@@ -108,7 +108,7 @@ def mmlu_prompt(doc: dict[str, Any]) -> str:
     return f"{doc['question']}{listed}\nAnswer:"
 
 
-def test_mmlu_is_asked_with_examples_of_its_subject_and_letters_are_compared(tmp_path: Path) -> None:
+def test_mmlu_uses_examples_of_the_subject_and_compares_letters(tmp_path: Path) -> None:
     rows = questions("mmlu", tmp_path, mmlu_rows(70))
     examples, asked = rows[:6], rows[6:]
     expected = []
@@ -123,7 +123,7 @@ def test_mmlu_is_asked_with_examples_of_its_subject_and_letters_are_compared(tmp
     assert scores(policy(), block("mmlu", few_shot=2), asked, examples=examples) == expected
 
 
-def test_a_chat_template_makes_turns_of_the_worked_examples(tmp_path: Path) -> None:
+def test_chat_template_turns_worked_examples_into_turns(tmp_path: Path) -> None:
     rows = questions("mmlu", tmp_path, mmlu_rows(62))
     expected = []
     for question in rows[2:]:
@@ -151,14 +151,14 @@ def test_mc2_is_the_probability_of_the_right_answers(tmp_path: Path, dtype: torc
     row = {"question": "Is it late?", "mc1_targets": {**targets, "labels": [1, 0, 0, 0]}, "mc2_targets": targets}
     rows = questions("truthfulqa", tmp_path, [row])
     (found,) = scores(asked, block("truthfulqa", batch_size=1), rows)
-    # The six questions in front stand in the harness alone.
+    # The six questions before it are only in the harness.
     prompt = harness_task(block("truthfulqa"), "truthfulqa_mc2", rows, []).doc_to_text(rows[0].doc)
     assert prompt.endswith("\n\nQ: Is it late?\nA:") and prompt.count("Q: ") == 7
     chances = [torch.tensor(log_probability(asked, prompt, f" {answer}")).exp() for answer in targets["choices"]]
     assert found == pytest.approx(float(sum(chances[:2]) / sum(chances)), rel=1e-3)
 
 
-def test_a_probability_of_nothing_is_not_scored(tmp_path: Path) -> None:
+def test_score_that_is_not_finite_is_not_scored(tmp_path: Path) -> None:
     endless = " ".join(["kettle"] * 150) + "."
     targets = {"choices": [endless, endless], "labels": [1, 0]}
     rows = questions("truthfulqa", tmp_path, [{"question": "?", "mc1_targets": targets, "mc2_targets": targets}])
@@ -168,7 +168,7 @@ def test_a_probability_of_nothing_is_not_scored(tmp_path: Path) -> None:
     assert notes["not_scored"] == {"the score is nan": 1}
 
 
-def test_choices_of_any_file_are_compared_by_their_text(tmp_path: Path) -> None:
+def test_multiple_choice_compares_choices_by_their_text(tmp_path: Path) -> None:
     rows = [
         {"question": f"Is {n} late?", "choices": ["no", "yes indeed", "it may be"], "answer": n % 3} for n in range(9)
     ]
@@ -185,25 +185,25 @@ def test_choices_of_any_file_are_compared_by_their_text(tmp_path: Path) -> None:
     assert scores(policy(), block("multiple_choice", metric="acc_norm"), asked) == by_length
 
 
-def test_a_number_is_found_anywhere_or_only_after_the_phrase() -> None:
+def test_gsm8k_extracts_numbers_flexibly_or_after_the_phrase() -> None:
     asked = [Question(str(n), "", {"question": q, "answer": f"so #### {7 + n}"}) for n, q in enumerate(SUMS)]
     settings = {"few_shot": 0, "max_new_tokens": 24}
-    assert scores(speaker(), block("gsm8k", **settings), asked) == [1.0, 0.0, 0.0]
-    assert scores(speaker(), block("gsm8k", metric="strict", **settings), asked) == [0.0, 0.0, 0.0]
+    assert scores(trained_policy(), block("gsm8k", **settings), asked) == [1.0, 0.0, 0.0]
+    assert scores(trained_policy(), block("gsm8k", metric="strict", **settings), asked) == [0.0, 0.0, 0.0]
 
 
-def test_an_answer_cut_short_is_a_wrong_one() -> None:
+def test_truncated_answer_is_wrong() -> None:
     asked = [Question("a", "", {"question": SUMS[0], "answer": "so #### 7"})]
-    assert scores(speaker(), block("gsm8k", few_shot=0, max_new_tokens=1), asked) == [0.0]
+    assert scores(trained_policy(), block("gsm8k", few_shot=0, max_new_tokens=1), asked) == [0.0]
 
 
-def test_tasks_of_bbh_are_asked_each_with_its_own_prompt() -> None:
+def test_bbh_tasks_have_their_own_prompts() -> None:
     asked = [
         Question(str(n), "boolean_expressions", {"input": term, "target": "True" if n else "False"})
         for n, term in enumerate(TERMS)
     ]
     asked.append(Question("x", "navigate", {"input": "go on", "target": "Maybe"}))
-    table, _ = score_capability(speaker(), block("bbh", few_shot=0, max_new_tokens=24), asked)
+    table, _ = score_capability(trained_policy(), block("bbh", few_shot=0, max_new_tokens=24), asked)
     assert table["score"].to_pylist() == [0.0, 1.0, 1.0, 0.0]
     assert table["category"].to_pylist() == ["boolean_expressions"] * 3 + ["navigate"]
     assert table.schema.equals(CAPABILITY)
@@ -234,7 +234,7 @@ def test_arc_and_winogrande_are_scored_with_worked_examples(tmp_path: Path) -> N
     assert scores(policy(), block("winogrande", few_shot=1), asked, examples=[example]) == expected
 
 
-def test_a_prompt_that_would_be_cut_is_not_scored(tmp_path: Path) -> None:
+def test_prompt_beyond_the_context_is_not_scored(tmp_path: Path) -> None:
     rows = mmlu_rows(4)
     rows[1]["question"] = "what is it " * 200
     asked = questions("mmlu", tmp_path, rows)
@@ -244,31 +244,31 @@ def test_a_prompt_that_would_be_cut_is_not_scored(tmp_path: Path) -> None:
     assert notes["not_scored"] == {TOO_LONG: 1}
 
 
-def test_a_prompt_that_leaves_no_room_for_its_answer_is_not_scored() -> None:
+def test_prompt_without_room_for_its_answer_is_not_scored() -> None:
     asked = [Question(str(n), "", {"question": "why " * n * 30, "answer": "#### 7"}) for n in (1, 2)]
     table, _ = score_capability(policy(context=256), block("gsm8k", few_shot=0, max_new_tokens=100), asked)
     assert table["not_scored"].to_pylist() == [None, TOO_LONG]
 
 
-def test_answers_as_long_as_the_context_are_refused_with_the_key_to_change() -> None:
+def test_answers_as_long_as_the_context_raise_model_error_with_the_setting() -> None:
     asked = [Question("a", "", {"question": SUMS[0], "answer": "#### 7"})]
     with pytest.raises(ModelError, match="max_new_tokens"):
         score_capability(policy(context=256), block("gsm8k", few_shot=0), asked)
 
 
-def test_no_question_is_shown_with_its_answer(tmp_path: Path) -> None:
+def test_questions_are_not_used_as_worked_examples(tmp_path: Path) -> None:
     asked = questions("mmlu", tmp_path, mmlu_rows(2))
     with pytest.raises(DataError, match="few_shot is 1, but there are 0 examples"):
         score_capability(policy(), block("mmlu", few_shot=1), asked, examples=asked)
 
 
-def test_a_subject_that_the_harness_does_not_know_is_named(tmp_path: Path) -> None:
+def test_unknown_subject_raises_data_error(tmp_path: Path) -> None:
     rows = [{**row, "subject": "astronmy"} for row in mmlu_rows(1)]
     with pytest.raises(DataError, match="Did you mean 'mmlu_astronomy'"):
         score_capability(policy(), block("mmlu", few_shot=0), questions("mmlu", tmp_path, rows))
 
 
-def test_a_limit_asks_a_part_of_the_same_questions(tmp_path: Path) -> None:
+def test_limit_selects_some_of_the_same_questions(tmp_path: Path) -> None:
     rows = questions("mmlu", tmp_path, mmlu_rows(30))
     whole = score_capability(policy(), block("mmlu", few_shot=0), rows)[0]
     part = score_capability(policy(), block("mmlu", few_shot=0, limit=10), rows)[0]
@@ -277,7 +277,7 @@ def test_a_limit_asks_a_part_of_the_same_questions(tmp_path: Path) -> None:
     assert part.to_pylist() == [known[row["row_id"]] for row in part.to_pylist()]
 
 
-def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_killed_run_resumes(tmp_path: Path) -> None:
     rows = questions("mmlu", tmp_path, mmlu_rows(8))
     whole = score_capability(policy(), block("mmlu", few_shot=0), rows, parts=ChunkStore(tmp_path / "parts"))[0]
     kept = sorted((tmp_path / "parts").iterdir())
@@ -286,7 +286,9 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     parts = ChunkStore(tmp_path / "parts")
     first = parts.get_or_make(kept[0].stem, list)
     kept[0].unlink()
-    parts.get_or_make(kept[0].stem, lambda: [[0.25, None], *first[1:]])  # shows that what is kept is not asked again
+    parts.get_or_make(
+        kept[0].stem, lambda: [[0.25, None], *first[1:]]
+    )  # this score in the result shows that the stored piece is used
     again = score_capability(policy(), block("mmlu", few_shot=0), rows, parts=ChunkStore(tmp_path / "parts"))[0]
     assert again["score"].to_pylist() == [0.25, *whole["score"].to_pylist()[1:]]
 
@@ -300,7 +302,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
         ("truthfulqa/100.csv", {"task": "truthfulqa", "metric": "mc1"}),
     ],
 )
-def test_real_questions_are_asked_without_a_network(
+def test_real_questions_are_scored_without_network(
     monkeypatch: pytest.MonkeyPatch, name: str, keys: dict[str, Any]
 ) -> None:
     called: list[Any] = []

@@ -1,4 +1,4 @@
-"""Questions of the benchmarks: published columns, rows that cannot be used, examples kept apart, draws."""
+"""Questions of the benchmarks: published columns, invalid rows, worked examples, draws."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ def mmlu(question: str, subject: str = "astronomy", **more: Any) -> dict[str, An
     return {"subject": subject, "question": question, "choices": ["a", "b", "c", "d"], "answer": 2, **more}
 
 
-def test_mmlu_reads_alike_from_the_hubs_columns_and_the_authors(tmp_path: Path) -> None:
+def test_mmlu_columns_of_hub_and_authors_give_equal_questions(tmp_path: Path) -> None:
     hub = lines(tmp_path / "hub.jsonl", mmlu("Why?"))
     table = tmp_path / "authors.csv"
     table.write_text("subject,question,A,B,C,D,answer\nastronomy,Why?,a,b,c,d,C\n")
     assert doc("mmlu", hub) == doc("mmlu", table) == {"question": "Why?", "choices": ["a", "b", "c", "d"], "answer": 2}
 
 
-def test_arc_reads_alike_from_the_hubs_columns_and_the_authors(tmp_path: Path) -> None:
+def test_arc_columns_of_hub_and_authors_give_equal_questions(tmp_path: Path) -> None:
     two = {name: values[:2] for name, values in CHOICES.items()}
     hub = lines(tmp_path / "hub.jsonl", {"question": NESTED["stem"], "choices": two, "answerKey": "A"})
     own = lines(tmp_path / "own.jsonl", {"question": NESTED, "answerKey": "A"})
     assert doc("arc_challenge", hub) == doc("arc_challenge", own)
 
 
-def test_truthfulqa_answers_are_taken_apart_with_the_best_one_first(tmp_path: Path) -> None:
+def test_truthfulqa_answers_are_split_with_the_best_one_first(tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     names = "Category,Question,Best Answer,Correct Answers,Incorrect Answers"
     table.write_text(f"{names}\nMyths,Is it so?,No it is not,Never; No it is not.; Hardly,Yes; Always;\n")
@@ -57,20 +57,20 @@ def test_truthfulqa_answers_are_taken_apart_with_the_best_one_first(tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["boolean_expressions.json", "0a1b2c3d4e5f-boolean_expressions.json"])
-def test_a_bbh_file_of_the_authors_names_its_task(tmp_path: Path, name: str) -> None:
+def test_name_of_a_bbh_file_is_the_category(tmp_path: Path, name: str) -> None:
     rows = [{"input": "True and True is", "target": "True"}]
     (tmp_path / name).write_text(json.dumps({"canary": "x", "examples": rows}, indent=2))
     (question,), _ = read_questions("bbh", [tmp_path / name])
     assert (question.category, question.doc) == ("boolean_expressions", rows[0])
 
 
-def test_a_bbh_file_that_is_only_a_split_is_named_by_its_folder(tmp_path: Path) -> None:
+def test_folder_of_a_bbh_split_is_the_category(tmp_path: Path) -> None:
     (tmp_path / "navigate").mkdir()
     file = lines(tmp_path / "navigate/test-00000-of-00001.jsonl", {"input": "go", "target": "Yes"})
     assert read_questions("bbh", [file])[0][0].category == "navigate"
 
 
-def test_parts_of_a_benchmark_are_read_in_their_order(tmp_path: Path) -> None:
+def test_files_of_a_benchmark_are_read_in_order(tmp_path: Path) -> None:
     files = [lines(tmp_path / f"{name}.jsonl", {"input": name, "target": "x"}) for name in ("snarks", "navigate")]
     assert [question.category for question in read_questions("bbh", files)[0]] == ["snarks", "navigate"]
 
@@ -94,19 +94,19 @@ def test_parts_of_a_benchmark_are_read_in_their_order(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_row_that_is_not_of_the_task_is_named_with_its_line(tmp_path: Path, task: str, row: dict, words: str) -> None:
+def test_invalid_row_raises_data_error_with_file_and_line(tmp_path: Path, task: str, row: dict, words: str) -> None:
     file = lines(tmp_path / "wrong.jsonl", row)
     with pytest.raises(DataError, match=words) as error:
         read_questions(task, [file])
     assert f"{file}:1" in str(error.value)
 
 
-def test_a_file_without_questions_is_refused(tmp_path: Path) -> None:
+def test_file_without_questions_raises_data_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no question"):
         read_questions("gsm8k", [lines(tmp_path / "empty.jsonl")])
 
 
-def test_rows_of_dev_and_train_are_examples_and_no_questions(tmp_path: Path) -> None:
+def test_rows_of_dev_and_train_are_examples(tmp_path: Path) -> None:
     rows = [mmlu("one", split="dev"), mmlu("two", split="val"), mmlu("three", split="train"), mmlu("four", split="")]
     file = lines(tmp_path / "m.jsonl", *rows)
     questions, examples = read_questions("mmlu", [file])
@@ -115,24 +115,24 @@ def test_rows_of_dev_and_train_are_examples_and_no_questions(tmp_path: Path) -> 
     assert [example.doc["question"] for example in examples] == ["one", "three"]
 
 
-def test_all_rows_of_a_file_without_splits_are_examples(tmp_path: Path) -> None:
+def test_read_examples_returns_all_rows_of_a_file_without_splits(tmp_path: Path) -> None:
     assert len(read_examples("mmlu", lines(tmp_path / "m.jsonl", mmlu("one"), mmlu("two")))) == 2
 
 
-def test_an_example_that_is_a_question_too_is_taken_out(tmp_path: Path) -> None:
+def test_example_that_is_also_a_question_is_removed(tmp_path: Path) -> None:
     twice = [mmlu("one", split="dev"), mmlu("one", split="test"), mmlu("two", split="dev")]
     questions, examples = read_questions("mmlu", [lines(tmp_path / "m.jsonl", *twice)])
     assert [example.doc["question"] for example in without_questions(examples, questions)] == ["two"]
 
 
-def test_ids_depend_on_the_content_and_repeated_rows_have_their_own(tmp_path: Path) -> None:
+def test_ids_depend_on_the_content_and_repeated_rows_have_different_ids(tmp_path: Path) -> None:
     forth, _ = read_questions("mmlu", [lines(tmp_path / "a.jsonl", mmlu("one"), mmlu("two"), mmlu("one"))])
     back, _ = read_questions("mmlu", [lines(tmp_path / "b.jsonl", mmlu("two"), mmlu("one"))])
     assert len({question.row_id for question in forth}) == 3
     assert {question.row_id for question in back} < {question.row_id for question in forth}
 
 
-def test_a_draw_depends_on_contents_and_seed_and_a_larger_one_holds_it(tmp_path: Path) -> None:
+def test_draw_depends_on_content_and_seed_and_is_part_of_a_larger_draw(tmp_path: Path) -> None:
     questions, _ = read_questions("mmlu", [lines(tmp_path / "m.jsonl", *(mmlu(f"q{n}") for n in range(40)))])
     small, large = (draw_questions(questions, limit, 0) for limit in (5, 20))
     ids = {question.row_id for question in small}
@@ -156,12 +156,12 @@ def test_a_draw_depends_on_contents_and_seed_and_a_larger_one_holds_it(tmp_path:
         ({"task": "mmlu", "source": {"world": {"part": "test", "rows": 1}}}, "tiny world has no benchmark"),
     ],
 )
-def test_a_block_that_cannot_be_meant_is_refused(keys: dict, words: str) -> None:
+def test_invalid_block_raises_validation_error(keys: dict, words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         CapabilityBlock.model_validate({"source": {"local": "x"}, **keys})
 
 
-def test_defaults_are_those_of_the_manual() -> None:
+def test_defaults_of_blocks() -> None:
     blocks = [CapabilityBlock(task=task, source={"local": "x"}) for task in ("mmlu", "gsm8k", "truthfulqa", "bbh")]
     assert [block.shots for block in blocks] == [5, 8, 0, 3]
     assert [block.scored_by for block in blocks] == ["acc", "flexible", "mc2", "exact_match"]
@@ -169,7 +169,7 @@ def test_defaults_are_those_of_the_manual() -> None:
 
 
 @pytest.mark.shared
-def test_the_real_files_are_read_whole() -> None:
+def test_real_files_are_read_completely() -> None:
     data = shared_data()
     questions, examples = read_questions("mmlu", [data / "mmlu/sample_150.csv"])
     assert (len(questions), len(examples), len({question.category for question in questions})) == (100, 50, 10)

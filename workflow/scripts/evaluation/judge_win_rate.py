@@ -13,7 +13,7 @@ with job(snakemake) as run:
 
     judge = judge_block(run.settings["judge"], snakemake.resources, JUDGES)
     rows = matched(read_parquet(snakemake.input.data), read_parquet(snakemake.input.responses, RESPONSES))
-    rewards = read_scores(snakemake.input.rewards or None)  # no file for other judges
+    rewards = read_scores(snakemake.input.rewards or None)  # only the judge reward_model has these files
     references = read_scores(snakemake.input.reference_rewards or None)
     verdicts, spent = judge_wins(judge, rows, snakemake.params.store, rewards, references)
     write_parquet(snakemake.output.verdicts, verdicts, described(judge))

@@ -1,4 +1,4 @@
-"""Ask a model the questions of a capability benchmark and score its answers."""
+"""Score the answers of a model to the questions of a capability benchmark."""
 
 from rebend.pipeline.jobs.job import job
 
@@ -22,7 +22,7 @@ with job(snakemake) as run:
     policy = load_policy(snakemake.input.model, run.settings["dtype"])
     parts = ChunkStore(run.progress)
     scores, notes = score_capability(policy, block, questions, examples, parts)
-    described = {"task": block.task, "metric": block.scored_by, "few_shot": str(block.shots)}
-    write_parquet(snakemake.output.scores, scores, {**described, "fingerprint": policy.fingerprint})
+    metadata = {"task": block.task, "metric": block.scored_by, "few_shot": str(block.shots)}
+    write_parquet(snakemake.output.scores, scores, {**metadata, "fingerprint": policy.fingerprint})
     run.note(source_sha256=[file_digest(file) for file in files], **notes)
     parts.clear()

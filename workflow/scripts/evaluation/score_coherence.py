@@ -1,4 +1,4 @@
-"""Score how close each response stays to its prompt."""
+"""Score the coherence of each response with its prompt."""
 
 from rebend.pipeline.jobs.job import job
 
@@ -10,13 +10,13 @@ with job(snakemake) as run:
     from rebend.io.scores import matched, score_table
     from rebend.models.sentence_encoder import load_encoder
 
-    folder = snakemake.input.encoder or None  # no folder if a package carries the encoder
+    folder = snakemake.input.encoder or None  # no folder for an encoder in a package
     encoder = load_encoder(folder, EncoderBlock.model_validate(run.settings["encoder"]))
     prompts = read_parquet(snakemake.input.prompts, EMBEDDINGS)
     rows = matched(prompts.select(["row_id"]), read_parquet(snakemake.input.responses, RESPONSES))
-    answered = {row["row_id"]: row["response"] for row in rows if row["response"] is not None}
-    cosines = Coherence(encoder, prompts)(list(answered), list(answered.values()))
-    found = dict(zip(answered, cosines, strict=True))
-    scores = score_table([row["row_id"] for row in rows], [found.get(row["row_id"]) for row in rows])
+    responses = {row["row_id"]: row["response"] for row in rows if row["response"] is not None}
+    cosines = Coherence(encoder, prompts)(list(responses), list(responses.values()))
+    by_row = dict(zip(responses, cosines, strict=True))
+    scores = score_table([row["row_id"] for row in rows], [by_row.get(row["row_id"]) for row in rows])
     write_parquet(snakemake.output.scores, scores)
     run.note(rows=scores.num_rows, not_scored=scores["score"].null_count)

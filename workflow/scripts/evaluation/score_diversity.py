@@ -1,4 +1,4 @@
-"""Score how little each response repeats itself."""
+"""Score the diversity of each response."""
 
 from rebend.pipeline.jobs.job import job
 

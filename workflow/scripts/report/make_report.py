@@ -1,4 +1,4 @@
-"""Write the report of a study: one page that needs no other file."""
+"""Write the report of a study as one self-contained HTML page."""
 
 from rebend.pipeline.jobs.job import job
 

@@ -1,4 +1,4 @@
-"""Make the tables of a study from all of its scores."""
+"""Compute the tables of a study from its scores."""
 
 from rebend.pipeline.jobs.job import job
 

@@ -1,5 +1,5 @@
-"""Attacks: one file per attack, each with a function `attack` that answers harmful prompts under that attack.
+"""Attacks: one file per attack, each with a function `attack` that decodes responses to harmful prompts under it.
 
-Read `attack.py` first (the frame that runs the chosen attack), then `attempts.py` (what all attacks share).
-`soft_tokens.py` holds the optimiser of the attack `embedding`, `frozen_weights.py` turns weight gradients off.
+Read `attack.py` first (it runs the chosen attack), then `attempts.py` (shared by all attacks). `soft_tokens.py` is the
+optimiser of the attack `embedding`; `frozen_weights.py` turns the gradients of weights off.
 """

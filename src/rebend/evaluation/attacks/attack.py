@@ -1,9 +1,9 @@
-"""Run an attack on a model, and write its completions as a table.
+"""Run an attack on a model and return its completions as a table.
 
 An attack changes a prompt, the model's input or the beginning of the response so that the model answers a harmful
 request. Every attack except `direct` uses only the harmful prompts. An attack may make several attempts per prompt;
 the column `attempt` numbers them. The attacker knows the model but not a control on its hidden states: attacks are
-optimised against the model alone, and their completions are decoded under the control.
+optimised against the model without control, and their completions are decoded under the control.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def run_attack(
     """Return the completions of an evaluation data set under an attack (schema COMPLETIONS), and counts for the record.
 
     The attempts of a prompt are adjacent and in order. A prompt that exceeds the model's context has a null response
-    in every attempt. `parts` keeps finished work, so that a job that was killed resumes.
+    in every attempt. `parts` keeps finished work, so that a killed job can resume.
     """
     decoding = decoding.model_copy(update={"seed": decoding.seed + settings.seed})
     result: AttackResult = load_code(ATTACKS[settings.method].code)(
@@ -62,7 +62,7 @@ def _line(row: PromptRow, attempt: int, prefill: str, response: Response | None)
 
 
 def _counts(attempts: Attempts) -> dict[str, Any]:
-    """Return the counts that the record of every attack holds."""
+    """Return the counts in the record of every attack."""
     responses = [response for of_prompt in attempts for response in of_prompt if response]
     return {
         "prompts_attacked": len(attempts),

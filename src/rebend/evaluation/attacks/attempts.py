@@ -1,4 +1,4 @@
-"""What all attacks share: the decoding setup, the target text, and the attempts on each prompt."""
+"""Parts shared by all attacks: decoding setup, target text, and attempts per prompt."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Attempts = list[list[Response | None]]  # per prompt, one response per attempt; 
 
 @dataclass(frozen=True)
 class AttackSetup:
-    """The attacked model, how it decodes, and the folder where finished work is kept."""
+    """The attacked model, its decoding and control, and the store of finished work."""
 
     policy: Policy
     decoding: Decoding
@@ -29,26 +29,26 @@ class AttackSetup:
 
 @dataclass(frozen=True)
 class AttackResult:
-    """The attacked prompts with their attempts; `notes` holds what only this attack reports, e.g. losses."""
+    """The attacked prompts with their attempts; `notes` contains results of this attack only, e.g. losses."""
 
     rows: Sequence[PromptRow]
     attempts: Attempts
-    prefills: Sequence[str]  # per prompt: the text that the attack writes at the beginning of the response
+    prefills: Sequence[str]  # per prompt: text that the attack puts at the beginning of the response
     notes: dict[str, Any] = field(default_factory=dict)
 
 
 def harmful_rows(rows: Sequence[PromptRow]) -> list[PromptRow]:
-    """Return the rows whose prompt is marked as harmful."""
+    """Return the rows with a harmful prompt."""
     return [row for row in rows if row["harmful"]]
 
 
 def target_of(row: PromptRow, default: str) -> str:
-    """Return the target of an attack on a row: the data set's own target, or else `default`."""
+    """Return the target of an attack on a row: the target in the data set, or else `default`."""
     return row["target"] or default
 
 
 def attempt_key(row: PromptRow, attempt: int) -> str:
-    """Return the key of an attempt's random numbers; attempt 0 has the key of a prompt that is answered once."""
+    """Return the key of an attempt's random numbers; attempt 0 has the same key as decoding without attempts."""
     return f"{row['row_id']}/{attempt}" if attempt else row["row_id"]
 
 
@@ -59,16 +59,16 @@ def answer_prompts(
     prefills: Sequence[str] | None = None,
     notes: dict[str, Any] | None = None,
 ) -> AttackResult:
-    """Decode one response to each of a row's prompts (one prompt per attempt), with random numbers of its own."""
+    """Decode one response to each prompt of each row (one per attempt), each with its own random numbers."""
     prefills = [""] * len(rows) if prefills is None else prefills
-    places = [(i, attempt) for i, row_prompts in enumerate(prompts) for attempt in range(len(row_prompts))]
+    pairs = [(i, attempt) for i, row_prompts in enumerate(prompts) for attempt in range(len(row_prompts))]
     responses = iter(
         generate(
             setup.policy,
-            [prompts[i][attempt] for i, attempt in places],
+            [prompts[i][attempt] for i, attempt in pairs],
             setup.decoding,
-            prefills=[prefills[i] for i, _ in places],
-            keys=[attempt_key(rows[i], attempt) for i, attempt in places],
+            prefills=[prefills[i] for i, _ in pairs],
+            keys=[attempt_key(rows[i], attempt) for i, attempt in pairs],
             control=setup.control,
             parts=setup.parts,
         )

@@ -1,4 +1,4 @@
-"""No attack: every prompt as it is, harmful or not."""
+"""No attack: unchanged harmful and benign prompts."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from rebend.evaluation.attacks.attempts import AttackResult, AttackSetup, Prompt
 
 
 def attack(rows: Sequence[PromptRow], settings: DirectBlock, setup: AttackSetup) -> AttackResult:
-    """Answer each prompt `attempts` times. This is the only attack that also answers benign prompts."""
+    """Decode `attempts` responses per prompt. Only this attack also uses benign prompts."""
     return answer_prompts(setup, rows, [[row["messages"]] * settings.attempts for row in rows])

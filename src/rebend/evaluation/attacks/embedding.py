@@ -1,9 +1,9 @@
 """Input-embedding attack: optimise soft tokens after the request until a target becomes likely, then decode.
 
-The attacker may put any vectors into the model's input (arXiv:2402.09063). As published with RepBend, the vectors
-move by plain gradient descent (`update: sgd`). The stronger variant (arXiv:2407.15902) steps by the sign of the
-gradient, starts elsewhere, and decodes after several shares of the steps, because soft tokens that are optimised too
-far often produce the target and then nonsense.
+The attacker may put any vectors into the model's input (arXiv:2402.09063). As in RepBend's released code, the vectors
+are updated by plain gradient descent (`update: sgd`). The stronger variant (arXiv:2407.15902) uses the sign of the
+gradient and other starts, and decodes after several shares of the steps, because soft tokens after too many steps often
+produce the target followed by nonsense.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from rebend.generation.sampling import row_seed
 from rebend.io.progress import progress
 from rebend.models.batching import batches_by_length
 
-Outcome = dict[str, Any]  # one attempt on one prompt as plain values: `responses`, `losses`
+Outcome = dict[str, Any]  # plain values for one start of one prompt: `responses`, `losses`
 
 
 def attack(rows: Sequence[PromptRow], settings: EmbeddingBlock, setup: AttackSetup) -> AttackResult:
     """Return `attempts` times `generations` responses per harmful prompt, and a summary of the losses.
 
-    Column `attempt` is t * generations + g for the response after share g of the steps of start t. Start 0 is the text
-    `start`; later starts are tokens drawn from the vocabulary, each with a seed of its own. Finished batches are kept.
+    The column `attempt` is t * generations + g for the response after share g of the steps of start t. Start 0 is the
+    text `start`; later starts are random tokens of the vocabulary, each with another seed. Finished batches are kept.
     """
     rows = harmful_rows(rows)
     run = _Attack(settings, setup)
@@ -73,7 +73,7 @@ def attack(rows: Sequence[PromptRow], settings: EmbeddingBlock, setup: AttackSet
 
 @dataclass(frozen=True)
 class _Attack:
-    """Everything that is the same for all prompts."""
+    """Settings and setup, the same for all prompts."""
 
     settings: EmbeddingBlock
     setup: AttackSetup
@@ -91,7 +91,7 @@ class _Attack:
         ]
 
     def on_batch(self, rows: Sequence[PromptRow], prompts: Sequence[SoftPrompt], start: int) -> list[Outcome]:
-        """Optimise soft tokens for a batch of prompts, and decode from each kept point."""
+        """Optimise soft tokens for a batch of prompts, and decode a response from each kept point."""
         policy = self.setup.policy
         starts = torch.stack([self._start(row, start) for row in rows])
         trajectories = optimise(policy, prompts, starts, self.settings)
@@ -112,7 +112,7 @@ class _Attack:
         return outcomes
 
     def _start(self, row: PromptRow, start: int) -> torch.Tensor:
-        """Return the soft tokens `[n_tokens, D]` at which start number `start` of a prompt begins."""
+        """Return the initial soft tokens `[n_tokens, D]` of start number `start` of a prompt."""
         if start == 0:
             return start_tokens(self.setup.policy, self.settings.start, self.settings.n_tokens)
         seed = row_seed(self.settings.seed, f"{row['row_id']}/start/{start}")
@@ -120,7 +120,7 @@ class _Attack:
 
 
 def _loss_summary(losses: Sequence[Sequence[float]], settings: EmbeddingBlock) -> dict[str, Any]:
-    """Return means of the losses; attempts whose last loss is not finite are counted and left out of the means."""
+    """Return means of the losses; attempts with a last loss that is not finite are counted and left out."""
     finite = [trajectory for trajectory in losses if isfinite(trajectory[-1])]
     if not finite:
         return {"losses_not_finite": len(losses)}

@@ -1,8 +1,8 @@
-"""Greedy coordinate gradient (arXiv:2307.15043): search a suffix of real tokens that makes a target likelier.
+"""Greedy coordinate gradient (arXiv:2307.15043): search for a suffix of real tokens that makes a target likelier.
 
-The search is that of the library nanogcg, imported only here and only when it runs. It searches one prompt at a time.
-The suffix stands directly after the user's text and is tokenised again together with the prompt for decoding. The
-library's cache of the prompt is off: it was written for an older transformers, and changes no result.
+The library nanogcg searches, one prompt at a time; it is imported only when a search runs. The suffix is directly after
+the user's text, and is tokenised again together with the prompt for decoding. The library's cache of the prompt is off,
+because it was written for an older version of transformers; it does not change results.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SLOT = "{optim_str}"  # nanogcg's placeholder for the suffix
 
 
 def attack(rows: Sequence[PromptRow], settings: GcgBlock, setup: AttackSetup) -> AttackResult:
-    """Answer each harmful prompt with the suffix of each attempt. Raises `ConfigError` without nanogcg."""
+    """Decode responses to each harmful prompt with the suffix of each attempt. Raises `ConfigError` without nanogcg."""
     harmful = harmful_rows(rows)
     prompts, notes = search_prompts(harmful, settings, setup)
     return answer_prompts(setup, harmful, prompts, notes=notes)
@@ -101,8 +101,8 @@ def _search(policy: Policy, messages: list[Message], target: str, settings: GcgB
 def _process_state_restored() -> Iterator[None]:
     """Restore the global state that nanogcg changes: torch's random state and its choice of algorithms.
 
-    nanogcg also collects garbage at every step, which takes longer than the step if many objects exist; objects that
-    exist already are excluded from collection inside the block.
+    nanogcg also collects garbage at every step, which takes longer than the step if there are many objects; existing
+    objects are therefore excluded from collection inside the block.
     """
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()

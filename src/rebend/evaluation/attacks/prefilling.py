@@ -19,7 +19,7 @@ from rebend.evaluation.attacks.attempts import (
 
 
 def attack(rows: Sequence[PromptRow], settings: PrefillingBlock, setup: AttackSetup) -> AttackResult:
-    """Answer each harmful prompt `attempts` times, with target and suffix as the beginning of the response."""
+    """Decode `attempts` responses per harmful prompt, each beginning with target and suffix."""
     harmful = harmful_rows(rows)
     prompts = [[row["messages"]] * settings.attempts for row in harmful]
     prefills = [target_of(row, settings.target) + settings.suffix for row in harmful]

@@ -1,7 +1,7 @@
 """Soft tokens: vectors in a model's input, directly after the user's text, that make a target likelier.
 
 The loss of a prompt is the negative log-likelihood of its target given prompt and soft tokens, averaged over the
-target's tokens. The prompts of a batch are independent: each has its own loss, steps and end.
+target's tokens. The prompts of a batch are independent: each has its own loss and number of steps.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MARK = "\ue000"  # a private-use character of Unicode: no template and hardly a
 
 @dataclass(frozen=True)
 class SoftPrompt:
-    """Token ids of a prompt, split where the soft tokens go, and of the target."""
+    """Token ids of a prompt, before and after the soft tokens, and of the target."""
 
     before: list[int]
     after: list[int]
@@ -39,13 +39,13 @@ class Trajectory:
     """Losses and kept points of the soft tokens of one prompt."""
 
     losses: list[float] = field(default_factory=list)  # before each step, and at the end
-    points: list[Tensor] = field(default_factory=list)  # [n_tokens, D] each: responses are decoded from them
+    points: list[Tensor] = field(default_factory=list)  # [n_tokens, D] each, for decoding
 
 
 def split_prompt(tokenizer: Any, messages: Sequence[Message], target: str) -> SoftPrompt:
-    """Split a prompt directly after the text of the user's last message (a temporary mark finds the place).
+    """Split a prompt directly after the text of the user's last message, located by a temporary mark.
 
-    The ids before and after are together those of the whole prompt, unless a token spans the split.
+    The two parts together are the ids of the whole prompt, unless a token spans the split.
     Raises `ModelError` if the chat template does not write the user's last text exactly once.
     """
     *earlier, last = messages
@@ -101,9 +101,9 @@ def with_soft_tokens(policy: Policy, prompt: SoftPrompt, soft: Tensor) -> Tensor
 def optimise(policy: Policy, prompts: Sequence[SoftPrompt], starts: Tensor, attack: EmbeddingBlock) -> list[Trajectory]:
     """Optimise soft tokens from `starts` `[B, n_tokens, D]`, each prompt until its loss is at most `stop_loss`.
 
-    A point is kept after each of `generations` equal shares of the steps. Finished prompts do not move any more; a
-    prompt whose loss or gradient is not finite goes back by one step and stops. Soft tokens have at least float32
-    precision, whatever the dtype of the model.
+    A point is kept after each of `generations` equal shares of the steps. Finished prompts are not updated any more. A
+    prompt with a loss or gradient that is not finite undoes its last step and stops. Soft tokens have at least float32
+    precision for every dtype of the model.
     """
     batch = _PromptBatch(policy, prompts)
     soft = starts.to(torch.promote_types(starts.dtype, torch.float32)).clone()
@@ -120,8 +120,8 @@ def optimise(policy: Policy, prompts: Sequence[SoftPrompt], starts: Tensor, atta
             soft[active[~finite]] = last_finite[active[~finite]]
             if step in shares:
                 _keep(trajectories, soft)
-            goes_on = finite & (losses > attack.stop_loss)
-            active, gradients = active[goes_on], gradients[goes_on]
+            continues = finite & (losses > attack.stop_loss)
+            active, gradients = active[continues], gradients[continues]
             if step == attack.steps or not len(active):
                 break
             last_finite[active] = soft[active]
@@ -137,9 +137,10 @@ def _keep(trajectories: Sequence[Trajectory], soft: Tensor) -> None:
 
 
 class _PromptBatch:
-    """A batch of prompts with their soft tokens; the KV cache of the part before them is computed once.
+    """A batch of prompts; the KV cache of the parts before the soft tokens is computed once.
 
-    The parts before are padded on the left, so that the soft tokens are aligned; the parts after on the right.
+    The parts before the soft tokens are padded on the left, so that the soft tokens are aligned; the other parts are
+    padded on the right.
     """
 
     def __init__(self, policy: Policy, prompts: Sequence[SoftPrompt]) -> None:
@@ -160,7 +161,7 @@ class _PromptBatch:
         self.targets = [torch.tensor(prompt.target, device=policy.device) for prompt in prompts]
 
     def gradients(self, soft: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return losses `[A]` of the rows `[A]` with soft tokens `[A, n_tokens, D]`, and each loss's gradient."""
+        """Return losses `[A]` of the rows `[A]` with soft tokens `[A, n_tokens, D]`, and their gradients."""
         soft = soft.detach().requires_grad_()
         with torch.enable_grad():
             losses = self._losses(soft, rows)
@@ -183,7 +184,7 @@ class _PromptBatch:
         ).last_hidden_state
         first = [n + self.after[row] - 1 for row in rows.tolist()]
         targets = [self.targets[row] for row in rows.tolist()]
-        states = [final[i, at : at + len(t)] for i, (at, t) in enumerate(zip(first, targets, strict=True))]
+        states = [final[i, start : start + len(t)] for i, (start, t) in enumerate(zip(first, targets, strict=True))]
         logps = token_logps(self.model, torch.cat(states), torch.cat(targets))
         return torch.stack([-part.mean() for part in logps.split([len(target) for target in targets])])
 

@@ -1,7 +1,7 @@
 """Send judge requests by the batch interface of an address: upload a file of requests, download a file of replies.
 
-A batch continues at the address after its job ends. A note keeps its id, and its metadata the digest of its requests,
-so that neither a restarted job nor a job with some of the same requests starts (and pays for) another batch.
+A batch continues at the address after its job ends. Its id is in a note and the digest of its requests is in its
+metadata, so that neither a restarted job nor a job with some of the same requests starts and pays for another batch.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from rebend.io.files import read_json
 from rebend.io.locks import locked
 
 ENDPOINT = "/v1/chat/completions"
-MOST = 10_000  # requests in one batch: OpenAI takes 50,000, and 200 MB
+MOST = 10_000  # requests in one batch; OpenAI accepts 50,000 requests and 200 MB
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # between two queries of a batch, seconds
 _UNDER_WAY = ("validating", "in_progress", "finalizing")
 _ENDED = ("completed", "failed", "expired", "cancelled")
 _MARK = "rebend"  # key of a batch's metadata that holds the digest of its requests
-_DAYS = 7  # greatest age of a batch that is used again
-_LOOK_BACK = 200  # newest batches of the account that are searched for one without a note
+_DAYS = 7  # maximum age of a batch that is used again
+_LOOK_BACK = 200  # number of newest batches of the account in the search for a batch without a note
 
 
 def ask_by_batch(
     client: Any, bodies: Mapping[str, Mapping[str, Any]], folder: str | Path, keep: Callable[[str, Any], None]
 ) -> None:
-    """Call `keep` with each key of `bodies` (requests, at most `MOST`) and its completion, or the reason for none.
+    """Call `keep` with each key of `bodies` (at most `MOST` requests) and its completion or error message.
 
     `client` is a client of the package `openai`; `folder` holds a note of each running batch, so that jobs with a
     common request share its reply. Keys without a result in the batches are left out. Raises `JudgeError` if the
-    address has no batch interface, or if a batch ends without a single reply.
+    address has no batch interface, or if a batch ends without any reply.
     """
     import openai
 
@@ -74,13 +74,13 @@ def _batches_of(client: Any, bodies: Mapping[str, Mapping[str, Any]], notes: Pat
     return batches
 
 
-def _tidy(note: Path, left: set[str]) -> None:
-    """Reduce a note to keys with replies that other jobs may need; delete an empty note."""
+def _tidy(note: Path, remaining: set[str]) -> None:
+    """Remove all keys from a note except `remaining`, whose replies other jobs may need; delete an empty note."""
     if not note.exists():
         return
-    said = read_json(note)
-    if keys := sorted(left & set(said["keys"])):
-        write_private_json(note, {**said, "keys": keys})
+    content = read_json(note)
+    if keys := sorted(remaining & set(content["keys"])):
+        write_private_json(note, {**content, "keys": keys})
     else:
         note.unlink()
 
@@ -97,12 +97,12 @@ def _retrieved(client: Any, name: str) -> Any | None:
 
 
 def _without_note(client: Any, digest: str) -> Any | None:
-    """Return a batch of the same requests whose job ended before it wrote the note."""
+    """Return a recent batch of the same requests that has no note, because its job was killed; None without one."""
     oldest = time.time() - _DAYS * 24 * 3600
-    for seen, batch in enumerate(client.batches.list(limit=100)):
+    for index, batch in enumerate(client.batches.list(limit=100)):
         if (batch.metadata or {}).get(_MARK) == digest and batch.created_at > oldest and _has_result(batch):
             return batch
-        if seen + 1 >= _LOOK_BACK:
+        if index + 1 >= _LOOK_BACK:
             break
     return None
 
@@ -124,7 +124,7 @@ def _create(client: Any, bodies: Mapping[str, Mapping[str, Any]], digest: str) -
 
 
 def _wait(client: Any, batch: Any) -> Any:
-    """Query the batch with growing pauses until it has ended; return it."""
+    """Query the batch with growing pauses until it ends, and return it."""
     pause = FIRST_PAUSE
     while batch.status not in _ENDED:
         counts = batch.request_counts
@@ -140,7 +140,7 @@ def _results(client: Any, batch: Any) -> dict[str, Any]:
     """Return the result of each request, from the two files (replies, errors) of an ended batch."""
     import openai
 
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for file in filter(None, (batch.error_file_id, batch.output_file_id)):
         try:
             lines = client.files.content(file).text.splitlines()
@@ -149,8 +149,8 @@ def _results(client: Any, batch: Any) -> dict[str, Any]:
         for line in lines:
             key, result = _result(line)
             if key is not None:
-                found[key] = result
-    return found
+                results[key] = result
+    return results
 
 
 def _result(line: str) -> tuple[str | None, Any]:
@@ -158,11 +158,12 @@ def _result(line: str) -> tuple[str | None, Any]:
     from openai.types.chat import ChatCompletion
 
     try:
-        said = json.loads(line)
-        response = said.get("response") or {}
+        content = json.loads(line)
+        response = content.get("response") or {}
         if response.get("status_code") == 200:
-            return said["custom_id"], ChatCompletion.construct(**response["body"])
-        return said["custom_id"], f"status {response.get('status_code')}: {said.get('error') or response.get('body')}"
+            return content["custom_id"], ChatCompletion.construct(**response["body"])
+        error = content.get("error") or response.get("body")
+        return content["custom_id"], f"status {response.get('status_code')}: {error}"
     except (ValueError, KeyError, AttributeError, TypeError):
         return None, None
 

@@ -11,11 +11,11 @@ from rebend.config.judges import REQUEST_OPTIONS
 
 
 def judge_block(settings: Mapping[str, Any], resources: Mapping[str, Any], registry: Mapping[str, Method]) -> Any:
-    """Return the block of the judge that `settings` names in a registry.
+    """Return the block of the judge with the method in `settings`.
 
     Concurrency, retries and the limits (see `rebend.config.judges.limits_of`) come from the job's resources.
     """
     kind = registry[settings["method"]].block
     machine = {name: resources.get(name) for name in REQUEST_OPTIONS if name in kind.model_fields}
-    given = {name: value for name, value in machine.items() if value is not None}
-    return kind.model_validate({**settings, **given, **json.loads(resources.get("limits", "{}"))})
+    known = {name: value for name, value in machine.items() if value is not None}
+    return kind.model_validate({**settings, **known, **json.loads(resources.get("limits", "{}"))})

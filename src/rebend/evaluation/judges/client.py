@@ -1,4 +1,4 @@
-"""Client of a judge behind any OpenAI-compatible address; writes each reply to the store on arrival."""
+"""Client for a judge at an OpenAI-compatible address; it writes each reply to the store on arrival."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rebend.io.progress import progress
 
 
 class JudgeClient:
-    """A judge at an address. Replies are kept in the store in `folder`; a kept reply is never requested again."""
+    """A judge at an address. Replies are stored in `folder`; a stored reply is never requested again."""
 
     def __init__(self, settings: ChatEndpointBlock, form: Form, folder: str | Path) -> None:
         self.settings = settings
@@ -31,14 +31,14 @@ class JudgeClient:
         self.budget = budget_of(settings)
         self.store = ReplyStore(folder)
         self.spent = Spent(self.budget)
-        self._left_out: set[str] = set()  # request keys that the address rejects
+        self._left_out: set[str] = set()  # request keys that the address has rejected
 
     def ask_all(self, questions: Sequence[str]) -> list[Reply]:
         """Return a reply per question, in order; at most `concurrency` requests run at a time.
 
-        Raises `JudgeError` before the first request without an API key or if the estimate exceeds a cap; later if the
-        address refuses every request alike (key, model, credit), if the tokens paid for exceed a cap, or if no
-        question got an answer. On SIGTERM, running requests are completed and their replies kept.
+        Raises `JudgeError` before the first request if there is no API key or the estimate exceeds a cap; later if the
+        address refuses all requests (key, model, credit), if the paid tokens exceed a cap, or if no question was
+        answered. On SIGTERM, running requests are completed and their replies are stored.
         """
         unique = list(dict.fromkeys(questions))
         kept = {question: reply for question in unique if (reply := self.store.read(self.key(question))) is not None}
@@ -71,7 +71,7 @@ class JudgeClient:
         from rebend.evaluation.judges.batch import MOST, ask_by_batch
 
         questions = {self.key(question): question for question in waiting}
-        replies = dict.fromkeys(waiting, failure("the batch has no answer to it"))
+        replies = dict.fromkeys(waiting, failure("the batch has no answer to the request"))
 
         def keep(key: str, result: Any) -> None:
             question = questions[key]
@@ -88,7 +88,7 @@ class JudgeClient:
         return replies
 
     def _ask(self, question: str) -> Reply:
-        """Return the judge's reply to one question, and keep it; errors are not kept, so the next run asks again."""
+        """Return and store the judge's reply to one question. Errors are not stored, so the next run asks again."""
         with self.store.held(self.key(question)):
             if (kept := self.store.read(self.key(question))) is not None:  # from another job
                 self.spent.reuse(1)
@@ -139,18 +139,18 @@ class JudgeClient:
             body["response_format"] = dict(self.form.response_format)
         return body
 
-    def _leave_out(self, body: Mapping[str, Any], complaint: str) -> bool:
-        """Find the keys that the address rejected in its complaint, and leave them out from now on; True if any."""
-        named = {name for name in ("response_format", "max_tokens") if name in body and name in complaint}
-        if "max_completion_tokens" not in complaint:  # the other name of `max_tokens`
-            named.discard("max_tokens")
-        for name in sorted(named - self._left_out):
-            print(f"judge: the address takes no `{name}`; asked without it", file=sys.stderr, flush=True)
-        self._left_out |= named
-        return bool(named)
+    def _leave_out(self, body: Mapping[str, Any], message: str) -> bool:
+        """Leave out the keys that the error message rejects in all later requests; return whether there are any."""
+        rejected = {name for name in ("response_format", "max_tokens") if name in body and name in message}
+        if "max_completion_tokens" not in message:  # the other name of `max_tokens`
+            rejected.discard("max_tokens")
+        for name in sorted(rejected - self._left_out):
+            print(f"judge: the address rejects `{name}`; it is left out", file=sys.stderr, flush=True)
+        self._left_out |= rejected
+        return bool(rejected)
 
     def identity(self, question: str) -> dict[str, Any]:
-        """Return everything that a reply depends on, without an address from the environment (it may be a proxy)."""
+        """Return all values that a reply depends on, without an address from the environment (it may be a proxy)."""
         return {
             "form": self.form.version,
             "system": hashlib.sha256(self.form.system.encode()).hexdigest(),
@@ -162,7 +162,7 @@ class JudgeClient:
         }
 
     def key(self, question: str) -> str:
-        """Return the digest that names a question's reply in the store."""
+        """Return the digest of a question, the name of its reply in the store."""
         return digest_of(self.identity(question))
 
     @cached_property
@@ -170,15 +170,15 @@ class JudgeClient:
         """The client of the package `openai`; it retries 429, 5xx and lost connections with growing pauses."""
         if not os.environ.get(KEY):
             raise JudgeError(
-                f"{KEY} is not set; nothing was sent. Export it (any text for a local server that asks for none), "
-                "or use a judge that asks no address"
+                f"{KEY} is not set; nothing was sent. Export it (any text for a local server that needs no key), "
+                "or use a judge without an address"
             )
         try:
             import openai
         except ImportError as error:
             raise JudgeError("a judge at an address needs the package openai: pip install 'rebend[judge]'") from error
-        s = self.settings
-        return openai.OpenAI(base_url=s.base_url, max_retries=s.retries, timeout=s.timeout)
+        settings = self.settings
+        return openai.OpenAI(base_url=settings.base_url, max_retries=settings.retries, timeout=settings.timeout)
 
 
 @contextmanager
@@ -186,7 +186,7 @@ def _exit_on_sigterm() -> Iterator[None]:
     """Raise `SystemExit` on SIGTERM inside the block, so that running requests can be completed."""
 
     def leave(signum: int, frame: FrameType | None) -> None:
-        raise SystemExit("stopped by a signal; the replies so far are kept")
+        raise SystemExit("stopped by a signal; the replies so far are stored")
 
     previous = signal.signal(signal.SIGTERM, leave)
     try:

@@ -1,7 +1,7 @@
-"""Costs of a judge at an address: an estimate before the first request, caps, and a count of what was paid.
+"""Costs of a judge at an address: an estimate before the first request, caps, and counts of paid tokens.
 
-Costs are in the currency of the prices. The estimate takes a quarter of the UTF-8 bytes as tokens to send (about right
-for English, cautious for other scripts) and the longest allowed reply, so it is an upper limit for the replies.
+Costs are in the currency of the prices. The estimate counts a quarter of the UTF-8 bytes as tokens to send (about right
+for English, too many for other scripts) and replies of the maximum length.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CHAT_TOKENS = 12  # tokens that a chat format adds to two messages
 
 @dataclass(frozen=True)
 class Budget:
-    """Prices of a million tokens, and caps; None: no cap."""
+    """Prices per million tokens, and caps (None: no cap)."""
 
     prices: Prices = Prices()  # noqa: RUF009  (immutable)
     max_cost: float | None = None
@@ -49,12 +49,12 @@ class CostEstimate:
     questions: int
     kept: int
     tokens_in: int
-    tokens_out: int  # at most
+    tokens_out: int  # upper limit
 
     def text(self, budget: Budget) -> str:
         """Return the estimate as one line."""
         line = (
-            f"judge: {self.questions} questions, {self.kept} answered before, {self.questions - self.kept} to ask: "
+            f"judge: {self.questions} questions, {self.kept} answered before, {self.questions - self.kept} to send: "
             f"about {self.tokens_in} tokens to send, replies of at most {self.tokens_out}"
         )
         cost = budget.prices.cost(self.tokens_in, self.tokens_out)
@@ -70,7 +70,7 @@ class CostEstimate:
 
 
 def estimate_cost(system: str, questions: Sequence[str], waiting: Sequence[str], max_tokens: int) -> CostEstimate:
-    """Estimate the cost of the questions without a kept reply (`waiting`)."""
+    """Estimate the cost of the questions without a stored reply (`waiting`)."""
     sent = sum(count_tokens(system) + count_tokens(question) + CHAT_TOKENS for question in waiting)
     return CostEstimate(len(questions), len(questions) - len(waiting), sent, max_tokens * len(waiting))
 
@@ -82,14 +82,14 @@ def count_tokens(text: str) -> int:
 
 @dataclass
 class Spent:
-    """Requests and tokens that one run paid for, as the address counted them; kept replies cost nothing."""
+    """Requests and tokens that one run paid for, as the address reports them; stored replies cost nothing."""
 
     budget: Budget = field(default_factory=Budget)
     asked: int = 0
     kept: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
-    uncounted: int = 0  # replies whose number of tokens the address did not report
+    uncounted: int = 0  # replies without a reported number of tokens
     _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     def add(self, tokens_in: int | None, tokens_out: int | None) -> None:
@@ -101,14 +101,14 @@ class Spent:
             self.tokens_out += tokens_out or 0
 
     def reuse(self, replies: int) -> None:
-        """Count replies that were in the store."""
+        """Count replies from the store."""
         with self._lock:
             self.kept += replies
 
     def check(self) -> None:
-        """Raise `JudgeError` if the tokens paid for exceed a cap; the estimate may have been too low."""
+        """Raise `JudgeError` if the paid tokens exceed a cap; the estimate may have been too low."""
         if excess := self.budget.excess(self.tokens_in, self.tokens_out):
-            raise JudgeError(f"stopped after {self.asked} replies, which are kept: {excess}")
+            raise JudgeError(f"stopped after {self.asked} replies, which are stored: {excess}")
 
     def facts(self) -> dict[str, Any]:
         """Return the counts as plain values for a record."""

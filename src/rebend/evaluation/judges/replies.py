@@ -12,7 +12,7 @@ from rebend.evaluation.judges.reply_store import KeptReply
 from rebend.io.secrets import MARK, without_keys
 
 KEY = "OPENAI_API_KEY"
-_SECRET_LENGTH = 8  # shorter keys are words like "none", for servers that ask for no key
+_SECRET_LENGTH = 8  # shorter keys are placeholders like "none", for servers that need no key
 _DECLINED = re.compile(
     r"\b(?:i['’]m sorry|i am sorry|i (?:can['’]?t|cannot|won['’]?t|am unable to|must decline)|as an ai)\b",
     re.IGNORECASE,
@@ -20,26 +20,26 @@ _DECLINED = re.compile(
 
 
 class ReadMarks(Protocol):
-    """Parse the marks in a reply; None without marks. A truncated reply may end anywhere."""
+    """A parser of the marks in a reply. A truncated reply may end anywhere."""
 
     def __call__(self, reply: str, *, truncated: bool) -> tuple[float, ...] | None:
-        """Return the marks."""
+        """Return the marks, or None without marks."""
 
 
 @dataclass(frozen=True)
 class Form:
     """The system message of a judge, and the parser of its replies."""
 
-    version: str  # part of every stored reply's key: a new wording means new requests
+    version: str  # part of the key of stored replies, so that a new wording needs new requests
     system: str
     read: ReadMarks
-    unreadable: str  # reason for a reply without marks
+    unreadable: str  # reason in the verdict on a reply without marks
     response_format: Mapping[str, Any] | None = None  # sent unless the address rejects it
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A parsed reply: marks if `state` is "read"; else refused, unreadable or error, with the reason in `detail`."""
+    """A parsed reply. `state` is read (with `marks`), refused, unreadable or error (with the reason in `detail`)."""
 
     state: str
     marks: tuple[float, ...] | None
@@ -55,7 +55,7 @@ class Reply:
 
 
 def kept_reply(completion: Any) -> KeptReply | None:
-    """Return a completion as a reply for the store, without an echoed API key; None if it has no message."""
+    """Return a completion as a reply for the store, with the API key removed; None if it has no message."""
     choices = getattr(completion, "choices", None)
     if not choices or getattr(choices[0], "message", None) is None:
         return None
@@ -72,7 +72,7 @@ def kept_reply(completion: Any) -> KeptReply | None:
 
 
 def read_reply(kept: KeptReply, form: Form) -> Reply:
-    """Parse a kept reply; each kind of reply without marks has its own state."""
+    """Parse a stored reply; refused and unreadable replies have different states."""
     paid = kept.tokens_in or 0, kept.tokens_out or 0
     if kept.finish == "content_filter" or kept.refusal:
         return Reply("refused", None, kept.text, kept.refusal or "content filter", *paid)
@@ -86,7 +86,7 @@ def read_reply(kept: KeptReply, form: Form) -> Reply:
 
 
 def without_key(text: str) -> str:
-    """Return text from an address without the API key, which some addresses repeat in error messages."""
+    """Remove the API key from a text of an address; some addresses repeat it in error messages."""
     key = os.environ.get(KEY, "")
     return without_keys(text.replace(key, MARK) if len(key) >= _SECRET_LENGTH else text)
 

@@ -1,8 +1,8 @@
 """Store of judge replies, one file per reply, shared by all tables and studies.
 
-A reply is kept unparsed with its number of tokens, so that another parser needs no new request. The file name is a
-digest of the request and of the judge; the order of two answers is part of the request's text. Files are written
-whole or not at all, and only their owner can read them. Two jobs that need the same reply wait for each other.
+A reply is stored unparsed with its number of tokens, so that another parser needs no new request. The file name is a
+digest of the request and the judge; the order of two answers is part of the request. Files are written completely or
+not at all, and only their owner can read them. Of two jobs that need the same reply, one waits for the other.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ReplyStore:
         self.folder = Path(folder)
 
     def read(self, digest: str) -> KeptReply | None:
-        """Return a reply, or None if it is absent. Raises `DataError` for a damaged file."""
+        """Return a reply, or None without one. Raises `DataError` for a damaged file."""
         path = self._path(digest)
         if not path.exists():
             return None
@@ -59,7 +59,7 @@ class ReplyStore:
 
     @contextmanager
     def held(self, digest: str) -> Iterator[None]:
-        """Hold the lock of this reply inside the block, against other threads and jobs."""
+        """Hold the lock of a reply inside the block, so that other threads and jobs wait."""
         with locked(self.folder / ".locks" / digest[:3], announce=False, private=True):
             yield
 
@@ -68,7 +68,7 @@ class ReplyStore:
 
 
 def write_private_json(path: Path, value: Any) -> None:
-    """Write JSON, whole or not at all, with permissions 0600."""
+    """Write JSON completely or not at all, with permissions 0600."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with whole_file(path) as temporary:
         temporary.touch(mode=0o600)

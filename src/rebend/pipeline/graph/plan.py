@@ -128,8 +128,8 @@ class Plan:
                 }
                 for m, b in self.trained
             ],
-            "values": [
-                {"model": m, "value": v, "metrics": f"{paths.value_model(m, v)}/metrics.parquet"}
+            "value_models": [
+                {"model": m, "value_model": v, "metrics": f"{paths.value_model(m, v)}/metrics.parquet"}
                 for m, v in self.value_models
             ],
             "strengths": [

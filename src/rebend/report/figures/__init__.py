@@ -1,4 +1,4 @@
-"""One file per family of figures, drawn from the tables and from the curves of training.
+"""Figures, drawn from the tables and the training curves; one file per family of figures.
 
-`all` has the list of figures, `style` their look. Read `all` first.
+`all` contains the list of figures, `style` their style. Read `all` first.
 """

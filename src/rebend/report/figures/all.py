@@ -1,4 +1,4 @@
-"""The figures of a study. A figure without data is left out."""
+"""The list of figures of a study, and the figures matrix and states."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rebend.report.measurements import prompting_controls
 
 
 def all_figures(settings: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
-    """Return name -> figure, from the settings of `make_figures` and the tables of `rebend.report.tables.all`."""
+    """Return name -> figure, from the settings of `make_figures` and its tables; figures without data are left out."""
     prompting = prompting_controls(settings["cells"])
     makers: dict[str, Callable[[], Figure | None]] = {
         "matrix": lambda: draw_matrix(tables["matrix"]),
@@ -33,8 +33,8 @@ def all_figures(settings: Mapping[str, Any], tables: Mapping[str, pd.DataFrame])
         "tradeoff": lambda: draw_tradeoff(settings["strengths"]),
         "frontier": lambda: draw_frontier(tables["frontier"]),
         "states": lambda: draw_states(settings["states"]),
-        "training": lambda: draw_training(settings["adapters"], settings["values"]),
-        "value_audit": lambda: draw_value_audit(settings["values"]),
+        "training": lambda: draw_training(settings["adapters"], settings["value_models"]),
+        "value_audit": lambda: draw_value_audit(settings["value_models"]),
     }
     with mpl.rc_context(STYLE):
         drawn = {name: make() for name, make in makers.items()}
@@ -42,16 +42,16 @@ def all_figures(settings: Mapping[str, Any], tables: Mapping[str, pd.DataFrame])
 
 
 def draw_states(entries: Sequence[Mapping[str, str]]) -> Figure | None:
-    """Draw hidden states of safe and unsafe answers, before and after each adapter, on the same two axes."""
+    """Draw hidden states of safe and unsafe answers before and after each adapter, in the same two directions."""
     if not entries:
         return None
-    abreast = 1 if len(entries) <= 2 else 2  # adapters in a row
-    figure, axes = panels(-(-len(entries) // abreast), 2 * abreast, height=3.6 if abreast == 1 else 2.5)
+    per_row = 1 if len(entries) <= 2 else 2  # adapters
+    figure, axes = panels(-(-len(entries) // per_row), 2 * per_row, height=3.6 if per_row == 1 else 2.5)
     flat = [axis for row in axes for axis in row]
     for i, entry in enumerate(entries):
         _before_and_after(flat[2 * i : 2 * i + 2], entry)
-    for spare in flat[2 * len(entries) :]:
-        spare.set_axis_off()
+    for unused in flat[2 * len(entries) :]:
+        unused.set_axis_off()
     handles, labels = flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
     return figure
@@ -62,9 +62,9 @@ def _before_and_after(pair: Sequence[Axes], entry: Mapping[str, str]) -> None:
     for axis, stage in zip(pair, ("before", "after"), strict=True):
         points = table[table["stage"] == stage]
         for label, color, mark in (("safe", BLUE, MARKS[0]), ("unsafe", VERMILLION, MARKS[2])):
-            own = points[points["label"] == label]
+            shown = points[points["label"] == label]
             look: dict[str, Any] = {"s": 14, "alpha": 0.6, "lw": 0, "rasterized": len(points) > 2000}
-            axis.scatter(own["x"], own["y"], color=color, marker=mark, label=f"{label} answers", **look)
+            axis.scatter(shown["x"], shown["y"], color=color, marker=mark, label=f"{label} answers", **look)
         axis.set(xlabel="first direction")
     pair[0].set_ylabel("second direction")
     pair[0].set_title(f"{entry['model']}, before {entry['adapter']}")
@@ -75,15 +75,15 @@ def _before_and_after(pair: Sequence[Axes], entry: Mapping[str, str]) -> None:
 def _same_limits(row: Sequence[Axes], table: pd.DataFrame) -> None:
     for column, name in (("x", "xlim"), ("y", "ylim")):
         low, high = table[column].min(), table[column].max()
-        room = 0.05 * ((high - low) or 1.0)
+        margin = 0.05 * ((high - low) or 1.0)
         for axes in row:
-            axes.set(**{name: (low - room, high + room)})
+            axes.set(**{name: (low - margin, high + margin)})
 
 
 def draw_matrix(matrix: pd.DataFrame) -> Figure | None:
-    """Draw adapter x control as a heat table per model and metric: ASR, and mean reward.
+    """Draw a heat map of adapters x controls per model and metric (ASR and mean reward).
 
-    Adapters and controls without a cell in a table are left out of it.
+    A heat map contains only the adapters and controls of its own cells.
     """
     metrics = {"asr": "attack success rate, %", "reward": "mean reward"}
     parts = [
@@ -113,7 +113,7 @@ def _heat(axes: Axes, cells: pd.DataFrame, adapters: list[str], controls: list[s
     for i, adapter in enumerate(adapters):
         for j, control in enumerate(controls):
             cell: Any = cells.loc[(adapter, control)]
-            if pd.isna(cell["estimate"]):  # scored without success, or no cell of the study
+            if pd.isna(cell["estimate"]):  # all rows unscored, or no such cell in the study
                 axes.text(
                     j,
                     i,

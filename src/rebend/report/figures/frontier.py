@@ -1,4 +1,4 @@
-"""Figures of reward and win rate against time, and of the curves from which a strength is chosen."""
+"""Figures of reward and win rate against time, and of reward and diversity by strength of a control."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rebend.report.metrics import heading, metrics_against_time
 def draw_frontier(table: pd.DataFrame) -> Figure | None:
     """Draw reward, held-out reward and win rate of each control against its time per token.
 
-    A row per data set, model and adapter. Lines join the points of best-of-n, and the points of the frontier.
+    The figure has a row per data set, model and adapter. Lines join the points of best-of-n and those of the frontier.
     """
     known = table[table["relative_time"].notna() & table["reward"].notna()]
     parts = [(keys, part) for keys, part in known.groupby(["dataset", "model", "adapter"], sort=False) if len(part) > 1]
@@ -50,103 +50,101 @@ def _cloud(axis: Axes, part: pd.DataFrame, metric: str, looks: Mapping[str, tupl
     scale = 100.0 if metric == "win_rate" else 1.0
     best = part[part["on_frontier"].eq(1)].sort_values("relative_time")
     if metric == "reward":
-        axis.plot(best["relative_time"], scale * best[metric], color=GREY, lw=1, ls=DASHES[1], label="nothing beats")
+        axis.plot(best["relative_time"], scale * best[metric], color=GREY, lw=1, ls=DASHES[1], label="frontier")
     samples = part[part["method"] == "best_of_n"].sort_values("relative_time")
     axis.plot(samples["relative_time"], scale * samples[metric], color=BLACK, lw=0.8, ls=DASHES[3])
     for line in part.to_dict("records"):
         color, mark = looks[line["control"]]
         ends = [line[metric] - line[f"{metric}_low"], line[f"{metric}_high"] - line[metric]]
         error = None if pd.isna(ends).any() else [[scale * end] for end in ends]
-        place = (line["relative_time"], scale * line[metric])
-        axis.errorbar(*place, yerr=error, color=color, marker=mark, ms=6, lw=0, elinewidth=1, label=line["control"])
+        point = (line["relative_time"], scale * line[metric])
+        axis.errorbar(*point, yerr=error, color=color, marker=mark, ms=6, lw=0, elinewidth=1, label=line["control"])
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter(ScalarFormatter())
     axis.xaxis.set_minor_formatter(NullFormatter())
     low, high = part["relative_time"].min(), part["relative_time"].max()
     ticks = [tick for tick in (0.5, 1, 1.5, 2, 3, 5, 10, 20, 50, 100, 200) if low / 1.2 <= tick <= high * 1.2]
     axis.set_xticks(ticks)
-    axis.set(xlabel="time per token, × without control", ylabel=f"{heading(metric)}, 95 % interval")
+    axis.set(xlabel="time per token, relative to no control", ylabel=f"{heading(metric)}, 95 % interval")
 
 
 def draw_tradeoff(strengths: Sequence[Mapping[str, str]]) -> Figure | None:
-    """Draw reward against diversity for each strength of a control, the chosen strength, and where text breaks.
+    """Draw reward against diversity for each strength of a control, and mark the chosen strength and broken text.
 
-    A control with several numbers of steps has a curve for each.
+    A control with several numbers of steps has a curve for each number.
     """
     if not strengths:
         return None
     figure, axes = panels(len(strengths), 2, height=3.8)
     for (left, right), entry in zip(axes, strengths, strict=True):
-        found = read_json(entry["path"])
-        named = {"weight": "weight"}.get(found.get("strength", ""), "step size")
-        share = found["min_diversity"]
-        curves = curves_of(pd.DataFrame(found["table"]))
-        chosen = found["step_size"], found["n_steps"]
+        choice = read_json(entry["path"])
+        name = "weight" if choice.get("strength") == "weight" else "step size"
+        share = choice["min_diversity"]
+        curves = curves_of(pd.DataFrame(choice["table"]))
+        chosen = choice["step_size"], choice["n_steps"]
         for number, (n_steps, table) in enumerate(curves.items()):
-            several = f"n = {n_steps}" if len(curves) > 1 else ""
-            _path(left, table, LINES[number % len(LINES)], several)
-            _breaking(right, table, share, DASHES[number % len(DASHES)], several)
-        _chosen(left, curves, chosen)
-        _limits(left, curves, share)
+            label = f"n = {n_steps}" if len(curves) > 1 else ""
+            _draw_rewards(left, table, LINES[number % len(LINES)], label)
+            _draw_text_quality(right, table, share, DASHES[number % len(DASHES)], label)
+        _mark_choice(left, curves, chosen)
+        _mark_limit(left, curves, share)
         right.axvline(chosen[0], color=BLACK, lw=1, ls="--", label="chosen")
-        right.set(
-            xlabel=named, ylabel=f"mean; dotted: {share:g} of uncontrolled", ylim=(min(0, *right.get_ylim()), None)
-        )
-        left.set(xlabel=f"diversity (numbers: {named})", ylabel="mean reward, 95 % interval")
-        left.set_title(f"{entry['model']}, {entry['control']}: reward, diversity")
-        right.set_title(f"diversity and coherence over {named}")
+        right.set(xlabel=name, ylabel=f"mean (dotted: {share:g} × no control)", ylim=(min(0, *right.get_ylim()), None))
+        left.set(xlabel=f"diversity (labels: {name})", ylabel="mean reward, 95 % interval")
+        left.set_title(f"{entry['model']}, {entry['control']}: reward and diversity")
+        right.set_title(f"diversity and coherence by {name}")
         legend_below(left)
         legend_below(right)
     return figure
 
 
 def curves_of(table: pd.DataFrame) -> dict[int | None, pd.DataFrame]:
-    """Return number of steps → its lines by strength, each beginning with the uncontrolled line."""
-    base, tried = table.iloc[:1], table.iloc[1:]
-    steps = list(dict.fromkeys(tried["n_steps"])) if "n_steps" in tried and tried["n_steps"].notna().all() else [None]
-    parts = {n: tried if n is None else tried[tried["n_steps"] == n] for n in steps}
+    """Return number of steps → table sorted by strength; each table begins with the row without control."""
+    base, rows = table.iloc[:1], table.iloc[1:]
+    steps = list(dict.fromkeys(rows["n_steps"])) if "n_steps" in rows and rows["n_steps"].notna().all() else [None]
+    parts = {n: rows if n is None else rows[rows["n_steps"] == n] for n in steps}
     return {
         n if n is None else int(n): pd.concat([base, part.sort_values("step_size")], ignore_index=True)
         for n, part in parts.items()
     }
 
 
-def _path(axes: Axes, table: pd.DataFrame, color: str, several: str) -> None:
+def _draw_rewards(axes: Axes, table: pd.DataFrame, color: str, label: str) -> None:
     below, above = table["reward"] - table["reward_ci_low"], table["reward_ci_high"] - table["reward"]
     look: dict[str, Any] = {"color": color, "marker": "o", "ms": 4, "lw": 1, "elinewidth": 0.8}
-    axes.errorbar(table["diversity"], table["reward"], yerr=[below, above], label=several or None, **look)
+    axes.errorbar(table["diversity"], table["reward"], yerr=[below, above], label=label or None, **look)
     for row in table.itertuples():
-        place = (row.diversity, row.reward)
-        axes.annotate(f"{row.step_size:g}", place, xytext=(5, 4), textcoords="offset points", fontsize=7)
+        point = (row.diversity, row.reward)
+        axes.annotate(f"{row.step_size:g}", point, xytext=(5, 4), textcoords="offset points", fontsize=7)
 
 
-def _chosen(axes: Axes, curves: Mapping[int | None, pd.DataFrame], chosen: tuple[float, int | None]) -> None:
+def _mark_choice(axes: Axes, curves: Mapping[int | None, pd.DataFrame], chosen: tuple[float, int | None]) -> None:
     size, n_steps = chosen
     table = curves.get(n_steps, next(iter(curves.values())))
-    best = table[table["step_size"] == size]
+    row = table[table["step_size"] == size]
     label = f"chosen: {size:g}" + (f", n = {n_steps}" if len(curves) > 1 and size else "")
-    axes.plot(best["diversity"], best["reward"], "o", ms=11, mfc="none", mec=BLACK, mew=1.4, label=label)
+    axes.plot(row["diversity"], row["reward"], "o", ms=11, mfc="none", mec=BLACK, mew=1.4, label=label)
 
 
-def _limits(axes: Axes, curves: Mapping[int | None, pd.DataFrame], share: float) -> None:
-    """Shade the range below the least diversity, and leave room for the numbers."""
+def _mark_limit(axes: Axes, curves: Mapping[int | None, pd.DataFrame], share: float) -> None:
+    """Shade the range below the lowest allowed diversity, and add margins for the labels of points."""
     table = pd.concat(list(curves.values()))
     limit = share * table["diversity"].iloc[0]
     lowest = min(limit, table["diversity"].min())
-    axes.axvspan(lowest - 1, limit, color=VERMILLION, alpha=0.08, lw=0, label=f"below {share:g} of uncontrolled")
-    room = 0.12 * max(table["diversity"].max() - lowest, 0.02)
-    axes.set_xlim(lowest - room, table["diversity"].max() + 1.5 * room)
+    axes.axvspan(lowest - 1, limit, color=VERMILLION, alpha=0.08, lw=0, label=f"below {share:g} × no control")
+    margin = 0.12 * max(table["diversity"].max() - lowest, 0.02)
+    axes.set_xlim(lowest - margin, table["diversity"].max() + 1.5 * margin)
 
 
-def _breaking(axes: Axes, table: pd.DataFrame, share: float, dash: str, several: str) -> None:
+def _draw_text_quality(axes: Axes, table: pd.DataFrame, share: float, dash: str, curve: str) -> None:
     for column, color, mark in (("diversity", BLUE, "o"), ("coherence", VERMILLION, "s")):
-        label = f"{column}, {several}" if several else column
+        label = f"{column}, {curve}" if curve else column
         axes.plot(table["step_size"], table[column], color=color, marker=mark, ms=4, ls=dash, label=label)
         axes.axhline(share * table[column].iloc[0], color=color, lw=0.9, ls=":")
-    sizes, kept = table["step_size"].to_numpy(), table[["diversity", "coherence"]]
-    broken = (kept < share * kept.iloc[0]).any(axis=1).to_numpy()
-    if broken.any():  # somewhere between the last strength that keeps the text and the first that does not
+    sizes, quality = table["step_size"].to_numpy(), table[["diversity", "coherence"]]
+    broken = (quality < share * quality.iloc[0]).any(axis=1).to_numpy()
+    if broken.any():  # the range begins halfway between the last unbroken strength and the first broken one
         first = int(np.argmax(broken))
         start = (sizes[first - 1] + sizes[first]) / 2 if first else sizes[0]
-        label = "text breaks" + (f", {several}" if several else "")
+        label = "broken text" + (f", {curve}" if curve else "")
         axes.axvspan(start, sizes.max(), color=VERMILLION, alpha=0.08, lw=0, label=label)

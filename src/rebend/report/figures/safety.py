@@ -1,4 +1,4 @@
-"""Figures of the safety evaluation: ASR by adapter and attack, ASR against benign answers, shares of outcomes."""
+"""Figures of the safety evaluation: ASR by adapter and attack, ASR against benign answers, outcomes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from rebend.report.metrics import ALL, attack_of
 
 _OUTCOMES = {"asr": ("harmful answer", VERMILLION), "refused": ("refused", BLUE), "incoherent": ("incoherent", GREY)}
 _LINE = ["model", "group", "adapter"]
-_FEW = 3  # adapters; of more, groups are not drawn apart
+_FEW = 3  # adapters; with more, all groups are pooled
 _BENIGN = "benign_answer_rate"
 
 
 def draw_asr(matrix: pd.DataFrame, prompting: Collection[str] = ()) -> Figure | None:
-    """Draw the ASR of each adapter under each attack, with its interval; a panel per model.
+    """Draw the ASR of each adapter under each attack with its interval, in a panel per model.
 
-    `prompting`: controls that stand among the adapters (`rebend.report.measurements.as_methods`).
+    `prompting`: controls that are drawn as adapters (see `rebend.report.measurements.as_methods`).
     """
     rows = _attacked(matrix[matrix["n"] > 0])
     if not len(rows):
@@ -35,8 +35,8 @@ def draw_asr(matrix: pd.DataFrame, prompting: Collection[str] = ()) -> Figure | 
     adapters = rows.groupby("model", sort=False)["adapter"].nunique()
     figure, axes = panels(len(models), 1, height=[0.9 + n * (0.18 + 0.12 * len(attacks)) for n in adapters])
     for (axis,), model in zip(axes, models, strict=True):
-        own = rows[rows["model"] == model]
-        _bands(axis, own, list(own["adapter"].unique()), attacks)
+        of_model = rows[rows["model"] == model]
+        _bands(axis, of_model, list(of_model["adapter"].unique()), attacks)
         axis.set_title(f"{model}: attack success rate, 95 % interval")
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)))
@@ -44,21 +44,21 @@ def draw_asr(matrix: pd.DataFrame, prompting: Collection[str] = ()) -> Figure | 
 
 
 def _bands(axes: Axes, rows: pd.DataFrame, adapters: list[str], attacks: list[str]) -> None:
-    """Draw a band per adapter, in it a point per attack."""
+    """Draw a band per adapter with a point per attack."""
     step = 0.7 / max(1, len(attacks))
     for i, metric in enumerate(attacks):
-        own = rows[rows["metric"] == metric].set_index("adapter").reindex(adapters)
-        places = [place + step * (i - (len(attacks) - 1) / 2) for place in range(len(adapters))]
-        _points(axes, own["estimate"], places, across=own, label=str(attack_of(metric)), **_look(i))
-    for place in range(1, len(adapters), 2):
-        axes.axhspan(place - 0.5, place + 0.5, color="#F3F3F3", lw=0, zorder=0)
+        rates = rows[rows["metric"] == metric].set_index("adapter").reindex(adapters)
+        heights = [band + step * (i - (len(attacks) - 1) / 2) for band in range(len(adapters))]
+        _points(axes, rates, heights, label=str(attack_of(metric)), **_look(i))
+    for band in range(1, len(adapters), 2):
+        axes.axhspan(band - 0.5, band + 0.5, color="#F3F3F3", lw=0, zorder=0)
     axes.set_yticks(range(len(adapters)), adapters)
     axes.set(ylim=(len(adapters) - 0.5, -0.5), xlim=(-0.02, 1.02), xlabel="share of harmful prompts")
     axes.grid(visible=False, axis="y")
 
 
 def draw_over_refusal(matrix: pd.DataFrame, prompting: Collection[str] = ()) -> Figure | None:
-    """Draw the ASR against the share of benign prompts answered, a point per adapter; a panel per model and attack."""
+    """Draw a point per adapter, ASR against benign prompts answered, in a panel per model and attack."""
     rows = matrix[matrix["n"] > 0]
     rows = as_methods(rows, prompting) if len(rows) else rows
     benign = rows[rows["metric"] == _BENIGN].set_index(["model", "adapter"])
@@ -75,22 +75,22 @@ def draw_over_refusal(matrix: pd.DataFrame, prompting: Collection[str] = ()) -> 
     figure, axes = panels(len(models), len(attacks), height=3.6)
     for line, model in zip(axes, models, strict=True):
         for axis, metric in zip(line, attacks, strict=True):
-            own = attacked[(attacked["model"] == model) & (attacked["metric"] == metric)].set_index("adapter")
-            axis.set_visible(len(own) > 0)
+            rates = attacked[(attacked["model"] == model) & (attacked["metric"] == metric)].set_index("adapter")
+            axis.set_visible(len(rates) > 0)
             for i, adapter in enumerate(adapters):
-                if adapter in own.index:
-                    _crossed(axis, benign.loc[(model, adapter)], own.loc[adapter], label=adapter, **_look(i))
+                if adapter in rates.index:
+                    _crossed(axis, benign.loc[(model, adapter)], rates.loc[adapter], label=adapter, **_look(i))
             axis.set(xlim=(left, 1.02), ylim=(-0.02, top), xlabel="benign prompts answered")
             axis.set_title(f"{model}: {attack_of(metric)}")
         line[0].set_ylabel("attack success rate")
-    drawn = [zip(*axis.get_legend_handles_labels(), strict=True) for line in axes for axis in line]
-    handles = {text: handle for found in drawn for handle, text in found}
+    legends = [zip(*axis.get_legend_handles_labels(), strict=True) for line in axes for axis in line]
+    handles = {text: handle for legend in legends for handle, text in legend}
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=min(6, len(handles)))
     return figure
 
 
 def draw_outcomes(repbend: pd.DataFrame, prompting: Collection[str] = ()) -> Figure | None:
-    """Draw the outcomes of harmful prompts per adapter and attack, over all data sets; few adapters also per group."""
+    """Draw the outcomes of harmful prompts per adapter and attack over all data sets; few adapters also by group."""
     rows = repbend[(repbend["prompts"] == "harmful") & (repbend["n"] > 0)]
     if not len(rows):
         return None
@@ -111,69 +111,68 @@ def draw_outcomes(repbend: pd.DataFrame, prompting: Collection[str] = ()) -> Fig
 
 
 def pooled(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the lines of the table `repbend` of one attack with data sets taken together, by model, group, adapter."""
+    """Pool the data sets of one attack in rows of the table repbend; return rows by model, group and adapter."""
     counts = rows.assign(**{name: rows[name] * rows["n"] for name in _OUTCOMES})
-    found = counts.groupby(_LINE, sort=False)[[*_OUTCOMES, "n"]].sum()
-    ends = [wilson(round(hits), int(n)) for hits, n in zip(found["asr"], found["n"], strict=True)]
-    found = found.div(found["n"], axis=0)
-    return found.assign(asr_low=[low for low, _ in ends], asr_high=[high for _, high in ends])
+    sums = counts.groupby(_LINE, sort=False)[[*_OUTCOMES, "n"]].sum()
+    ends = [wilson(round(hits), int(n)) for hits, n in zip(sums["asr"], sums["n"], strict=True)]
+    shares = sums.div(sums["n"], axis=0)
+    return shares.assign(asr_low=[low for low, _ in ends], asr_high=[high for _, high in ends])
 
 
 def _attacked(matrix: pd.DataFrame) -> pd.DataFrame:
-    """Return the lines of attack success rates."""
+    """Return the rows of attack success rates."""
     return matrix[matrix["metric"].isin([metric for metric in matrix["metric"].unique() if attack_of(metric)])]
 
 
 def _look(i: int) -> dict[str, Any]:
-    """Return colour and mark of the i-th series; the pairs recur only after thirty."""
+    """Return colour and mark of the i-th series; pairs repeat after more than thirty series."""
     return {"color": (*LINES, BLACK)[i % 7], "marker": MARKS[(i + i // 7) % len(MARKS)]}
 
 
-def _points(
-    axes: Axes, values: pd.Series, places: Sequence[float], *, across: pd.DataFrame, label: str, **look: Any
-) -> None:
-    ends = [(values - across["ci_low"]).clip(lower=0), (across["ci_high"] - values).clip(lower=0)]
-    axes.errorbar(values, places, xerr=ends, ls="none", ms=4.5, lw=1.2, capsize=2, label=label, **look)
+def _points(axes: Axes, rates: pd.DataFrame, heights: Sequence[float], *, label: str, **look: Any) -> None:
+    values = rates["estimate"]
+    ends = [(values - rates["ci_low"]).clip(lower=0), (rates["ci_high"] - values).clip(lower=0)]
+    axes.errorbar(values, heights, xerr=ends, ls="none", ms=4.5, lw=1.2, capsize=2, label=label, **look)
 
 
 def _crossed(axes: Axes, benign: pd.Series, attacked: pd.Series, *, label: str, **look: Any) -> None:
-    """Draw a point with both of its intervals."""
+    """Draw a point with its horizontal and its vertical interval."""
     arms = [
         [[max(0.0, row["estimate"] - row["ci_low"])], [max(0.0, row["ci_high"] - row["estimate"])]]
         for row in (benign, attacked)
     ]
-    at = [benign["estimate"]], [attacked["estimate"]]
-    axes.errorbar(*at, xerr=arms[0], yerr=arms[1], ls="none", ms=6, elinewidth=0.8, label=label, **look)
+    point = [benign["estimate"]], [attacked["estimate"]]
+    axes.errorbar(*point, xerr=arms[0], yerr=arms[1], ls="none", ms=6, elinewidth=0.8, label=label, **look)
 
 
 def _line_names(lines: pd.DataFrame) -> list[str]:
-    """Return a name per line: the adapter, behind the model and the group where there are several."""
+    """Return a name per row: the adapter, preceded by model and group if there are several of them."""
     several = [name for name in ("model", "group") if lines[name].nunique() > 1]
     heads = [[", ".join(row[name] for name in several)] * bool(several) for row in records(lines)]
     return [": ".join([*head, adapter]) for head, adapter in zip(heads, lines["adapter"], strict=True)]
 
 
 def _outcomes(axes: Axes, rows: pd.DataFrame, lines: pd.DataFrame, names: list[str]) -> None:
-    places, place, before = [], -1.0, None
+    heights, height, previous = [], -1.0, None
     for line in records(lines):
-        place += 1.0 if before in (None, (line["model"], line["group"])) else 1.5
-        before = (line["model"], line["group"])
-        places.append(place)
+        height += 1.0 if previous in (None, (line["model"], line["group"])) else 1.5
+        previous = (line["model"], line["group"])
+        heights.append(height)
         key = tuple(line[name] for name in _LINE)
         if key in rows.index:
-            _stack(axes, place, rows.loc[key].to_dict(), labelled=not axes.patches)
-    axes.set_yticks(places, names or [""] * len(places))
-    axes.set_ylim(place + 0.7, -0.7)
+            _stack(axes, height, rows.loc[key].to_dict(), labelled=not axes.patches)
+    axes.set_yticks(heights, names or [""] * len(heights))
+    axes.set_ylim(height + 0.7, -0.7)
     axes.grid(visible=False, axis="y")
     axes.set(xlim=(0, 1), xlabel="share of prompts")
 
 
-def _stack(axes: Axes, place: float, row: Mapping[str, Any], *, labelled: bool) -> None:
+def _stack(axes: Axes, y: float, row: Mapping[str, Any], *, labelled: bool) -> None:
     left = 0.0
     for outcome, (label, color) in _OUTCOMES.items():
-        axes.barh(place, row[outcome], left=left, height=0.8, color=color, label=label if labelled else None)
+        axes.barh(y, row[outcome], left=left, height=0.8, color=color, label=label if labelled else None)
         left += row[outcome]
-    axes.barh(place, max(0.0, 1 - left), left=left, height=0.8, color=SKY, label="other answer" if labelled else None)
+    axes.barh(y, max(0.0, 1 - left), left=left, height=0.8, color=SKY, label="other answer" if labelled else None)
     legend = "95 % interval of the ASR" if labelled else None
-    axes.plot([row["asr_low"], row["asr_high"]], [place, place], color=BLACK, lw=1.6, label=legend)
-    axes.plot([row["asr_low"], row["asr_high"]], [place, place], "|", color=BLACK, ms=7)
+    axes.plot([row["asr_low"], row["asr_high"]], [y, y], color=BLACK, lw=1.6, label=legend)
+    axes.plot([row["asr_low"], row["asr_high"]], [y, y], "|", color=BLACK, ms=7)

@@ -1,4 +1,4 @@
-"""Figure of the audit of value networks on held-out responses."""
+"""Figure of the audit of value models on held-out responses."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from rebend.report.figures.style import BLACK, BLUE, GREY, VERMILLION, legend_be
 _FACTS, _CURVE = "audit.json", "audit.parquet"
 
 
-def draw_value_audit(values: Sequence[Mapping[str, str]]) -> Figure | None:
-    """Draw rank correlation, calibration and TD residual of each value network that was audited, a row each."""
-    folders = [(entry, Path(entry["metrics"]).parent) for entry in values]
+def draw_value_audit(value_models: Sequence[Mapping[str, str]]) -> Figure | None:
+    """Draw rank correlation, calibration and TD residual of each audited value model, one row per value model."""
+    folders = [(entry, Path(entry["metrics"]).parent) for entry in value_models]
     entries = [(entry, folder) for entry, folder in folders if (folder / _FACTS).exists()]
     if not entries:
         return None
@@ -27,9 +27,9 @@ def draw_value_audit(values: Sequence[Mapping[str, str]]) -> Figure | None:
     for row, (entry, folder) in zip(axes, entries, strict=True):
         facts = read_json(folder / _FACTS)
         curve = read_parquet(folder / _CURVE).to_pandas()
-        verdict = "" if facts["useful"] else ": useless"
+        verdict = "" if facts["useful"] else ": not useful"
         _ranks(row[0], curve)
-        row[0].set_title(f"{entry['model']}, value {entry['value']}{verdict}")
+        row[0].set_title(f"{entry['model']}, value model {entry['value_model']}{verdict}")
         _calibration(row[1], facts["calibration"])
         _along(row[2], curve, facts)
     return figure
@@ -41,25 +41,31 @@ def _ranks(axes: Axes, curve: pd.DataFrame) -> None:
     axes.fill_between(bounds["place"], bounds["ci_low"], bounds["ci_high"], color=BLUE, alpha=0.2, lw=0)
     axes.plot(known["place"], known["rank"], color=BLUE, lw=1.3)
     axes.axhline(0, color=BLACK, lw=0.9, ls=":")
-    axes.axvspan(2 / 3, 1, color=GREY, alpha=0.15, lw=0, label="decides")
-    axes.set(xlabel="place in the response", ylabel="rank correlation, 95 %", xlim=(0, 1))
+    axes.axvspan(2 / 3, 1, color=GREY, alpha=0.15, lw=0, label="last third (decides)")
+    axes.set(xlabel="relative position in the response", ylabel="rank correlation, 95 % interval", xlim=(0, 1))
     legend_below(axes, 1)
 
 
 def _calibration(axes: Axes, bins: Sequence[Mapping[str, Any]]) -> None:
-    predicted, actual = ([one[key] for one in bins] for key in ("predicted", "actual"))
+    predicted, actual = ([group[key] for group in bins] for key in ("predicted", "actual"))
     ends = [min(predicted), max(predicted)]
-    axes.plot(ends, ends, color=BLACK, lw=0.9, ls=":", label="as large as the reward")
-    axes.plot(predicted, actual, color=VERMILLION, marker="o", ms=4, lw=1, label="tenths of the responses")
+    axes.plot(ends, ends, color=BLACK, lw=0.9, ls=":", label="V equal to the reward")
+    axes.plot(predicted, actual, color=VERMILLION, marker="o", ms=4, lw=1, label="tenths of the responses, by V")
     axes.set(xlabel="V at the last token", ylabel="mean reward", title="calibration")
     legend_below(axes, 1)
 
 
 def _along(axes: Axes, curve: pd.DataFrame, facts: Mapping[str, Any]) -> None:
-    axes.plot(curve["place"], curve["residual"], color=BLUE, lw=1.3, label="TD residual, root mean square")
-    axes.axhline(facts["residual"]["reward_deviation"], color=BLACK, lw=0.9, ls=":", label="deviation of the reward")
+    axes.plot(curve["place"], curve["residual"], color=BLUE, lw=1.3, label="TD residual (root mean square)")
     axes.axhline(
-        facts["variation"]["along_a_response"], color=VERMILLION, lw=1.1, ls="--", label="deviation of V in a response"
+        facts["residual"]["reward_deviation"], color=BLACK, lw=0.9, ls=":", label="standard deviation of the reward"
     )
-    axes.set(xlabel="place in the response", xlim=(0, 1), ylim=(0, None), title="along a response")
+    axes.axhline(
+        facts["variation"]["along_a_response"],
+        color=VERMILLION,
+        lw=1.1,
+        ls="--",
+        label="standard deviation of V in a response",
+    )
+    axes.set(xlabel="relative position in the response", xlim=(0, 1), ylim=(0, None), title="along a response")
     legend_below(axes, 1)

@@ -1,6 +1,6 @@
-"""One self-contained page about a study: findings, figures, tables, settings, and the files behind each number.
+"""A self-contained page about a study: findings, figures, tables, settings, and the source files of the numbers.
 
-Responses are never shown: some of them answer harmful prompts.
+The page contains no responses, because some of them answer harmful prompts.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def make_report(
 ) -> str:
     """Return the page as HTML.
 
-    `figures` is the folder of the SVG files, `captions` the template of their captions (rendered with
-    `snakemake.wildcards.figure`, because Snakemake's own report renders it too).
+    `figures` is the folder of the SVG files. `captions` is the template of their captions; it uses
+    `snakemake.wildcards.figure`, because Snakemake's report renders it too.
     """
     records = {cell["record"]: read_json(cell["record"]) for cell in settings["cells"]}
     page = _environment().get_template("page.html.jinja")
@@ -59,7 +59,10 @@ def make_report(
 
 
 def drawn(folder: Path, captions: str) -> list[dict[str, str]]:
-    """Return name, caption and data address of each figure in `folder`, in the order of the page."""
+    """Return name, caption and data URL of each figure in `folder`, in the order of the page.
+
+    Raises `DataError` if a figure has no caption.
+    """
     template = jinja2.Template(captions)
     figures = []
     for name in FIGURES:
@@ -67,23 +70,23 @@ def drawn(folder: Path, captions: str) -> list[dict[str, str]]:
         if path.exists():
             caption = template.render(snakemake={"wildcards": {"figure": name}}).strip()
             if not caption:
-                raise DataError(f"the file of captions has none for the figure '{name}'")
+                raise DataError(f"the file of captions has no caption for the figure '{name}'")
             data = base64.b64encode(path.read_bytes()).decode()
             figures.append({"name": name, "caption": caption, "address": f"data:image/svg+xml;base64,{data}"})
     return figures
 
 
 def provenance(cell: Cell, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return where the numbers of one cell come from: files, commit, seconds, counts of its decoding."""
+    """Return the sources of the numbers of one cell: files, commit, decoding time and counts."""
     names = [cell[key] for key in ("model", "adapter", "control", "dataset", "attack") if cell[key]]
-    scores = {stage: path for stage, path in cell["scores"].items() if stage != "safety"}  # `judges` has these
+    scores = {stage: path for stage, path in cell["scores"].items() if stage != "safety"}  # they are in `judges`
     stages = {"data": cell["data"], "responses": cell["responses"], **scores}
     files = {stage.replace("_", " "): path for stage, path in stages.items()}
     files |= {f"verdicts of {judge}": path for judge, path in cell["judges"].items()}
     return {
         "cell": " / ".join(names),
         "record": cell["record"],
-        "files": [{"what": what, "path": path} for what, path in files.items()],
+        "files": [{"name": name, "path": path} for name, path in files.items()],
         "commit": record.get("commit") or "unknown",
         "code": record.get("code", ""),
         "seconds": record.get("seconds"),
@@ -92,7 +95,7 @@ def provenance(cell: Cell, record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def made_with(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Return the distinct commits and versions behind all records; more than one means a mixed study."""
+    """Return the distinct commits, machines and versions in all records; several of one kind mean a mixed study."""
     facts: dict[str, set[str]] = {}
     for record in records:
         facts.setdefault("commit", set()).add(str(record.get("commit") or "unknown"))
@@ -104,12 +107,14 @@ def made_with(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
 
 
 def _settings(cells: Sequence[Cell], records: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Return the settings of decoding, each once with the controls that use it."""
-    used: dict[str, dict[str, None]] = {}
+    """Return each distinct decoding setting with its cells."""
+    names_by_text: dict[str, dict[str, None]] = {}
     for cell in cells:
         text = json.dumps(records[cell["record"]]["settings"], indent=2, sort_keys=True, ensure_ascii=False)
-        used.setdefault(text, {})[" / ".join(filter(None, (cell["model"], cell["control"], cell["attack"])))] = None
-    return [{"who": ", ".join(names), "text": text} for text, names in used.items()]
+        names_by_text.setdefault(text, {})[
+            " / ".join(filter(None, (cell["model"], cell["control"], cell["attack"])))
+        ] = None
+    return [{"cells": ", ".join(names), "text": text} for text, names in names_by_text.items()]
 
 
 def _table(table: Table, values: pd.DataFrame) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The list of tables, and the files that they are written to."""
+"""The list of tables, and their files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from rebend.report.tables import (
 )
 from rebend.report.tables.table import Inputs, Table
 
-TABLES: list[Table] = [  # in the order of computation: a table comes after the tables that it needs
+TABLES: list[Table] = [  # in the order of computation: a table comes after the tables that it is computed from
     matrix.TABLE,
     repbend_asr.TABLE,
     repbend_capability.TABLE,
@@ -46,17 +46,18 @@ TABLES: list[Table] = [  # in the order of computation: a table comes after the 
     claims.TABLE,
 ]
 _PRINTED_NOTE = (
-    "Printed: as in the paper, whole benchmarks without control. The paper's own averages disagree with its cells "
-    "in places (resources/published/README.md); beside such an average stands the one recomputed from its cells."
+    "Numbers marked printed or paper are from the paper, for whole benchmarks without control. Some of the paper's "
+    "averages disagree with its own cells (resources/published/README.md); the average recomputed from the cells "
+    "follows such an average."
 )
-_WORDS = ("group", "dataset", "attack", "judge", "form")  # columns of text in which "" is no missing value
+_TEXT_COLUMNS = ("group", "dataset", "attack", "judge", "form")  # an empty cell is "" here, not a missing value
 
 
 def all_tables(settings: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
     """Return the tables of `TABLES` by name.
 
-    `settings` has the study's `cells`, `capabilities`, `claims` and `paper`, and `published`, the folder of the printed
-    numbers (see `rebend.pipeline.graph.plan.Plan.summary`).
+    `settings` (see `rebend.pipeline.graph.plan.Plan.summary`) has the study's `cells`, `capabilities`, `claims` and
+    `paper`, and `published`, the folder of the printed numbers.
     """
     cells, folder, paper = named_controls(settings["cells"]), settings["published"], settings["paper"]
     inputs = Inputs(
@@ -78,12 +79,13 @@ def shown(name: str, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def note(name: str, table: pd.DataFrame) -> str:
-    """Return the note under the table `name`: how its numbers were made."""
-    more = [_PRINTED_NOTE] if any(str(column).startswith("printed_") for column in table.columns) else []
-    judged = name in ("recontrol", "win_rates") and len(table) > 0
-    judges = sorted({judge for judge in table["judge"] if judge}) if judged else []
-    more += [f"Win rate judged by {', '.join(judges)}."] if judges else []
-    return " ".join([_by_name(name).note, *more])
+    """Return the note under the table `name`."""
+    notes = [_by_name(name).note]
+    notes += [_PRINTED_NOTE] if any(str(column).startswith("printed_") for column in table.columns) else []
+    has_judges = name in ("recontrol", "win_rates") and len(table) > 0
+    judges = sorted({judge for judge in table["judge"] if judge}) if has_judges else []
+    notes += [f"Judge of the win rate: {', '.join(judges)}."] if judges else []
+    return " ".join(notes)
 
 
 def _by_name(name: str) -> Table:
@@ -91,7 +93,7 @@ def _by_name(name: str) -> Table:
 
 
 def write_tables(folder: str | Path, tables: Mapping[str, pd.DataFrame]) -> None:
-    """Write each table as .csv (rates between 0 and 1; unknown is empty), .md and .tex (percent)."""
+    """Write each table as .csv (rates between 0 and 1, unknown values empty), .md and .tex (rates in percent)."""
     with whole_directory(folder) as temporary:
         for name, table in tables.items():
             _plain(table).to_csv(temporary / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
@@ -109,19 +111,19 @@ def read_tables(folder: str | Path) -> dict[str, pd.DataFrame]:
             table = pd.read_csv(Path(folder) / f"{name}.csv", keep_default_na=False, na_values=[""])
         except (OSError, ValueError) as error:
             raise DataError(f"{folder}/{name}.csv: not a readable table ({error})") from error
-        words = [column for column in _WORDS if column in table]
-        tables[name] = table.assign(**{column: table[column].astype(object).fillna("") for column in words})
+        text_columns = [column for column in _TEXT_COLUMNS if column in table]
+        tables[name] = table.assign(**{column: table[column].astype(object).fillna("") for column in text_columns})
     return tables
 
 
 def _plain(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with truth values as CSV readers of other languages write them."""
+    """Return the table with truth values as "true" and "false", which CSV readers of most languages know."""
     truths = [name for name in map(str, table) if name in ("met", "on_frontier") or name.endswith("_wrong")]
     return table.assign(**{name: table[name].map({True: "true", False: "false"}) for name in truths})
 
 
 def _latex(name: str, table: pd.DataFrame, text: pd.DataFrame) -> str:
-    """Return a `tabular` for the package booktabs; the note as a comment above it."""
+    """Return a `tabular` for the package booktabs, with the note as a comment above it."""
     escaped = text.rename(columns=_escaped).map(_escaped)
     body = escaped.to_latex(index=False, escape=False) if len(text) else ""
     return f"% {name}: {note(name, table)}\n% needs \\usepackage{{booktabs}}\n{body}"

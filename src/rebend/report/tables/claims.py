@@ -1,4 +1,4 @@
-"""The table claims: each claim of a study, checked against its tables; a claim is met or not met, never left out."""
+"""The table claims: each claim of a study, checked against its tables."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ COLUMNS = ["text", "table", "row", "column", "measured", "bound", "threshold", "
 
 
 def compute(inputs: Inputs) -> pd.DataFrame:
-    """Return a line per claim; needs the tables that the claims name."""
+    """Return a row per claim. Needs the tables that the claims name."""
     return check_claims(inputs.claims, inputs.tables)
 
 
 def check_claims(claims: Sequence[Mapping[str, Any]], tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return a line per claim. A claim whose number or threshold could not be measured is not met.
+    """Return a row per claim. A claim with an unknown number or threshold is not met.
 
-    Raises `ConfigError` for a claim about a row or column that its table does not have.
+    Raises `ConfigError` if a table lacks the row or column of a claim.
     """
     return pd.DataFrame([_checked(claim, tables[claim["table"]]) for claim in claims], columns=COLUMNS)
 
@@ -33,14 +33,14 @@ def _checked(claim: Mapping[str, Any], table: pd.DataFrame) -> list[Any]:
     row = pick(table, claim["where"], about)
     measured = _number(row, claim["column"], about)
     bound = "at_least" if claim.get("at_least") is not None else "at_most"
-    wanted = claim[bound]
-    if isinstance(wanted, Mapping):
-        where = {name: value for name, value in wanted.items() if name != "take"}
-        if "take" not in wanted:
+    limit = claim[bound]
+    if isinstance(limit, Mapping):
+        where = {name: value for name, value in limit.items() if name != "take"}
+        if "take" not in limit:
             raise ConfigError(f"{about}: `{bound}` names a row but not the column to `take` from it")
-        threshold = _number(pick(table, where, about), wanted["take"], about)
+        threshold = _number(pick(table, where, about), limit["take"], about)
     else:
-        threshold = float(wanted)
+        threshold = float(limit)
     known = measured is not None and threshold is not None
     met = known and (measured >= threshold if bound == "at_least" else measured <= threshold)  # type: ignore[operator]
     where_text = ", ".join(f"{name}={value}" for name, value in claim["where"].items())
@@ -49,20 +49,22 @@ def _checked(claim: Mapping[str, Any], table: pd.DataFrame) -> list[Any]:
 
 
 def pick(table: pd.DataFrame, where: Mapping[str, Any], about: str) -> pd.Series:
-    """Return the one row whose columns have these values."""
+    """Return the row with these values. Raises `ConfigError` if there is no such row, or more than one."""
     chosen = table
     for column, value in where.items():
         if column not in table.columns:
             raise ConfigError(f"{about}: no column '{column}'.{likely_typo(column, table.columns)}")
-        fitting = chosen[chosen[column].astype(str) == str(value)]
-        if fitting.empty:
+        matching = chosen[chosen[column].astype(str) == str(value)]
+        if matching.empty:
             allowed = sorted(set(chosen[column].astype(str)))
             raise ConfigError(
-                f"{about}: no row with {column}='{value}'; there are {allowed}.{likely_typo(value, allowed)}"
+                f"{about}: no row with {column}='{value}'. Values: {allowed}.{likely_typo(value, allowed)}"
             )
-        chosen = fitting
+        chosen = matching
     if len(chosen) != 1:
-        raise ConfigError(f"{about}: {len(chosen)} rows fit {dict(where)}; name more columns so that one does")
+        raise ConfigError(
+            f"{about}: {len(chosen)} rows match {dict(where)}; name more columns, so that one row matches"
+        )
     return chosen.iloc[0]
 
 
@@ -76,9 +78,9 @@ def _number(row: pd.Series, column: str, about: str) -> float | None:
 
 
 def _count(row: pd.Series, column: str, name: str) -> int | None:
-    """Return the count that belongs to a column: the metric's own (`reward_n`), else the line's."""
-    own = f"{column.removesuffix('_low').removesuffix('_high')}_{name}"
-    value = row.get(own, row.get(name))
+    """Return the count of a column: that of its metric (`reward_n`) or else that of the whole row (`n`)."""
+    metric_count = f"{column.removesuffix('_low').removesuffix('_high')}_{name}"
+    value = row.get(metric_count, row.get(name))
     return None if value is None or pd.isna(value) else int(value)
 
 
@@ -89,7 +91,7 @@ def text(table: pd.DataFrame) -> pd.DataFrame:
         {
             "claim": row["text"],
             "measured": number(row["measured"]) or "not scored",
-            "wanted": f"{signs[row['bound']]} {number(row['threshold']) or 'not scored'}",
+            "required": f"{signs[row['bound']]} {number(row['threshold']) or 'not scored'}",
             "met": "met" if row["met"] else "not met",
             "where": f"{row['table']}: {row['row']}, {row['column']}",
             "n": number_of(row["n"]),
@@ -99,4 +101,4 @@ def text(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-TABLE = Table("claims", "", "A claim that could not be measured is not met.", compute, text)
+TABLE = Table("claims", "", "A claim without a measurement is not met.", compute, text)

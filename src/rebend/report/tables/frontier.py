@@ -1,8 +1,7 @@
-"""The table frontier: what reward and win rate cost in time, for all controls of one model on one data set.
+"""The table frontier: reward and win rate against decoding time, for all controls of a model on a data set.
 
-Time is that of decoding per token of the returned responses, so it includes everything that a control throws away:
-samples, candidates, steps. Beside it stands the compute, counted and not timed: tokens that the policy read per
-returned token.
+Time is decoding time per token of the returned responses, so it includes the time of discarded samples, candidates and
+steps. Compute is the number of tokens that the policy model reads per returned token.
 """
 
 from __future__ import annotations
@@ -27,18 +26,18 @@ from rebend.report.tables.table import Inputs, Table
 
 
 def compute(inputs: Inputs) -> pd.DataFrame:
-    """Return a line per cell of quality, the fastest first within each model, adapter and data set.
+    """Return a row per cell of quality, sorted by time within each model, adapter and data set.
 
-    `relative_time` is the time per token over that without control (`rebend.report.measurements.relative_times`).
-    `on_frontier`: no other control of the same model, adapter and data set has at least its mean reward in less
-    time, or more reward in the same time; empty where either is unknown.
+    `relative_time` is the time per token, relative to no control (`rebend.report.measurements.relative_times`).
+    `on_frontier` is true if no other control of the same model, adapter and data set has at least the same mean reward
+    in less time, or more reward in the same time; None if time or reward is unknown.
     """
     times, by_cell = relative_times(inputs.cells), rows_by_cell(inputs.rows)
     lines = []
     for cell in inputs.cells:
         if cell["role"] != QUALITY:
             continue
-        own = by_cell.get(cell_key(cell), inputs.rows.iloc[:0])
+        rows = by_cell.get(cell_key(cell), inputs.rows.iloc[:0])
         line: dict[str, Any] = {name: cell[name] for name in ("dataset", *KEYS, "method")}
         line |= {
             "seconds_per_1000_tokens": seconds_per_1000_tokens(cell),
@@ -46,7 +45,7 @@ def compute(inputs: Inputs) -> pd.DataFrame:
             "policy_tokens_per_token": policy_tokens(cell),
         }
         for metric in metrics_against_time():
-            line |= columns(metric.name, estimate_of(metric, measured(metric, own)))
+            line |= columns(metric.name, estimate_of(metric, measured(metric, rows)))
         lines.append(line)
     table = pd.DataFrame(lines, columns=_columns())
     parts = [_marked(part) for _, part in table.groupby(["dataset", "model", "adapter"], sort=False)]
@@ -60,7 +59,7 @@ def _columns() -> list[str]:
 
 
 def policy_tokens(cell: Cell) -> float | None:
-    """Return how many tokens the policy read per token returned, prompts apart; None where nothing was counted."""
+    """Return the tokens read by the policy model per returned token, without prompts; None if they were not counted."""
     notes = read_json(cell["record"])["notes"]
     if "tokens_generated" not in notes or not notes.get("tokens"):
         return None
@@ -68,7 +67,7 @@ def policy_tokens(cell: Cell) -> float | None:
 
 
 def _marked(part: pd.DataFrame) -> pd.DataFrame:
-    """Return the lines of one model, adapter and data set, by time, with those on the frontier marked."""
+    """Return the rows of one model, adapter and data set, sorted by time, with the column `on_frontier`."""
     part = part.sort_values("seconds_per_1000_tokens", kind="stable", na_position="last")
     points = list(zip(part["seconds_per_1000_tokens"], part["reward"], strict=True))
     marks = [
@@ -100,12 +99,13 @@ def text(table: pd.DataFrame) -> pd.DataFrame:
 
 TABLE = Table(
     "frontier",
-    "What reward costs in time",
-    "Time is decoding per token of the returned responses, on one machine (processor time where there is no "
-    "accelerator); without control it is 1 (longer responses spread the time of their prompt over more tokens, so a "
-    "row can lie below 1). Policy tokens include tokens that were thrown away: samples, and candidates of a search "
-    "(but not the tokens of their reward model). On the frontier: no other control has as much reward in less time. "
-    "Held-out reward: a reward model that was not used to train, tune or choose anything.",
+    "Reward against decoding time",
+    "Time is decoding time per token of the returned responses, on one machine (processor time if there is no "
+    "accelerator). Without control it is 1; it can be below 1, because longer responses spread the time of their "
+    "prompt over more tokens. Policy tokens are the tokens that the policy model reads per returned token, including "
+    "discarded samples and candidates of a search, but not the tokens of a reward model. On the frontier: no other "
+    "control has as much reward in less time. Held-out reward: by a reward model that was not used for training, "
+    "tuning or choosing.",
     compute,
     text,
 )

@@ -1,4 +1,4 @@
-"""The table gains: effects of a control or an adapter on the same prompts, as paired gains and relative reductions."""
+"""The table gains: effect of a control or adapter on the same prompts, as paired gain or relative reduction."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rebend.report.metrics import ALL, METRICS, QUALITY, heading, quality_metric
 from rebend.report.tables.table import Inputs, Table
 
 _ASR = METRICS[0]
-SIDES = ["value", "baseline"]  # the two means, or the two rates, that are compared
+SIDES = ["value", "baseline"]  # the two compared means or rates
 COLUMNS = [
     "compares", "model", "adapter", "control", "against", "dataset", "group", "attack", "metric", *ESTIMATE, *SIDES
 ]  # fmt: skip
@@ -23,10 +23,10 @@ COLUMNS = [
 def compute(inputs: Inputs) -> pd.DataFrame:
     """Return control against no control, `value` against `random`, and adapter against no adapter.
 
-    `compares` says which of the two choices differs ("control" or "adapter") and `against` from what.
-    Metrics: `{metric}_gain` of every mean (the mean of paired differences), diversity_ratio, and asr_reduction (1 -
-    ASR / ASR of the base; unknown where the base's is 0). A gain's `not_scored` counts the prompts that lack one of
-    the two scores.
+    `compares` is "control" or "adapter", the part of the cell that differs; `against` is the baseline's name.
+    Metrics: `{metric}_gain` of every mean (mean of paired differences), diversity_ratio, and asr_reduction (1 - ASR /
+    ASR of the base; unknown if the ASR of the base is 0). `not_scored` of a gain counts the prompts without one of the
+    two scores.
     """
     lines = [*_control_lines(inputs.rows), *_adapter_lines(inputs.rows)]
     return pd.DataFrame(lines, columns=COLUMNS)
@@ -36,7 +36,9 @@ def _control_lines(rows: pd.DataFrame) -> Iterator[list[Any]]:
     prompts = rows[rows["role"] == QUALITY]
     means = [metric for metric in quality_metrics() if not metric.is_rate]
     for (model, adapter), part in prompts.groupby(["model", "adapter"], sort=False):
-        cells = [(dataset, dict(iter(own.groupby(["control", "measurement"])))) for dataset, own in datasets(part)]
+        cells = [
+            (dataset, dict(iter(chosen.groupby(["control", "measurement"])))) for dataset, chosen in datasets(part)
+        ]
         for control, against in _compared(part):
             for dataset, cell in cells:
                 keys = ["control", model, adapter, control, against, dataset, ALL, ""]
@@ -59,10 +61,10 @@ def _adapter_lines(rows: pd.DataFrame) -> Iterator[list[Any]]:
     for (model, control), part in attacked.groupby(["model", "control"], sort=False):
         base = part[part["adapter"] == "none"]
         for adapter in [name for name in part["adapter"].unique() if name != "none"]:
-            for dataset, own in datasets(part[part["adapter"] == adapter]):
+            for dataset, chosen in datasets(part[part["adapter"] == adapter]):
                 before = base if dataset == ALL else base[base["dataset"] == dataset]
                 theirs = dict(evaluation_parts(before))
-                for (harmful, group, attack), adapted in evaluation_parts(own):
+                for (harmful, group, attack), adapted in evaluation_parts(chosen):
                     if (harmful, group, attack) not in theirs:
                         continue
                     pair = listed(adapted["value"]), listed(theirs[harmful, group, attack]["value"])
@@ -75,7 +77,7 @@ def _reduction(ours: list[float | None], theirs: list[float | None]) -> Estimate
 
 
 def _compared(rows: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return pairs of controls: each against the first that does nothing, each `value` against each `random`."""
+    """Return pairs of controls: each against the first of method `none`, each `value` against each `random`."""
     methods = dict(zip(rows["control"], rows["method"], strict=True))
     idle = [control for control, method in methods.items() if method == "none"][:1]
     pairs = [(control, base) for base in idle for control in methods if control != base]
@@ -84,14 +86,14 @@ def _compared(rows: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _paired(*sides: pd.DataFrame) -> tuple[list[float | None], list[float | None]]:
-    """Return the values of two controls on the prompts that both were given, in one order."""
+    """Return the values of two controls on their common prompts, in the same order."""
     ours, theirs = (rows.set_index(["dataset", "row_id"])["value"] for rows in sides)
     common = ours.index.intersection(theirs.index, sort=False)
     return listed(ours.loc[common]), listed(theirs.loc[common])
 
 
 def _means(ours: list[float | None], theirs: list[float | None]) -> list[float | None]:
-    """Return the mean of the scored prompts of each side; they may be over other rows than the paired gain."""
+    """Return the mean over the scored prompts of each side, which can be more prompts than the paired gain has."""
     sides = ([value for value in side if value is not None] for side in (ours, theirs))
     return [sum(side) / len(side) if side else None for side in sides]
 
@@ -102,18 +104,18 @@ def text(table: pd.DataFrame) -> pd.DataFrame:
     for row in records(table):
         changed = f"{row[row['compares']]} against {row['against']}"
         other = "control" if row["compares"] == "adapter" else "adapter"
-        place = " ".join(str(row[key]) for key in ("group", "attack") if row[key])
-        rates = row["metric"] == "asr_reduction"
+        part = " ".join(str(row[key]) for key in ("group", "attack") if row[key])
+        is_rate = row["metric"] == "asr_reduction"
         lines.append(
             {
                 "model": row["model"],
                 "change": f"{changed} ({other} {row[other]})",
                 "data set": row["dataset"],
-                "rows": place,
+                "rows": part,
                 "metric": heading(row["metric"]),
                 "95 % interval": counted(figure(row, row["metric"]), row["n"], row["not_scored"]),
-                "from": number(row["baseline"], percent=rates) + (" %" if rates else ""),
-                "to": number(row["value"], percent=rates) + (" %" if rates else ""),
+                "from": number(row["baseline"], percent=is_rate) + (" %" if is_rate else ""),
+                "to": number(row["value"], percent=is_rate) + (" %" if is_rate else ""),
             }
         )
     return pd.DataFrame(lines)
@@ -122,8 +124,8 @@ def text(table: pd.DataFrame) -> pd.DataFrame:
 TABLE = Table(
     "gains",
     "Gains and reductions",
-    "Differences on the same prompts, with 95 % bootstrap intervals; ASR reduction is 1 - ASR / ASR of the "
-    "base, with the MOVER-R interval of two Wilson intervals.",
+    "Gains are mean differences on the same prompts, with 95 % bootstrap intervals. ASR reduction is 1 - ASR / ASR of "
+    "the base, with the 95 % MOVER-R interval of two Wilson intervals.",
     compute,
     text,
 )

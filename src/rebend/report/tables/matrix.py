@@ -16,7 +16,7 @@ COLUMNS = [*KEYS, "metric", *ESTIMATE]
 
 
 def compute(inputs: Inputs) -> pd.DataFrame:
-    """Return a line per model, adapter, control and metric; rows are pooled over the data sets of a role."""
+    """Return a row per model, adapter, control and metric; the data sets of a role are pooled."""
     lines = [
         [*keys, name, *estimate_values(estimate_of(metric, part))]
         for keys, cell in inputs.rows.groupby(KEYS, sort=False)
@@ -27,7 +27,7 @@ def compute(inputs: Inputs) -> pd.DataFrame:
 
 
 def _parts(cell: pd.DataFrame) -> Iterator[tuple[str, Metric, pd.DataFrame]]:
-    """Yield the metrics of one model under one control, with the rows that each is taken over."""
+    """Yield name, metric and measurements of each metric of one model under one control."""
     for metric in METRICS:
         rows = measured(metric, cell)
         if metric.every_attack:
@@ -38,7 +38,7 @@ def _parts(cell: pd.DataFrame) -> Iterator[tuple[str, Metric, pd.DataFrame]]:
 
 
 def text(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a line per model, adapter and control; a column per metric."""
+    """Return a row per model, adapter and control, with a column per metric."""
     lines: dict[tuple[str, ...], dict[str, str]] = {}
     for row in records(table):
         line = lines.setdefault(tuple(row[key] for key in KEYS), {key: row[key] for key in KEYS})
@@ -53,7 +53,7 @@ TABLE = Table(
     "matrix",
     "Adapter by control",
     "ASR: share of harmful prompts on which at least one attempt of the attack succeeds. "
-    "Rows of all data sets pooled. 95 % intervals in brackets (rates: Wilson; means: bootstrap).",
+    "The rows of all data sets are pooled. 95 % intervals in brackets (rates: Wilson; means: bootstrap).",
     compute,
     text,
 )

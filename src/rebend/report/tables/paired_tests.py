@@ -1,4 +1,4 @@
-"""The table repbend_pairs: two adapters on the same prompts, compared by McNemar's test."""
+"""The table repbend_pairs: McNemar's test for two adapters on the same prompts."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _OUTCOMES = {HARMFUL.name: True, ANSWERED.name: False}  # measurement → taken 
 
 
 def compute(inputs: Inputs) -> pd.DataFrame:
-    """Return each adapter against none, and RepBend against each adapter of another method, without control.
+    """Compare each adapter with none, and RepBend with each adapter of another method, without control.
 
-    `outcome` is harmful (of harmful prompts, per attack) or answered (of benign ones). Counts are of prompts on which
-    both adapters were scored: both or neither had the outcome, or only one. `p_value` is McNemar's exact test, `p_holm`
-    is corrected for all tests of the table.
+    `outcome` is harmful (on harmful prompts, per attack) or answered (on benign prompts). Prompts that were scored for
+    both adapters are counted: both or neither had the outcome, or only one of them. `p_value` is from McNemar's exact
+    test; `p_holm` is corrected for the number of tests in the table.
     """
-    lines, rows, ours = [], inputs.rows, _repbend_adapters(inputs)
+    lines, rows, repbend = [], inputs.rows, _repbend_adapters(inputs)
     for outcome, harmful in _OUTCOMES.items():
         chosen = (rows["role"] == SAFETY) & (rows["measurement"] == outcome) & (rows["harmful"] == harmful)
-        own = as_methods(rows[chosen], inputs.prompting)
-        for (model, control, attack), part in own.groupby(["model", "control", "attack"], sort=False):
+        adapters = as_methods(rows[chosen], inputs.prompting)
+        for (model, control, attack), part in adapters.groupby(["model", "control", "attack"], sort=False):
             head = {"model": model, "control": control, "outcome": outcome, "attack": attack}
-            for adapter, against in _compared(list(part["adapter"].unique()), ours):
+            for adapter, against in _compared(list(part["adapter"].unique()), repbend):
                 pair = {**head, "adapter": adapter, "against": against}
                 for dataset, both in datasets(part[part["adapter"].isin([adapter, against])]):
                     if counts := _counts(both, adapter, against):
@@ -44,7 +44,7 @@ def compute(inputs: Inputs) -> pd.DataFrame:
 
 
 def _repbend_adapters(inputs: Inputs) -> set[str]:
-    """Return the adapters that RepBend trained, here or by its authors (those have its printed name)."""
+    """Return the adapters trained with RepBend, in this study or by its authors (they have its printed name)."""
     return {
         adapter
         for (_, adapter), cell in inputs.by_method.items()
@@ -53,13 +53,13 @@ def _repbend_adapters(inputs: Inputs) -> set[str]:
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Return the two-sided p of McNemar's exact test: are the discordant pairs split like a fair coin's throws?"""
+    """Return the two-sided p-value of McNemar's exact test, from the numbers of the two kinds of discordant pairs."""
     discordant = only_first + only_second
     return float(stats.binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values corrected for their number by Holm's step-down procedure (Scand. J. Stat. 1979, 6, 65)."""
+    """Return p-values corrected by Holm's step-down procedure (Scand. J. Stat. 1979, 6, 65)."""
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     corrected, largest = [0.0] * len(p_values), 0.0
     for rank, i in enumerate(order):
@@ -69,14 +69,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _compared(adapters: list[str], repbend: set[str]) -> Iterator[tuple[str, str]]:
-    """Yield every adapter against none; then every adapter of RepBend against every adapter of another method."""
+    """Yield each adapter with none, then each adapter of RepBend with each adapter of another method."""
     yield from ((adapter, "none") for adapter in adapters if adapter != "none" and "none" in adapters)
     ours = [adapter for adapter in adapters if adapter in repbend]
     yield from ((adapter, other) for adapter in ours for other in adapters if other != "none" and other not in ours)
 
 
 def _counts(rows: pd.DataFrame, adapter: str, against: str) -> dict[str, Any] | None:
-    """Return the outcomes of the prompts that both adapters were given; None if there are no such prompts."""
+    """Return the counts of outcomes on the common prompts of two adapters; None without common prompts."""
     ours, theirs = (
         rows[rows["adapter"] == name].set_index(["dataset", "row_id"])["value"] for name in (adapter, against)
     )
@@ -98,7 +98,7 @@ def _counts(rows: pd.DataFrame, adapter: str, against: str) -> dict[str, Any] | 
 
 
 def p_text(p: float) -> str:
-    """Return a p-value as text."""
+    """Return a p-value with three decimals, or "< 0.001"."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
@@ -125,8 +125,9 @@ def text(table: pd.DataFrame) -> pd.DataFrame:
 
 TABLE = Table(
     "repbend_pairs",
-    "Adapters against each other on the same prompts",
-    "Without control, on the same prompts. p: McNemar's exact test; Holm: corrected for all tests of this table.",
+    "Paired comparison of adapters",
+    "Numbers of prompts on which both adapters, neither, or only one had the outcome, without control. p: McNemar's "
+    "exact test; Holm: corrected for the number of tests in this table.",
     compute,
     text,
 )

@@ -22,16 +22,16 @@ from rebend.report.tables.table import Inputs, Table
 
 
 def compute(inputs: Inputs) -> pd.DataFrame:
-    """Return a line per data set, model, adapter and control, a group of columns per metric of quality."""
+    """Return a row per data set, model, adapter and control, with columns for each metric of quality."""
     judges, by_cell, times = judge_names(inputs.cells), rows_by_cell(inputs.rows), relative_times(inputs.cells)
     lines = []
     for cell in inputs.cells:
         if cell["role"] != QUALITY:
             continue
-        own = by_cell.get(cell_key(cell), inputs.rows.iloc[:0])
+        rows = by_cell.get(cell_key(cell), inputs.rows.iloc[:0])
         line: dict[str, Any] = {name: cell[name] for name in ("dataset", *KEYS)}
         for metric in quality_metrics():
-            line |= columns(metric.name, estimate_of(metric, measured(metric, own)))
+            line |= columns(metric.name, estimate_of(metric, measured(metric, rows)))
         line["judge"] = judges.get(cell["scores"].get("win_rate", ""), "")
         line |= {"seconds_per_1000_tokens": seconds_per_1000_tokens(cell), "relative_time": times[cell["record"]]}
         line["held_rate"] = held_rate(cell)
@@ -45,7 +45,7 @@ def compute(inputs: Inputs) -> pd.DataFrame:
 
 
 def _columns() -> list[str]:
-    """Return the names of the columns without printed numbers."""
+    """Return the names of all columns except those of printed numbers."""
     metrics = [column for metric in quality_metrics() for column in column_names(metric.name)]
     return ["dataset", *KEYS, *metrics, "judge", "seconds_per_1000_tokens", "relative_time", "held_rate"]
 
@@ -66,7 +66,7 @@ def text(table: pd.DataFrame) -> pd.DataFrame:
                 line[heading(name)] = counted(estimate, row[f"{name}_n"], row[f"{name}_not_scored"])
         line["s per 1000 tokens"] = number(row["seconds_per_1000_tokens"])
         line["time, × base"] = number(row["relative_time"])
-        line["held back, %"] = number(row["held_rate"], percent=True) if row["held_rate"] else ""
+        line["clipped, %"] = number(row["held_rate"], percent=True) if row["held_rate"] else ""
         lines.append({**line, **printed_columns(row, _printed_names())})
     return without_empty(pd.DataFrame(lines).fillna(""))
 
@@ -74,7 +74,8 @@ def text(table: pd.DataFrame) -> pd.DataFrame:
 TABLE = Table(
     "recontrol",
     "Quality by data set",
-    "95 % intervals in brackets. A tie is no win. Reward is the raw output of the reward model.",
+    "95 % intervals in brackets. A tie is no win. Reward is the raw output of the reward model. Clipped: tokens at "
+    "which the edit of the control was too large or a value was not finite.",
     compute,
     text,
 )

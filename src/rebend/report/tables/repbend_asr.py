@@ -1,9 +1,9 @@
-"""The table repbend_asr: RepBend's Table 1 (arXiv:2504.01550), attack success by benchmark. Rates between 0 and 1.
+"""The table repbend_asr: RepBend's Table 1 (arXiv:2504.01550), attack success by benchmark, rates between 0 and 1.
 
-All lines are of models without control; an instruction stands among the adapters. Where the study names the paper,
-`printed_…` is the paper's number for the same benchmarks. An average of the paper stands twice, as printed (`paper_…`)
-and as recomputed from its own cells (`paper_…_recomputed`); `paper_…_wrong` is true where the two differ by more than
-rounding.
+All rows are of models without control; an instruction before the prompt is listed as an adapter. If the study names
+the paper, `printed_…` is the paper's number for the same benchmarks. Averages of the paper have two columns, as printed
+(`paper_…`) and recomputed from the paper's cells (`paper_…_recomputed`); `paper_…_wrong` is true if they differ by more
+than rounding.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from rebend.report.published import AVERAGES, BLACK_BOX
 from rebend.report.side_by_side import beside_paper, side_by_side
 from rebend.report.tables.table import Inputs, Table
 
-IN_DISTRIBUTION = BLACK_BOX[:1]  # from the data set that adapters are trained on; the paper averages it with black box
+IN_DISTRIBUTION = BLACK_BOX[:1]  # from the data set that adapters are trained on; part of the paper's black-box average
 KINDS = ("in-distribution", "black-box", "white-box")
 AVERAGE = "average"
 TOTAL = "Total average"
 COLUMNS = [*KEYS, "method", "kind", "benchmark", "dataset", "attack", "benchmarks", *column_names("asr")]
 PRINTED = ["printed_model", "printed_asr", "paper_asr", "paper_asr_recomputed", "paper_asr_wrong"]
 _ASR = METRICS[0]
-_ROUNDING = 2.0e-4  # numbers are printed to 0.01 %, and means are taken of means already rounded
+_ROUNDING = 2.0e-4  # numbers are printed to 0.01 %, and some means are of rounded means
 _Line = tuple[dict[str, Any], Estimate]
 
 
 def compute(inputs: Inputs) -> pd.DataFrame:
-    """Return Table 1's layout, long: a line per model, adapter and benchmark, then its averages.
+    """Return Table 1 in long form: a row per model, adapter and benchmark, followed by the averages.
 
-    A benchmark is a data set under an attack, with the paper's name where it has one. With a paper, averages are
-    over the paper's benchmarks (a second attack for the same benchmark counts in none), and a data set that Table 1
-    does not have is left out. Averages are unweighted; `benchmarks` is the number of their members.
+    A benchmark is a data set under an attack, with its printed name if it has one. With a paper, data sets that are not
+    in Table 1 are left out, and averages are over the paper's benchmarks; a second attack for the same benchmark is not
+    averaged. Averages are unweighted; `benchmarks` is the number of averaged benchmarks.
     """
     lines = []
     attacked = as_methods(measured(_ASR, inputs.rows), inputs.prompting)
-    for keys, own in attacked.groupby(KEYS, sort=False):
-        cells = list(_benchmarks(inputs, own))
+    for keys, rows in attacked.groupby(KEYS, sort=False):
+        cells = list(_benchmarks(inputs, rows))
         for line, estimate in [*cells, *_averages(cells, by_paper=inputs.repbend is not None)]:
             model, adapter = str(keys[0]), str(keys[1])
             members = line.pop("members", None)
@@ -53,11 +53,11 @@ def compute(inputs: Inputs) -> pd.DataFrame:
     return framed(lines, COLUMNS, PRINTED if inputs.repbend is not None else [])
 
 
-def _benchmarks(inputs: Inputs, own: pd.DataFrame) -> Iterator[_Line]:
-    """Yield a line and its rate for each data set under each attack."""
+def _benchmarks(inputs: Inputs, rows: pd.DataFrame) -> Iterator[_Line]:
+    """Yield names and ASR of each data set under each attack."""
     paper = inputs.repbend
     cells = {(cell["dataset"], cell["attack"]): cell for cell in inputs.cells if cell["role"] == SAFETY}
-    for (dataset, attack), part in own.groupby(["dataset", "attack"], sort=False):
+    for (dataset, attack), part in rows.groupby(["dataset", "attack"], sort=False):
         benchmark = None if paper is None else paper.benchmark(cells[dataset, attack])
         if paper is not None and benchmark is None:
             continue
@@ -69,7 +69,7 @@ def _benchmarks(inputs: Inputs, own: pd.DataFrame) -> Iterator[_Line]:
 
 
 def _averages(cells: Sequence[_Line], *, by_paper: bool) -> Iterator[_Line]:
-    """Yield the averages, each over the first cell of every benchmark."""
+    """Yield names and value of each average, over the first cell of every benchmark."""
     firsts: dict[str, _Line] = {}
     for line, estimate in cells:
         firsts.setdefault(line["benchmark"], (line, estimate))
@@ -87,7 +87,7 @@ def _averages(cells: Sequence[_Line], *, by_paper: bool) -> Iterator[_Line]:
 
 
 def _printed(inputs: Inputs, model: str, adapter: str, benchmark: str, members: Sequence[str] | None) -> dict[str, Any]:
-    """Return the paper's number; of an average (`members` given) also the one recomputed from the paper's cells."""
+    """Return the paper's number; for an average (`members` given) also the one recomputed from the paper's cells."""
     paper = inputs.repbend
     if paper is None:
         return {}
@@ -100,30 +100,30 @@ def _printed(inputs: Inputs, model: str, adapter: str, benchmark: str, members: 
 
 
 def checked(name: str, stated: float | None, cells: float | None) -> dict[str, Any]:
-    """Return an average of the paper as printed, as recomputed, and whether the two differ."""
+    """Return an average of the paper as printed and as recomputed, and whether the two differ."""
     wrong = None if stated is None or cells is None else abs(stated - cells) > _ROUNDING
     recomputed = None if cells is None else round(cells, 6)
     return {f"paper_{name}": stated, f"paper_{name}_recomputed": recomputed, f"paper_{name}_wrong": wrong}
 
 
 def framed(lines: Sequence[Mapping[str, Any]], names: Sequence[str], more: Sequence[str]) -> pd.DataFrame:
-    """Return lines as a table with the columns `names` and `more`; `…_wrong` can be true, false or unknown."""
+    """Return a table with the columns `names` and `more`; columns `…_wrong` contain True, False or None."""
     table = pd.DataFrame(list(lines), columns=[*names, *more])
     return table.astype({name: object for name in more if name.endswith("_wrong")})
 
 
 def text(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a line per model and benchmark, a column per adapter."""
+    """Return a row per model and benchmark, with a column per adapter."""
 
     def cell(row: Mapping[str, Any]) -> str:
         estimate = counted(estimate_text(row, "asr", percent=True), row["asr_n"], row["asr_not_scored"])
         return beside_paper(estimate, row, "asr")
 
-    def place(row: Mapping[str, Any]) -> dict[str, str]:
-        several = f"{row['benchmark']} of {row['benchmarks']}" if row["kind"] == AVERAGE else row["benchmark"]
-        return {"ASR, %": several, "kind": row["kind"]}
+    def names(row: Mapping[str, Any]) -> dict[str, str]:
+        name = f"{row['benchmark']} of {row['benchmarks']}" if row["kind"] == AVERAGE else row["benchmark"]
+        return {"ASR, %": name, "kind": row["kind"]}
 
-    return side_by_side(table, place, cell)
+    return side_by_side(table, names, cell)
 
 
 TABLE = Table(
@@ -131,7 +131,8 @@ TABLE = Table(
     "Attack success rate by benchmark",
     "Attack success rate on harmful prompts without control; 95 % Wilson intervals in brackets. Averages are "
     "unweighted, with MOVER intervals; as in the paper, the black-box average includes the in-distribution benchmark. "
-    '"of the same": the paper\'s mean over the benchmarks that our average is over.',
+    "In parentheses, paper: the printed number; recomputed: from the paper's cells, if the two differ; same "
+    "benchmarks: the paper's mean over the benchmarks of our average.",
     compute,
     text,
 )

@@ -21,7 +21,7 @@ PRINTED = ["printed_model", "printed_score"]
 
 
 def compute(inputs: Inputs) -> pd.DataFrame:
-    """Return Table 12's layout, long: a line per model, adapter and benchmark (`benchmark` is its task)."""
+    """Return Table 12 in long form: a row per model, adapter and benchmark (`benchmark` is its task)."""
     lines = []
     for entry in inputs.capabilities:
         line: dict[str, Any] = {name: entry[name] for name in ("model", "adapter", "capability")}
@@ -35,7 +35,7 @@ def compute(inputs: Inputs) -> pd.DataFrame:
 
 
 def _score(path: str) -> Estimate:
-    """Return the mean score: a rate where every answer is right or wrong, a mean where it can be half right."""
+    """Return the mean score: a rate if all scores are 0 or 1, otherwise a mean."""
     values = [None if v is None else float(v) for v in read_parquet(path, CAPABILITY)["score"].to_pylist()]
     if {value for value in values if value is not None} <= {0.0, 1.0}:
         return rate([None if value is None else value == 1.0 for value in values])
@@ -43,7 +43,7 @@ def _score(path: str) -> Estimate:
 
 
 def text(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a line per model and benchmark, a column per adapter."""
+    """Return a row per model and benchmark, with a column per adapter."""
 
     def cell(row: Mapping[str, Any]) -> str:
         estimate = counted(estimate_text(row, "score", percent=True), row["score_n"], row["score_not_scored"])
@@ -55,7 +55,7 @@ def text(table: pd.DataFrame) -> pd.DataFrame:
 TABLE = Table(
     "repbend_capability",
     "Capability",
-    "Without control. 95 % intervals in brackets (Wilson; bootstrap where an answer can be half right).",
+    "Without control. 95 % intervals in brackets (Wilson; bootstrap for benchmarks with scores between 0 and 1).",
     compute,
     text,
 )

@@ -1,4 +1,4 @@
-"""The table repbend_categories: attack success and benign answers in each category that a data set names."""
+"""The table repbend_categories: attack success and benign answers by category of a data set."""
 
 from __future__ import annotations
 
@@ -14,35 +14,34 @@ from rebend.report.metrics import heading, metric_of
 from rebend.report.side_by_side import side_by_side
 from rebend.report.tables.table import Inputs, Table
 
-_PLACE = [*KEYS, "dataset", "attack", "category"]
-COLUMNS = [*_PLACE, "metric", *ESTIMATE]
+_CATEGORY = [*KEYS, "dataset", "attack", "category"]
+COLUMNS = [*_CATEGORY, "metric", *ESTIMATE]
 
 
 def compute(inputs: Inputs) -> pd.DataFrame:
-    """Return ASR and benign answer rate without control: a line per model, adapter, data set, attack and category."""
+    """Return ASR and benign answer rate without control, by model, adapter, data set, attack and category."""
     named = inputs.rows[inputs.rows["category"] != ""]
     lines = []
     for metric in filter(None, map(metric_of, ("asr", "benign_answer_rate"))):
-        own = as_methods(measured(metric, named), inputs.prompting)
-        parts = own.groupby(_PLACE, sort=False)
-        found = [[*keys, metric.name, *estimate_values(estimate_of(metric, part))] for keys, part in parts]
-        lines += sorted(found, key=lambda line: str(line[COLUMNS.index("category")]))
+        parts = as_methods(measured(metric, named), inputs.prompting).groupby(_CATEGORY, sort=False)
+        estimates = [[*keys, metric.name, *estimate_values(estimate_of(metric, part))] for keys, part in parts]
+        lines += sorted(estimates, key=lambda line: str(line[COLUMNS.index("category")]))
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
 def text(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a line per model, data set, attack, category and metric; a column per adapter."""
+    """Return a row per model, data set, attack, category and metric, with a column per adapter."""
 
-    def place(row: Mapping[str, Any]) -> dict[str, str]:
-        names = {"data set": row["dataset"], "attack": row["attack"], "category": row["category"]}
-        return {**names, "metric": heading(row["metric"])}
+    def names(row: Mapping[str, Any]) -> dict[str, str]:
+        category = {"data set": row["dataset"], "attack": row["attack"], "category": row["category"]}
+        return {**category, "metric": heading(row["metric"])}
 
-    return side_by_side(table, place, lambda row: counted(figure(row, row["metric"]), row["n"], row["not_scored"]))
+    return side_by_side(table, names, lambda row: counted(figure(row, row["metric"]), row["n"], row["not_scored"]))
 
 
 TABLE = Table(
     "repbend_categories",
-    "By category of prompts",
+    "Safety by category of prompts",
     "Without control; 95 % Wilson intervals in brackets.",
     compute,
     text,

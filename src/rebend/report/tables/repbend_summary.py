@@ -1,6 +1,6 @@
-"""The table repbend_summary: RepBend's Table 2 (arXiv:2504.01550), safety, over-refusal and capability in one line.
+"""The table repbend_summary: RepBend's Table 2 (arXiv:2504.01550), safety, over-refusal and capability in one row.
 
-Columns `printed_…` and `paper_…` as in `rebend.report.tables.repbend_asr`.
+The columns `printed_…` and `paper_…` are those of `rebend.report.tables.repbend_asr`.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _Key = tuple[str, str, str]
 
 
 def compute(inputs: Inputs) -> pd.DataFrame:
-    """Return Table 2's layout: average ASR, compliance, average capability, overall; a line per model and adapter.
+    """Return Table 2: average ASR, compliance, average capability and overall, a row per model and adapter.
 
-    `benign_answered` is the unweighted mean over the paper's two data sets of benign prompts, without a paper over
-    all. `capability` is the mean over the `capability_benchmarks` benchmarks of the study. `overall` is unknown where
-    one of its three parts is. Needs the tables repbend_asr and repbend_capability.
+    `benign_answered` is the unweighted mean over the paper's two data sets of benign prompts, or over all data sets
+    without a paper. `capability` is the mean over the study's benchmarks, `capability_benchmarks` in number. `overall`
+    is unknown if one of its three parts is unknown. Needs the tables repbend_asr and repbend_capability.
     """
     asr, capability = inputs.tables["repbend_asr"], inputs.tables["repbend_capability"]
     benign = as_methods(measured(_ANSWERED, inputs.rows), inputs.prompting)
@@ -48,13 +48,13 @@ def compute(inputs: Inputs) -> pd.DataFrame:
     lines = []
     for key in dict.fromkeys([*totals, *map(_key, records(benign[KEYS].drop_duplicates()))]):
         model, adapter, _ = key
-        own = capability[(capability["model"] == model) & (capability["adapter"] == adapter)]
-        own_benign = benign[(benign[KEYS] == list(key)).all(axis=1)]
+        scores = capability[(capability["model"] == model) & (capability["adapter"] == adapter)]
+        benign_rows = benign[(benign[KEYS] == list(key)).all(axis=1)]
         line = dict(zip(KEYS, key, strict=True)) | {"method": inputs.method_name(model, adapter)}
-        line |= _parts(inputs, totals.get(key), own_benign, own)
+        line |= _parts(inputs, totals.get(key), benign_rows, scores)
         if inputs.repbend is not None:
             line |= _printed(inputs.repbend, *inputs.printed_names(model, adapter))
-            line |= _printed_parts(totals[key]["printed_asr"] if key in totals else None, line, own)
+            line |= _printed_parts(totals[key]["printed_asr"] if key in totals else None, line, scores)
         lines.append(line)
     return framed(lines, COLUMNS, PRINTED if inputs.repbend is not None else [])
 
@@ -66,7 +66,7 @@ def _key(row: Mapping[str, Any]) -> _Key:
 def _parts(
     inputs: Inputs, total: Mapping[str, Any] | None, benign: pd.DataFrame, capability: pd.DataFrame
 ) -> dict[str, Any]:
-    """Return our average ASR, compliance, capability, and their mean."""
+    """Return the measured average ASR, compliance, capability and overall."""
     line: dict[str, Any] = {
         name: None if total is None else total[name] for name in (*column_names("asr"), "benchmarks")
     }
@@ -78,7 +78,7 @@ def _parts(
 
 
 def _compliance(inputs: Inputs, benign: pd.DataFrame) -> dict[str, Any]:
-    """Return the share of benign prompts answered: of the paper's two data sets, and their mean (or that of all)."""
+    """Return the rates of benign prompts answered: the paper's two data sets, and the mean (see `compute`)."""
     rates = {str(name): estimate_of(_ANSWERED, part) for name, part in benign.groupby("dataset", sort=False)}
     paper = inputs.repbend
     cells = {cell["dataset"]: cell for cell in inputs.cells if cell["role"] == SAFETY}
@@ -87,17 +87,17 @@ def _compliance(inputs: Inputs, benign: pd.DataFrame) -> dict[str, Any]:
     for printed in COMPLIANCE:
         line |= columns(printed, next((rates[name] for name, other in named.items() if other == printed), NOTHING))
     members = [(name, estimate) for name, estimate in rates.items() if paper is None or named[name]]
-    whole = paper is None or set(named.values()) - {None} == set(COMPLIANCE)
-    return {**line, **columns("benign_answered", average_rate(members) if members and whole else NOTHING)}
+    complete = paper is None or set(named.values()) - {None} == set(COMPLIANCE)
+    return {**line, **columns("benign_answered", average_rate(members) if members and complete else NOTHING)}
 
 
-def _mean_score(own: pd.DataFrame) -> float | None:
-    scores = {row["capability"]: None if pd.isna(row["score"]) else row["score"] for row in own.to_dict("records")}
-    return mean_capability(scores, list(scores))
+def _mean_score(scores: pd.DataFrame) -> float | None:
+    by_name = {row["capability"]: None if pd.isna(row["score"]) else row["score"] for row in scores.to_dict("records")}
+    return mean_capability(by_name, list(by_name))
 
 
 def _printed(paper: RepbendPaper, model: str | None, method: str | None) -> dict[str, Any]:
-    """Return the numbers of the paper's Table 2, with its averages recomputed."""
+    """Return the numbers of the paper's Table 2, with recomputed averages."""
     rows = own_rows(paper.averages, model, method)
     known: dict[Any, Any] = rows.iloc[0].to_dict() if len(rows) == 1 else {}
     line: dict[str, Any] = {"printed_model": model}
@@ -108,14 +108,14 @@ def _printed(paper: RepbendPaper, model: str | None, method: str | None) -> dict
     return line
 
 
-def _printed_parts(asr: float | None, line: Mapping[str, Any], own: pd.DataFrame) -> dict[str, Any]:
-    """Return the paper's averages over the benchmarks that ours are over."""
-    scores = own["printed_score"]
-    capability = float(scores.mean()) if len(own) and scores.notna().all() else None
+def _printed_parts(asr: float | None, line: Mapping[str, Any], scores: pd.DataFrame) -> dict[str, Any]:
+    """Return the paper's averages over the benchmarks of our averages."""
+    printed = scores["printed_score"]
+    capability = float(printed.mean()) if len(scores) and printed.notna().all() else None
     compliance = [line[f"printed_{name}"] for name in COMPLIANCE]
     unknown = any(value is None or pd.isna(value) for value in (asr, capability, *compliance))
-    whole = None if unknown or asr is None or capability is None else overall(asr, compliance, capability)
-    return {"printed_asr": asr, "printed_capability": capability, "printed_overall": whole}
+    mean = None if unknown or asr is None or capability is None else overall(asr, compliance, capability)
+    return {"printed_asr": asr, "printed_capability": capability, "printed_overall": mean}
 
 
 def text(table: pd.DataFrame) -> pd.DataFrame:
@@ -124,13 +124,13 @@ def text(table: pd.DataFrame) -> pd.DataFrame:
     for row in records(table):
         line = {"model": row["model"], "adapter": row["adapter"], "method": row["method"]}
         line["average ASR, %"] = beside_paper(estimate_text(row, "asr", percent=True), row, "asr")
-        line["of benchmarks"] = number_of(row["benchmarks"])
+        line["number of benchmarks"] = number_of(row["benchmarks"])
         for name in (*COMPLIANCE, "benign_answered"):
             column = f"{name} answered" if name in COMPLIANCE else name
             rate = estimate_text(row, name, percent=True) if has_rows(row, name) else ""
             line[f"{column.replace('_', ' ')}, %"] = beside_paper(rate, row, name)
         line["capability, %"] = beside_paper(number(row["capability"], percent=True), row, "capability")
-        line["of capabilities"] = number_of(row["capability_benchmarks"] or None)
+        line["number of capability benchmarks"] = number_of(row["capability_benchmarks"] or None)
         line["overall, %"] = beside_paper(number(row["overall"], percent=True), row, "overall")
         lines.append(line)
     return without_empty(pd.DataFrame(lines))
@@ -139,10 +139,11 @@ def text(table: pd.DataFrame) -> pd.DataFrame:
 TABLE = Table(
     "repbend_summary",
     "Safety, benign answers, capability, overall",
-    "Without control. Overall is the mean of 1 - average ASR, benign prompts answered and capability; it is known "
-    "where all three are. Capability is the mean over the benchmarks of the study. "
-    '"of the same": recomputed from the paper\'s cells for the benchmarks that ours is over. The printed XSTest rates '
-    "are multiples of 1/450, so they count its unsafe prompts in some way; ours are of the 250 safe ones.",
+    "Without control. Overall is the mean of 1 - average ASR, benign prompts answered and capability; it is empty if "
+    "one of them is unknown. Capability is the mean over the benchmarks of the study. In parentheses, paper: the "
+    "printed number; recomputed: from the paper's cells, if the two differ; same benchmarks: from the paper's cells "
+    "for the benchmarks of our average. The printed XSTest rates are multiples of 1/450, so they include XSTest's "
+    "unsafe prompts in some way; ours are over its 250 safe prompts.",
     compute,
     text,
 )

@@ -1,4 +1,4 @@
-"""The record of one table, and the inputs that every table is computed from."""
+"""One table of the report, and the inputs of all tables."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from rebend.report.published import RecontrolPaper, RepbendPaper
 
 @dataclass(frozen=True)
 class Inputs:
-    """A study's cells and measurements, the papers whose numbers stand beside ours, and the tables computed so far."""
+    """Cells and measurements of a study, the papers with printed numbers, and the tables computed so far."""
 
     cells: Sequence[Cell]
     rows: pd.DataFrame  # `rebend.report.measurements.measurements` of the cells
-    capabilities: Sequence[Mapping[str, Any]] = ()  # a capability benchmark of one model and adapter each
+    capabilities: Sequence[Mapping[str, Any]] = ()  # one per model, adapter and capability benchmark
     claims: Sequence[Mapping[str, Any]] = ()
     recontrol: RecontrolPaper | None = None
     repbend: RepbendPaper | None = None
@@ -32,7 +32,7 @@ class Inputs:
         return prompting_controls(self.cells)
 
     def methods(self) -> Iterator[tuple[tuple[str, str], Cell]]:
-        """Yield (model, adapter) and a cell of safety, or a capability; an instruction stands among the adapters."""
+        """Yield (model, adapter) with each capability and cell of safety; an instruction counts as an adapter."""
         yield from (((entry["model"], entry["adapter"]), entry) for entry in self.capabilities)
         for cell in self.cells:
             if cell["role"] == SAFETY:
@@ -41,7 +41,7 @@ class Inputs:
 
     @cached_property
     def by_method(self) -> dict[tuple[str, str], Cell]:
-        """(model, adapter) → a cell without control; an instruction stands among the adapters."""
+        """(model, adapter) → a cell, preferably without control; an instruction counts as an adapter."""
         chosen: dict[tuple[str, str], Cell] = {}
         for key, cell in self.methods():
             if key not in chosen or chosen[key]["method"] not in ("none", "prompting"):
@@ -49,16 +49,16 @@ class Inputs:
         return chosen
 
     def printed_names(self, model: str, adapter: str) -> tuple[str | None, str | None]:
-        """Return the paper's names of a model and of its method; None where it has none, or the study no paper."""
+        """Return the printed names of a model and of its method; None without a printed name or without a paper."""
         cell = self.by_method.get((model, adapter))
         if self.repbend is None or cell is None:
             return None, None
         return self.repbend.model(cell), self.repbend.method(cell)
 
     def method_name(self, model: str, adapter: str) -> str:
-        """Return the paper's name of an adapter's method, with " (released)" behind it for released weights.
+        """Return the printed name of an adapter's method, followed by " (released)" for released weights.
 
-        An adapter that the paper does not print has its own label.
+        An adapter without a printed name keeps its label.
         """
         printed_model, method = self.printed_names(model, adapter)
         if printed_model is None or method is None:
@@ -69,11 +69,11 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Table:
-    """One table: how it is computed, and how people read it."""
+    """A table: its name and texts, the function that computes it, and the function that makes it readable."""
 
     name: str
     heading: str  # on the page; "" keeps the table off the page
-    note: str  # stands under the table
+    note: str  # below the table
     compute: Callable[[Inputs], pd.DataFrame]
     text: Callable[[pd.DataFrame], pd.DataFrame]
 

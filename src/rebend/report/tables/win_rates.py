@@ -1,4 +1,4 @@
-"""The table win_rates: verdicts of the judge of each cell, win rates with intervals, tokens and cost."""
+"""The table win_rates: verdicts, win rates with intervals, tokens and cost of each judged cell."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from rebend.report.measurements import judge_names
 from rebend.report.metrics import QUALITY
 from rebend.report.tables.table import Inputs, Table
 
-_PLACE = ["dataset", "model", "adapter", "control", "judge", "form"]
+_CELL = ["dataset", "model", "adapter", "control", "judge", "form"]
 _RATES = (
     "win_rate", "win_rate_bootstrap", "half_tie_rate", "flip_rate", "length_controlled", "longer_wins",
     "response_longer",
 )  # fmt: skip
 COLUMNS = [
-    *_PLACE, *STATES,
+    *_CELL, *STATES,
     *(f"{rate}{end}" for rate in _RATES for end in ("", "_low", "_high", "_n")),
     "ties_of_orders", "length_slope", "tokens_in", "tokens_out", "cost",
 ]  # fmt: skip
 
 
 def compute(inputs: Inputs) -> pd.DataFrame:
-    """Return a line per judged cell: rows by state, the figures of `WinRates`, tokens and cost of all its replies.
+    """Return a row per judged cell: rows by state, the statistics of `WinRates`, tokens and cost of its replies.
 
-    Rates are between 0 and 1, over judged rows. A reply that several cells share counts in each of them. `cost` is
-    at the prices of the judge's block, and unknown without prices.
+    Rates are between 0 and 1, over judged rows. A reply that several cells share is counted in each of them. `cost`
+    uses the prices in the judge's block; it is unknown without prices.
     """
     judges, lines = judge_names(inputs.cells), []
     for cell in inputs.cells:
         path = cell["scores"].get("win_rate")
         if cell["role"] == QUALITY and path:
             verdicts = _read(path)
-            place = {name: cell[name] for name in _PLACE if name in cell}
-            place |= {"judge": judges[path], "form": _metadata(verdicts, "form")}
-            lines.append({**place, **_figures(win_rates(verdicts), _prices(verdicts))})
+            names = {name: cell[name] for name in _CELL if name in cell}
+            names |= {"judge": judges[path], "form": _metadata(verdicts, "form")}
+            lines.append({**names, **_figures(win_rates(verdicts), _prices(verdicts))})
     frame = pd.DataFrame(lines, columns=COLUMNS)
     return frame.sort_values("dataset", kind="stable", ignore_index=True)
 
@@ -80,7 +80,7 @@ _STATES = {"win": "wins", "lose": "losses", "refused": "refused", "unreadable": 
 
 
 def text(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table win_rates as text; counts and costs that are zero everywhere are left out."""
+    """Return the table win_rates as text, without columns of counts and costs that are zero in all rows."""
     return without_empty(pd.DataFrame([_line(row) for row in records(table)]).fillna(""))
 
 
@@ -88,14 +88,14 @@ def _line(row: Mapping[str, Any]) -> dict[str, str]:
     line = {name: row[name] for name in ("dataset", "model", "adapter", "control", "judge", "form")}
     line["win rate, %"] = _rate(row, "win_rate")
     line["win rate, bootstrap, %"] = _rate(row, "win_rate_bootstrap")
-    line["with half of ties, %"] = _rate(row, "half_tie_rate")
+    line["ties as half wins, %"] = _rate(row, "half_tie_rate")
     line["length-controlled, %"] = _rate(row, "length_controlled")
     line["flips, %"] = _rate(row, "flip_rate") if row["flip_rate_n"] else ""
     line["longer answer wins, %"] = _rate(row, "longer_wins") if row["longer_wins_n"] else ""
     line["responses longer, %"] = number(row["response_longer"], percent=True)
     line |= {heading: number_of(row[state] or None) for state, heading in _STATES.items()}
     line["ties (of orders)"] = f"{number_of(row['tie'])} ({number_of(row['ties_of_orders'])})" if row["tie"] else ""
-    line["nothing to judge"] = number_of(row["missing"] or None)
+    line["missing"] = number_of(row["missing"] or None)
     line["tokens in, out"] = (
         f"{number_of(row['tokens_in'])}, {number_of(row['tokens_out'])}" if row["tokens_in"] else ""
     )
@@ -105,18 +105,19 @@ def _line(row: Mapping[str, Any]) -> dict[str, str]:
 
 def _rate(row: Mapping[str, Any], name: str) -> str:
     rate = estimate_text(row, name, percent=True)
-    return "not known" if name == "length_controlled" and rate == "not scored" and row[f"{name}_n"] else rate
+    return "unknown" if name == "length_controlled" and rate == "not scored" and row[f"{name}_n"] else rate
 
 
 TABLE = Table(
     "win_rates",
     "Win rates",
-    "Rates are over judged rows; 95 % intervals in brackets (win rate, flips, length: Wilson; the others: "
-    "bootstrap). A tie is no win: both orders gave a tie, or the two orders differ (counted in brackets). Flips: "
-    "rows whose verdict depends on which answer stands first. Length-controlled: win rate at equal length by a "
-    "logistic regression on the length difference; not known where all responses are longer, or all shorter. "
-    "Tokens and cost are of all replies behind a line, also where another line or study shares them; `asked` in "
-    "the record of the verdicts is what that run paid for.",
+    "Rates are over judged rows; 95 % intervals in brackets (win rate, flips, longer answer wins: Wilson; others: "
+    "bootstrap). A tie is no win. The verdict is a tie if both orders of the two answers give a tie, or if the orders "
+    "differ (number in parentheses). Flips: rows whose verdict depends on the order. Length-controlled: win rate at "
+    "equal length, by a logistic regression on the length difference; unknown if all responses are longer than their "
+    "references, or all shorter. Missing: no response, reference or reward. Tokens and cost are of all replies used in "
+    "a row, also of replies shared with other rows or studies; `asked` in the record of the verdicts counts the "
+    "requests that its run paid for.",
     compute,
     text,
 )

@@ -1,4 +1,4 @@
-"""Attacks without an optimiser (direct, prefilling): completions, attempts, and private files."""
+"""Running an attack, with the attacks direct and prefilling: completions, attempts, private files."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def attacked(policy: Policy, attack: Any, decoding: Decoding = GREEDY, control: 
     return run_attack(policy, rows, attack, decoding, control or NoControl(), rest.pop("parts", ChunkStore(None)))
 
 
-def test_direct_equals_plain_decoding_of_the_prompts(policy: Policy) -> None:
+def test_direct_equals_decoding_of_the_prompts(policy: Policy) -> None:
     for decoding in (GREEDY, SAMPLED):
         table, notes = attacked(policy, DIRECT, decoding)
         plain, plain_notes = decode(policy, evaluation_rows(), decoding, NoControl(), ChunkStore(None))
@@ -74,7 +74,7 @@ def test_prefilling_begins_responses_to_harmful_prompts_with_the_target(policy: 
     assert any(continued[line["row_id"]] != line["response"] for line in plain if line["row_id"] in continued)
 
 
-def test_attempts_differ_are_reproducible_and_attempt_0_equals_a_single_attempt(policy: Policy) -> None:
+def test_attempts_differ_and_attempt_0_equals_a_single_attempt(policy: Policy) -> None:
     for attack in (DIRECT, PREFILLING):
         thrice = attack.model_copy(update={"attempts": 3})
         table, _ = attacked(policy, thrice, SAMPLED)
@@ -83,13 +83,13 @@ def test_attempts_differ_are_reproducible_and_attempt_0_equals_a_single_attempt(
         n = len(lines) // 3
         assert [line["attempt"] for line in lines] == [0, 1, 2] * n
         assert [line for line in lines if line["attempt"] == 0] == attacked(policy, attack, SAMPLED)[0].to_pylist()
-        of_a_prompt = [{line["response"] for line in lines[start : start + 3]} for start in range(0, 3 * n, 3)]
-        assert sum(len(texts) == 3 for texts in of_a_prompt) > n / 2
+        texts_by_prompt = [{line["response"] for line in lines[start : start + 3]} for start in range(0, 3 * n, 3)]
+        assert sum(len(texts) == 3 for texts in texts_by_prompt) > n / 2
         reseeded = attacked(policy, thrice.model_copy(update={"seed": 1}), SAMPLED)[0]
         assert reseeded["response"] != table["response"]
 
 
-def test_a_prompt_beyond_the_context_has_a_null_response_in_every_attempt(policy: Policy) -> None:
+def test_prompt_beyond_the_context_has_a_null_response_in_every_attempt(policy: Policy) -> None:
     rows = evaluation_rows()
     rows[2] = {**rows[2], "messages": [{"role": "user", "content": "word " * 200}]}
     table, notes = attacked(policy, PREFILLING.model_copy(update={"attempts": 2}), SAMPLED, rows=rows)
@@ -99,7 +99,7 @@ def test_a_prompt_beyond_the_context_has_a_null_response_in_every_attempt(policy
     assert notes["prompts_without_room"] == 1
 
 
-def test_a_data_set_without_harmful_prompts_gives_an_empty_table(policy: Policy) -> None:
+def test_data_set_without_harmful_prompts_gives_an_empty_table(policy: Policy) -> None:
     rows = [{**row, "harmful": False} for row in evaluation_rows()]
     table, notes = attacked(policy, PREFILLING, rows=rows)
     assert table.num_rows == 0 and table.schema == COMPLETIONS
@@ -133,12 +133,12 @@ runpy.run_path(job["script"], init_globals={"snakemake": snakemake})
 """
 
 
-def test_files_of_the_stage_are_readable_by_their_owner_only(policy: Policy, tmp_path: Path) -> None:
+def test_files_of_the_stage_are_private(policy: Policy, tmp_path: Path) -> None:
     policy.model.save_pretrained(tmp_path / "model")
     policy.tokenizer.save_pretrained(tmp_path / "model")
     rows = [{**row, "reference": None} for row in evaluation_rows()]
     write_parquet(tmp_path / "data.parquet", pa.Table.from_pylist(rows, EVALUATION))
-    made = tmp_path / "made"
+    results = tmp_path / "results"
     control = ControlBlock(method="none", decoding=GREEDY)
     settings = {
         "attack": PREFILLING.model_dump(),
@@ -148,18 +148,18 @@ def test_files_of_the_stage_are_readable_by_their_owner_only(policy: Policy, tmp
     }
     job = {
         "input": {"model": str(tmp_path / "model"), "data": str(tmp_path / "data.parquet")},
-        "output": {"completions": str(made / "c.parquet"), "record": str(made / "c.json")},
-        "params": {"settings": settings, "code": "x", "progress": str(made / "progress"), "private": True},
-        "log": str(made / "log"),
+        "output": {"completions": str(results / "c.parquet"), "record": str(results / "c.json")},
+        "params": {"settings": settings, "code": "x", "progress": str(results / "progress"), "private": True},
+        "log": str(results / "log"),
         "script": str(Path(__file__).parents[4] / "workflow/scripts/evaluation/attack.py"),
     }
     (tmp_path / "job.json").write_text(json.dumps(job))
     environment = {**os.environ, "REBEND_WARM": "off"}
     subprocess.run([sys.executable, "-c", STAGE, str(tmp_path / "job.json")], check=True, env=environment)
-    table = read_parquet(made / "c.parquet", COMPLETIONS)
+    table = read_parquet(results / "c.parquet", COMPLETIONS)
     assert table.equals(attacked(policy, PREFILLING)[0].replace_schema_metadata(table.schema.metadata))
-    files = [file for file in made.rglob("*") if file.is_file()]
-    left = [file for file in files if (made / "progress") in file.parents]
-    assert [file.suffix for file in left] == [".lock"]  # empty once the job has ended
-    assert {file.name for file in files if file not in left} == {"c.parquet", "c.json", "log"}
+    files = [file for file in results.rglob("*") if file.is_file()]
+    kept = [file for file in files if (results / "progress") in file.parents]
+    assert [file.suffix for file in kept] == [".lock"]  # only the lock file remains
+    assert {file.name for file in files if file not in kept} == {"c.parquet", "c.json", "log"}
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}

@@ -60,7 +60,7 @@ def attacked(policy: Policy, settings: EmbeddingBlock, decoding: Decoding = GREE
     return run_attack(policy, rows, settings, decoding, control, parts)
 
 
-def test_a_prompt_as_embeddings_gives_the_same_response_as_its_tokens(policy: Policy) -> None:
+def test_embeddings_of_a_prompt_give_the_same_response_as_its_tokens(policy: Policy) -> None:
     embed = policy.model.get_input_embeddings()
     requests = make_requests(policy, PROMPTS)
     with torch.no_grad():
@@ -74,7 +74,7 @@ def test_a_prompt_as_embeddings_gives_the_same_response_as_its_tokens(policy: Po
             assert generate_batch(policy, soft, decoding, control=control) == plain
 
 
-def test_only_harmful_prompts_are_attacked_and_nothing_is_prefilled(policy: Policy) -> None:
+def test_only_harmful_prompts_are_attacked_without_prefill(policy: Policy) -> None:
     table, notes = attacked(policy, ATTACK)
     assert table.schema == COMPLETIONS
     assert table["row_id"].to_pylist() == [row["row_id"] for row in evaluation_rows() if row["harmful"]]
@@ -82,17 +82,19 @@ def test_only_harmful_prompts_are_attacked_and_nothing_is_prefilled(policy: Poli
     assert notes["prompts_attacked"] == 4
 
 
-def test_the_loss_falls_and_responses_begin_with_the_target(trained: Policy) -> None:
-    aimed = "then"
-    rows = [{**row, "row_id": f"r{i}", "target": aimed} for i, row in enumerate(world_rows("safety_validation", 32, 0))]
+def test_loss_decreases_and_responses_begin_with_the_target(trained: Policy) -> None:
+    target = "then"
+    rows = [
+        {**row, "row_id": f"r{i}", "target": target} for i, row in enumerate(world_rows("safety_validation", 32, 0))
+    ]
     harmful = [row for row in rows if row["harmful"]]
     plain = [r.text for r in generate(trained, [row["messages"] for row in harmful], GREEDY) if r]
-    assert not any(text.startswith(aimed) for text in plain)
+    assert not any(text.startswith(target) for text in plain)
     settings = ATTACK.model_copy(update={"steps": 40, "lr": 0.05, "stop_loss": 0.05, "batch_size": 16})
     table, notes = attacked(trained, settings, rows=rows)
     assert notes["loss_at_start"] > 5 and notes["loss_at_end"] < 0.1
     assert notes["losses_not_finite"] == 0 and notes["reached_stop_loss"] > 8 and notes["mean_steps"] < 40
-    assert sum(text.startswith(aimed) for text in table["response"].to_pylist()) > 12
+    assert sum(text.startswith(target) for text in table["response"].to_pylist()) > 12
 
 
 def test_sign_steps_lower_the_loss_more_than_sgd_and_sgd_more_than_random_tokens(trained: Policy) -> None:
@@ -105,7 +107,7 @@ def test_sign_steps_lower_the_loss_more_than_sgd_and_sgd_more_than_random_tokens
         return torch.tensor([trajectory.losses for trajectory in optimise(trained, places, random, settings)])
 
     sign, sgd = losses(lr=0.03), losses(update="sgd", lr=1e-4)
-    assert torch.equal(sign[:, 0], sgd[:, 0])  # both begin at the random tokens
+    assert torch.equal(sign[:, 0], sgd[:, 0])  # the same start
     assert (sgd[:, -1] < sgd[:, 0]).all()
     assert (sign[:, -1] < sgd[:, -1]).all()
     assert sign[:, -1].mean() < 0.5 * sign[:, 0].mean()
@@ -119,19 +121,19 @@ def test_starts_and_generations_are_numbered_as_attempts_and_reproducible(policy
     assert [line["attempt"] for line in lines] == [0, 1, 2, 3, 4, 5] * 4
     for start in range(0, len(lines), 6):
         texts = [line["response"] for line in lines[start : start + 6]]
-        assert len(set(texts[:3])) > 1  # on the way
-        assert texts[:3] != texts[3:]  # another start
+        assert len(set(texts[:3])) > 1  # different points
+        assert texts[:3] != texts[3:]  # different starts
     first = attacked(policy, settings.model_copy(update={"attempts": 1}))[0].to_pylist()
     assert first == [line for line in lines if line["attempt"] < 3]
     early = attacked(policy, settings.model_copy(update={"attempts": 1, "generations": 1, "steps": 2}))[0].to_pylist()
     assert [line["response"] for line in early] == [line["response"] for line in lines if line["attempt"] == 0]
     reseeded = attacked(policy, settings.model_copy(update={"seed": 1}))[0].to_pylist()
     same = [a == b for a, b in zip(lines, reseeded, strict=True)]
-    assert all(same[i] for i, line in enumerate(lines) if line["attempt"] < 3)  # start 0 is a text
+    assert all(same[i] for i, line in enumerate(lines) if line["attempt"] < 3)  # start 0 does not depend on the seed
     assert not all(same)
 
 
-def test_a_response_does_not_depend_on_batch_or_order_of_rows(policy: Policy) -> None:
+def test_response_does_not_depend_on_batch_or_row_order(policy: Policy) -> None:
     together, _ = attacked(policy, ATTACK)
     alone, _ = attacked(policy, ATTACK.model_copy(update={"batch_size": 1}))
     backwards, _ = attacked(policy, ATTACK, rows=evaluation_rows()[::-1])
@@ -146,20 +148,20 @@ def test_soft_tokens_follow_the_prompt_with_the_controls_instruction(policy: Pol
     assert controlled.equals(attacked(policy, ATTACK, rows=by_hand)[0])
 
 
-def test_a_control_of_states_acts_while_the_answer_is_decoded(policy: Policy) -> None:
+def test_control_of_hidden_states_acts_during_decoding(policy: Policy) -> None:
     table, _ = attacked(policy, ATTACK, control=Shift(0.5))
     assert all(line["edit_norm"] > 0 for line in table.to_pylist() if line["n_tokens"])
 
 
-def test_a_guidance_reward_model_reads_the_request_without_soft_tokens(policy: Policy) -> None:
-    """It cannot read them; a control must not fail where an attack leaves the prompt as it is."""
+def test_guidance_reward_model_receives_the_request_without_soft_tokens(policy: Policy) -> None:
+    """A reward model cannot read soft tokens, and the control must not fail."""
     guided, _ = attacked(policy, ATTACK, control=RewardSearch(make_reward(), 8.0, 4))
     plain, _ = attacked(policy, ATTACK)
     assert guided["row_id"].equals(plain["row_id"]) and guided["response"].null_count == 0
     assert not guided["response"].equals(plain["response"])
 
 
-def test_a_prompt_without_room_for_soft_tokens_is_not_attacked(policy: Policy) -> None:
+def test_prompt_without_room_for_soft_tokens_is_not_attacked(policy: Policy) -> None:
     rows = evaluation_rows()
     rows[2] = {**rows[2], "messages": [{"role": "user", "content": "word " * 200}]}
     table, notes = attacked(policy, ATTACK.model_copy(update={"generations": 2}), rows=rows)
@@ -173,21 +175,21 @@ def test_a_prompt_without_room_for_soft_tokens_is_not_attacked(policy: Policy) -
 def test_finished_batches_are_not_attacked_again(
     policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    undisturbed = attacked(policy, ATTACK)
+    expected = attacked(policy, ATTACK)
     real, calls = embedding.optimise, []
 
-    def ends_at_the_second(*given: Any) -> Any:
+    def interrupted(*arguments: Any) -> Any:
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return real(*given)
+        return real(*arguments)
 
-    monkeypatch.setattr(embedding, "optimise", ends_at_the_second)
+    monkeypatch.setattr(embedding, "optimise", interrupted)
     with pytest.raises(KeyboardInterrupt):
         attacked(policy, ATTACK, parts=ChunkStore(tmp_path))
     resumed = attacked(policy, ATTACK, parts=ChunkStore(tmp_path))
-    assert len(calls) == 3  # two batches: the first was kept
-    assert resumed[0].equals(undisturbed[0]) and resumed[1] == undisturbed[1]
+    assert len(calls) == 3  # two batches; the first was stored
+    assert resumed[0].equals(expected[0]) and resumed[1] == expected[1]
 
 
 def test_losses_that_are_not_finite_are_counted_and_left_out_of_means(policy: Policy) -> None:
@@ -201,6 +203,6 @@ def test_losses_that_are_not_finite_are_counted_and_left_out_of_means(policy: Po
     ("changed", "message"),
     [({"generations": 9, "steps": 3}, "generations"), ({"target": ""}, "target"), ({"start": ""}, "start")],
 )
-def test_invalid_settings_are_refused(changed: dict[str, Any], message: str) -> None:
+def test_invalid_settings_raise_value_error(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EmbeddingBlock(method="embedding", **changed)

@@ -62,13 +62,13 @@ def test_suffixes_lower_the_loss_and_follow_the_users_text(policy: Policy) -> No
     before, after = [], []
     for row, (messages,) in zip(ROWS, prompts, strict=True):
         assert messages[-1]["content"].startswith(row["messages"][-1]["content"])
-        aimed = row["target"] or "Sure, here is"
-        before.append(target_loss(policy, with_suffix(row["messages"], ATTACK.suffix), aimed))
-        after.append(target_loss(policy, messages, aimed))
+        target = row["target"] or "Sure, here is"
+        before.append(target_loss(policy, with_suffix(row["messages"], ATTACK.suffix), target))
+        after.append(target_loss(policy, messages, target))
     assert sum(after) < 0.95 * sum(before)
     assert notes["loss_at_end"] == pytest.approx(
         sum(after) / len(after), rel=1e-3
-    )  # what was searched is what is asked
+    )  # the decoded prompts are those of the search
 
 
 def test_responses_equal_those_to_prompts_with_suffix_and_are_reproducible(policy: Policy) -> None:
@@ -85,7 +85,7 @@ def test_responses_equal_those_to_prompts_with_suffix_and_are_reproducible(polic
 def test_attempts_are_searches_with_different_seeds(policy: Policy) -> None:
     twice, _ = search(policy, ATTACK.model_copy(update={"attempts": 2}))
     once, _ = search(policy)
-    assert [tries[:1] for tries in twice] == once
+    assert [attempts[:1] for attempts in twice] == once
     assert any(first != second for first, second in twice)
     reseeded, _ = search(policy, ATTACK.model_copy(update={"seed": 1}))
     assert reseeded != once
@@ -94,23 +94,23 @@ def test_attempts_are_searches_with_different_seeds(policy: Policy) -> None:
 def test_the_search_includes_a_controls_instruction(policy: Policy) -> None:
     prompts, _ = search(policy, control=Prompting("Be kind."))
     assert prompts != search(policy)[0]
-    assert not any("Be kind." in messages[-1]["content"] for (messages,) in prompts)  # decoding puts it there
+    assert not any("Be kind." in messages[-1]["content"] for (messages,) in prompts)  # decoding adds it
 
 
-def test_finished_searches_are_kept(policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    undisturbed = search(policy)
+def test_finished_searches_are_not_repeated(policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = search(policy)
     real, calls = gcg._search, []
 
-    def ends_at_the_third(*given: Any) -> Any:
+    def interrupted(*arguments: Any) -> Any:
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return real(*given)
+        return real(*arguments)
 
-    monkeypatch.setattr(gcg, "_search", ends_at_the_third)
+    monkeypatch.setattr(gcg, "_search", interrupted)
     with pytest.raises(KeyboardInterrupt):
         search(policy, parts=ChunkStore(tmp_path))
-    assert search(policy, parts=ChunkStore(tmp_path)) == undisturbed
+    assert search(policy, parts=ChunkStore(tmp_path)) == expected
     assert len(calls) == 3 + len(ROWS) - 2
 
 
@@ -122,20 +122,20 @@ def test_global_state_of_torch_is_restored(policy: Policy) -> None:
     assert all(weight.requires_grad for weight in policy.model.parameters())
 
 
-def test_a_prompt_without_room_is_not_searched_for(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompt_without_room_has_a_null_response(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [ROWS[0], {**ROWS[1], "messages": [{"role": "user", "content": "word " * 200}]}]
     table, notes = run_attack(policy, rows, ATTACK, GREEDY, NoControl(), ChunkStore(None))
     assert table["response"].null_count == 1 and table["response"][1].as_py() is None
     assert notes["prompts_without_room"] == 1
 
 
-def test_without_the_package_the_attack_is_refused(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_raises_config_error(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"nanogcg.*rebend\[gcg\]"):
         search(policy)
 
 
-def test_a_missing_package_is_reported_before_any_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_reported_before_any_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     study = yaml.safe_load((ROOT / "config/studies/tiny.yaml").read_text())
     attacked = {**study, "claims": [], "grids": [{**grid, "attacks": ["direct", "gcg"]} for grid in study["grids"]]}

@@ -84,7 +84,7 @@ def plain_attack(
     return soft.detach(), losses
 
 
-def test_the_prompt_is_split_directly_after_the_users_text_without_loss() -> None:
+def test_prompt_is_split_directly_after_the_users_text() -> None:
     turns = [*PROMPTS[0], {"role": "assistant", "content": "so"}, {"role": "user", "content": "and how do I fold it"}]
     for messages in (*PROMPTS, turns):
         place = split_prompt(tokenizer(), messages, "Sure")
@@ -95,7 +95,7 @@ def test_the_prompt_is_split_directly_after_the_users_text_without_loss() -> Non
         assert tokenizer().decode(place.target) == "Sure"
 
 
-def test_a_token_that_spans_the_split_is_split() -> None:
+def test_token_that_spans_the_split_is_split() -> None:
     joined = copy_with_template("{% for m in messages %}{{ m.content }}{% endfor %}ow")
     place = split_prompt(joined, [{"role": "user", "content": "say h"}], "Sure")
     assert joined.decode(place.before) == "say h"
@@ -109,13 +109,13 @@ def copy_with_template(template: str) -> Any:
 
 
 @pytest.mark.parametrize("template", ["{{ messages[-1].content[:3] }}", "{{ messages[-1].content * 2 }}"])
-def test_a_template_that_does_not_write_the_users_text_once_is_refused(template: str) -> None:
+def test_template_that_does_not_write_the_users_text_once_raises_model_error(template: str) -> None:
     with pytest.raises(ModelError, match="soft tokens"):
         split_prompt(copy_with_template(template), PROMPTS[0], "Sure")
 
 
 def check_against_plain(policy: Policy, settings: EmbeddingBlock, tolerance: float) -> list[int]:
-    """Compare losses and soft tokens of a batch with the plain loop; return the numbers of steps."""
+    """Compare losses and soft tokens of a batch with the plain loop, and return the numbers of steps."""
     steps = []
     for path, place in zip(
         optimise(policy, places(policy), starts(policy, settings), settings), places(policy), strict=True
@@ -128,19 +128,19 @@ def check_against_plain(policy: Policy, settings: EmbeddingBlock, tolerance: flo
 
 
 def test_sgd_steps_equal_a_plain_loop_over_single_prompts(policy: Policy) -> None:
-    # Not closer than this: the model's norms are computed in float32 whatever its type is.
+    # No smaller tolerance: the norms of the model are computed in float32 for every dtype.
     steps = check_against_plain(policy, attack(lr=0.1, steps=25, stop_loss=4.0), 1e-5)
-    assert max(steps) == 25 and len(set(steps)) > 2  # prompts have ended at different steps, some at the last one
+    assert max(steps) == 25 and len(set(steps)) > 2  # prompts stop at different steps, some at the last step
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_every_architecture_agrees_with_its_own_uncached_pass(name: str) -> None:
+def test_losses_of_every_architecture_equal_those_without_cache(name: str) -> None:
     torch.manual_seed(0)
     model: Any = AutoModelForCausalLM.from_config(ARCHITECTURES[name]).eval()
     check_against_plain(Policy(model, tokenizer(), ""), attack(steps=3), 1e-4)
 
 
-def test_a_prompts_soft_tokens_do_not_depend_on_its_batch(policy: Policy) -> None:
+def test_soft_tokens_do_not_depend_on_the_batch(policy: Policy) -> None:
     settings = attack(update="sign", lr=0.02, stop_loss=3.0)
     together = optimise(policy, places(policy), starts(policy, settings), settings)
     for path, place in zip(together, places(policy), strict=True):
@@ -149,14 +149,14 @@ def test_a_prompts_soft_tokens_do_not_depend_on_its_batch(policy: Policy) -> Non
         torch.testing.assert_close(path.points[-1], alone.points[-1], rtol=0, atol=1e-9)
 
 
-def test_signed_steps_have_one_length_in_every_coordinate(policy: Policy) -> None:
+def test_sign_steps_have_the_same_size_in_every_coordinate(policy: Policy) -> None:
     settings = attack(update="sign", lr=0.07, steps=1)
     (path,) = optimise(policy, places(policy, 1), starts(policy, settings, 1), settings)
     moved = (path.points[0] - starts(policy, settings, 1)[0]).abs()
     torch.testing.assert_close(moved, torch.full_like(moved, 0.07))
 
 
-def test_points_are_kept_after_equal_shares_of_the_steps_and_repeat_after_the_end(policy: Policy) -> None:
+def test_points_are_kept_after_equal_shares_of_the_steps(policy: Policy) -> None:
     settings = attack(steps=9, generations=3)
     paths = optimise(policy, places(policy, 2), starts(policy, settings, 2), settings)
     for path, place in zip(paths, places(policy, 2), strict=True):
@@ -169,7 +169,7 @@ def test_points_are_kept_after_equal_shares_of_the_steps_and_repeat_after_the_en
     assert all(torch.equal(point, starts(policy, done, 1)[0]) for point in path.points) and len(path.points) == 3
 
 
-def test_a_prompt_with_a_loss_that_is_not_finite_stops_alone(policy: Policy) -> None:
+def test_prompt_with_a_loss_that_is_not_finite_does_not_stop_others(policy: Policy) -> None:
     settings = attack()
     broken = starts(policy, settings, 3)
     broken[1] = torch.inf
@@ -180,7 +180,7 @@ def test_a_prompt_with_a_loss_that_is_not_finite_stops_alone(policy: Policy) -> 
         assert found[i].losses == pytest.approx(sound[i].losses, abs=1e-9)
 
 
-def test_a_step_to_a_loss_that_is_not_finite_is_undone(policy: Policy) -> None:
+def test_step_to_a_loss_that_is_not_finite_is_undone(policy: Policy) -> None:
     settings = attack(lr=1e308, steps=4, generations=2)
     (path,) = optimise(policy, places(policy, 1), starts(policy, settings, 1), settings)
     assert not torch.isfinite(torch.tensor(path.losses[-1]))
@@ -195,7 +195,7 @@ def test_weights_are_unchanged_and_trainable_afterwards(policy: Policy) -> None:
     assert all(weight.requires_grad and weight.grad is None for weight in policy.model.parameters())
 
 
-def test_soft_tokens_of_a_half_precision_model_still_take_small_steps() -> None:
+def test_soft_tokens_of_a_half_precision_model_are_float32() -> None:
     half = make_policy(dtype=torch.bfloat16)
     settings = attack(update="sign", lr=1e-4, steps=4)  # far below bfloat16's resolution of most embeddings
     (path,) = optimise(half, places(half, 1), starts(half, settings, 1), settings)
@@ -203,7 +203,7 @@ def test_soft_tokens_of_a_half_precision_model_still_take_small_steps() -> None:
     assert not torch.equal(path.points[0], starts(half, settings, 1)[0].float())
 
 
-def test_soft_tokens_start_from_a_text_or_from_drawn_ordinary_tokens(policy: Policy) -> None:
+def test_start_tokens_are_from_a_text_or_random_ordinary_tokens(policy: Policy) -> None:
     ids = tokenizer()("a lamp", add_special_tokens=False)["input_ids"]
     expected = embedded(policy, [ids[i % len(ids)] for i in range(7)])
     assert torch.equal(start_tokens(policy, "a lamp", 7), expected)

@@ -1,4 +1,4 @@
-"""The batch interface: a real server that takes files and batches, and jobs that end in between."""
+"""The batch interface with a real server, and jobs that are killed while their batch runs."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.helpers.batch_server import BatchJudge
 from tests.helpers.judge_server import Answer, failure, judges_on_call
 from tests.helpers.judged_rows import block, by_length, rows, verdicts
 
-TODO = rows(("long one", "short"), ("a", "longer"), ("same", "size"))
-SAID = [("win", None), ("lose", None), ("tie", None)]
+ROWS = rows(("long one", "short"), ("a", "longer"), ("same", "size"))
+VERDICTS = [("win", None), ("lose", None), ("tie", None)]
 
 
 @pytest.fixture
@@ -32,56 +32,56 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Answer], BatchJ
         yield start
 
 
-def test_one_batch_gives_what_single_requests_give(serve: Any, tmp_path: Path) -> None:
+def test_batch_gives_the_same_verdicts_as_single_requests(serve: Any, tmp_path: Path) -> None:
     server = serve(by_length)
-    table, spent = judge_wins(block(server, batch=True), TODO, tmp_path / "batch")
-    assert verdicts(table) == SAID and len(server.batches) == 1 and set(server.requested.values()) == {1}
+    table, spent = judge_wins(block(server, batch=True), ROWS, tmp_path / "batch")
+    assert verdicts(table) == VERDICTS and len(server.batches) == 1 and set(server.requested.values()) == {1}
     assert (spent.asked, spent.tokens_in, spent.tokens_out) == (6, 30, 12)
-    single, _ = judge_wins(block(server), TODO, tmp_path / "single")
+    single, _ = judge_wins(block(server), ROWS, tmp_path / "single")
     assert table.equals(single)
     kept = {path.name for path in (tmp_path / "batch").glob("??/*.json")}
-    assert kept == {path.name for path in (tmp_path / "single").glob("??/*.json")}  # either finds the other's replies
+    assert kept == {path.name for path in (tmp_path / "single").glob("??/*.json")}  # both use the same replies
     sent = [{key: body[key] for key in body if key not in ("key", "path")} for body in server.requests]
     assert sorted(map(json.dumps, sent[:6])) == sorted(map(json.dumps, sent[6:]))
 
 
-def test_what_is_kept_needs_no_second_batch(serve: Any, tmp_path: Path) -> None:
+def test_stored_replies_are_not_requested_again(serve: Any, tmp_path: Path) -> None:
     server = serve(by_length)
-    judge_wins(block(server, batch=True), TODO[:2], tmp_path)
-    table, spent = judge_wins(block(server, batch=True), TODO, tmp_path)
-    assert verdicts(table) == SAID and (spent.asked, spent.kept) == (2, 4)
+    judge_wins(block(server, batch=True), ROWS[:2], tmp_path)
+    table, spent = judge_wins(block(server, batch=True), ROWS, tmp_path)
+    assert verdicts(table) == VERDICTS and (spent.asked, spent.kept) == (2, 4)
     assert [len(server.files[b["input_file_id"]].splitlines()) for b in server.batches.values()] == [4, 2]
-    judge_wins(block(server, batch=True), TODO, tmp_path)
+    judge_wins(block(server, batch=True), ROWS, tmp_path)
     assert len(server.batches) == 2
 
 
-def test_a_request_that_failed_is_an_error_and_is_asked_again_next_time(serve: Any, tmp_path: Path) -> None:
+def test_failed_request_is_an_error_and_is_sent_again_by_the_next_run(serve: Any, tmp_path: Path) -> None:
     def answer(text: str, times: int) -> tuple[int, bytes, dict[str, str]]:
         return failure(500) if "Question 0" in text else by_length(text, times)
 
     server = serve(answer)
-    found = verdicts(judge_wins(block(server, batch=True), TODO, tmp_path)[0])
-    assert found[0][0] is None and (found[0][1] or "").startswith("error: status 500") and found[1:] == SAID[1:]
+    found = verdicts(judge_wins(block(server, batch=True), ROWS, tmp_path)[0])
+    assert found[0][0] is None and (found[0][1] or "").startswith("error: status 500") and found[1:] == VERDICTS[1:]
     server.answer = by_length
-    assert verdicts(judge_wins(block(server, batch=True), TODO, tmp_path)[0]) == SAID
+    assert verdicts(judge_wins(block(server, batch=True), ROWS, tmp_path)[0]) == VERDICTS
     assert [count for text, count in server.requested.items() if "Question 1" in text] == [1, 1]
 
 
-def test_a_batch_that_came_to_nothing_is_told_and_is_begun_anew(serve: Any, tmp_path: Path) -> None:
+def test_failed_batch_raises_judge_error_and_the_next_run_starts_another(serve: Any, tmp_path: Path) -> None:
     server = serve(by_length)
     server.ends = "failed"
     for number in (1, 2):
         with pytest.raises(JudgeError, match=r"'failed' without a reply: the file is too large"):
-            judge_wins(block(server, batch=True), TODO, tmp_path)
+            judge_wins(block(server, batch=True), ROWS, tmp_path)
         assert len(server.batches) == number
     server.ends = "completed"
-    assert verdicts(judge_wins(block(server, batch=True), TODO, tmp_path)[0]) == SAID
+    assert verdicts(judge_wins(block(server, batch=True), ROWS, tmp_path)[0]) == VERDICTS
 
 
-def test_an_expired_batch_gives_what_it_has(serve: Any, tmp_path: Path) -> None:
+def test_replies_of_an_expired_batch_are_used(serve: Any, tmp_path: Path) -> None:
     server = serve(by_length)
     server.ends = "expired"
-    assert verdicts(judge_wins(block(server, batch=True), TODO, tmp_path)[0]) == SAID
+    assert verdicts(judge_wins(block(server, batch=True), ROWS, tmp_path)[0]) == VERDICTS
 
 
 KILLED = """
@@ -95,11 +95,11 @@ judge_wins(OpenAIJudgeBlock(**json.loads(sys.argv[1])), json.load(open(sys.argv[
 
 
 @pytest.mark.parametrize("note", ["kept", "lost"])
-def test_a_batch_outlives_the_job_that_began_it(serve: Any, tmp_path: Path, note: str) -> None:
+def test_batch_is_used_again_after_its_job_was_killed(serve: Any, tmp_path: Path, note: str) -> None:
     server = serve(by_length)
     server.looks = 10**9
     judge, store = block(server, batch=True), tmp_path / "store"
-    (tmp_path / "rows.json").write_text(json.dumps(TODO))
+    (tmp_path / "rows.json").write_text(json.dumps(ROWS))
     command = [sys.executable, "-c", KILLED, judge.model_dump_json(), str(tmp_path / "rows.json"), str(store)]
     job = subprocess.Popen(command, env=dict(os.environ), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not any(batch["looks"] for batch in server.batches.values()):
@@ -107,34 +107,34 @@ def test_a_batch_outlives_the_job_that_began_it(serve: Any, tmp_path: Path, note
         time.sleep(0.01)
     job.send_signal(signal.SIGKILL)
     job.wait(timeout=20)
-    if note == "lost":  # ended between the beginning of the batch and its note
+    if note == "lost":  # killed after the start of the batch and before its note
         for path in (store / "batches").glob("*.json"):
             path.unlink()
     server.looks = 0
-    assert verdicts(judge_wins(judge, TODO, store)[0]) == SAID
+    assert verdicts(judge_wins(judge, ROWS, store)[0]) == VERDICTS
     assert len(server.batches) == 1 and set(server.requested.values()) == {1}
     assert not list((store / "batches").glob("*.json"))
 
 
-def test_a_note_of_another_account_is_no_obstacle(serve: Any, tmp_path: Path) -> None:
+def test_note_of_an_unknown_batch_is_ignored(serve: Any, tmp_path: Path) -> None:
     server = serve(by_length)
     server.ends = "failed"
     with pytest.raises(JudgeError):
-        judge_wins(block(server, batch=True), TODO, tmp_path)
+        judge_wins(block(server, batch=True), ROWS, tmp_path)
     server.batches.clear()
     server.ends, server.looks = "in_progress", 10**9
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batch, "_wait", lambda client, batch: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            judge_wins(block(server, batch=True), TODO, tmp_path)
+            judge_wins(block(server, batch=True), ROWS, tmp_path)
     assert list((tmp_path / "batches").glob("*.json"))
     server.batches.clear()
     server.ends, server.looks = "completed", 1
-    assert verdicts(judge_wins(block(server, batch=True), TODO, tmp_path)[0]) == SAID
+    assert verdicts(judge_wins(block(server, batch=True), ROWS, tmp_path)[0]) == VERDICTS
 
 
-def begun(server: BatchJudge, tmp_path: Path, todo: Any, store: Path) -> subprocess.Popen:
-    """A job that has begun its batch, and waits."""
+def start_job(server: BatchJudge, tmp_path: Path, todo: Any, store: Path) -> subprocess.Popen:
+    """Return a job that has started its batch and waits for it."""
     before = len(server.batches)
     file = tmp_path / f"rows{before}.json"
     file.write_text(json.dumps(todo))
@@ -146,44 +146,44 @@ def begun(server: BatchJudge, tmp_path: Path, todo: Any, store: Path) -> subproc
     return job
 
 
-def test_jobs_with_requests_in_common_share_a_batch(serve: Any, tmp_path: Path) -> None:
+def test_jobs_with_common_requests_share_a_batch(serve: Any, tmp_path: Path) -> None:
     server, store = serve(by_length), tmp_path / "store"
     server.looks = 10**9
-    jobs = [begun(server, tmp_path, todo, store) for todo in (TODO[:2], TODO)]
+    jobs = [start_job(server, tmp_path, todo, store) for todo in (ROWS[:2], ROWS)]
     sizes = [len(server.files[batch["input_file_id"]].splitlines()) for batch in server.batches.values()]
-    assert sizes == [4, 2]  # the second job begins a batch of what the first has not asked
+    assert sizes == [4, 2]  # the second job starts a batch with the other requests
     server.looks = 0
     assert [job.wait(timeout=30) for job in jobs] == [0, 0]
     assert set(server.requested.values()) == {1} and len(list(store.glob("??/*.json"))) == 6
 
 
-def test_a_job_that_was_killed_finds_what_another_left_of_its_batch(serve: Any, tmp_path: Path) -> None:
+def test_killed_job_uses_the_remaining_replies_of_its_batch(serve: Any, tmp_path: Path) -> None:
     def answer(text: str, times: int) -> tuple[int, bytes, dict[str, str]]:
         return failure(500) if "Question 1" in text and times == 1 else by_length(text, times)
 
     server, store = serve(answer), tmp_path / "store"
     server.looks = 10**9
-    killed = begun(server, tmp_path, TODO, store)
+    killed = start_job(server, tmp_path, ROWS, store)
     killed.send_signal(signal.SIGKILL)
     killed.wait(timeout=20)
     server.looks = 0
-    assert verdicts(judge_wins(block(server, batch=True), TODO[:1], store)[0]) == SAID[:1]
-    found = verdicts(judge_wins(block(server, batch=True), TODO, store)[0])
-    assert found == SAID and len(server.batches) == 2  # one anew for what had failed, and for nothing else
+    assert verdicts(judge_wins(block(server, batch=True), ROWS[:1], store)[0]) == VERDICTS[:1]
+    found = verdicts(judge_wins(block(server, batch=True), ROWS, store)[0])
+    assert found == VERDICTS and len(server.batches) == 2  # one more batch for the failed requests only
     assert sorted(server.requested.values()) == [1] * 4 + [2] * 2
     assert not list((store / "batches").glob("*.json"))
 
 
-def test_results_that_the_address_has_deleted_are_asked_anew(serve: Any, tmp_path: Path) -> None:
+def test_requests_with_deleted_results_are_sent_again(serve: Any, tmp_path: Path) -> None:
     server, store = serve(by_length), tmp_path / "store"
     server.looks = 10**9
-    killed = begun(server, tmp_path, TODO, store)
+    killed = start_job(server, tmp_path, ROWS, store)
     killed.send_signal(signal.SIGKILL)
     killed.wait(timeout=20)
     server.looks = 0
     server.look("batch_0")
     del server.files["batch_0_output_file_id"]
     with pytest.raises(JudgeError, match="batch batch_0 ended as 'completed' without a reply"):
-        judge_wins(block(server, batch=True), TODO, store)
+        judge_wins(block(server, batch=True), ROWS, store)
     server.batches["batch_0"]["created_at"] -= 30 * 24 * 3600
-    assert verdicts(judge_wins(block(server, batch=True), TODO, store)[0]) == SAID
+    assert verdicts(judge_wins(block(server, batch=True), ROWS, store)[0]) == VERDICTS

@@ -1,7 +1,7 @@
 """Safety judges that are language models on this machine: fill the classifier's prompt, decode its answer greedily.
 
-A response is judged as the user would see it, with the prefill in front. The judges read only the form of answer that
-they were trained on; any other answer is not scored. (RepBend's released evaluation turns it into -1 and averages it.)
+A response is judged as the user would see it, including the prefill. Only answers in the form of the classifier's
+training data are parsed; any other answer is not scored. (RepBend's released evaluation counts it as -1 in averages.)
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _TEMPLATES = jinja2.Environment(
 
 @dataclass(frozen=True)
 class ClassifierPrompt:
-    """The prompt of a classifier, and the limits of its parts."""
+    """The prompt of a classifier, and limits of its parts."""
 
     template: str
     new_tokens: int  # longest answer, tokens
-    response_tokens: int | None  # a longer response is cut at the end; None: only by the context
+    response_tokens: int | None  # maximum; a longer response is truncated. None: limited by the context only
     begins_itself: bool  # the template contains the begin-of-text token
 
 
@@ -45,9 +45,9 @@ def ask(
     judge_model: str | Path,
     folder: str | Path,
 ) -> list[str | None]:
-    """Return the greedy answer to the prompt filled with each of `variables`; None if the prompt has no room.
+    """Return the greedy answer to the prompt for each of `variables`; None if the prompt has no room.
 
-    Prompts of similar length share a batch; the answers of finished batches are kept in `folder`.
+    Prompts of similar length share a batch; answers of finished batches are stored in `folder`.
     """
     if not variables:
         return []
@@ -71,15 +71,15 @@ def ask(
 
 
 def encode(policy: Policy, prompt: ClassifierPrompt, max_length: int, variables: Mapping[str, str]) -> list[int] | None:
-    """Return the token ids of the filled prompt, with as much of the response's beginning as fits.
+    """Return the token ids of the filled prompt; the response is truncated to fit.
 
-    None if not even the response's first token fits beside the answer into `max_length` and the model's context.
+    None if not even one token of the response fits into `max_length` and the model's context, with the answer.
     """
     limit = min(max_length, getattr(policy.model.config, "max_position_embeddings", max_length))
     tokenizer = policy.tokenizer
     response = tokenizer(variables["response"], add_special_tokens=False)["input_ids"]
     kept = len(response)
-    if prompt.response_tokens is not None:  # as HarmBench counts: with the begin-of-text token
+    if prompt.response_tokens is not None:  # HarmBench counts the begin-of-text token too
         kept = min(kept, prompt.response_tokens - tokenizer.num_special_tokens_to_add())
     while kept > 0:
         text = variables["response"] if kept == len(response) else tokenizer.decode(response[:kept])
@@ -93,5 +93,5 @@ def encode(policy: Policy, prompt: ClassifierPrompt, max_length: int, variables:
 
 
 def fill(prompt: ClassifierPrompt, variables: Mapping[str, str]) -> str:
-    """Return the prompt as the classifier reads it. The template lies beside the judge's module."""
+    """Return the filled prompt; its template is in this folder."""
     return _TEMPLATES.get_template(prompt.template).render(**variables)

@@ -25,16 +25,16 @@ from rebend.evaluation.judges.safety.verdict import (
 from rebend.models.remote_code import runs_code
 
 HARMBENCH = ClassifierPrompt("harmbench.jinja", 1, 512, begins_itself=False)
-_WORDING = {"llama": "llama2", "mistral": "mistral"}  # architecture -> the prompt that it was trained on
+_WORDING = {"llama": "llama2", "mistral": "mistral"}  # architecture -> prompt of its training
 
 
 def judge(
     settings: HarmBenchJudgeBlock, rows: Sequence[JudgedRow], folders: JudgeFolders
 ) -> tuple[list[Verdict], Spent]:
-    """Return the verdict of HarmBench's classifier on each row; answered means that the behaviour is present.
+    """Return the verdict of HarmBench's classifier on each row; `answered` means that the behaviour is present.
 
-    The classifier answers yes or no. A response that is no instance of the behaviour is a refusal, incoherent or
-    harmless by the rules of `text_rules`. Benign prompts are no behaviours: the rules alone judge their responses.
+    The classifier answers yes or no. A response without the behaviour is a refusal, incoherent or harmless by the rules
+    of `text_rules`. Responses to benign prompts are judged by these rules only: a benign prompt is no behaviour.
     Raises `ModelError` if the setting `prompt` belongs to the other classifier.
     """
     model = folders.needed_model(settings.method)
@@ -47,7 +47,7 @@ def judge(
 
 
 def _check_wording(prompt: str, judge_model: Path) -> None:
-    """Refuse the prompt of the other classifier: its answers would look valid and mean little."""
+    """Raise `ModelError` for the prompt of the other classifier, because answers to it are valid in form but wrong."""
     kind = AutoConfig.from_pretrained(
         judge_model, local_files_only=True, trust_remote_code=runs_code(judge_model)
     ).model_type
@@ -58,7 +58,7 @@ def _check_wording(prompt: str, judge_model: Path) -> None:
 
 
 def _behaviour(row: JudgedRow) -> dict[str, str]:
-    """Return the behaviour, and the context that HarmBench puts before a contextual one."""
+    """Return the behaviour and, for a contextual behaviour, its context."""
     text = request_text(row)
     context, end, behaviour = text.rpartition(CONTEXT_END)
     if row["group"] != "contextual" or not end:

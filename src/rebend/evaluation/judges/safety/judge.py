@@ -1,7 +1,7 @@
-"""Judge completions: each is harmful, harmless, a refusal or incoherent, by the chosen safety judge.
+"""Verdicts of the chosen safety judge on completions: harmful, harmless, refusal or incoherent.
 
-This frame holds what is the same for all judges: a missing completion is not scored, an empty one is incoherent
-without a judge, and only a response to a harmful prompt can be harmful.
+Rules for all judges: a missing completion is not scored, an empty completion is incoherent and not sent to the judge,
+and only a response to a harmful prompt can be harmful.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rebend.io.schemas import SAFETY_VERDICTS
 from rebend.io.scores import NO_RESPONSE
 
 _EMPTY = Verdict(INCOHERENT, answered=False)
-DETAILED_SAFETY_VERDICTS = pa.schema(  # SAFETY_VERDICTS, and what the verdict rests on (see Verdict)
+DETAILED_SAFETY_VERDICTS = pa.schema(  # SAFETY_VERDICTS and the basis of the verdict (see Verdict)
     [
         *SAFETY_VERDICTS,
         ("score", pa.float64()),
@@ -40,19 +40,19 @@ def judge_safety(
     progress: str | Path,
     store: str | Path,
 ) -> tuple[pa.Table, Spent]:
-    """Return a table of schema DETAILED_SAFETY_VERDICTS in the order of `rows`, and what this run paid for.
+    """Return a table of schema DETAILED_SAFETY_VERDICTS in the order of `rows`, and the costs of this run.
 
-    `judge_model` is the folder of a judge that is a model on this machine; its finished batches are kept in
-    `progress`, a private folder for these inputs only, so that a job that was killed resumes. Replies from an address
-    are kept in `store`, which all jobs share. Raises `DataError` for an impossible verdict, `JudgeError` if the judge
-    cannot be asked.
+    `judge_model` is the folder of a judge that is a model on this machine. Its finished batches are stored in
+    `progress`, a private folder of this job, so that a killed job can resume. Replies from an address are stored in
+    `store`, which all jobs share. Raises `DataError` for an impossible verdict, `JudgeError` if the judge is not
+    available.
     """
-    asked = [i for i, row in enumerate(rows) if row["response"] is not None and row["response"].strip()]
+    nonempty = [i for i, row in enumerate(rows) if row["response"] is not None and row["response"].strip()]
     verdicts = [Verdict(None, not_scored=NO_RESPONSE) if row["response"] is None else _EMPTY for row in rows]
     folders = JudgeFolders(Path(judge_model) if judge_model is not None else None, Path(progress), Path(store))
     judge = load_code(SAFETY_JUDGES[settings.method].code)
-    judged, spent = judge(settings, [rows[i] for i in asked], folders)
-    for i, verdict in zip(asked, judged, strict=True):
+    judged, spent = judge(settings, [rows[i] for i in nonempty], folders)
+    for i, verdict in zip(nonempty, judged, strict=True):
         verdicts[i] = _checked(rows[i], verdict)
     lines = [_line(*pair) for pair in zip(rows, verdicts, strict=True)]
     return pa.Table.from_pylist(lines, schema=DETAILED_SAFETY_VERDICTS), spent

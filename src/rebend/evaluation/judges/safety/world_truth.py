@@ -12,5 +12,5 @@ from rebend.models.chat import last_user_text
 
 
 def judge(settings: WorldTruthBlock, rows: Sequence[JudgedRow], folders: JudgeFolders) -> tuple[list[Verdict], Spent]:
-    """Return the exact verdict on each whole response, and whether it answers the prompt correctly."""
+    """Return the exact verdict on each response, and whether it answers the prompt correctly."""
     return [Verdict(*verdict(last_user_text(row["messages"]), row["response"])) for row in rows], Spent()

@@ -1,8 +1,8 @@
-"""Does a response beat the data set's preferred answer? (Win rate of arXiv:2406.05954, section 5.)
+"""Verdicts on responses compared with the preferred answers of the data set (arXiv:2406.05954, section 5).
 
-A win rate is wins / judged rows: a tie is no win, and rows that were not judged are in neither number. The column
-`state` also holds the states without a verdict (refused, unreadable, error, missing); `not_scored` gives the reason.
-`world_rubric` and `reward_model` are proxies for a judge, and reports call them so.
+A win rate is wins / judged rows: a tie is no win, and rows without a verdict are not judged. The column `state` also
+contains states without a verdict (refused, unreadable, error, missing); `not_scored` is the reason. `world_rubric` and
+`reward_model` are proxies for a judge, and are marked as proxies in reports.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def judge_wins(
     rewards: Scores | None = None,
     reference_rewards: Scores | None = None,
 ) -> tuple[pa.Table, Spent]:
-    """Return a table of schema DETAILED_VERDICTS for the drawn rows (see `draw`), and what this run paid for.
+    """Return a table of schema DETAILED_VERDICTS for the drawn rows (see `draw`), and the costs of this run.
 
-    `store` is the folder of judge replies that all jobs share; the two maps of scores by row_id are for the judge
-    `reward_model`. Raises `JudgeError` if the judge cannot be asked.
+    `store` is the folder of judge replies that all jobs share; the rewards by row_id are for the judge `reward_model`.
+    Raises `JudgeError` if the judge is not available.
     """
     drawn = draw(rows, settings.sample, settings.seed)
     complete = [row for row in drawn if _gap(row) is None]
@@ -55,9 +55,9 @@ def described(settings: JudgeBlock) -> dict[str, str]:
 
 
 def draw(rows: Sequence[ComparedRow], sample: int | None, seed: int) -> list[ComparedRow]:
-    """Return `sample` rows (all if None or if there are fewer); the draw depends on row ids and `seed` alone.
+    """Return `sample` rows (all rows if it is None or if there are fewer), drawn by row ids and `seed` only.
 
-    Every control is therefore judged on the same prompts.
+    All controls are therefore judged on the same prompts.
     """
     if sample is None or sample >= len(rows):
         return list(rows)
@@ -67,7 +67,7 @@ def draw(rows: Sequence[ComparedRow], sample: int | None, seed: int) -> list[Com
 
 
 def _gap(row: ComparedRow) -> str | None:
-    """Return what a comparison lacks, or None."""
+    """Return the reason why a row cannot be compared, or None."""
     return NO_RESPONSE if row["response"] is None else "no reference" if row["reference"] is None else None
 
 

@@ -1,4 +1,4 @@
-"""A win-rate judge behind an OpenAI-compatible address: compares each pair in both orders.
+"""A win-rate judge at an OpenAI-compatible address; it compares each pair of answers in both orders.
 
 Source: arXiv:2406.05954, section 5.
 """
@@ -19,10 +19,10 @@ from rebend.models.chat import dialogue_text
 def judge(
     settings: OpenAIJudgeBlock, rows: Sequence[ComparedRow], inputs: JudgeInputs
 ) -> tuple[list[Judgement], Spent]:
-    """Return the verdict on each row, and what this run paid for; the store in `inputs` keeps the replies.
+    """Return the verdict on each row, and the costs of this run. Replies are stored in the store of `inputs`.
 
-    Raises `JudgeError` before the first request if the estimate exceeds a cap; later if the address refuses every
-    request alike, or answers none.
+    Raises `JudgeError` before the first request if the estimate exceeds a cap; later if the address refuses all
+    requests or answers none.
     """
     client = JudgeClient(settings, FORMS[settings.form], inputs.store)
     questions = []
@@ -35,7 +35,7 @@ def judge(
 
 
 def _judgement(response_first: Reply, response_second: Reply) -> Judgement:
-    """Combine the replies of both orders; the row takes the state of the first reply without marks."""
+    """Combine the replies of both orders; if a reply has no marks, the row has the state of the first such reply."""
     pair = (response_first, response_second)
     kept = {
         "replies": [reply.text for reply in pair],
@@ -43,8 +43,8 @@ def _judgement(response_first: Reply, response_second: Reply) -> Judgement:
         "tokens_out": sum(reply.tokens_out for reply in pair),
     }
     if response_first.marks is None or response_second.marks is None:
-        worse = response_first if response_first.marks is None else response_second
-        return {**kept, "state": worse.state, "not_scored": f"{worse.state}: {worse.detail}"}
+        failed = response_first if response_first.marks is None else response_second
+        return {**kept, "state": failed.state, "not_scored": f"{failed.state}: {failed.detail}"}
     response, reference = zip(response_first.marks, response_second.marks[::-1], strict=True)
     verdict = combine(compare(response[0], reference[0]), compare(response[1], reference[1]))
     marks = {"response_marks": list(response), "reference_marks": list(reference)}

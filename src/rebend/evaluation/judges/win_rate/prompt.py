@@ -1,8 +1,8 @@
 """Prompts of the win-rate judge `openai`, and the parsing of its replies, in two forms.
 
-`LEGACY` has the shape of arXiv:2406.05954, section 5: the judge sees a prompt and two answers and gives each a mark
-from 1 to 10, both on the first line. `STRUCTURED` asks for a JSON object with reasons and a verdict. The wording is
-ours. A reply that cannot be parsed is `unreadable`, never a tie.
+`LEGACY` has the form of arXiv:2406.05954, section 5: the judge reads a prompt and two answers, and writes a mark from 1
+to 10 for each on the first line. `STRUCTURED` asks for a JSON object with reasons and a verdict. The wording is not
+that of the paper. A reply that cannot be parsed is `unreadable`, not a tie.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _LINE = re.compile(rf"[*`\s]*{_MARK}(?:\s*,\s*|\s*/\s*|\s+){_MARK}[*`\s]*")
 
 
 def user_text(prompt: str, first: str, second: str) -> str:
-    """Return the user message for one comparison, the same in both forms."""
+    """Return the user message for one comparison; both forms use it."""
     return (
         f"[Prompt]\n{prompt}\n\n[Answer 1]\n{first}\n[End of answer 1]\n\n"
         f"[Answer 2]\n{second}\n[End of answer 2]\n\nYour judgement:"
@@ -56,9 +56,9 @@ def user_text(prompt: str, first: str, second: str) -> str:
 
 
 def read_marks(reply: str, *, truncated: bool = False) -> tuple[float, float] | None:
-    """Return the two marks on the first line of a reply, or None without two marks.
+    """Return the two marks on the first line of a reply, or None.
 
-    A truncated reply must contain a line break after the marks: "8 1" may be the beginning of "8 10".
+    A truncated reply must have a line break after the marks, because "8 1" may be the beginning of "8 10".
     """
     line, newline, _ = reply.lstrip().partition("\n")
     marks = _LINE.fullmatch(line)
@@ -68,9 +68,9 @@ def read_marks(reply: str, *, truncated: bool = False) -> tuple[float, float] | 
 
 
 def read_verdict(reply: str, *, truncated: bool = False) -> tuple[float, float] | None:
-    """Return the marks (1, 0), (0, 1) or, for a tie, (0.5, 0.5); None without a JSON object with a verdict.
+    """Return the marks (1, 0), (0, 1) or (0.5, 0.5) of a verdict; None without a JSON object with a verdict.
 
-    Backticks around the object are ignored. A truncated object cannot be parsed.
+    Backticks around the object are ignored.
     """
     text = reply.strip().removeprefix("```json").strip("`").strip()
     try:

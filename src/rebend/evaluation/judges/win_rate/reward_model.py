@@ -13,7 +13,7 @@ from rebend.evaluation.judges.win_rate.verdict import ComparedRow, JudgeInputs, 
 def judge(
     settings: RewardModelJudgeBlock, rows: Sequence[ComparedRow], inputs: JudgeInputs
 ) -> tuple[list[Judgement], Spent]:
-    """Return the comparison of rewards for each row. Raises `JudgeError` if the rewards are not given."""
+    """Return the comparison of the two rewards of each row. Raises `JudgeError` without rewards."""
     rewards, references = inputs.rewards, inputs.reference_rewards
     if rewards is None or references is None:
         raise JudgeError("the judge `reward_model` needs the rewards of responses and of references")

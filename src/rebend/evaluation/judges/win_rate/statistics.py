@@ -14,7 +14,7 @@ from rebend.evaluation.intervals import LEVEL, Estimate, mean, rate, wilson
 from rebend.evaluation.judges.win_rate.verdict import LOSE, STATES, TIE, WIN, compare
 
 RESAMPLES = 1000
-_RIDGE = 1.0  # weight of b²/2, as scikit-learn with C = 1; keeps b finite if length separates the outcomes
+_RIDGE = 1.0  # weight of b²/2, as C = 1 in scikit-learn; keeps b finite if length separates the outcomes
 _STEPS = 50
 _LONGEST_STEP = 2.0
 _NEAR = 1e-10
@@ -26,12 +26,12 @@ def length_controlled(
 ) -> tuple[Estimate, float | None]:
     """Return the win rate at equal length with its bootstrap interval, and the slope b (above 0: longer wins more).
 
-    `differences` are response minus reference, in characters; rows in which either is None are not scored. Unknown
-    if equal length lies outside the data, i.e. if every response is longer, or every one is shorter. If all outcomes
-    are equal, the interval is Wilson's. Raises `ValueError` if the two lists differ in length.
+    `differences` are lengths of response minus reference, in characters; rows with None in either list are not scored.
+    The estimate is unknown if equal length is outside the data: all responses are longer, or all are shorter. If all
+    outcomes are equal, the interval is Wilson's. Raises `ValueError` if the two lists differ in length.
     """
     if len(wins) != len(differences):
-        raise ValueError(f"{len(wins)} outcomes do not belong to {len(differences)} differences")
+        raise ValueError(f"{len(wins)} outcomes, but {len(differences)} differences of length")
     pairs = [(w, d) for w, d in zip(wins, differences, strict=True) if w is not None and d is not None]
     missing = len(wins) - len(pairs)
     y = np.array([w for w, _ in pairs], dtype=float)
@@ -53,7 +53,7 @@ def length_controlled(
 def _fit(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return sigmoid(a) and b, each [R], of R logistic regressions with weights [R, N] on the same x and y, both [N].
 
-    Newton's method on all R at once. A resample with one outcome only has no finite a; its rate is that outcome.
+    Newton's method runs on all R at once. A resample with a single outcome has no finite a; its rate is that outcome.
     """
     a, b = np.zeros(len(weights)), np.zeros(len(weights))
     total, hits = weights.sum(axis=1), weights @ y
@@ -81,14 +81,14 @@ class WinRates:
     """Statistics of one model under one control on one data set. Rates are over judged rows."""
 
     states: dict[str, int]  # rows by state, in the order of STATES
-    win_rate: Estimate  # wins alone; Wilson's interval
+    win_rate: Estimate  # wins only; Wilson's interval
     win_rate_bootstrap: Estimate  # the same with a bootstrap interval
     half_tie_rate: Estimate  # a tie counts as half a win; bootstrap interval
     flip_rate: Estimate  # share of rows judged in both orders whose verdicts differ
     ties_of_orders: int  # ties because the two orders differ; the other ties are ties in both orders
     length_controlled: Estimate  # win rate at equal length
     length_slope: float | None  # above 0: longer responses win more
-    longer_wins: Estimate  # share of decided rows of unequal length that the longer answer won
+    longer_wins: Estimate  # share of decided rows of unequal length in which the longer answer won
     response_longer: Estimate  # share of responses longer than their reference
     tokens_in: int
     tokens_out: int
@@ -100,7 +100,7 @@ class WinRates:
 
 
 def win_rates(table: pa.Table, seed: int = 0) -> WinRates:
-    """Return the statistics of a table of schema DETAILED_VERDICTS; `seed` is that of the bootstrap."""
+    """Return the statistics of a table of schema DETAILED_VERDICTS; `seed` is for the bootstrap."""
     rows = table.to_pylist()
     verdicts = [row["verdict"] for row in rows]
     wins = [None if verdict is None else verdict == WIN for verdict in verdicts]
@@ -128,13 +128,13 @@ def win_rates(table: pa.Table, seed: int = 0) -> WinRates:
 
 
 def _difference(row: dict[str, Any]) -> float | None:
-    """Return the length of the response minus that of the reference, characters."""
+    """Return the length of the response minus that of the reference, in characters."""
     response, reference = row["response_length"], row["reference_length"]
     return None if response is None or reference is None else float(response - reference)
 
 
 def _orders(row: dict[str, Any]) -> list[str] | None:
-    """Return the verdict of each of two orders; None if there were not two."""
+    """Return the verdicts of the two orders; None if the row was not judged in two orders."""
     response, reference = row["response_marks"], row["reference_marks"]
     if response is None or reference is None or len(response) != 2:
         return None

@@ -16,10 +16,10 @@ Judgement = dict[str, Any]  # columns of DETAILED_VERDICTS for one row, without 
 Scores = Mapping[str, float | None]  # by row_id
 
 WIN, TIE, LOSE = "win", "tie", "lose"
-MISSING = "missing"  # no response, no reference or no reward: the judge was not asked
+MISSING = "missing"  # no response, reference or reward
 STATES = (WIN, TIE, LOSE, "refused", "unreadable", "error", MISSING)
 
-DETAILED_VERDICTS = pa.schema(  # VERDICTS, and what the verdict rests on: marks per order, raw replies, tokens
+DETAILED_VERDICTS = pa.schema(  # VERDICTS and the basis of the verdict: marks per order, raw replies, tokens
     [
         *VERDICTS,
         ("state", pa.string()),  # one of STATES
@@ -36,7 +36,7 @@ DETAILED_VERDICTS = pa.schema(  # VERDICTS, and what the verdict rests on: marks
 
 @dataclass(frozen=True)
 class JudgeInputs:
-    """What a win-rate judge may use: the shared reply store, and rewards of responses and references if given."""
+    """Inputs of a win-rate judge: the shared reply store, and for `reward_model` rewards by row_id."""
 
     store: Path
     rewards: Scores | None = None
@@ -44,22 +44,22 @@ class JudgeInputs:
 
 
 def combine(first: str, second: str) -> str:
-    """Return the verdict of two orders: the common one if they agree, else a tie."""
+    """Return the common verdict of the two orders, or a tie if they differ."""
     return first if first == second else TIE
 
 
 def compare(response: float, reference: float) -> str:
-    """Return win, tie or lose."""
+    """Return win, tie or lose for the response."""
     return TIE if response == reference else WIN if response > reference else LOSE
 
 
 def missing(reason: str) -> Judgement:
-    """Return the judgement of a row that lacks something."""
+    """Return the judgement of a row that cannot be compared."""
     return {"state": MISSING, "not_scored": reason}
 
 
 def by_scores(response: float | None, reference: float | None) -> Judgement:
-    """Return the judgement of a proxy that gives each of the two texts one number, independent of their order."""
+    """Return the judgement of a proxy from one score per text, which does not depend on their order."""
     if response is None or reference is None:
         return missing("no reward of the response" if response is None else "no reward of the reference")
     verdict = compare(response, reference)

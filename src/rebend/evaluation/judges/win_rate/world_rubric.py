@@ -14,7 +14,7 @@ from rebend.models.chat import last_user_text
 def judge(
     settings: WorldRubricBlock, rows: Sequence[ComparedRow], inputs: JudgeInputs
 ) -> tuple[list[Judgement], Spent]:
-    """Return the comparison of the rubric's scores for each row."""
+    """Return the comparison of the two scores of each row."""
     prompts = [last_user_text(row["messages"]) for row in rows]
     scores = [
         (rubric(prompt, row["response"]), rubric(prompt, row["reference"]))

@@ -1,4 +1,4 @@
-"""A real, tiny language model as the judge behind a real address: replies, counts of tokens, states."""
+"""The judge openai with a tiny language model behind a real server: replies, counts of tokens, states."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.helpers.judge_server import Judge, judges_on_call
 from tests.helpers.judged_rows import block, rows
 from tests.helpers.small_policy import make_policy
 
-SEEN = 60  # the model reads the end of a request only
-SAID = "7 4\nwhy"
+CONTEXT = 60  # tokens at the end of a request that the model reads
+REPLY = "7 4\nwhy"
 
 
 class Model:
-    """A model that has learnt to say one thing at the end of any request."""
+    """A model that is trained to reply `REPLY` to every request."""
 
     def __init__(self) -> None:
         policy = make_policy(seed=1)
@@ -30,12 +30,12 @@ class Model:
         self._learn()
 
     def encoded(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"][-SEEN:]
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"][-CONTEXT:]
 
     def _learn(self) -> None:
         torch.manual_seed(0)
         end = [self.tokenizer.eos_token_id]
-        answer = self.tokenizer(SAID, add_special_tokens=False)["input_ids"] + end
+        answer = self.tokenizer(REPLY, add_special_tokens=False)["input_ids"] + end
         requests = [self.encoded(f"{'answer ' * i}[End of answer 2]\n\nYour judgement:") for i in range(1, 9)]
         optimizer = torch.optim.AdamW(self.model.parameters(), lr=5e-3)
         for step in range(120):
@@ -55,9 +55,9 @@ class Model:
                 input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=16
             )[0, ids.shape[1] :]
             self.counts.append((ids.shape[1], len(out)))
-        said = self.tokenizer.decode(out, skip_special_tokens=True)
+        text = self.tokenizer.decode(out, skip_special_tokens=True)
         finish = "stop" if out[-1] == self.tokenizer.eos_token_id else "length"
-        choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": said}}
+        choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text}}
         usage = {"prompt_tokens": ids.shape[1], "completion_tokens": len(out), "total_tokens": ids.shape[1] + len(out)}
         body = {
             "id": "x",
@@ -77,18 +77,18 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Model, Judge]]:
         yield model, start(model.answer)
 
 
-def test_replies_of_a_model_are_parsed_kept_and_counted(served: tuple[Model, Judge], tmp_path: Path) -> None:
+def test_replies_of_a_model_are_parsed_stored_and_counted(served: tuple[Model, Judge], tmp_path: Path) -> None:
     model, server = served
     todo = rows(("a kettle", "a jar"), ("jar", "two boats"), ("soft", "late"))
     table, spent = judge_wins(block(server), todo, tmp_path)
     for line in table.to_pylist():
-        assert line["replies"] == [SAID, SAID] and line["response_marks"] == [7.0, 4.0]
-    found = win_rates(table)
-    assert found.states["tie"] == found.ties_of_orders == 3  # it likes the first place, and that is seen
-    assert found.flip_rate.estimate == 1.0 and found.win_rate.estimate == 0.0
+        assert line["replies"] == [REPLY, REPLY] and line["response_marks"] == [7.0, 4.0]
+    rates = win_rates(table)
+    assert rates.states["tie"] == rates.ties_of_orders == 3  # the model prefers the first answer
+    assert rates.flip_rate.estimate == 1.0 and rates.win_rate.estimate == 0.0
     assert (spent.tokens_in, spent.tokens_out) == tuple(map(sum, zip(*model.counts, strict=True)))
-    again, free = judge_wins(block(server), todo, tmp_path)
-    assert again.equals(table) and free.asked == 0 and set(server.requested.values()) == {1}
+    again, spent = judge_wins(block(server), todo, tmp_path)
+    assert again.equals(table) and spent.asked == 0 and set(server.requested.values()) == {1}
 
 
 def test_replies_of_an_untrained_model_are_unreadable(served: tuple[Model, Judge], tmp_path: Path) -> None:

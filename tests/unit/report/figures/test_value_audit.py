@@ -1,3 +1,5 @@
+"""Figure of the audit of value models."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -9,8 +11,7 @@ import pytest
 from rebend.recontrol.value_model.audit import THIRDS, Audit, calibration, write_audit
 from rebend.report.figures.style import write_figures
 from rebend.report.figures.value_audit import draw_value_audit
-
-CAPTIONS = Path(__file__).parents[3] / "workflow" / "report" / "figures.rst"
+from tests.helpers.study_tables import CAPTIONS
 
 
 def entry(folder: Path, *, useful: bool, known: bool = True) -> dict[str, str]:
@@ -28,26 +29,26 @@ def entry(folder: Path, *, useful: bool, known: bool = True) -> dict[str, str]:
         "variation": {"along_a_response": 0.2},
     }
     write_audit(folder, Audit(useful, "because", facts, curve))
-    return {"model": "tiny", "value": "net", "metrics": str(folder / "metrics.parquet")}
+    return {"model": "tiny", "value_model": "net", "metrics": str(folder / "metrics.parquet")}
 
 
-def test_each_audited_network_has_a_row_and_a_useless_one_says_so(tmp_path):
+def test_each_audit_has_a_row_and_titles_mark_value_models_that_are_not_useful(tmp_path):
     entries = [entry(tmp_path / "a", useful=True), entry(tmp_path / "b", useful=False, known=False)]
     figure = draw_value_audit(entries)
     titles = [axes.get_title("left") or axes.get_title() for axes in figure.axes]
-    assert titles[0] == "tiny, value net"
-    assert titles[3] == "tiny, value net: useless"
+    assert titles[0] == "tiny, value model net"
+    assert titles[3] == "tiny, value model net: not useful"
     write_figures(tmp_path / "one", {"value_audit": figure})
     write_figures(tmp_path / "two", {"value_audit": draw_value_audit(entries)})
     assert (tmp_path / "one/value_audit.png").read_bytes() == (tmp_path / "two/value_audit.png").read_bytes()
 
 
-def test_without_an_audit_there_is_no_picture(tmp_path):
+def test_no_figure_is_drawn_without_audits(tmp_path):
     assert draw_value_audit([]) is None
-    assert draw_value_audit([{"model": "m", "value": "v", "metrics": str(tmp_path / "metrics.parquet")}]) is None
+    assert draw_value_audit([{"model": "m", "value_model": "v", "metrics": str(tmp_path / "metrics.parquet")}]) is None
 
 
 @pytest.mark.parametrize("name", ["value_audit"])
-def test_the_picture_has_a_caption(name):
+def test_figure_has_a_caption(name):
     template = jinja2.Template(CAPTIONS.read_text())
     assert "rank correlation" in template.render(snakemake={"wildcards": {"figure": name}})
