@@ -100,7 +100,7 @@ def test_snakemake_makes_only_the_damaged_shard_again(built: Checkout, tmp_path:
     target = f"results/value_models/{ADAPTED}/micro_value"
     found = copy.snakemake(target, "--forcerun", "train_value_model")
     assert found.returncode != 0
-    assert f"{second.name} (now in " in found.stdout + found.stderr
+    assert f"{second.name} (moved to " in found.stdout + found.stderr
     again = copy.snakemake(target)
     assert again.returncode == 0, again.stdout + again.stderr
     assert second.read_bytes() == whole
