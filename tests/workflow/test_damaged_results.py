@@ -100,7 +100,7 @@ def test_only_a_damaged_shard_is_built_again(built: Checkout, tmp_path: Path) ->
     target = f"results/value_models/{ADAPTED}/micro_value"
     failed = copy.snakemake(target, "--forcerun", "train_value_model")
     assert failed.returncode != 0
-    assert f"{second.name} (now in " in failed.stdout + failed.stderr
+    assert f"{second.name} (moved to " in failed.stdout + failed.stderr
     again = copy.snakemake(target)
     assert again.returncode == 0, again.stdout + again.stderr
     assert second.read_bytes() == whole

@@ -61,7 +61,7 @@ def printed(study: str) -> Iterator[tuple[Key, float]]:
         for column, value in numbers(study, described).items():
             if value is not None:
                 yield (*key, column), value
-    for (base, adapter, name), entry in zip(plan.asked, summary["capabilities"], strict=True):
+    for (base, adapter, name), entry in zip(plan.benchmarks, summary["capabilities"], strict=True):
         value = RepbendPaper(FOLDER).score_of(entry)
         if value is not None:
             yield (base, adapter, "", "", "", name), value
