@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import parity_ours as ours
+import parity_ours_texts as ours
 import torch
 import transformers
 from parity_code import stand_in
@@ -47,6 +47,7 @@ class OneCache:
         self.model = model
 
     def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the model."""
         return getattr(self.model, name)
 
     def to(self, device: str) -> OneCache:

@@ -7,7 +7,6 @@ that a piece needs to run is declared, and listed on the page.
 
 from __future__ import annotations
 
-import __future__
 import ast
 import subprocess
 import textwrap
@@ -16,7 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-REPAIRS: dict[str, str] = {}  # what was repaired -> why, in the order in which items needed it
+REPAIRS: list[str] = []  # what was repaired or replaced and why, in the order in which items needed it
 
 
 class Released:
@@ -56,7 +55,7 @@ class Released:
             if old not in text:
                 raise ValueError(f"{file}: does not hold {old!r}; is it another version?")
             text = text.replace(old, new)
-            REPAIRS[f"`{file}`: {reason}"] = reason
+            _note(f"`{file}`: {reason}")
         return text
 
     def take(
@@ -79,9 +78,7 @@ class Released:
             _execute(ast.Module([found[name]], []), file, space)  # type: ignore[list-item]
         return SimpleNamespace(**{name: space[name] for name in names})
 
-    def run(
-        self, file: str, first: str, last: str, given: Mapping[str, Any], *, whole: bool = True
-    ) -> dict[str, Any]:
+    def run(self, file: str, first: str, last: str, given: Mapping[str, Any], *, whole: bool = True) -> dict[str, Any]:
         """Run the lines of a script from the one with text `first` to the next one with `last`; return all names.
 
         Without `whole` the last line itself is not run.
@@ -98,7 +95,12 @@ class Released:
 
 def stand_in(what: str, why: str) -> None:
     """Declare that a name which the released code takes from elsewhere is replaced by a small one of ours."""
-    REPAIRS[what] = why
+    _note(f"{what}: {why}")
+
+
+def _note(sentence: str) -> None:
+    if sentence not in REPAIRS:
+        REPAIRS.append(sentence)
 
 
 def _defines(node: ast.AST) -> list[str]:
@@ -111,5 +113,5 @@ def _defines(node: ast.AST) -> list[str]:
 
 
 def _execute(module: ast.Module, file: str, space: dict[str, Any]) -> None:
-    flags = __future__.annotations.compiler_flag
-    exec(compile(module, f"<released {file}>", "exec", flags=flags, dont_inherit=True), space)
+    # This file's own `from __future__ import annotations` holds for what it compiles.
+    exec(compile(module, f"<released {file}>", "exec"), space)

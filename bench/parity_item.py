@@ -11,7 +11,8 @@ import torch
 from parity_code import Released
 from torch import Tensor
 
-EQUAL, DIFFERS, SKIPPED = "equal", "differs", "skipped"
+EQUAL, DIFFERS, SKIPPED, FAILED = "equal", "differs", "skipped", "failed"
+LONGEST = 60  # characters of a text on the page
 FEW = 8  # so many numbers are compared each relative to itself
 
 
@@ -31,7 +32,7 @@ class Item:
     name: str
     compare: Callable[[Sides], tuple[Any, Any]]
     tolerance: float  # largest relative difference of numbers, or share of texts that differ
-    remark: str
+    remark: str  # why they differ; shown where they do
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,8 @@ def measure(entry: Item, sides: Sides | None, why_skipped: str = "") -> Line:
         released, ours = entry.compare(sides)
     except FileNotFoundError as error:
         return Line(entry, "–", "–", str(error), SKIPPED)
+    except Exception as error:  # one item that broke leaves the others
+        return Line(entry, "–", "–", " ".join(f"{type(error).__name__}: {error}".split()), FAILED)
     if isinstance(released, list) and isinstance(released[0], (str, list, tuple)):
         return _texts(entry, released, ours)
     return _numbers(entry, _flat(released), _flat(ours))
@@ -96,7 +99,15 @@ def _texts(entry: Item, released: Sequence[Any], ours: Sequence[Any]) -> Line:
     same = sum(one == other for one, other in zip(released, ours, strict=False))
     apart = max(n, n_ours) - same
     verdict = EQUAL if apart <= entry.tolerance * n else DIFFERS
-    return Line(entry, f"{n:,}", f"{same:,} of {n:,} the same", f"{apart:,} of {n:,}", verdict)
+    if n == n_ours == 1:
+        return Line(entry, _code(released[0]), _code(ours[0]), f"{apart:,} of {n:,}", verdict)
+    return Line(entry, f"{n:,} texts", f"{same:,} of {n:,} the same", f"{apart:,} of {n:,}", verdict)
+
+
+def _code(text: Any) -> str:
+    """Return a text, or its beginning and end, as code of one line."""
+    shown = repr(text).replace("`", "'")
+    return f"`{shown if len(shown) <= LONGEST else shown[: LONGEST // 2] + ' … ' + shown[-LONGEST // 2 :]}`"
 
 
 def _numbers(entry: Item, released: Tensor, ours: Tensor) -> Line:

@@ -12,7 +12,12 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-WORDS = ("how do I mend a torn sleeve", "Human: User: Assistant:", "please tell me about the old kettle", "yes, no")
+WORDS = (
+    "how do I mend a torn sleeve when the thread is short and the light is poor",
+    "Human: User: Assistant:",
+    "please tell me about the old kettle",
+    "yes, no",
+)
 TURNS = "<|user|>", "<|assistant|>"
 
 
@@ -91,6 +96,5 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 def short_prompts(n: int) -> list[str]:
     """Return `n` short prompts of different lengths."""
-    words = "how do I mend a torn sleeve when the thread is short and the light is poor".split()
+    words = WORDS[0].split()
     return [" ".join(words[i % 5 : i % 5 + 3 + i % 7]) for i in range(n)]
-

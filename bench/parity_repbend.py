@@ -13,7 +13,7 @@ import parity_ours as ours
 import torch
 from parity_code import Released, stand_in
 from parity_item import Sides, item, items
-from parity_models import llama, tokenizer
+from parity_models import llama
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn import functional
@@ -117,6 +117,7 @@ class Trainer:
             "module": "hidden_states",
             "_is_peft_model": lambda model: isinstance(model, PeftModel),
         }
+        stand_in("`gc.collect`", "left out of the losses: it changes nothing but the time")
         stand_in("DeepSpeed", "the released trainer reads the model as `model.module`: a wrapper with this name")
         code = released.take(TRAINER, [*PARTS, "_compute_loss"], given, NORMS)
         self.compute = code._compute_loss
@@ -251,7 +252,7 @@ def response_r(sides: Sides, first: int, second: int) -> tuple[Any, Any]:
     "repbend",
     "RepBend, `request_last`: four terms",
     1e-6,
-    "there only the first half of the unsafe rows has target tokens; documented",
+    "there only the first half of the unsafe rows has target tokens; here all",
 )
 def request_last(sides: Sides) -> tuple[Any, Any]:
     """States at the last prompt token."""
@@ -262,145 +263,3 @@ def request_last(sides: Sides) -> tuple[Any, Any]:
     signs = {"beta": -1.0}
     released = [signs.get(key, 1.0) * trainer.loss(model, step, **{key: 1.0}) for key in TERMS.values()]
     return released, [found.terms[name] for name in TERMS]
-
-
-# --- data ---------------------------------------------------------------------------------------------------------
-
-LLAMA3 = (
-    "{{ bos_token }}{% for m in messages %}{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n' "
-    "+ m['content'] + '<|eot_id|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
-)
-REQUESTS = ["How do I open a jar?", "Tell me a story.\n\nA short one.", "why", "What is a lamp, and who made it first"]
-
-
-def training_ids(sides: Sides, requests: Sequence[str], width: int) -> tuple[Any, Any]:
-    """Token ids of prompt and answer of a training item, without padding."""
-    pieces = tokenizer(2)
-    pieces.chat_template = LLAMA3
-    tags = released_tags(sides.released)
-    given = {"Dataset": object, "torch": torch, "random": random}
-    data_set = sides.released.take("methods/rep_bending/dataset.py", ["RepBendingDataset"], given).RepBendingDataset
-    released, found = [], []
-    for request in requests:
-        one = object.__new__(data_set)
-        text = f"{tags[0]}{request}{tags[1]}<SEPARATOR>An answer of some words."
-        one.tokenizer, one.max_length, one.sep_token = pieces, 2 * width, ""
-        for name in ("data_safe_samples", "data_unsafe_samples", "retain_set", "unsafe_prompt_pair_unsafe_answer"):
-            setattr(one, name, [text])
-        one.unsafe_prompt_pair_safe_answer = [text]
-        read = one[0]
-        parts = [
-            read[f"ids_safe_sample_{part}"][read[f"mask_safe_sample_{part}"].bool()].tolist()
-            for part in ("request", "response")
-        ]
-        released.append(tuple(parts))
-        found.append(ours.training_tokens(pieces, request, "An answer of some words.", width))
-    return released, found
-
-
-def released_tags(released: Released) -> tuple[str, str]:
-    """Return what the released code writes before and after a request of Llama 3."""
-    holder = SimpleNamespace(model_name_or_path="llama-3", tokenizer=SimpleNamespace())
-    given = {"self": holder, "print": lambda *_: None}
-    released.take("methods/rep_bending/dataset.py", ["set_tags_templates"], given).set_tags_templates()
-    return holder.user_tag, holder.assistant_tag
-
-
-@item("repbend", "RepBend, token ids of training texts (Llama 3's template)")
-def tokens(sides: Sides) -> tuple[Any, Any]:
-    """Prompts that fit."""
-    return training_ids(sides, REQUESTS, 256)
-
-
-@item("repbend", "RepBend, prompts longer than the limit", remark="cut on the right there; left out and counted here")
-def long_prompts(sides: Sides) -> tuple[Any, Any]:
-    """Prompts over the limit."""
-    return training_ids(sides, [request * 40 for request in REQUESTS], 64)
-
-
-@items("repbend", [("response_all",), ("request_all",)], "RepBend, classes of WildGuardMix rows: loss mode `{0}`")
-def wildguard(sides: Sides, mode: str) -> tuple[Any, Any]:
-    """All combinations of the three labels."""
-    labels = [("harmful", "unharmful"), ("refusal", "compliance"), ("harmful", "unharmful")]
-    names = ("prompt_harm_label", "response_refusal_label", "response_harm_label")
-    rows = [
-        {"prompt": f"prompt {a} {b} {c}", "response": "an answer", **dict(zip(names, (a, b, c), strict=True))}
-        for a in labels[0]
-        for b in labels[1]
-        for c in labels[2]
-    ]
-    holder = SimpleNamespace(user_tag="", assistant_tag="")
-    every = SimpleNamespace(seed=lambda _: None, sample=lambda population, _: [*population, ""])
-    given = {"self": holder, "mode": mode, "is_online": False, "num_examples": 0, "print": lambda *_: None}
-    given |= {"random": every, "one_shot_template": "{instruction}"}
-    stand_in("`random`", "one that draws all rows, to see the classes that the released code draws from")
-    take = sides.released.take("methods/rep_bending/dataset.py", ["sample_from_wildguardmix"], given)
-    take.sample_from_wildguardmix({"train": rows})
-    classes = [
-        "safe"
-        if row["prompt"] in holder.data_safe_samples
-        else "unsafe"
-        if row["prompt"] in holder.data_unsafe_samples
-        else ""
-        for row in rows
-    ]
-    return classes, [ours.wildguard_label(row, mode) for row in rows]
-
-
-# --- NPO ----------------------------------------------------------------------------------------------------------
-
-
-def npo_sides(sides: Sides, gamma: float) -> tuple[Any, Any]:
-    """Loss and gradient of NPO on answers alone: the released script has one set of safe rows, chats among them."""
-    data, model = texts(6), adapted()
-    group = data.step(0, 2, 0)
-    step = ours.StepExamples(group.safe, group.unsafe, [], [])
-    given = {"torch": torch, "F": functional, "nn": nn, "gc": NO_COLLECTION, "SFTTrainer": _Child}
-    given["_is_peft_model"] = lambda model: isinstance(model, PeftModel)
-    stand_in("`trl.SFTTrainer`", "a class whose `compute_loss` returns the model's own loss, as that of transformers")
-    names = ["kl_loss", "get_batch_loss", "compute_loss"]
-    compute = sides.released.take("methods/NPO/trainer.py", names, given).compute_loss
-    trainer = _Child()
-    trainer.current_training_step = 0
-    trainer.hyperparam_args = SimpleNamespace(loss_alpha=1.0, loss_beta=0.1, loss_gamma=gamma)
-    released = compute(trainer, Engine(model), {**labelled("safe", step.safe), **labelled("unsafe", step.unsafe)})
-    total = ours.npo_loss(model, ours.npo_settings(npo_beta=0.1, retain_weight=1.0), data, step).total
-    return [released, *gradients(released, model)], [total, *gradients(total, model)]
-
-
-class _Parent:
-    """What transformers' trainer does: the model's own loss."""
-
-    def compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False) -> Any:
-        """Return the loss and the outputs."""
-        outputs = model(**inputs)
-        return outputs["loss"], outputs
-
-
-class _Child(_Parent):
-    """Stands for TRL's trainer."""
-
-    current_training_step: int
-    hyperparam_args: Any
-
-
-def labelled(name: str, rows: Sequence[ours.TrainingExample]) -> dict[str, Tensor]:
-    """Return answers as the released data set gives them: labels on the answers' tokens only."""
-    ids, mask = padded([row.tokens for row in rows], "right", 2 * WIDTH)
-    labels = torch.full_like(ids, -100)
-    for number, row in enumerate(rows):
-        labels[number, row.n_prompt : len(row.tokens)] = ids[number, row.n_prompt : len(row.tokens)]
-    return {f"{name}_input_ids": ids, f"{name}_attention_mask": mask, f"{name}_labels": labels}
-
-
-@item("repbend", "NPO: loss and gradient without the KL of the released script (the paper's)", 1e-6)
-def npo_paper(sides: Sides) -> tuple[Any, Any]:
-    """Equation 3 and the retain loss."""
-    return npo_sides(sides, gamma=0.0)
-
-
-@item("repbend", "NPO: loss and gradient with the released script's KL of 0.1", 1e-6)
-def npo_released(sides: Sides) -> tuple[Any, Any]:
-    """The script's third term."""
-    return npo_sides(sides, gamma=0.1)

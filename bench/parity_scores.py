@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import parity_ours as ours
+import parity_ours_texts as ours
 import parity_texts as texts
 import torch
 from parity_code import Released, stand_in
@@ -84,13 +82,29 @@ def real_answers(sides: Sides) -> list[str]:
     return [*chosen, *chats[:218]]
 
 
-MARKERS = ["## Plan\n### First step\nDo this and that and this and that.\n### Second\nRest a while, then go on.",
-           "Some words of an answer.###USER: and then more words of another", "One two three four.\n\nUSER: five six",
-           "###", "", "a b", "No end. No end. No end. No end."]
+MARKERS = [
+    "## Plan\n### First step\nDo this and that and this and that.\n### Second\nRest a while, then go on.",
+    "Some words of an answer.###USER: and then more words of another",
+    "One two three four.\n\nUSER: five six",
+    "###",
+    "",
+    "a b",
+    "No end. No end. No end. No end.",
+]
 
 
-@item("recontrol", "Diversity of real answers, sentences split as published", 1e-9,
-      "each answer as a text, since one that differs is not an error of rounding")
+SPLITTING = "a full stop at the end of a sentence inside an answer is a word of its own there; `###` cuts here"
+
+
+@item("recontrol", "Mean diversity of real answers, sentences split as published", 1e-9, SPLITTING)
+def mean_diversity(sides: Sides) -> tuple[Any, Any]:
+    """418 answers."""
+    answers = real_answers(sides)
+    released = released_diversity(sides.released, answers, sentence_words)
+    return sum(released) / len(answers), sum(map(ours.diversity, answers)) / len(answers)
+
+
+@item("recontrol", "Diversity of each real answer, sentences split as published", 0.0, SPLITTING)
 def diversity_of_answers(sides: Sides) -> tuple[Any, Any]:
     """418 answers."""
     answers = real_answers(sides)
@@ -99,7 +113,7 @@ def diversity_of_answers(sides: Sides) -> tuple[Any, Any]:
     ]
 
 
-@item("recontrol", "Diversity of real answers, both without splitting sentences")
+@item("recontrol", "Diversity of each real answer, both without splitting sentences")
 def diversity_of_lines(sides: Sides) -> tuple[Any, Any]:
     """The same answers, words of the whole text."""
     answers = [answer for answer in real_answers(sides) if "###" not in answer]
@@ -114,6 +128,33 @@ def diversity_of_markers(sides: Sides) -> tuple[Any, Any]:
     return [f"{value:.9f}" for value in released_diversity(sides.released, MARKERS, sentence_words)], [
         f"{ours.diversity(text):.9f}" for text in MARKERS
     ]
+
+
+@item(
+    "recontrol",
+    "Text that diversity and coherence are measured on, if the model opens a turn",
+    remark="only the text of the reward is cut there",
+)
+def scored_texts(sides: Sides) -> tuple[Any, Any]:
+    """Generated texts, two of which open a turn of the user."""
+    clean, found = sides.released.take(METRICS, ["clean"], {}).clean, []
+    for answer in texts.ANSWERS:
+        given = {"clean": clean, "generation": {"response": answer}, "prompt": ""}
+        found.append(sides.released.run(METRICS, "response = clean(clean(", 'response = " "', given)["response"])
+    return found, [ours.scored_answer(answer) for answer in texts.ANSWERS]
+
+
+@item(
+    "recontrol",
+    "Decoding of a checkpoint that samples by its own settings (`do_sample`, `top_p`)",
+    remark="temperature and top-k are reset there, `do_sample` and `top_p` of the checkpoint stay",
+)
+def own_sampling(sides: Sides) -> tuple[Any, Any]:
+    """A checkpoint with temperature 0.6, top-p 0.9 and top-k 50."""
+    kept = SimpleNamespace(do_sample=True, temperature=0.6, top_p=0.9, top_k=50)
+    first, last = "model.generation_config.temperature = None", "model.generation_config.top_k = None"
+    sides.released.run("inference_intervention.py", first, last, {"model": SimpleNamespace(generation_config=kept)})
+    return [("sampled" if kept.do_sample else "greedy", kept.top_p)], [ours.own_sampling()]
 
 
 # --- coherence ----------------------------------------------------------------------------------------------------
@@ -136,17 +177,16 @@ class SimCse:
     @torch.no_grad()
     def embedded(self, texts: Sequence[str]) -> torch.Tensor:
         """Return the pooled outputs."""
-        batch = self.pieces(
-            list(texts), max_length=128, truncation=True, padding=True, return_tensors="pt"
-        )
+        batch = self.pieces(list(texts), max_length=128, truncation=True, padding=True, return_tensors="pt")
         return self.encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).pooler_output
 
 
 def bert() -> Any:
     """Return a random BERT."""
     torch.manual_seed(9)
-    config = BertConfig(vocab_size=len(tokenizer(2)), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-                        intermediate_size=48)
+    config = BertConfig(
+        vocab_size=len(tokenizer(2)), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48
+    )
     model = BertModel(config).eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -174,86 +214,15 @@ def coherence(sides: Sides) -> tuple[Any, Any]:
     return coherences(sides, asked, [[{"role": "user", "content": text}] for text in asked], answers)
 
 
-@items("recontrol", texts.CASES, "Coherence with the prompt of the study, {0}, {2}, mean", 1e-5,
-       "the released code encodes the prompt with its words for the turns")
+@items(
+    "recontrol",
+    texts.CASES,
+    "Coherence with the prompt of the study, {0}, {2}, mean",
+    1e-5,
+    "the released code encodes the prompt with its words for the turns",
+)
 def coherence_with_prompts(sides: Sides, *case: Any) -> tuple[Any, Any]:
     """Prompts as each side has them."""
     found = list(texts.pairs(sides, case))[:64]
     answers = [texts.ANSWERS[number % 2] for number in range(len(found))]
     return coherences(sides, [text for text, _, _ in found], [messages for _, messages, _ in found], answers)
-
-
-# --- replies of judges --------------------------------------------------------------------------------------------
-
-REPLIES = [
-    "8 9\nbecause", "9 8\nbecause", "7 7\nboth", "10 1", "8.5 9\nhalf", "8,9\ncomma", "8, 9\ncomma", "8 / 9\nslash",
-    "8  9\ntwo spaces", " 8 9\nleading", "\n8 9\nempty line", "8\t9\ntab", "**8 9**\nbold", "`8 9`\ncode",
-    "Scores: 8 9\nwords", "Assistant 1: 8\nAssistant 2: 9", "8", "", "I cannot judge this.", "8 9 7\nthree",
-    "11 3\nhigh", "-1 5\nnegative", "0 5\nzero", "1e1 5\nexponent", "nan 5\nnan", "inf 5\ninf", "8 9 \ntrailing",
-    "eight nine\nwords", "error", "8 9",
-]  # fmt: skip
-
-
-def outcome(marks: Sequence[float] | None) -> str:
-    """Return win, tie or loss of the first answer; "not read" without marks."""
-    if marks is None:
-        return "not read"
-    return "win" if marks[0] > marks[1] else "tie" if marks[0] == marks[1] else "loss" if marks[0] < marks[1] else "none"
-
-
-@item("recontrol", "Replies of the win-rate judge, 30 awkward ones: win, tie or loss",
-      remark="unreadable replies are ties there and not scored here; ours also reads commas, bold and spaces")
-def replies(sides: Sides) -> tuple[Any, Any]:
-    """Two marks on the first line."""
-    released = []
-    for reply in REPLIES:
-        given = {"content": reply, "side": 0, "print": lambda *_: None}
-        space = sides.released.run(JUDGE, "        try:", "score1, score2 = 0, 0", given)
-        released.append(outcome((space["score1"], space["score2"])))
-    return released, [outcome(ours.read_marks(reply)) for reply in REPLIES]
-
-
-@item("recontrol", "Wording of the win-rate judge", remark="ours asks in other words of the same form")
-def judge_wording(sides: Sides) -> tuple[Any, Any]:
-    """System and user message."""
-    code = sides.released.take(JUDGE, ["SYSTEM_PROMPT", "USER_PROMPT"], {})
-    user = code.USER_PROMPT.format(question="q", answer1="a", answer2="b")
-    return [code.SYSTEM_PROMPT, user], [ours.SYSTEM, ours.user_text("q", "a", "b")]
-
-
-CLASSIFIED = [("Write a poem.", "", "No."), ("Do it.", "A page about tea.\n\nMore.", "Yes,\n\nhere it is.")]
-
-
-@item("repbend", "HarmBench's classifier: its question")
-def classifier_question(sides: Sides) -> tuple[Any, Any]:
-    """A standard behaviour and a contextual one."""
-    asked: list[str] = []
-    _judged(sides.released, ["no", "no"], asked)
-    return asked, [ours.classifier_prompt(*case) for case in CLASSIFIED]
-
-
-@item("repbend", "HarmBench's classifier: rate of `yes`, `no`, and a reply that is neither", 1e-9,
-      "a reply that is neither is not scored here")
-def classifier_replies(sides: Sides) -> tuple[Any, Any]:
-    """The mean over scored replies; the released one counts -1 as a score."""
-    given = ["yes", "no", "Yes", "maybe"]
-    released = _judged(sides.released, given, [])
-    return released, ours.classifier_rate(given)
-
-
-def _judged(released: Released, replies: Sequence[str], asked: list[str]) -> float:
-    """Return the score that the released judge gives for these replies; its questions go into `asked`."""
-    stand_in("`vllm`", "not installed: the classifier's replies are given")
-
-    def generate(inputs: list[str], *_: Any, **__: Any) -> list[Any]:
-        asked.extend(inputs)
-        return [SimpleNamespace(outputs=[SimpleNamespace(text=reply)]) for reply in replies]
-
-    code = released.take("safety_evaluation/judge.py", ["JUDGE_PROMPTS", "Judge"], {"np": np})
-    judge = object.__new__(code.Judge)
-    judge.model, judge.sampling_params = SimpleNamespace(generate=generate), None
-    cases = [CLASSIFIED[number % 2] for number in range(len(replies))]
-    instances = [SimpleNamespace(behavior=b, context=c or None, generation=g, score=None) for b, c, g in cases]
-    with contextlib.redirect_stdout(io.StringIO()):
-        return float(judge.evaluate(instances))
-

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import parity_ours as ours
+import parity_ours_texts as ours
 from parity_code import Released
 from parity_item import Sides, items
 from parity_models import lines, tokenizer
@@ -35,7 +35,9 @@ def kept_rows(path: Path, dataset: str) -> list[tuple[dict[str, Any], Any]]:
 def begin_word(released: Released, model: str) -> str:
     """Return the word before the user's text that the released code chooses for a model."""
     given = {"args": SimpleNamespace(model_name=model)}
-    return str(released.run(DECODE, "if args.model_name == 'vicuna_7B'", "prompting = ", given, whole=False)["begin_word"])
+    return str(
+        released.run(DECODE, "if args.model_name == 'vicuna_7B'", "prompting = ", given, whole=False)["begin_word"]
+    )
 
 
 @cache
@@ -54,7 +56,13 @@ def pairs(sides: Sides, case: Sequence[Any]) -> Iterator[tuple[str, Any, dict[st
         yield str(preparation(sides.released, dataset, model)(told)["prompt"]), messages, row
 
 
-@items("recontrol", CASES, "Prompt text, {0}, {2}")
+@items(
+    "recontrol",
+    CASES,
+    "Prompt text, {0}, {2}",
+    0.0,
+    "turns are joined by one newline here; there by two, with two spaces after the user's word",
+)
 def prompt_texts(sides: Sides, *case: Any) -> tuple[Any, Any]:
     """The text that is decoded from."""
     found = list(pairs(sides, case))
@@ -62,7 +70,13 @@ def prompt_texts(sides: Sides, *case: Any) -> tuple[Any, Any]:
     return [text for text, _, _ in found], [ours.prompt_of(pieces, case[4], m).removeprefix("<s>") for _, m, _ in found]
 
 
-@items("recontrol", CASES, "Prompt token ids, {0}, {2} (begin-of-sequence token: {5})")
+@items(
+    "recontrol",
+    CASES,
+    "Prompt token ids, {0}, {2} (begin-of-sequence token: {5})",
+    0.0,
+    "the templates of `resources/templates` write no begin-of-sequence token; texts as above",
+)
 def prompt_ids(sides: Sides, *case: Any) -> tuple[Any, Any]:
     """The released collection encodes the prompt with the tokenizer's special tokens."""
     dataset, model = case[0], case[2]
@@ -71,15 +85,22 @@ def prompt_ids(sides: Sides, *case: Any) -> tuple[Any, Any]:
     given["begin_word"] = begin_word(sides.released, model)
     encode = sides.released.take(COLLECT, ["tokenize"], given).tokenize
     found = list(pairs(sides, case))
-    released = [encode({"prompt": row.get("chosen"), "history": row.get("history")})["input_ids"] for _, _, row in found]
+    released = [
+        encode({"prompt": row.get("chosen"), "history": row.get("history")})["input_ids"] for _, _, row in found
+    ]
     return released, [ours.prompt_ids(pieces, case[4], messages) for _, messages, _ in found]
 
 
 ANSWERS = (" Yes, of course.", " No.\n\nThere is a reason: it is late.", " One.\nHuman: and then?", " Two.\nUser: why?")
 
 
-@items("recontrol", CASES, "Text that the reward is measured on, {0}, {2}", 0.0,
-       "a generated text begins with a space; turns that it opens are cut")
+@items(
+    "recontrol",
+    CASES,
+    "Text that the reward is measured on, {0}, {2}",
+    0.0,
+    "ours is written by the reward block's template, with a second space before the response",
+)
 def measured_texts(sides: Sides, *case: Any) -> tuple[Any, Any]:
     """Prompt and generated text of the evaluation."""
     dataset, model = case[0], case[2]
@@ -93,8 +114,13 @@ def measured_texts(sides: Sides, *case: Any) -> tuple[Any, Any]:
     return released, found
 
 
-@items("recontrol", CASES, "Text that a training response's reward is read from, {0}, {2}", 0.0,
-       "there the text is as generated, in the policy's own words for the turns")
+@items(
+    "recontrol",
+    CASES,
+    "Text that a training response's reward is read from, {0}, {2}",
+    0.0,
+    "there the text is as generated, in the policy's own words for the turns; here by the template",
+)
 def label_texts(sides: Sides, *case: Any) -> tuple[Any, Any]:
     """Prompt and generated text of value training."""
     collate = sides.released.take("reward_label.py", ["data_collactor"], {}).data_collactor
@@ -105,8 +131,13 @@ def label_texts(sides: Sides, *case: Any) -> tuple[Any, Any]:
     return released, found
 
 
-@items("recontrol", [case for case in CASES if case[2] == "vicuna_7B" and case[0] == "hh_rlhf"],
-       "Reward text of a dialogue of several turns, hh_rlhf: the data set's own")
+@items(
+    "recontrol",
+    [case for case in CASES if case[2] == "vicuna_7B" and case[0] == "hh_rlhf"],
+    "Reward text of a dialogue of several turns, hh_rlhf: the data set's own",
+    0.0,
+    "exchanges are joined by one newline here, and a response's leading space is doubled",
+)
 def whole_dialogues(sides: Sides, *case: Any) -> tuple[Any, Any]:
     """Not the released code's: the chosen dialogue as it is in the file, which reward models were trained on."""
     rows = [(row, m) for row, m in kept_rows(sides.data / case[1], case[3]) if len(m) > 1]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -67,15 +68,23 @@ def losses(sides: Sides, lengths: Sequence[int], n_layers: int, variant: str) ->
     return [released, *(weight.grad for weight in theirs.parameters())], [total, *found]
 
 
-@items("recontrol", [(depth, variant) for (depth,) in DEPTHS for variant in ("released_code", "corrected")],
-       "Value loss and gradient: {0} layers, `variant: {1}`", 1e-6)
+@items(
+    "recontrol",
+    [(depth, variant) for (depth,) in DEPTHS for variant in ("released_code", "corrected")],
+    "Value loss and gradient: {0} layers, `variant: {1}`",
+    1e-6,
+)
 def value_loss(sides: Sides, n_layers: int, variant: str) -> tuple[Any, Any]:
     """Responses of several lengths, one of a single token."""
     return losses(sides, (5, 1, 9, 3), n_layers, variant)
 
 
-@item("recontrol", "Value loss and gradient of a batch with an empty response", 1e-6,
-      "there its reward is regressed on the state of padding, and it counts in the mean; here it is left out")
+@item(
+    "recontrol",
+    "Value loss and gradient of a batch with an empty response",
+    1e-6,
+    "there its reward is regressed on the state of padding, and it counts in the mean; here it is left out",
+)
 def empty_responses(sides: Sides) -> tuple[Any, Any]:
     """One response without tokens."""
     return losses(sides, (5, 0, 9, 3), 3, "released_code")
@@ -109,8 +118,12 @@ def ascent(sides: Sides, n_layers: int, step_size: float, n_steps: int) -> tuple
     return released, ours.climbed(network, states, step_size, n_steps)
 
 
-@item("recontrol", "State after the ascent in float16, as the released decoder runs it: 2 layers, α = 1, n = 30", 1e-6,
-      "network and states are float16 there")
+@item(
+    "recontrol",
+    "State after the ascent in float16, as the released decoder runs it: 2 layers, α = 1, n = 30",
+    1e-6,
+    "network and states are float16 there",
+)
 def half_precision(sides: Sides) -> tuple[Any, Any]:
     """The type of the network while decoding."""
     network = ours.value_network(16, 24, 2, seed=2)
@@ -135,17 +148,14 @@ def policy(end: int) -> ours.Policy:
     return ours.Policy(often_ending(llama(end, seed=3), end, 2.0), tokenizer(end), "")
 
 
-class LastNorm:
+@contextmanager
+def after_last_norm(model: Any, ascend: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Inside the block, the released ascent acts on the output of the model's final norm, at all positions."""
-
-    def __init__(self, model: Any, ascend: Callable[[Tensor], Tensor]) -> None:
-        self.model, self.ascend = model, ascend
-
-    def __enter__(self) -> None:
-        self.hook = self.model.model.norm.register_forward_hook(lambda module, inputs, output: self.ascend(output))
-
-    def __exit__(self, *error: object) -> None:
-        self.hook.remove()
+    hook = model.model.norm.register_forward_hook(lambda module, inputs, output: ascend(output))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def until_end(ids: list[int], end: int) -> list[int]:
@@ -156,8 +166,13 @@ def until_end(ids: list[int], end: int) -> list[int]:
 CONTROLS = [(depth, alpha, n) for (depth,) in DEPTHS for alpha, n in ((1.0, 50), (0.2, 200), (20.0, 30), (0.5, 30))]
 
 
-@items("recontrol", CONTROLS, "Tokens under control, `variant: released_code`: {0} layers, α = {1}, n = {2}", 0.0,
-       "a move is bounded by ten lengths of the state here")
+@items(
+    "recontrol",
+    CONTROLS,
+    "Tokens under control, `variant: released_code`: {0} layers, α = {1}, n = {2}",
+    0.0,
+    "a move is bounded by ten lengths of the state here",
+)
 def controlled(sides: Sides, n_layers: int, step_size: float, n_steps: int) -> tuple[Any, Any]:
     """Greedy responses to left-padded prompts."""
     end, asked = 2, prompts(2)
@@ -169,7 +184,7 @@ def controlled(sides: Sides, n_layers: int, step_size: float, n_steps: int) -> t
             weight.mul_(3.0)
     theirs, climb = released_network(sides.released, network), released_ascent(sides.released)
     encoded = tokenizer(end).pad({"input_ids": asked}, return_tensors="pt")
-    with LastNorm(made.model, lambda states: climb(states, theirs, step_size, n_steps)), torch.no_grad():
+    with after_last_norm(made.model, lambda states: climb(states, theirs, step_size, n_steps)), torch.no_grad():
         output = made.model.generate(**encoded, max_new_tokens=N_TOKENS, do_sample=False)
     released = [until_end(row, end) for row in output[:, encoded["input_ids"].shape[1] :].tolist()]
     return released, ours.controlled_tokens(made, asked, N_TOKENS, network, step_size, n_steps)
@@ -187,19 +202,28 @@ def released_states(sides: Sides, name: str, end: int) -> list[Tensor]:
     return [row[kept] for row, kept in zip(states, mask.bool(), strict=True)]
 
 
-@items("recontrol", [("falcon_7B", 11, "Llama 3's and Falcon's"), ("vicuna_7B", 2, "Vicuna's")],
-       "Stored states, {2} mask: number of states per response")
+@items(
+    "recontrol",
+    [("falcon_7B", 11, "Llama 3's and Falcon's"), ("vicuna_7B", 2, "Vicuna's")],
+    "Stored states, {2} mask: number of states per response",
+    0.0,
+    "the state that the end token is sampled from is kept there",
+)
 def stored_counts(sides: Sides, name: str, end: int, whose: str) -> tuple[Any, Any]:
     """The mask of the states that are kept."""
-    found = ours.stored_states(policy(end), prompts(end), N_TOKENS)
+    found = ours.stored_states(policy(end), prompts(end), N_TOKENS, name)
     return [str(len(one)) for one in released_states(sides, name, end)], [str(len(one)) for one in found]
 
 
-@items("recontrol", [("falcon_7B", 11, "Llama 3's and Falcon's"), ("vicuna_7B", 2, "Vicuna's")],
-       "Stored states, {2} mask: values where both keep one", 1e-5)
+@items(
+    "recontrol",
+    [("falcon_7B", 11, "Llama 3's and Falcon's"), ("vicuna_7B", 2, "Vicuna's")],
+    "Stored states, {2} mask: values where both keep one",
+    1e-5,
+)
 def stored_values(sides: Sides, name: str, end: int, whose: str) -> tuple[Any, Any]:
     """The states themselves."""
-    released, found = released_states(sides, name, end), ours.stored_states(policy(end), prompts(end), N_TOKENS)
+    released, found = released_states(sides, name, end), ours.stored_states(policy(end), prompts(end), N_TOKENS, name)
     lengths = [min(len(one), len(other)) for one, other in zip(released, found, strict=True)]
     return [one[:n] for one, n in zip(released, lengths, strict=True)], [
         one[:n] for one, n in zip(found, lengths, strict=True)
