@@ -26,7 +26,7 @@ from parity_code import REPAIRS, Released
 from parity_item import DIFFERS, EQUAL, FAILED, FEW, ITEMS, SKIPPED, Line, Sides, measure
 
 # Each module adds its items, in the order of the page.
-for module in ("texts", "value", "scores", "judges", "repbend", "training_data", "npo", "attacks"):
+for module in ("texts", "value", "scores", "judges", "repbend", "training_data", "npo", "baselines", "attacks"):
     importlib.import_module(f"parity_{module}")
 
 ROOT = Path(__file__).parents[1]

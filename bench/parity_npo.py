@@ -30,7 +30,7 @@ def npo_sides(sides: Sides, gamma: float) -> tuple[Any, Any]:
     trainer.current_training_step = 0
     trainer.hyperparam_args = SimpleNamespace(loss_alpha=1.0, loss_beta=0.1, loss_gamma=gamma)
     released = compute(trainer, Engine(model), {**labelled("safe", step.safe), **labelled("unsafe", step.unsafe)})
-    total = ours.npo_loss(model, ours.npo_settings(npo_beta=0.1, retain_weight=1.0), data, step).total
+    total = ours.baseline_loss(model, ours.npo_settings(npo_beta=0.1, retain_weight=1.0), data, step).total
     return [released, *gradients(released, model)], [total, *gradients(total, model)]
 
 

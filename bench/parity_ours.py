@@ -5,32 +5,39 @@ If a name in the library changes, this file and `parity_ours_texts.py` follow, a
 
 from __future__ import annotations
 
+import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rebend.config.adapters import NpoBlock, RepBendBlock
+from rebend.config.adapters import CircuitBreakersBlock, DpoBlock, NpoBlock, RepBendBlock, RmuBlock
 from rebend.config.decoding import Decoding
 from rebend.config.value_models import ValueModelBlock
 from rebend.data.readers.registry import load_reader
 from rebend.data.readers.rows import UnusableRowError
 from rebend.generation.continuous_batching import generate_continuous
 from rebend.generation.generate import Request, generate_batch
+from rebend.io.checkpoints import Checkpoints
 from rebend.models.loading import Policy
 from rebend.models.lora import add_adapter
 from rebend.recontrol.methods.ascent import ascend
 from rebend.recontrol.methods.value_ascent import ValueAscent
+from rebend.recontrol.value_model.activation_store import Activations
+from rebend.recontrol.value_model.labels import Labels
 from rebend.recontrol.value_model.loss import packed, summed_loss
-from rebend.recontrol.value_model.network import Shape, ValueNetwork, new_network
+from rebend.recontrol.value_model.network import Shape, ValueNetwork, load_value, new_network
+from rebend.recontrol.value_model.train import train_value_model
 from rebend.repbend.examples import ExampleEncoder, StepExamples, TrainingExample, TrainingExamples
-from rebend.repbend.methods.npo import Npo
 from rebend.repbend.methods.repbend import RepBend
+from rebend.repbend.methods.rmu import steering_vector
 from rebend.repbend.objective import Loss, StepInfo
-from rebend.repbend.train import AdapterTrainer
+from rebend.repbend.train import AdapterTrainer, objective_class
 
-__all__ = ["Loss", "Policy", "StepExamples", "TrainingExample", "TrainingExamples", "ValueNetwork"]
+__all__ = ["Loss", "Policy", "StepExamples", "TrainingExample", "TrainingExamples", "ValueNetwork", "steering_vector"]
 BLOCKS = {"examples": "s", "paired_examples": "p", "retain_chats": "r", "lora_dropout": 0.0, "lora_r": 4}
 
 
@@ -46,6 +53,21 @@ def repbend_settings(**changes: Any) -> RepBendBlock:
 def npo_settings(**changes: Any) -> NpoBlock:
     """Return settings of NPO for groups of two."""
     return NpoBlock.model_validate({"method": "npo", **BLOCKS, "batch_size": 2, **changes})
+
+
+def circuit_breakers_settings(**changes: Any) -> CircuitBreakersBlock:
+    """Return settings of circuit breakers for groups of two."""
+    return CircuitBreakersBlock.model_validate({"method": "circuit_breakers", **BLOCKS, "batch_size": 2, **changes})
+
+
+def rmu_settings(**changes: Any) -> RmuBlock:
+    """Return settings of RMU for groups of two."""
+    return RmuBlock.model_validate({"method": "rmu", **BLOCKS, "batch_size": 2, **changes})
+
+
+def dpo_settings(**changes: Any) -> DpoBlock:
+    """Return settings of DPO for groups of two."""
+    return DpoBlock.model_validate({"method": "dpo", **BLOCKS, "batch_size": 2, **changes})
 
 
 def with_adapter(model: Any) -> Any:
@@ -65,9 +87,10 @@ def repbend_loss(model: Any, settings: RepBendBlock, data: TrainingExamples, ste
     return objective.loss(model, data.step(step, settings.batch_size, settings.seed), info)
 
 
-def npo_loss(model: Any, settings: NpoBlock, data: TrainingExamples, group: StepExamples) -> Loss:
-    """Return NPO's loss of a group."""
-    return Npo(settings, data, model.config.num_hidden_layers).loss(model, group, StepInfo(0, 1, len(group.retain)))
+def baseline_loss(model: Any, settings: Any, data: TrainingExamples, group: StepExamples, step: int = 0) -> Loss:
+    """Return the loss of a group by the method of the settings."""
+    objective = objective_class(settings)(settings, data, model.config.num_hidden_layers)
+    return objective.loss(model, group, StepInfo(step, settings.max_step, len(group.retain)))
 
 
 def trained(model: Any, settings: RepBendBlock, data: TrainingExamples, n_steps: int, start: Any) -> list[Tensor]:
@@ -110,6 +133,35 @@ def value_loss(network: ValueNetwork, states: Sequence[Tensor], rewards: Sequenc
     batch = [(one, reward) for one, reward in zip(states, rewards, strict=True) if len(one)]
     joined, lengths, labels = packed(batch, network)
     return summed_loss(network(joined), lengths, labels, settings) / len(batch)
+
+
+def trained_value_network(
+    states: Sequence[Tensor], rewards: Sequence[float], hidden: int, n_layers: int, epochs: int, lr: float
+) -> ValueNetwork:
+    """Return the network after `variant: released_code` trained it on responses with states [T, D], one per prompt."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))  # the tests know how to write a folder of activations
+    from tests.helpers.state_files import write_activations
+
+    settings = ValueModelBlock.model_validate(
+        {
+            "activations": "a",
+            "reward": "r",
+            "variant": "released_code",
+            "batch_size": 512,
+            "hidden_size": hidden,
+            "n_layers": n_layers,
+            "epochs": epochs,
+            "lr": lr,
+        }
+    )
+    names = [f"p{number}/0" for number in range(len(states))]
+    with tempfile.TemporaryDirectory() as folder:
+        place = write_activations(Path(folder) / "activations", dict(zip(names, states, strict=True)))
+        out, labels = Path(folder) / "value", Labels.of(dict(zip(names, rewards, strict=True)))
+        out.mkdir()
+        checkpoints = Checkpoints(Path(folder) / "progress")
+        train_value_model(Activations(place), labels, settings, out, checkpoints, torch.device("cpu"))
+        return load_value(out, Activations(place).fingerprint, states[0].shape[1])
 
 
 def climbed(network: ValueNetwork, states: Tensor, step_size: float, n_steps: int) -> Tensor:

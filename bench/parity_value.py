@@ -90,6 +90,28 @@ def empty_responses(sides: Sides) -> tuple[Any, Any]:
     return losses(sides, (5, 0, 9, 3), 3, "released_code")
 
 
+@items(
+    "recontrol",
+    DEPTHS,
+    "Value training, 20 epochs of 40 responses in one batch: weights, {0} layers",
+    1e-4,
+    "a tenth of the prompts is held out here",
+)
+def value_training(sides: Sides, n_layers: int) -> tuple[Any, Any]:
+    """Adam at 1e-3 from the same weights, in float32; states are exact in float16."""
+    states, rewards, mask = responses([1 + number % 9 for number in range(40)])
+    states = states.half().float()
+    start = ours.value_network(16, 24, n_layers).float()
+    theirs = released_network(sides.released, start)
+    train = sides.released.take(TRAINING, ["train_epoch"], {"F": functional, "torch": torch}).train_epoch
+    optimiser = torch.optim.Adam(theirs.parameters(), lr=1e-3)
+    for _ in range(20):
+        train(theirs, [(states, rewards.float(), mask)], optimiser, "cpu")
+    parts = [row[kept] for row, kept in zip(states, mask.bool(), strict=True)]
+    found = ours.trained_value_network(parts, rewards[:, 0].tolist(), 24, n_layers, 20, 1e-3)
+    return list(theirs.parameters()), list(found.parameters())
+
+
 def released_ascent(released: Released) -> Callable[..., Tensor]:
     """Return the statements of the released decoder between the final norm and the language model head."""
     stand_in(
