@@ -17,13 +17,13 @@ from torch.nn import functional
 
 TRAINING = "train_value_model.py"
 DEPTHS = [(2,), (3,)]
-BOTH_MISTAKES = {
-    "last_indices = mask.float().argmax(dim=1, keepdim=True)": (
-        "last_indices = mask.sum(dim=1, keepdim=True) - 1",
+BOTH_MISTAKES = {  # parts of lines -> what stands in their place
+    ".float().argmax(dim=1, keepdim=True)": (
+        ".sum(dim=1, keepdim=True) - 1",
         "for the corrected loss alone: the reward at the last token instead of the first",
     ),
-    "next_valid_preds = all_predictions[:, 1:][valid_mask.bool()]\n": (
-        "next_valid_preds = all_predictions[:, 1:][valid_mask.bool()].detach()\n",
+    "[:, 1:][valid_mask.bool()]\n": (
+        "[:, 1:][valid_mask.bool()].detach()\n",
         "for the corrected loss alone: no gradient through the next state's value",
     ),
 }
