@@ -17,7 +17,7 @@ from rebend.config.decoding import Decoding
 from rebend.generation.generate import Request, Response, anchor_of, left_padded
 from rebend.generation.growing_cache import GrowingCache
 from rebend.generation.sampling import row_seed, sample, uniform_numbers, warpers
-from rebend.generation.stopping import StopTexts, cut_response, end_tokens
+from rebend.generation.stopping import StopTexts, cut_response, end_token, end_tokens
 from rebend.io.memory import give_back
 from rebend.models.hooks import before_head
 from rebend.models.loading import Policy
@@ -177,8 +177,9 @@ class _Decoder:
         """Return the response of an ended row."""
         request, tokenizer = row.request, self.policy.tokenizer
         n, text, finish = cut_response(tokenizer, anchor_of(request), row.tokens, self.ends, self.decoding.stop)
-        states = torch.stack(row.states[:n]).cpu() if self.keep_states and n else None
-        return Response(text=request.prefill + text, token_ids=row.tokens[:n], finish=finish, states=states)
+        states = torch.stack(row.states[: n + 1]).cpu() if self.keep_states else None
+        end = end_token(tokenizer, row.tokens, n, finish, self.ends, self.decoding.stop)
+        return Response(request.prefill + text, row.tokens[:n], finish, end_token=end, states=states)
 
     def _forward(self, batch: ActiveBatch, ids: torch.Tensor) -> None:
         newest: list[torch.Tensor] = []

@@ -21,7 +21,7 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 from rebend.config.decoding import Decoding
 from rebend.generation.intervention import Control, NoControl, SearchStart, StateEditor
 from rebend.generation.sampling import row_seed, samplers
-from rebend.generation.stopping import StopOnText, cut_response, end_tokens
+from rebend.generation.stopping import StopOnText, cut_response, end_token, end_tokens
 from rebend.io.chunks import ChunkStore
 from rebend.io.memory import memory_advice
 from rebend.io.progress import progress
@@ -56,7 +56,13 @@ class Response:
     finish: str  # "eos", "length" or "turn"
     edit_norm: float = 0.0  # mean norm of the control's edit per token; 0 without an edit
     n_clipped: int = 0  # tokens at which the edit was clipped, or a search's score was not finite
-    states: torch.Tensor | None = None  # [T, D] on the CPU: token t was sampled from row t
+    end_token: int | None = None  # the token that ended the response, if one did; not part of it
+    states: torch.Tensor | None = None  # on the CPU: row t chose token t; [T, D], or [T + 1, D] with an end token
+
+    @property
+    def chosen_ids(self) -> list[int]:
+        """Return all tokens that the model chose for the response: its T tokens and the end token, if there is one."""
+        return self.token_ids if self.end_token is None else [*self.token_ids, self.end_token]
 
 
 def generate(
@@ -208,6 +214,7 @@ def _responses(
     responses = []
     for row, (request, ids) in enumerate(zip(requests, generated, strict=True)):
         n, text, finish = cut_response(policy.tokenizer, anchor_of(request), ids, ends, decoding.stop)
+        end = end_token(policy.tokenizer, ids, n, finish, ends, decoding.stop)
         responses.append(
             Response(
                 text=request.prefill + text,
@@ -215,7 +222,8 @@ def _responses(
                 finish=finish,
                 edit_norm=float(norms[row, :n].mean()) if edits and n else 0.0,
                 n_clipped=int(clipped[row, :n].sum()) if acts else 0,
-                states=states[row, :n].clone() if states is not None else None,
+                end_token=end,
+                states=states[row, : n + (end is not None)].clone() if states is not None else None,
             )
         )
     return responses
