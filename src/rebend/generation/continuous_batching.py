@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from rebend.config.decoding import Decoding
 from rebend.generation.generate import Request, Response, anchor_of, left_padded
 from rebend.generation.growing_cache import GrowingCache
-from rebend.generation.sampling import row_seed, sample, uniform_numbers, warpers
+from rebend.generation.sampling import row_seed, sample, uniform_numbers, warpers, with_checkpoint
 from rebend.generation.stopping import StopTexts, cut_response, end_token, end_tokens
 from rebend.io.memory import give_back
 from rebend.models.hooks import before_head
@@ -144,7 +144,8 @@ class _Decoder:
     """Runs the model and chooses tokens."""
 
     def __init__(self, policy: Policy, decoding: Decoding, keep_states: bool) -> None:
-        self.policy, self.decoding, self.keep_states = policy, decoding, keep_states
+        self.policy, self.keep_states = policy, keep_states
+        self.decoding = decoding = with_checkpoint(decoding, policy.model.generation_config)
         self.ends = set(end_tokens(policy))
         self.texts = StopTexts(policy.tokenizer, decoding.stop)
         self.warpers = warpers(decoding) if decoding.temperature else []

@@ -20,7 +20,7 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 
 from rebend.config.decoding import Decoding
 from rebend.generation.intervention import Control, NoControl, SearchStart, StateEditor
-from rebend.generation.sampling import row_seed, samplers
+from rebend.generation.sampling import row_seed, samplers, with_checkpoint
 from rebend.generation.stopping import StopOnText, cut_response, end_token, end_tokens
 from rebend.io.chunks import ChunkStore
 from rebend.io.memory import memory_advice
@@ -113,7 +113,13 @@ def decode(
     clipped = sum(response.n_clipped for response in responses if response)
     if clipped:
         print(f"WARNING: the control was clipped at {clipped} of {tokens} tokens", file=sys.stderr, flush=True)
-    return table, {"tokens": tokens, "tokens_clipped": clipped, "prompts_without_room": responses.count(None)}
+    notes: dict[str, Any] = {"tokens": tokens, "tokens_clipped": clipped, "prompts_without_room": responses.count(None)}
+    if control.begin([]) is not None:
+        notes["norm_limit"] = control.norm_limit if control.norm_limit < inf else None  # in lengths of the state
+    if decoding.from_checkpoint:
+        used = with_checkpoint(decoding, policy.model.generation_config)
+        notes["sampling"] = {"temperature": used.temperature, "top_k": used.top_k, "top_p": used.top_p}
+    return table, notes
 
 
 def _line(row_id: str, response: Response | None) -> dict[str, Any]:
@@ -172,7 +178,7 @@ def generate_batch(
 
     States of prompts are not stored, so memory does not grow with them.
     """
-    control = control or NoControl()
+    control, decoding = control or NoControl(), with_checkpoint(decoding, policy.model.generation_config)
     seeds = [row_seed(decoding.seed, request.key) for request in requests]
     prompts = left_padded(policy, requests)
     start = prompts["input_ids"].shape[1] if "input_ids" in prompts else 0  # `generate` does not return embeddings
@@ -180,7 +186,7 @@ def generate_batch(
     stops = StopOnText(policy.tokenizer, decoding.stop, start, ends, prompts["attention_mask"])
     edit = control.begin(seeds)
     search = control.search(_search_start(policy, requests, decoding, prompts["attention_mask"], ends))
-    editor = StateEditor(stops, edit, keep_states, search)
+    editor = StateEditor(stops, edit, keep_states, search, control.norm_limit)
     steps = [*([search] if search else []), *samplers(decoding, seeds, start, policy.device)]
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
