@@ -29,7 +29,8 @@ def write_activations(
 ) -> Path:
     """Write responses with these states [T, D], keyed by response id, spread over shards.
 
-    The last state of the responses in `ended` is that of their end token. With `chunk`, a row group ends after that many responses and a shard has whole chunks, as extraction writes them.
+    The last state of the responses in `ended` is that of their end token. With `chunk`, a row group ends after that
+    many responses and a shard has whole chunks, as extraction writes them.
     """
     folder.mkdir(parents=True)
     width = next(iter(states.values())).shape[1]
@@ -47,7 +48,13 @@ def write_activations(
         writer.close()
         entries.append(entry_of(path))
     rows = [
-        {"response_id": n, "row_id": n.rsplit("/", 1)[0], "response": "x", "n_tokens": len(s) - (n in ended), "finish": "eos"}
+        {
+            "response_id": n,
+            "row_id": n.rsplit("/", 1)[0],
+            "response": "x",
+            "n_tokens": len(s) - (n in ended),
+            "finish": "eos",
+        }
         for n, s in states.items()
     ]
     write_parquet(folder / RESPONSES_FILE, pa.Table.from_pylist(rows, ACTIVATION_RESPONSES))

@@ -26,7 +26,9 @@ def with_checkpoint(decoding: Decoding, checkpoint: Any) -> Decoding:
     own = {name: default if (v := getattr(checkpoint, name)) is None else v for name, default in defaults.items()}
     changes: dict[str, Any] = {name: own[name] for name in taken if name in own}
     if "do_sample" in taken:
-        changes["temperature"] = changes.get("temperature", decoding.temperature or 1.0) if checkpoint.do_sample else 0.0
+        changes["temperature"] = (
+            changes.get("temperature", decoding.temperature or 1.0) if checkpoint.do_sample else 0.0
+        )
     return decoding.model_copy(update=changes)
 
 

@@ -27,7 +27,10 @@ def test_shares_of_sampled_tokens_equal_their_probabilities():
 
 ALL = ["do_sample", "temperature", "top_k", "top_p"]
 UNDER_CONTROL = ["do_sample", "top_p"]  # RE-Control's released decoder resets temperature and top-k
-LLAMA3, VICUNA = GenerationConfig(do_sample=True, temperature=0.6, top_p=0.9), GenerationConfig(temperature=0.9, top_p=0.6)
+LLAMA3, VICUNA = (
+    GenerationConfig(do_sample=True, temperature=0.6, top_p=0.9),
+    GenerationConfig(temperature=0.9, top_p=0.6),
+)
 
 
 @pytest.mark.parametrize(

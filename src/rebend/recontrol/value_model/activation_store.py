@@ -3,8 +3,9 @@
 A shard has one row per token that the model chose: `response_id`, `position` (0 is the first token), `token_id`, `ends`
 and `state`, a fixed-size binary value of D numbers (uncompressed, no dictionary), from which the token was sampled.
 `ends` marks the last row of a response that ended by itself: its token, an end token or the first one of a new turn, is
-not part of the response. The schema's metadata has type, shape, layer, model fingerprint and revision. The tokens of a response are adjacent rows of one row group. With `states: streamed` the
-column `prompt_ids`, filled at position 0 only, replaces `state`. To read with pandas, polars or DuckDB, without rebend:
+not part of the response. The schema's metadata has type, shape, layer, model fingerprint and revision. The tokens of a
+response are adjacent rows of one row group. With `states: streamed` the column `prompt_ids`, filled at position 0 only,
+replaces `state`. To read with pandas, polars or DuckDB, without rebend:
 
     column = pandas.read_parquet(path)["state"]                                  # one bytes object per token
     states = numpy.frombuffer(b"".join(column), "float16").reshape(len(column), -1)  # [N, D]

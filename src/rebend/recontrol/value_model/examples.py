@@ -60,9 +60,7 @@ class ValueData:
         states = self.source.states(group).split(self.index.lengths[of_group].tolist())
         rewards, ended = self.rewards[of_group], self.index.ended[of_group]
         copy = len(chosen) < len(states) // 2  # a view would keep the whole row group in memory
-        return [
-            Labelled(states[i].clone() if copy else states[i], float(rewards[i]), bool(ended[i])) for i in chosen
-        ]
+        return [Labelled(states[i].clone() if copy else states[i], float(rewards[i]), bool(ended[i])) for i in chosen]
 
 
 def _drain(

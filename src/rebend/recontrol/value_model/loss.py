@@ -7,9 +7,9 @@ For a response with states s_1 … s_T and reward r, summed over states and aver
 
 G_{t+1} = (1 − λ)·V(s_{t+1}) + λ·G_{t+2}, G_{T+1} = r, always without gradient. λ = 0 is the paper's objective, in
 which the reward reaches earlier tokens through V only; λ = 1 fits the reward at every token (plain Monte Carlo).
-The last state is the one that the end token was sampled from, if the response ended by itself (key `end_state`): control
-acts on it too. The released code leaves it out for Llama 3 and Falcon, and keeps it for Vicuna; of an empty response it
-reads it in any case, with the reward.
+The last state is the one that the end token was sampled from, if the response ended by itself (key `end_state`), since
+control acts on it too. The released code leaves it out for Llama 3 and Falcon, and keeps it for Vicuna; of an empty
+response it reads it in any case, with the reward.
 
 The released code takes the argmax of a 0/1 mask for the last token, but the argmax is the first 1. Its gradient flows
 through both neighbours. At its optimum V is the same at all tokens of a response.

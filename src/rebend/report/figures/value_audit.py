@@ -44,7 +44,9 @@ def _ranks(axes: Axes, curve: pd.DataFrame, at_end: Mapping[str, Any]) -> None:
     axes.axvspan(2 / 3, 1, color=GREY, alpha=0.15, lw=0, label="last third (decides)")
     if at_end.get("ci_low") is not None:
         bar = [[at_end["estimate"] - at_end["ci_low"]], [at_end["ci_high"] - at_end["estimate"]]]
-        axes.errorbar([1.04], [at_end["estimate"]], bar, fmt="D", ms=4, color=VERMILLION, label="state of the end token")
+        axes.errorbar(
+            [1.04], [at_end["estimate"]], bar, fmt="D", ms=4, color=VERMILLION, label="state of the end token"
+        )
     axes.set(xlabel="relative position in the response", ylabel="rank correlation, 95 % interval", xlim=(0, 1.07))
     legend_below(axes, 1)
 

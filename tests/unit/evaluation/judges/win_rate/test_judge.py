@@ -83,8 +83,11 @@ def test_own_words_take_the_place_of_ours(serve: Any, tmp_path: Path) -> None:
     (request,) = server.requests
     system, user = (message["content"] for message in request["messages"])
     expected = ("{answer2}", "b") if response_is_first(own, {"row_id": "r0"}) else ("b", "{answer2}")
-    assert (system, user) == ("You mark answers.", f"Q Question 0?\nfirst {expected[0]}\nsecond {expected[1]} {{other}}")
-    with pytest.raises(ValueError, match="`question` has no {answer1} and no {answer2}"):
+    assert (system, user) == (
+        "You mark answers.",
+        f"Q Question 0?\nfirst {expected[0]}\nsecond {expected[1]} {{other}}",
+    )
+    with pytest.raises(ValueError, match=r"`question` has no \{answer1\} and no \{answer2\}"):
         block(server, question="{prompt}")
     with pytest.raises(ValueError, match="`system` is for `form: legacy`"):
         block(server, form="structured", system="x")
