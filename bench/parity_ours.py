@@ -24,7 +24,6 @@ from rebend.generation.generate import Request, generate_batch
 from rebend.io.checkpoints import Checkpoints
 from rebend.models.loading import Policy
 from rebend.models.lora import add_adapter
-from rebend.recontrol.methods.ascent import ascend
 from rebend.recontrol.methods.value_ascent import ValueAscent
 from rebend.recontrol.value_model.activation_store import Activations
 from rebend.recontrol.value_model.labels import Labels
@@ -167,8 +166,8 @@ def trained_value_network(
 
 
 def climbed(network: ValueNetwork, states: Tensor, step_size: float, n_steps: int) -> Tensor:
-    """Return states [B, D] after the ascent."""
-    return ascend(network.requires_grad_(False), states, step_size, n_steps)
+    """Return states [B, D] after the ascent of `variant: released_code`."""
+    return ValueAscent(network.requires_grad_(False), step_size, n_steps, "released_code").ascend(states)
 
 
 def stored_states(policy: Policy, prompts: Sequence[list[int]], n_tokens: int, mask: str) -> list[Tensor]:
@@ -176,15 +175,13 @@ def stored_states(policy: Policy, prompts: Sequence[list[int]], n_tokens: int, m
 
     `mask` names the model whose released mask is meant.
     """
-    released = ValueModelBlock.model_validate({"activations": "a", "reward": "r", "variant": "released_code"})
-    settings = released.model_copy(update={"end_state": "kept" if mask == "vicuna_7B" else "left_out"})
     requests = [Request(str(i), ids) for i, ids in enumerate(prompts)]
     decoding = Decoding(max_new_tokens=n_tokens)
     found = dict(generate_continuous(policy, requests, decoding, keep_states=True))
     kept = []
     for response in (found[i] for i in range(len(requests))):
         assert response.states is not None
-        kept.append(masked([Labelled(response.states, 0.0, response.end_token is not None)], settings)[0].states)
+        kept.append(response.states if mask == "vicuna_7B" else response.states[: len(response.token_ids)])
     return kept
 
 

@@ -142,7 +142,6 @@ def ascent(sides: Sides, n_layers: int, step_size: float, n_steps: int) -> tuple
     "recontrol",
     "State after the ascent in float16, as the released decoder runs it: 2 layers, α = 1, n = 30",
     1e-6,
-    "network and states are float16 there",
 )
 def half_precision(sides: Sides) -> tuple[Any, Any]:
     """The type of the network while decoding."""
@@ -150,7 +149,7 @@ def half_precision(sides: Sides) -> tuple[Any, Any]:
     states = torch.randn(40, 16, generator=torch.Generator().manual_seed(1), dtype=torch.double)
     theirs = released_network(sides.released, network).half()
     released = released_ascent(sides.released)(states.half(), theirs, 1.0, 30)
-    return released, ours.climbed(network, states, 1.0, 30)
+    return released, ours.climbed(network.half(), states.half(), 1.0, 30)
 
 
 # --- decoding -----------------------------------------------------------------------------------------------------
@@ -226,6 +225,7 @@ def released_states(sides: Sides, name: str, end: int) -> list[Tensor]:
     [("falcon_7B", 11, "Llama 3's and Falcon's"), ("vicuna_7B", 2, "Vicuna's")],
     "Stored states, {2} mask: number of states per response",
     0.0,
+    "a generated token 0 counts as padding there",
 )
 def stored_counts(sides: Sides, name: str, end: int, whose: str) -> tuple[Any, Any]:
     """The mask of the states that are kept."""

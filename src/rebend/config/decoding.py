@@ -21,8 +21,8 @@ class Decoding(Block):
     from_checkpoint: list[Literal["do_sample", "temperature", "top_k", "top_p"]] = Field(
         [],
         description="settings that are those of the checkpoint's `generation_config.json` instead of the ones here. "
-        "With `do_sample` a checkpoint that does not sample decodes greedily, whatever `temperature` says. The released "
-        "code of RE-Control takes all four for value training, and `do_sample` and `top_p` under control",
+        "With `do_sample`, a checkpoint that does not sample decodes greedily. RE-Control's "
+        "released code takes all four for value training, and `do_sample` and `top_p` under control",
     )
     stop: list[str] = Field(
         [], description="texts that begin a new user turn; the response ends before the first of them"
