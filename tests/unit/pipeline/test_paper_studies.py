@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from snakemake.io import Wildcards
 
 from rebend.config.load import load_config
 from rebend.pipeline.checks.study import load_plan
 from rebend.pipeline.graph.plan import Cell, Plan
+from rebend.pipeline.stages import models, recontrol
 from rebend.report.published import RecontrolPaper, RepbendPaper
 
 ROOT = Path(__file__).parents[3]
@@ -197,3 +199,18 @@ def test_recontrols_settings_are_the_printed_ones() -> None:
         reward = plan.config["rewards"][value.reward]
         assert (reward.hub.repo, value.reward) == (row["reward_model"], cell.grid.reward)
     assert seen == set(printed)
+
+
+def test_the_released_form_reaches_the_settings_of_its_stages() -> None:
+    raw = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
+    config = load_plan({**raw, "study": "paper_recontrol"}, ROOT / "config/studies").config
+    expected = {
+        "value_shp_llama3": ("bfloat16", []),
+        "value_shp_llama3_released": ("float16", ["User:"]),
+        "value_shp_vicuna_released": ("float16", ["Human:"]),
+    }
+    for control, (dtype, stop) in expected.items():
+        wildcards = Wildcards(fromdict={"model": "llama3_8b_user", "control": control, "reward": "ultrarm_13b"})
+        decoded = recontrol.decoding_settings(config, wildcards)
+        assert decoded["dtype"] == dtype and not {"dtype", "reward_stop"} & set(decoded["control"])
+        assert models.response_reward_settings(config, wildcards)["stop"] == stop
