@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from snakemake.io import Wildcards
 
 from rebend.config.load import load_config
 from rebend.pipeline.checks.study import load_plan
@@ -201,6 +200,12 @@ def test_recontrols_settings_are_the_printed_ones() -> None:
     assert seen == set(printed)
 
 
+class Wildcards(dict[str, str]):
+    """Wildcards of a job, as Snakemake gives them."""
+
+    __getattr__ = dict.__getitem__
+
+
 def test_the_released_form_reaches_the_settings_of_its_stages() -> None:
     raw = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
     config = load_plan({**raw, "study": "paper_recontrol"}, ROOT / "config/studies").config
@@ -210,7 +215,7 @@ def test_the_released_form_reaches_the_settings_of_its_stages() -> None:
         "value_shp_vicuna_released": ("float16", ["Human:"]),
     }
     for control, (dtype, stop) in expected.items():
-        wildcards = Wildcards(fromdict={"model": "llama3_8b_user", "control": control, "reward": "ultrarm_13b"})
+        wildcards = Wildcards(model="llama3_8b_user", control=control, reward="ultrarm_13b")
         decoded = recontrol.decoding_settings(config, wildcards)
         assert decoded["dtype"] == dtype and not {"dtype", "reward_stop"} & set(decoded["control"])
         assert models.response_reward_settings(config, wildcards)["stop"] == stop
