@@ -31,6 +31,7 @@ from rebend.evaluation.judges.safety.harmbench import HARMBENCH, _behaviour, _ve
 from rebend.evaluation.judges.win_rate.prompt import SYSTEM, read_marks, user_text
 from rebend.generation.generate import make_requests
 from rebend.generation.intervention import NoControl
+from rebend.generation.sampling import with_checkpoint
 from rebend.io.chunks import ChunkStore
 from rebend.io.schemas import PROMPTS
 from rebend.models.chat import prompt_text
@@ -81,8 +82,8 @@ def reward_text(reward: str, messages: Any, response: str) -> str:
 
 
 def cut_answer(text: str) -> str:
-    """Return a generated text as decoding ends it: before the words that open a turn of the user."""
-    places = [at for word in catalogue()["controls"]["none_128"].decoding.stop if (at := text.find(word)) >= 0]
+    """Return a generated text as decoding ends it: before the words of `stop`, of which the released form has none."""
+    places = [at for word in catalogue()["controls"]["none_128_released"].decoding.stop if (at := text.find(word)) >= 0]
     return text[: min(places, default=len(text))]
 
 
@@ -91,9 +92,9 @@ def scored_answer(text: str) -> str:
     return cut(cut_answer(text))
 
 
-def own_sampling() -> tuple[str, float]:
-    """Return how the paper study decodes, whatever the checkpoint's own settings say."""
-    decoding = catalogue()["controls"]["none_128"].decoding
+def own_sampling(checkpoint: Any) -> tuple[str, float]:
+    """Return how the released form in the paper study decodes a checkpoint with these generation settings."""
+    decoding = with_checkpoint(catalogue()["controls"]["none_128_released"].decoding, checkpoint)
     return "sampled" if decoding.temperature else "greedy", decoding.top_p
 
 

@@ -138,6 +138,8 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
         "epochs": (3, VALUE),
         "td_lambda": (0.5, VALUE),
         "validation_share": (0.2, VALUE),
+        "end_state": ("left_out", VALUE),
+        "dtype": ("bfloat16", VALUE),
         "seed": (1, VALUE),
         "activations": (None, NOTHING),
         "reward": (None, NOTHING),
@@ -146,13 +148,17 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
         "n_steps": (None, NOTHING),  # micro_random takes its strength and must have as many
         "variant": ("released_code", CHOICE),
         "decoding": ({"max_new_tokens": 9}, CHOICE),
+        "dtype": ("bfloat16", CHOICE),
         "choice": ({"grid": [0.1, 2.0]}, CHOICE),
         "step_size": (None, NOTHING),
         "method": (None, NOTHING),
         "value_model": (None, NOTHING),
         "strength_of": (None, NOTHING),
     },
-    ("controls", "micro_prompting"): {"instruction": ("please", DECODE)},
+    ("controls", "micro_prompting"): {
+        "instruction": ("please", DECODE),
+        "reward_stop": (["User:"], ["score_reward", "judge_win_rate", *REPORT]),
+    },
     ("controls", "micro_static"): {
         "direction": (None, NOTHING),
         "choice": ({"objective": "published"}, ["choose_strength", *PROMPTS]),

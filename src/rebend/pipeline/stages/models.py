@@ -80,6 +80,11 @@ def reward_settings(config: Config, wildcards: Any) -> dict[str, Any]:
     return {"reward": settings(config["rewards"][wildcards.reward])}
 
 
+def response_reward_settings(config: Config, wildcards: Any) -> dict[str, Any]:
+    """Return the settings of `score_reward`."""
+    return {**reward_settings(config, wildcards), "stop": config["controls"][wildcards.control].reward_stop}
+
+
 def reward_code(config: Config, wildcards: Any) -> list[str]:
     """Return the import path of the function that loads a reward model."""
     return [config["rewards"][wildcards.reward].code]
