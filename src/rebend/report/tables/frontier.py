@@ -17,6 +17,8 @@ from rebend.report.measurements import (
     KEYS,
     Cell,
     cell_key,
+    folds,
+    mean_of,
     relative_times,
     rows_by_cell,
     seconds_per_1000_tokens,
@@ -34,15 +36,16 @@ def compute(inputs: Inputs) -> pd.DataFrame:
     """
     times, by_cell = relative_times(inputs.cells), rows_by_cell(inputs.rows)
     lines = []
-    for cell in inputs.cells:
+    for trainings in folds(inputs.cells):
+        cell = trainings[0]
         if cell["role"] != QUALITY:
             continue
         rows = by_cell.get(cell_key(cell), inputs.rows.iloc[:0])
         line: dict[str, Any] = {name: cell[name] for name in ("dataset", *KEYS, "method")}
         line |= {
-            "seconds_per_1000_tokens": seconds_per_1000_tokens(cell),
-            "relative_time": times[cell["record"]],
-            "policy_tokens_per_token": policy_tokens(cell),
+            "seconds_per_1000_tokens": mean_of(map(seconds_per_1000_tokens, trainings)),
+            "relative_time": mean_of(times[training["record"]] for training in trainings),
+            "policy_tokens_per_token": mean_of(map(policy_tokens, trainings)),
         }
         for metric in metrics_against_time():
             line |= columns(metric.name, estimate_of(metric, measured(metric, rows)))
@@ -91,7 +94,7 @@ def text(table: pd.DataFrame) -> pd.DataFrame:
             name = metric.name
             if has_rows(row, name):
                 estimate = estimate_text(row, name, percent=metric.is_rate)
-                line[heading(name)] = counted(estimate, row[f"{name}_n"], row[f"{name}_not_scored"])
+                line[heading(name)] = counted(estimate, row, name)
         line["on the frontier"] = "yes" if row["on_frontier"] == 1 else ""
         lines.append(line)
     return pd.DataFrame(lines).fillna("")

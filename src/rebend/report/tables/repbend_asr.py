@@ -43,8 +43,8 @@ def compute(inputs: Inputs) -> pd.DataFrame:
     lines = []
     attacked = as_methods(measured(_ASR, inputs.rows), inputs.prompting)
     for keys, rows in attacked.groupby(KEYS, sort=False):
-        cells = list(_benchmarks(inputs, rows))
-        for line, estimate in [*cells, *_averages(cells, by_paper=inputs.repbend is not None)]:
+        cells, shared = list(_benchmarks(inputs, rows)), sharing_prompts(rows)
+        for line, estimate in [*cells, *_averages(cells, shared, by_paper=inputs.repbend is not None)]:
             model, adapter = str(keys[0]), str(keys[1])
             members = line.pop("members", None)
             printed = _printed(inputs, model, adapter, line["benchmark"], members)
@@ -68,7 +68,20 @@ def _benchmarks(inputs: Inputs, rows: pd.DataFrame) -> Iterator[_Line]:
         yield line, estimate_of(_ASR, part)
 
 
-def _averages(cells: Sequence[_Line], *, by_paper: bool) -> Iterator[_Line]:
+def sharing_prompts(rows: pd.DataFrame) -> dict[str, str]:
+    """Return data set → the first of the data sets that it shares a cluster of prompts with, directly or by others.
+
+    The rates on HarmBench and on jailbreaks of its behaviours are not independent.
+    """
+    first_of: dict[str, str] = {}
+    for _, names in rows.groupby("cluster", sort=False)["dataset"].unique().items():
+        roots = [first_of.setdefault(str(name), str(name)) for name in names]
+        for name, root in first_of.items():
+            first_of[name] = roots[0] if root in roots else root
+    return first_of
+
+
+def _averages(cells: Sequence[_Line], shared: Mapping[str, str], *, by_paper: bool) -> Iterator[_Line]:
     """Yield names and value of each average, over the first cell of every benchmark."""
     firsts: dict[str, _Line] = {}
     for line, estimate in cells:
@@ -83,7 +96,7 @@ def _averages(cells: Sequence[_Line], *, by_paper: bool) -> Iterator[_Line]:
         if len(chosen) > 1 or (chosen and name == TOTAL):
             line = {"kind": AVERAGE, "benchmark": name, "dataset": "", "attack": "", "benchmarks": len(chosen)}
             line["members"] = [cell["benchmark"] for cell, _ in chosen]
-            yield line, average_rate([(cell["dataset"], estimate) for cell, estimate in chosen])
+            yield line, average_rate([(shared[cell["dataset"]], estimate) for cell, estimate in chosen])
 
 
 def _printed(inputs: Inputs, model: str, adapter: str, benchmark: str, members: Sequence[str] | None) -> dict[str, Any]:
@@ -116,7 +129,7 @@ def text(table: pd.DataFrame) -> pd.DataFrame:
     """Return a row per model and benchmark, with a column per adapter."""
 
     def cell(row: Mapping[str, Any]) -> str:
-        estimate = counted(estimate_text(row, "asr", percent=True), row["asr_n"], row["asr_not_scored"])
+        estimate = counted(estimate_text(row, "asr", percent=True), row, "asr")
         return beside_paper(estimate, row, "asr")
 
     def names(row: Mapping[str, Any]) -> dict[str, str]:
@@ -130,7 +143,7 @@ TABLE = Table(
     "repbend_asr",
     "Attack success rate by benchmark",
     "Attack success rate on harmful prompts without control; 95 % Wilson intervals in brackets. Averages are "
-    "unweighted, with MOVER intervals; as in the paper, the black-box average includes the in-distribution benchmark. "
+    "unweighted, with MOVER intervals, in which rates on the same questions count as dependent; as in the paper, the black-box average includes the in-distribution benchmark. "
     "In parentheses, paper: the printed number; recomputed: from the paper's cells, if the two differ; same "
     "benchmarks: the paper's mean over the benchmarks of our average.",
     compute,

@@ -17,7 +17,7 @@ from rebend.report.measurements import KEYS, as_methods
 from rebend.report.metrics import METRICS, SAFETY
 from rebend.report.published import AVERAGES, COMPLIANCE, RepbendPaper, mean_capability, overall, own_rows
 from rebend.report.side_by_side import beside_paper
-from rebend.report.tables.repbend_asr import TOTAL, checked, framed
+from rebend.report.tables.repbend_asr import TOTAL, checked, framed, sharing_prompts
 from rebend.report.tables.table import Inputs, Table
 
 COLUMNS = [
@@ -86,7 +86,8 @@ def _compliance(inputs: Inputs, benign: pd.DataFrame) -> dict[str, Any]:
     line: dict[str, Any] = {}
     for printed in COMPLIANCE:
         line |= columns(printed, next((rates[name] for name, other in named.items() if other == printed), NOTHING))
-    members = [(name, estimate) for name, estimate in rates.items() if paper is None or named[name]]
+    shared = sharing_prompts(benign)
+    members = [(shared[name], estimate) for name, estimate in rates.items() if paper is None or named[name]]
     complete = paper is None or set(named.values()) - {None} == set(COMPLIANCE)
     return {**line, **columns("benign_answered", average_rate(members) if members and complete else NOTHING)}
 
