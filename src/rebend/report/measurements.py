@@ -190,6 +190,14 @@ def relative_times(cells: Iterable[Cell]) -> dict[str, float | None]:
     return times
 
 
+def clusters_by_row(path: str) -> dict[str, str]:
+    """Return row_id → cluster of a data set; a row without a cluster is its own."""
+    table = read_parquet(path)
+    row_ids = table["row_id"].to_pylist()
+    named = table["cluster"].to_pylist() if "cluster" in table.column_names else [None] * len(row_ids)
+    return {row_id: name or row_id for row_id, name in zip(row_ids, named, strict=True)}
+
+
 def _measured(cell: Cell) -> pd.DataFrame:
     """Return the measurements of one cell; an empty table if it has no scores."""
     rows, parts = _rows(cell), []
