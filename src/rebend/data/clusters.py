@@ -14,8 +14,8 @@ FIELD = "cluster"
 def add_clusters(kind: str, rows: Iterable[dict[str, Any]]) -> None:
     """Set `cluster` of each row to 16 hexadecimal digits, if the kind has this column.
 
-    It is a digest of a text without case and white space: the reader's `cluster` if it gives one; else the plain request
-    inside a jailbreak; else the first user turn. The same question has the same cluster in every data set.
+    It is a digest of a text without case and white space: the reader's `cluster` if it gives one, else the plain
+    request inside a jailbreak, else the first user turn. One question has the same cluster in every data set.
     """
     for row in rows:
         given = row.pop(FIELD, None)

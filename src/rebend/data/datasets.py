@@ -38,8 +38,8 @@ def prepare_dataset(
     """Return the data set of `block` as a table of the schema `KINDS[block.kind]`.
 
     `source_path` and `reference_path` are the files of `block.source` and `block.reference` (None for the tiny world).
-    A row id is a digest of the row's content without its cluster, with the suffixes "-2", "-3" ... for repeated rows, so that neither file
-    order nor `block.rows` changes it. Rows keep the order of the file.
+    A row id is a digest of the row's content without its cluster, with the suffixes "-2", "-3" ... for repeated rows,
+    so that neither file order nor `block.rows` changes it. Rows keep the order of the file.
 
     Raises `ConfigError` if the reader does not support the block's settings. Raises `DataError` (with file and line) if
     the source is damaged, has no usable row or fewer than `block.rows`, or if safety data have only one label.

@@ -109,8 +109,8 @@ def clustered_wilson(outcomes: np.ndarray, rows: Groups) -> tuple[float, float]:
     """Return Wilson's interval of the share of 1 in `outcomes` (0 or 1, [N > 0]) with an effective number of rows.
 
     It is p (1 - p) / variance, times (z / t)² for the degrees of freedom, and at most N (Korn and Graubard, Surv.
-    Methodol. 1998, 24(2), 193; Franco, Little, Louis and Slud, J. Surv. Stat. Methodol. 2019, 7(3), 334). If all outcomes
-    are equal it is the number of clusters. Outcomes of one cluster that differ say nothing: from 0 to 1.
+    Methodol. 1998, 24(2), 193; Franco, Little, Louis and Slud, J. Surv. Stat. Methodol. 2019, 7(3), 334). If all
+    outcomes are equal it is the number of clusters. Unequal outcomes of one cluster say nothing: from 0 to 1.
     """
     p, n = float(outcomes.mean()), len(outcomes)
     found = spread(outcomes - p, n, rows)

@@ -41,9 +41,7 @@ class Estimate:
     seeds: int = 1
 
 
-def mean(
-    values: Sequence[float | None], clusters: Keys = None, seeds: Keys = None, seed: int = 0
-) -> Estimate:
+def mean(values: Sequence[float | None], clusters: Keys = None, seeds: Keys = None, seed: int = 0) -> Estimate:
     """Return the mean with its bootstrap interval (percentiles of `RESAMPLES` means, drawn with `seed`).
 
     Clusters are drawn whole, at a level widened for few clusters (`_bootstrap_of_clusters`). With several seeds it is
@@ -160,7 +158,7 @@ def relative_reduction(
 
     The interval is MOVER-R (Donner and Zou, Stat. Methods Med. Res. 2012, 21(4), 347) of the intervals of two rates,
     with their own `clusters` and `seeds`. It assumes independent rates, which is conservative for two rates on the same
-    prompts. Unknown if the rate of the baseline is 0. `n`, `not_scored`, `clusters` and `seeds` are those of `outcomes`.
+    prompts. Unknown if the rate of the baseline is 0. All counts are those of `outcomes`.
     """
     reduced, base = rate(outcomes, clusters[0], seeds[0]), rate(baseline, clusters[1], seeds[1])
     counts = reduced.n, reduced.not_scored, reduced.clusters, reduced.seeds

@@ -85,8 +85,8 @@ def mean_of(numbers: Iterable[float | None]) -> float | None:
 def paired(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
     """Return a row per prompt and seed that both sides measured, with columns `ours`, `theirs`, `cluster`, `seed`.
 
-    Both have rows of one measurement. Rows are paired by prompt and training seed; a side without seeds pairs with every
-    seed of the other.
+    Both have rows of one measurement. Rows are paired by prompt and training seed; a side without seeds pairs with
+    every seed of the other.
     """
     seeded = [set(side["seed"]) - {""} for side in (ours, theirs)]
     keys = [*PAIR, "seed"] if all(seeded) else PAIR
@@ -172,7 +172,8 @@ def held_rate(cell: Cell) -> float | None:
 def relative_times(cells: Iterable[Cell]) -> dict[str, float | None]:
     """Return record → time per token, relative to the same adapter without control, or else to the uncontrolled base.
 
-    An adapter of one training seed is compared with itself. None if one of the two times is unknown. Times are comparable only if they were measured on one machine.
+    An adapter of one training seed is compared with itself. None if one of the two times is unknown. Times are
+    comparable only if they were measured on one machine.
     """
     prompts = [cell for cell in cells if cell["role"] == QUALITY]
     seconds = {cell["record"]: seconds_per_1000_tokens(cell) for cell in prompts}

@@ -114,7 +114,9 @@ def test_seeds_that_agree_leave_the_interval_of_the_prompts() -> None:
     assert thrice.estimate == alone.estimate and (thrice.n, thrice.clusters) == (180, 60)
     assert thrice.ci_high == pytest.approx(alone.ci_high, abs=0.01) and thrice.ci_low is not None
     # and seeds of 0, 0 and 0.54 say little, however many prompts there are
-    far = rate([False] * 800 + [i % 2 == 0 for i in range(400)], list(range(400)) * 3, [0] * 400 + [1] * 400 + [2] * 400)
+    far = rate(
+        [False] * 800 + [i % 2 == 0 for i in range(400)], list(range(400)) * 3, [0] * 400 + [1] * 400 + [2] * 400
+    )
     assert far.ci_low is not None and far.ci_low < 0.03 and far.ci_high is not None and far.ci_high > 0.6
 
 
@@ -145,7 +147,10 @@ def test_bootstrap_of_clusters_is_wider_and_that_of_a_ratio_too() -> None:
 
 def test_sign_flips_equal_all_combinations_and_mcnemar() -> None:
     for sums in ([3, -1, 2], [1, 1, 1, -2, 5, 0], [4], [], [2, -2]):
-        totals = [sum(s * v for s, v in zip(signs, sums, strict=True)) for signs in itertools.product((1, -1), repeat=len(sums))]
+        totals = [
+            sum(s * v for s, v in zip(signs, sums, strict=True))
+            for signs in itertools.product((1, -1), repeat=len(sums))
+        ]
         expected = sum(abs(total) >= abs(sum(sums)) for total in totals) / len(totals)
         assert sign_flip_p(sums) == pytest.approx(expected)
     for first, second in ((1, 8), (7, 7), (0, 5), (12, 3)):

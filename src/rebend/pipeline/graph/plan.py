@@ -27,7 +27,7 @@ class Plan:
     @cached_property
     def cells(self) -> list[Cell]:
         """Every cell of every grid, each once, in the order of the study."""
-        return cells_of(self.study)
+        return cells_of(self.study, self.config.seeds)
 
     @cached_property
     def adapted(self) -> list[tuple[str, str]]:
@@ -65,14 +65,16 @@ class Plan:
 
     @cached_property
     def projections(self) -> list[tuple[str, str, str]]:
-        """(base, adapter, data set) of every figure of projected hidden states."""
+        """(base, adapter, data set) of every figure of projected hidden states; of several seeds only the first."""
         projections = [
             (base, adapter, grid.states)
             for grid in self.study.grids
             for base, adapter in product(grid.models, grid.adapters)
             if grid.states and adapter != "none"
         ]
-        return list(dict.fromkeys(projections))
+        first = {label(self.config, "adapters", adapter): adapter for _, adapter, _ in reversed(projections)}
+        seeded = self.config.seeds.get("adapters", {})
+        return list(dict.fromkeys(p for p in projections if p[1] not in seeded or p[1] in first.values()))
 
     def inputs(self) -> list[str]:
         """Every result that the study's tables and figures read."""
@@ -112,7 +114,7 @@ class Plan:
 
     def summary(self, published: str) -> dict[str, Any]:
         """Return the settings of the stages that make tables, figures and report."""
-        named = {section: partial(label, self.config, section) for section in ("models", "adapters", "controls")}
+        named = {section: partial(self._named, section) for section in ("models", "adapters", "controls")}
         return {
             "study": self.name,
             "title": self.study.title,
@@ -143,11 +145,17 @@ class Plan:
             "capabilities": [self._capability(*triple) for triple in self.benchmarks],
         }
 
+    def _named(self, section: str, name: str) -> str:
+        """Return a block's label, with the seed if it is one of several trainings."""
+        seed = self.config.seeds.get(section, {}).get(name)
+        return label(self.config, section, name) + ("" if seed is None else f", seed {seed}")
+
     def _capability(self, base: str, adapter: str, name: str) -> dict[str, Any]:
         """Return one capability benchmark as plain values for tables, with the keys of a cell without control."""
         names = {"models": ("model", base), "adapters": ("adapter", adapter), "capabilities": ("capability", name)}
         return {
             **{part: label(self.config, section, block) for section, (part, block) in names.items()},
+            "seed": str(self.config.seeds.get("adapters", {}).get(adapter, "")),
             "method": "none",
             "adapter_method": method_of(self.config, "adapters", adapter),
             "published": published_names(self.config, names),

@@ -123,8 +123,8 @@ def text(table: pd.DataFrame) -> pd.DataFrame:
 TABLE = Table(
     "gains",
     "Gains and reductions",
-    "Gains are mean differences on the same prompts, with 95 % bootstrap intervals over clusters of prompts. ASR reduction is 1 - ASR / ASR of "
-    "the base, with the 95 % MOVER-R interval of two Wilson intervals.",
+    "Gains are mean differences on the same prompts, with 95 % bootstrap intervals over clusters of prompts. ASR "
+    "reduction is 1 - ASR / ASR of the base, with the 95 % MOVER-R interval of two Wilson intervals.",
     compute,
     text,
 )

@@ -73,8 +73,8 @@ def agreement(
     unknown = set(words.index.get_level_values("row_id")) - set(harmful)
     if unknown:
         raise DataError(f"row '{min(unknown)}' of the verdicts is not in the data set; delete the file and run again")
-    cluster_of = dict.fromkeys(harmful) | (clusters or {})
-    keys = pd.Series([cluster_of[row] or row for row in words.index.get_level_values("row_id")], index=words.index)
+    rows = words.index.get_level_values("row_id")
+    keys = pd.Series([(clusters or {}).get(row, row) for row in rows], index=words.index)
     pairs = [_pair(words, keys, *names) for names in combinations(frames, 2)]
     rates = [_rate(judge, frame[frame["row_id"].map(harmful).astype(bool)]) for judge, frame in frames.items()]
     differing = words[_differ(words)]
@@ -249,9 +249,10 @@ def disagreements_text(table: pd.DataFrame) -> pd.DataFrame:
 TABLE = Table(
     "safety_agreement",
     "Agreement of the safety judges",
-    "Share of completions with the same verdict (95 % interval over clusters of prompts), and Cohen's kappa, over the completions that both judges scored: for "
-    'all verdicts, and for harmful against all other verdicts ("harm"). ASR: by the verdicts of each judge, and its '
-    "range over all judges. Alpha: Krippendorff's alpha of the verdicts of three or more judges.",
+    "Share of completions with the same verdict (95 % interval over clusters of prompts), and Cohen's kappa, over the "
+    'completions that both judges scored: for all verdicts, and for harmful against all other verdicts ("harm"). ASR: '
+    "by the verdicts of each judge, and its range over all judges. Alpha: Krippendorff's alpha of the verdicts of "
+    "three or more judges.",
     compute,
     text,
 )

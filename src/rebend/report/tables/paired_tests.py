@@ -1,6 +1,6 @@
 """The table repbend_pairs: McNemar's test for two adapters on the same prompts.
 
-The test is over clusters of prompts, and over training seeds if there are several (`rebend.evaluation.clustered.paired_p`).
+The test is over clusters of prompts and training seeds, if there are several (`rebend.evaluation.clustered.paired_p`).
 """
 
 from __future__ import annotations

@@ -143,9 +143,10 @@ TABLE = Table(
     "repbend_asr",
     "Attack success rate by benchmark",
     "Attack success rate on harmful prompts without control; 95 % Wilson intervals in brackets. Averages are "
-    "unweighted, with MOVER intervals, in which rates on the same questions count as dependent; as in the paper, the black-box average includes the in-distribution benchmark. "
-    "In parentheses, paper: the printed number; recomputed: from the paper's cells, if the two differ; same "
-    "benchmarks: the paper's mean over the benchmarks of our average.",
+    "unweighted, with MOVER intervals, in which rates on the same questions count as dependent; as in the paper, the "
+    "black-box average includes the in-distribution benchmark. In parentheses, paper: the printed number; "
+    "recomputed: from the paper's cells, if the two differ; same benchmarks: the paper's mean over the "
+    "benchmarks of our average.",
     compute,
     text,
 )

@@ -33,8 +33,9 @@ COLUMNS = [
 def compute(inputs: Inputs) -> pd.DataFrame:
     """Return a row per judged cell: rows by state, the statistics of `WinRates`, tokens and cost of its replies.
 
-    Cells that differ only in the training seed are one row. `clusters` and `seeds` are those of `win_rate`. Rates are between 0 and 1, over judged rows. A reply that several cells share is counted in each of them. `cost`
-    uses the prices in the judge's block; it is unknown without prices.
+    Cells that differ only in the training seed are one row. `clusters` and `seeds` are those of `win_rate`. Rates are
+    between 0 and 1, over judged rows. A reply that several cells share is counted in each of them. `cost` uses the
+    prices in the judge's block; it is unknown without prices.
     """
     judges, lines = judge_names(inputs.cells), []
     for trainings in folds(cell for cell in inputs.cells if cell["role"] == QUALITY):
@@ -127,12 +128,12 @@ TABLE = Table(
     "win_rates",
     "Win rates",
     "Rates are over judged rows; 95 % intervals in brackets (win rate, flips, longer answer wins: Wilson; others: "
-    "bootstrap), over clusters of prompts where several prompts are about one question. A tie is no win. The verdict is a tie if both orders of the two answers give a tie, or if the orders "
-    "differ (number in parentheses). Flips: rows whose verdict depends on the order. Length-controlled: win rate at "
-    "equal length, by a logistic regression on the length difference; unknown if all responses are longer than their "
-    "references, or all shorter. Missing: no response, reference or reward. Tokens and cost are of all replies used in "
-    "a row, also of replies shared with other rows or studies; `asked` in the record of the verdicts counts the "
-    "requests that its run paid for.",
+    "bootstrap), over clusters of prompts where several prompts are about one question. A tie is no win. The verdict "
+    "is a tie if both orders of the two answers give a tie, or if the orders differ (number in parentheses). Flips: "
+    "rows whose verdict depends on the order. Length-controlled: win rate at equal length, by a logistic regression "
+    "on the length difference; unknown if all responses are longer than their references, or all shorter. Missing: no"
+    " response, reference or reward. Tokens and cost are of all replies used in a row, also of replies shared with "
+    "other rows or studies; `asked` in the record of the verdicts counts the requests that its run paid for.",
     compute,
     text,
 )

@@ -41,26 +41,24 @@ def length_controlled(
     if len(wins) != len(differences):
         raise ValueError(f"{len(wins)} outcomes, but {len(differences)} differences of length")
     pairs = [(w, d) for w, d in zip(wins, differences, strict=True) if w is not None and d is not None]
-    rows = groups(
-        [w is not None and d is not None for w, d in zip(wins, differences, strict=True)], clusters, seeds
-    )
+    rows = groups([w is not None and d is not None for w, d in zip(wins, differences, strict=True)], clusters, seeds)
     missing = len(wins) - len(pairs)
-    counts = len(pairs), missing, None if clusters is None else rows.n_clusters, rows.n_seeds
     y = np.array([w for w, _ in pairs], dtype=float)
     d = np.array([d for _, d in pairs], dtype=float)
+    counts: tuple[int, int | None, int] = missing, None if clusters is None else rows.n_clusters, rows.n_seeds
     if not len(y) or d.min() > 0 or d.max() < 0:
-        return Estimate(None, None, None, *counts), None
+        return Estimate(None, None, None, len(y), *counts), None
     if y.min() == y.max():  # resamples of equal outcomes would give an interval of zero width
-        return Estimate(float(y[0]), *wilson(int(y.sum()) and rows.n_clusters, rows.n_clusters), *counts), 0.0
+        return Estimate(float(y[0]), *wilson(int(y.sum()) and rows.n_clusters, rows.n_clusters), len(y), *counts), 0.0
     spread = d.std()
     x = np.tanh(d / spread) if spread else np.zeros_like(d)
     rates, slopes = _fit(x, y, np.ones((1, len(y))))
     point, slope = float(rates[0]), float(slopes[0])
     if rows.n_clusters < 2 and not rows.independent:
-        return Estimate(point, None, None, *counts), slope
+        return Estimate(point, None, None, len(y), *counts), slope
     drawn, _ = _fit(x, y, _resampled(rows, seed))
     low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(point, float(low), float(high), *counts), slope
+    return Estimate(point, float(low), float(high), len(y), *counts), slope
 
 
 def _resampled(rows: Groups, seed: int) -> np.ndarray:
@@ -166,7 +164,7 @@ def _orders(row: dict[str, Any]) -> list[str] | None:
 def _longer_wins(
     verdicts: Sequence[str | None], lengths: Sequence[float | None], clusters: Keys, seeds: Keys
 ) -> Estimate:
-    """Return the share of rows in which the longer answer won, over rows with a winner and answers of unequal length."""
+    """Return how often the longer answer won, over rows with a winner and answers of unequal length."""
     decided = [i for i, verdict in enumerate(verdicts) if verdict in (WIN, LOSE) and lengths[i]]
     won = [(verdicts[i] == WIN) == ((lengths[i] or 0.0) > 0) for i in decided]
     keys = [None if keys is None else [keys[i] for i in decided] for keys in (clusters, seeds)]
