@@ -17,7 +17,7 @@ import pandas as pd
 from rebend.errors import DataError
 from rebend.io.files import read_json
 from rebend.report.html.findings import findings
-from rebend.report.measurements import Cell
+from rebend.report.measurements import Cell, seed_of
 from rebend.report.tables.all import TABLES, note, shown
 from rebend.report.tables.table import Table
 
@@ -79,6 +79,7 @@ def drawn(folder: Path, captions: str) -> list[dict[str, str]]:
 def provenance(cell: Cell, record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the sources of the numbers of one cell: files, commit, decoding time and counts."""
     names = [cell[key] for key in ("model", "adapter", "control", "dataset", "attack") if cell[key]]
+    names += [f"seed {seed_of(cell)}"] if seed_of(cell) else []
     scores = {stage: path for stage, path in cell["scores"].items() if stage != "safety"}  # they are in `judges`
     stages = {"data": cell["data"], "responses": cell["responses"], **scores}
     files = {stage.replace("_", " "): path for stage, path in stages.items()}

@@ -50,7 +50,13 @@ _PRINTED_NOTE = (
     "averages disagree with its own cells (resources/published/README.md); the average recomputed from the cells "
     "follows such an average."
 )
-_TEXT_COLUMNS = ("group", "dataset", "attack", "judge", "form")  # an empty cell is "" here, not a missing value
+ONE_SEED = "One training seed: intervals are over prompts, and say nothing about a training with another seed."
+SINGLE_TRAININGS = "One training each: the test says nothing about trainings with other seeds."
+SEVERAL_SEEDS = (
+    "Rows with a number of seeds are means over as many trainings, with intervals over seeds and prompts together; the "
+    "other rows are of one training."
+)
+_TEXT_COLUMNS = ("group", "dataset", "attack", "judge", "form", "seed")  # an empty cell is "" here, not a missing value
 
 
 def all_tables(settings: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
@@ -85,7 +91,18 @@ def note(name: str, table: pd.DataFrame) -> str:
     has_judges = name in ("recontrol", "win_rates") and len(table) > 0
     judges = sorted({judge for judge in table["judge"] if judge}) if has_judges else []
     notes += [f"Judge of the win rate: {', '.join(judges)}."] if judges else []
-    return " ".join(notes)
+    return " ".join([*notes, *_seeds_note(table)])
+
+
+def _seeds_note(table: pd.DataFrame) -> list[str]:
+    """Return a sentence on the training seeds of a table whose rows are of trained adapters or controls."""
+    counts = [table[name].max() for name in map(str, table) if name == "seeds" or name.endswith("_seeds")]
+    trained = any((table[name] != "none").any() for name in ("adapter", "control") if name in table)
+    if not counts or not trained:
+        return []
+    if max(counts) > 1:
+        return [SEVERAL_SEEDS]
+    return [SINGLE_TRAININGS if "p_value" in table else ONE_SEED]
 
 
 def _by_name(name: str) -> Table:

@@ -137,8 +137,7 @@ TABLE = Table(
     "Paired comparison of adapters",
     "Numbers of prompts on which both adapters, neither, or only one had the outcome, without control. p: McNemar's "
     "exact test; where several prompts are about one question, the exact sign-flip test of the questions; over several "
-    "training seeds, Student's test of seeds and questions. Holm: corrected for the number of tests in this table. "
-    "Adapters of one training seed are single trainings: the test says nothing about other seeds.",
+    "training seeds, Student's test of seeds and questions. Holm: corrected for the number of tests in this table.",
     compute,
     text,
 )

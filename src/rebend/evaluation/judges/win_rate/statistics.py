@@ -45,11 +45,12 @@ def length_controlled(
     missing = len(wins) - len(pairs)
     y = np.array([w for w, _ in pairs], dtype=float)
     d = np.array([d for _, d in pairs], dtype=float)
-    counts: tuple[int, int | None, int] = missing, None if clusters is None else rows.n_clusters, rows.n_seeds
+    counts = missing, None if clusters is None else rows.n_clusters, rows.n_seeds
     if not len(y) or d.min() > 0 or d.max() < 0:
         return Estimate(None, None, None, len(y), *counts), None
     if y.min() == y.max():  # resamples of equal outcomes would give an interval of zero width
-        return Estimate(float(y[0]), *wilson(int(y.sum()) and rows.n_clusters, rows.n_clusters), len(y), *counts), 0.0
+        low, high = wilson(int(y.sum()) and rows.n_clusters, rows.n_clusters)
+        return Estimate(float(y[0]), low, high, len(y), *counts), 0.0
     spread = d.std()
     x = np.tanh(d / spread) if spread else np.zeros_like(d)
     rates, slopes = _fit(x, y, np.ones((1, len(y))))
@@ -57,8 +58,8 @@ def length_controlled(
     if rows.n_clusters < 2 and not rows.independent:
         return Estimate(point, None, None, len(y), *counts), slope
     drawn, _ = _fit(x, y, _resampled(rows, seed))
-    low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(point, float(low), float(high), len(y), *counts), slope
+    ends = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(point, float(ends[0]), float(ends[1]), len(y), *counts), slope
 
 
 def _resampled(rows: Groups, seed: int) -> np.ndarray:
