@@ -7,13 +7,17 @@ differ only in the training seed have the same labels; tables fold them into one
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+from scipy import stats
 
 from rebend.errors import DataError
+from rebend.evaluation.clustered import LEVEL
 from rebend.io.files import read_json, read_parquet
 from rebend.io.schemas import SAFETY_VERDICTS, SCORES, VERDICTS
 from rebend.report.metrics import ALL, QUALITY, Measurement, measurements_of
@@ -160,6 +164,27 @@ def seconds_per_1000_tokens(cell: Cell) -> float | None:
     notes = read_json(cell["record"])["notes"]
     seconds, tokens = notes.get("decode_seconds"), notes.get("tokens")
     return 1000 * float(seconds) / tokens if seconds is not None and tokens else None
+
+
+def time_interval(trainings: Sequence[Cell]) -> tuple[float | None, float | None]:
+    """Return the 95 % interval of `seconds_per_1000_tokens`; unknown without its error.
+
+    Several trainings: Student's interval over their times. One: over the batches of its decoding, which differ in the
+    length of their prompts, too, so that it is rather too wide. Neither has the differences between two runs.
+    """
+    times = [time for cell in trainings if (time := seconds_per_1000_tokens(cell)) is not None]
+    if len(times) < len(trainings) or not times:
+        return None, None
+    centre, error, df = sum(times) / len(times), 0.0, len(times) - 1
+    if df:
+        error = float(np.std(times, ddof=1)) / math.sqrt(len(times))
+    else:
+        notes = read_json(trainings[0]["record"])["notes"]
+        if not notes.get("decode_batches"):
+            return None, None
+        error, df = 1000 * notes["decode_seconds_error"] / notes["tokens"], notes["decode_batches"] - 1
+    half = float(stats.t.ppf((1 + LEVEL) / 2, df)) * error
+    return max(0.0, centre - half), centre + half
 
 
 def held_rate(cell: Cell) -> float | None:

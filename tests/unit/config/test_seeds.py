@@ -22,7 +22,8 @@ STUDY = {
         {"models": ["tiny"], "adapters": ["none", "repbend", "tiny_sum"], "controls": ["none", "value", "random"],
          "prompts": ["tiny_test"], "reward": "tiny_reward"},
         {"models": ["tiny"], "adapters": ["none", "repbend"], "controls": ["none"],
-         "evaluation": ["tiny_safety_test"], "attacks": ["direct"], "safety_judges": ["truth"], "states": "tiny_answers_test"},
+         "evaluation": ["tiny_safety_test"], "attacks": ["direct"], "safety_judges": ["truth"],
+         "states": "tiny_answers_test"},
     ],
 }  # fmt: skip
 
