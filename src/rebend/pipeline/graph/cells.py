@@ -72,6 +72,7 @@ class Cell:
         judges = self.grid.safety_judges if self.role == SAFETY else []
         return {
             **{part: label(catalogue, PARTS[part], name) for part, name in names.items()},
+            "attack": with_tries(label(catalogue, "attacks", self.attack), catalogue["attacks"].get(self.attack)),
             "role": self.role,
             "seed": "" if self.seed is None else str(self.seed),
             "method": method_of(catalogue, "controls", self.control),
@@ -115,6 +116,12 @@ def label(catalogue: Catalogue, section: str, name: str) -> str:
     """Return a block's label in tables: its `label`, else its name. A name without a block (`none`, "") is returned."""
     block = catalogue[section].get(name)
     return name if block is None or block.label is None else str(block.label)
+
+
+def with_tries(name: str, attack: Any) -> str:
+    """Return the label of an attack, with its number of tries per prompt if it has several."""
+    attempts = getattr(attack, "attempts", 1) * getattr(attack, "generations", 1)
+    return name if attempts == 1 else f"{name} (best of {attempts} tries)"
 
 
 def method_of(catalogue: Catalogue, section: str, name: str) -> str:

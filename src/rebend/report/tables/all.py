@@ -50,6 +50,10 @@ _PRINTED_NOTE = (
     "averages disagree with its own cells (resources/published/README.md); the average recomputed from the cells "
     "follows such an average."
 )
+SEVERAL_TRIES = (
+    "Best of n tries: the attack succeeds on a prompt if one of n tries does, which is more than with one try; do not "
+    "compare these rates, and averages with them, with those of single tries."
+)
 ONE_SEED = "One training seed: intervals are over prompts, and say nothing about a training with another seed."
 SINGLE_TRAININGS = "One training each: the test says nothing about trainings with other seeds."
 SEVERAL_SEEDS = (
@@ -91,7 +95,14 @@ def note(name: str, table: pd.DataFrame) -> str:
     has_judges = name in ("recontrol", "win_rates") and len(table) > 0
     judges = sorted({judge for judge in table["judge"] if judge}) if has_judges else []
     notes += [f"Judge of the win rate: {', '.join(judges)}."] if judges else []
-    return " ".join([*notes, *_seeds_note(table)])
+    return " ".join([*notes, *_tries_note(table), *_seeds_note(table)])
+
+
+def _tries_note(table: pd.DataFrame) -> list[str]:
+    """Return a sentence on success over several tries, if the table has any beside single ones."""
+    texts = [table[name].astype(str) for name in ("attack", "metric") if name in table]
+    several = any(text.str.contains(" tries)", regex=False).any() for text in texts)
+    return [SEVERAL_TRIES] if several or ("tries" in table and (table["tries"] > 1).any()) else []
 
 
 def _seeds_note(table: pd.DataFrame) -> list[str]:

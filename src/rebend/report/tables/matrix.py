@@ -9,7 +9,7 @@ import pandas as pd
 from rebend.report.formatting import counted, figure
 from rebend.report.lines import ESTIMATE, estimate_of, estimate_values, measured, records
 from rebend.report.measurements import KEYS
-from rebend.report.metrics import DIRECT, METRICS, Metric, asr_name, attack_of, heading
+from rebend.report.metrics import METRICS, Metric, asr_name, attack_of, heading, is_direct
 from rebend.report.tables.table import Inputs, Table
 
 COLUMNS = [*KEYS, "metric", *ESTIMATE]
@@ -34,7 +34,7 @@ def _parts(cell: pd.DataFrame) -> Iterator[tuple[str, Metric, pd.DataFrame]]:
             for attack, part in rows.groupby("attack", sort=False):
                 yield asr_name(str(attack)), metric, part
         else:
-            yield metric.name, metric, rows[rows["attack"].isin([DIRECT, ""])]
+            yield metric.name, metric, rows[[not attack or is_direct(attack) for attack in rows["attack"]]]
 
 
 def text(table: pd.DataFrame) -> pd.DataFrame:

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
+from rebend.config.safety import EmbeddingBlock, GcgBlock
 from rebend.evaluation.intervals import paired_gain, rate
 from rebend.io.files import read_parquet, write_parquet
+from rebend.pipeline.graph.cells import with_tries
 from rebend.report.html.page import provenance
 from rebend.report.tables.all import note, shown
 from tests.helpers.study_factory import evaluation_data, prompts_cell, prompts_data, safety_cell
@@ -143,3 +146,33 @@ def test_rows_of_one_question_widen_every_interval(tmp_path: Path) -> None:
     assert pairs[1]["clusters"] == 16
     wins = [one_row(tables["win_rates"], control="value") for tables in (plain, clustered_)]
     assert (wins[0]["clusters"], wins[1]["clusters"]) == (20, 4) and wins[0]["win_rate"] == wins[1]["win_rate"]
+
+
+def test_success_over_several_tries_says_so_in_every_table(tmp_path: Path) -> None:
+    data = evaluation_data(tmp_path)
+    cells = [
+        safety_cell(tmp_path, data, "tiny", adapter, "none", harmful, attack)
+        for adapter, harmful in (("none", 34), ("repbend", 2))
+        for attack in ("direct", "gcg")
+    ]
+    for cell in cells[1::2]:
+        verdicts = read_parquet(cell["scores"]["safety"])
+        second = verdicts.set_column(1, "attempt", [[1] * len(verdicts)]).cast(verdicts.schema)
+        write_parquet(cell["scores"]["safety"], pa.concat_tables([verdicts, second]))
+        cell |= {"judges": {}, "attack": with_tries("gcg", GcgBlock(method="gcg", attempts=2))}
+    tables = make_tables(cells)
+    for name in ("matrix", "repbend", "repbend_asr", "repbend_summary", "repbend_categories", "repbend_pairs", "gains"):
+        text = shown(name, tables[name])
+        everything = " ".join([*map(str, text.columns), *(str(value) for value in text.to_numpy().ravel())])
+        assert "2 tries)" in everything, name
+        assert "Best of n tries" in note(name, tables[name]), name
+    assert "ASR, gcg (best of 2 tries), %" in shown("matrix", tables["matrix"])
+    single = make_tables(cells[::2])
+    assert not any("tries" in note(name, table) for name, table in single.items() if name != "win_rates")
+
+
+def test_attack_with_generations_has_all_its_tries_in_its_label() -> None:
+    several = EmbeddingBlock(method="embedding", update="sign", steps=100, generations=3, attempts=3)
+    assert with_tries("embedding", several) == "embedding (best of 9 tries)"
+    assert with_tries("embedding", EmbeddingBlock(method="embedding")) == "embedding"
+    assert with_tries("none", None) == "none"
