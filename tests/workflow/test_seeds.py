@@ -22,4 +22,4 @@ def test_each_seed_is_trained_and_another_seed_trains_only_itself(checkout: Chec
     assert weights[0] != weights[1]
     other = checkout.snakemake("--dry-run", f"{paths[1][:-1]}4", *paths, change=seeds(0, 3, 4))
     jobs = re.findall(r"^(train_\w+) +(\d+)$", other.stdout + other.stderr, re.MULTILINE)
-    assert jobs == [("train_adapter", "1")]
+    assert set(jobs) == {("train_adapter", "1")}

@@ -48,7 +48,7 @@ def make_report(
         title=settings["title"],
         study=settings["study"],
         paper=settings["paper"],
-        findings=findings(tables),
+        findings=[*findings(tables), *settings.get("deviations", ())],
         claims=shown("claims", tables["claims"]).to_dict("records"),
         figures=drawn(Path(figures), captions),
         tables=[_table(table, tables[table.name]) for table in TABLES if table.heading and len(tables[table.name])],

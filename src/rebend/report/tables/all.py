@@ -50,6 +50,7 @@ _PRINTED_NOTE = (
     "averages disagree with its own cells (resources/published/README.md); the average recomputed from the cells "
     "follows such an average."
 )
+OTHER_SETTINGS = "*: settings other than the paper's, whose numbers stand beside them; the findings list them."
 SEVERAL_TRIES = (
     "Best of n tries: the attack succeeds on a prompt if one of n tries does, which is more than with one try; do not "
     "compare these rates, and averages with them, with those of single tries."
@@ -95,6 +96,8 @@ def note(name: str, table: pd.DataFrame) -> str:
     has_judges = name in ("recontrol", "win_rates") and len(table) > 0
     judges = sorted({judge for judge in table["judge"] if judge}) if has_judges else []
     notes += [f"Judge of the win rate: {', '.join(judges)}."] if judges else []
+    marked = any(table[name].astype(str).str.endswith("*").any() for name in ("adapter", "control") if name in table)
+    notes += [OTHER_SETTINGS] if marked else []
     return " ".join([*notes, *_tries_note(table), *_seeds_note(table)])
 
 
