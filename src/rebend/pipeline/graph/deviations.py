@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rebend.config.adapters import TrainedAdapter
-from rebend.config.base import Block, NamedBlock
+from rebend.config.base import Block, NamedBlock, references
 from rebend.config.controls import AscentBlock
 from rebend.config.load import Config
 
@@ -18,8 +18,8 @@ MARK = "*"
 # Column of repbend_hyperparameters.csv → key of an adapter's block
 _REPBEND = {
     "safe_coefficient": "alpha", "unsafe_coefficient": "beta", "cosine_coefficient": "gamma",
-    "kl_coefficient": "epsilon", "learning_rate": "lr", "batch_size": "batch_size", "steps": "max_step", "lora_rank": "lora_r",
-    "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout",
+    "kl_coefficient": "epsilon", "learning_rate": "lr", "batch_size": "batch_size", "steps": "max_step",
+    "lora_rank": "lora_r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout",
 }  # fmt: skip
 # Column of recontrol_hyperparameters.csv → key of a control, of its decoding, or of its value model
 _RECONTROL = {
@@ -43,8 +43,8 @@ def adapter_deviations(config: Config, base: str, adapter: str, folder: Path = F
     if not isinstance(block, TrainedAdapter) or not block.printed_names:
         return {}
     fields = type(block).model_fields
-    references = {name for name, field in fields.items() if "refers" in (field.json_schema_extra or {})}
-    fixed = {name for name, field in fields.items() if not field.is_required()} - references - _FREE
+    named = {reference.key.partition(".")[0] for reference in references(block)}
+    fixed = {name for name, field in fields.items() if not field.is_required()} - named - _FREE
     expected = {name: fields[name].get_default(call_default_factory=True) for name in fixed}
     if block.method == "repbend":
         expected |= {_REPBEND[column]: value for column, value in _of_model(config, base, "repbend", folder).items()}
