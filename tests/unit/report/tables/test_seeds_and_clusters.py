@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from rebend.config.safety import EmbeddingBlock, GcgBlock
+from rebend.config.safety import DirectBlock, EmbeddingBlock, GcgBlock
 from rebend.evaluation.intervals import paired_gain, rate
 from rebend.io.files import read_parquet, write_parquet
 from rebend.pipeline.graph.cells import with_tries
@@ -169,6 +169,14 @@ def test_success_over_several_tries_says_so_in_every_table(tmp_path: Path) -> No
     assert "ASR, gcg (best of 2 tries), %" in shown("matrix", tables["matrix"])
     single = make_tables(cells[::2])
     assert not any("tries" in note(name, table) for name, table in single.items() if name != "win_rates")
+
+
+def test_asking_directly_in_several_tries_keeps_the_metrics_of_benign_prompts(tmp_path: Path) -> None:
+    cell = safety_cell(tmp_path, evaluation_data(tmp_path), "tiny", "none", "none", 34)
+    attack = with_tries("direct", DirectBlock(method="direct", attempts=5))
+    matrix = make_tables([{**cell, "attack": attack, "judges": {}}])["matrix"]
+    assert {"asr_direct (best of 5 tries)", "benign_answer_rate", "harmful_refusal_rate"} <= set(matrix["metric"])
+    assert "ASR, direct (best of 5 tries), %" in shown("matrix", matrix)
 
 
 def test_attack_with_generations_has_all_its_tries_in_its_label() -> None:
