@@ -14,6 +14,7 @@ from rebend.config.study import Grid, Study
 from rebend.data.readers.registry import reader_mistakes
 from rebend.errors import ConfigError, likely_typo
 from rebend.pipeline.checks.published import label_mistakes, published_mistakes
+from rebend.pipeline.graph.cells import Seeds
 from rebend.pipeline.graph.plan import Plan
 
 Catalogue = Mapping[str, Mapping[str, Any]]
@@ -26,12 +27,12 @@ def load_plan(raw: Mapping[str, Any], studies: str | Path) -> Plan:
     Raises `ConfigError` with every mistake.
     """
     config = load_config(raw, studies)
-    if mistakes := reference_mistakes(config.catalogue, config.study_name, config.study):
+    if mistakes := reference_mistakes(config.catalogue, config.study_name, config.study, config.seeds):
         raise ConfigError("\n  " + "\n  ".join(mistakes))
     return Plan(config)
 
 
-def reference_mistakes(catalogue: Catalogue, study_name: str, study: Study) -> list[str]:
+def reference_mistakes(catalogue: Catalogue, study_name: str, study: Study, seeds: Seeds) -> list[str]:
     """Return one message per name of a missing block, and per combination of blocks that does not fit."""
     mistakes: list[str] = []
     for name, block in catalogue["datasets"].items():
@@ -42,7 +43,7 @@ def reference_mistakes(catalogue: Catalogue, study_name: str, study: Study) -> l
         for name, block in blocks.items():
             mistakes += _name_mistakes(catalogue, block, f"{section}.{name}")
     mistakes += [*_strength_mistakes(catalogue), *_sum_mistakes(catalogue)]
-    mistakes += [*published_mistakes(catalogue), *label_mistakes(catalogue, study_name, study)]
+    mistakes += [*published_mistakes(catalogue), *label_mistakes(catalogue, study_name, study, seeds)]
     for number, grid in enumerate(study.grids):
         where = f"studies.{study_name}.grids.{number}"
         mistakes += _name_mistakes(catalogue, grid, where)

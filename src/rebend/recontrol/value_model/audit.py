@@ -20,7 +20,7 @@ import pyarrow as pa
 import torch
 from scipy import stats
 
-from rebend.evaluation.intervals import LEVEL
+from rebend.evaluation.clustered import LEVEL
 from rebend.io.files import write_json, write_parquet
 from rebend.recontrol.value_model.examples import AUDITED, HELD_OUT, ValueData
 from rebend.recontrol.value_model.loss import packed

@@ -157,6 +157,16 @@ def check_equivalence(merged: Equivalence, rounding: Equivalence, dtype: str) ->
         )
 
 
+def does_nothing(expected: Expected, dtype: str) -> bool:
+    """Return whether the adapter's effect on its base is not above that of rounding to `dtype`.
+
+    Such an adapter can be merged, but the merged model is the base for all that can be measured: every changed weight
+    may have been rounded back.
+    """
+    limit = max(MEAN_FACTOR * expected.rounding.kl, TOLERANCES[dtype].kl_floor)
+    return expected.effect.kl <= limit
+
+
 def equivalence_facts(merged: Equivalence, expected: Expected) -> dict[str, Any]:
     """Return the facts for the record: distance of the merged model, of rounding, and of the adapter from its base."""
     return {
