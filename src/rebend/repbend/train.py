@@ -56,8 +56,8 @@ def train_adapter(
     """
     with _ranks(zero) as device:
         policy = load_policy(base, dtype, device, bits=settings.base_bits)
-        end_of_turn = objective_class(settings).trains_end_of_turn
-        examples = load_training_examples(policy.tokenizer, *tables, settings.max_length, end_of_turn=end_of_turn)
+        reading = objective_class(settings).reading(settings)
+        examples = load_training_examples(policy.tokenizer, *tables, settings.max_length, reading)
         devices = [policy.device] if policy.device.type == "cuda" else []
         with torch.random.fork_rng(devices), checkpoints.on_signal(), memory_advice(_MEMORY_ADVICE):
             trainer = AdapterTrainer(policy, settings, examples, checkpoints.load(), zero)

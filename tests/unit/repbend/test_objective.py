@@ -14,7 +14,7 @@ from torch.nn.functional import log_softmax
 from rebend.config.adapters import trained_adapter
 from rebend.errors import ConfigError
 from rebend.models.loading import load_policy
-from rebend.repbend.examples import TrainingExample, TrainingExamples, load_training_examples
+from rebend.repbend.examples import Reading, TrainingExample, TrainingExamples, load_training_examples
 from rebend.repbend.methods.likelihood import answer_examples, answer_log_probs
 from rebend.repbend.objective import StepInfo, run_passes
 from rebend.repbend.train import AdapterTrainer, objective_class
@@ -36,7 +36,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data() -> TrainingExamples:
-    return load_training_examples(tokenizer(), *tables(), max_length=64, end_of_turn=True)
+    return load_training_examples(tokenizer(), *tables(), max_length=64, reading=Reading(end_of_turn=True))
 
 
 def block(method: str, **changes: Any) -> Any:
