@@ -7,6 +7,7 @@ rule train_adapter:
         examples=partial(repbend.training_data, CONFIG, "examples"),
         paired_examples=partial(repbend.training_data, CONFIG, "paired_examples"),
         retain_chats=partial(repbend.training_data, CONFIG, "retain_chats"),
+        reinforced=partial(repbend.reinforced_adapter, CONFIG),
     output:
         **with_record(adapter=directory(paths.adapter("{base}", "{adapter}"))),
     log:

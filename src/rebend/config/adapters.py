@@ -218,6 +218,32 @@ class NpoBlock(TrainedAdapter):
     lr: float = Field(5.0e-5, gt=0, description="constant learning rate of AdamW")
     npo_beta: float = Field(0.1, gt=0, description="the paper's β: inverse temperature")
     retain_weight: float = Field(1.0, ge=0, description="weight of the negative log-likelihood on retain chats")
+    kl_weight: float = Field(
+        0.0,
+        ge=0,
+        description="weight of a KL at temperature 2 on safe answers and retain chats, which RepBend's released script "
+        "adds (0.1), and its paper and the method's do not",
+    )
+
+
+class WhpBlock(TrainedAdapter):
+    """WHP, "Who's Harry Potter" (arXiv:2310.02238), as RepBend's baseline: alternative next tokens by logits alone.
+
+    `reinforced` is an adapter trained on unsafe answers. Its logits and those of the base give the tokens that replace
+    those of unsafe answers. The method's paper also replaces names by generic ones, which RepBend's baseline does not.
+    Defaults are those of RepBend's released script with a safe set; without one: `whp_alpha: 0.5`, `retain_weight: 0`.
+    """
+
+    method: Literal["whp"] = Field(description="Who's Harry Potter")
+    reinforced: str = refers("adapters", "an adapter of the same base trained on unsafe answers (`answers: unsafe`)")
+    max_step: Positive = Field(625, description="optimiser steps")
+    lr: float = Field(5.0e-5, gt=0, description="constant learning rate of AdamW")
+    whp_alpha: float = Field(
+        5.0, ge=0, description="the paper's α: factor of what the reinforced model adds to a logit, which is subtracted"
+    )
+    retain_weight: float = Field(
+        0.5, ge=0, description="weight of the negative log-likelihood on safe answers and retain chats"
+    )
 
 
 class DpoBlock(TrainedAdapter):
@@ -288,6 +314,7 @@ ADAPTERS: dict[str, Method] = {
     "circuit_breakers": Method(CircuitBreakersBlock, "rebend.repbend.methods.circuit_breakers:CircuitBreakers"),
     "rmu": Method(RmuBlock, "rebend.repbend.methods.rmu:Rmu"),
     "npo": Method(NpoBlock, "rebend.repbend.methods.npo:Npo"),
+    "whp": Method(WhpBlock, "rebend.repbend.methods.whp:Whp"),
     "dpo": Method(DpoBlock, "rebend.repbend.methods.dpo:Dpo"),
     "sft": Method(SftBlock, "rebend.repbend.methods.sft:Sft"),
     "task_arithmetic": Method(TaskArithmeticBlock, "rebend.repbend.methods.task_arithmetic:combine_adapters"),

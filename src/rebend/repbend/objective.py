@@ -17,10 +17,11 @@ from torch import Tensor
 
 from rebend.config.adapters import TrainedAdapter
 from rebend.errors import ModelError
-from rebend.models.lora import reference_pass
+from rebend.models.lora import frozen_adapter_pass, reference_pass
 from rebend.repbend.examples import Reading, StepExamples, TrainingExamples
 from rebend.repbend.forward import Example, HiddenStates, Layers, keeps_packed_texts_apart, make_batches, run_pass
 
+REINFORCED = "reinforced"  # name of a second, frozen adapter
 Settings = TypeVar("Settings", bound=TrainedAdapter)
 
 
@@ -89,6 +90,13 @@ def run_passes(
             reference_states = run_pass(causal, batches, reference)
     model.train()
     return Passes(causal, reference_states, run_pass(causal, batches, adapted))
+
+
+def run_reinforced_pass(model: PeftModel, examples: Sequence[Example], layers: Layers) -> HiddenStates:
+    """Return the states of the frozen adapter, with the batches and the order of `run_passes` on the same examples."""
+    causal = model.get_base_model()
+    with frozen_adapter_pass(model, REINFORCED):
+        return run_pass(causal, make_batches(examples, model.device, packed=packs(causal)), layers)
 
 
 def _refuse_padding_with_flash_attention(examples: Sequence[Example], causal: Any) -> None:
