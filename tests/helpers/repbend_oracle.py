@@ -176,9 +176,7 @@ class Oracle:
         """Return the mean length of (adapted unsafe answer - reference safe answer), from the last prompt token on."""
         total, count = torch.zeros((), dtype=torch.float64), 0
         for pair in pairs:
-            n_tokens = (
-                self.first(pairs) if self.published else min(FIRST, *(len(r.tokens) - r.n_prompt for r in pair))
-            )
+            n_tokens = self.first(pairs) if self.published else min(FIRST, *(len(r.tokens) - r.n_prompt for r in pair))
             safe, unsafe = self.outputs(pair[0], adapted=False), self.outputs(pair[1], adapted=True)
             for layer in self.settings.pushed:
                 for i in range(n_tokens):

@@ -96,7 +96,11 @@ SHAPES: dict[str, Shape] = {
 def shaped_tokenizer(shape: Shape, words: list[str]) -> Any:
     """Return a byte-level BPE with the template and the special tokens of a shape."""
     pieces: PreTrainedTokenizerFast = train_tokenizer(words, 320)
-    tokens: dict[str, Any] = {"eos_token": shape.eos, "pad_token": shape.eos, "additional_special_tokens": shape.special}
+    tokens: dict[str, Any] = {
+        "eos_token": shape.eos,
+        "pad_token": shape.eos,
+        "additional_special_tokens": shape.special,
+    }
     pieces.add_special_tokens(tokens | ({"bos_token": shape.bos} if shape.bos else {}))
     pieces.chat_template = shape.template
     return pieces

@@ -295,6 +295,32 @@ class TaskArithmeticBlock(AdapterBlock):
     )
 
 
+class OrthogonalisationBlock(AdapterBlock):
+    """Weight orthogonalisation (arXiv:2406.11717, section 2.4): no weight can write the refusal direction any more.
+
+    It is no defence but its opposite: a model that cannot refuse, to compare others with. The direction is the
+    difference of mean states at a token of harmful and of harmless prompts. The paper tries all layers and the last
+    tokens of the prompt; here layer and token are chosen by the user.
+    """
+
+    method: Literal["weight_orthogonalisation"] = Field(description="weight orthogonalisation")
+    examples: str = refers(
+        "datasets",
+        "safety data set of prompts: label `unsafe` for harmful ones, `safe` for harmless ones (answers are not read)",
+        kind="safety",
+    )
+    target_layer: int = Field(ge=1, description="index into hidden_states at which the direction is computed")
+    token: int = Field(-1, le=-1, description="token of the prompt, counted from its end: -1 is the last one")
+    embeddings: bool = Field(
+        True, description="also of the embeddings, as in the paper; a model that shares them with its head needs false"
+    )
+    max_length: Positive = Field(512, description="longest prompt, tokens; longer ones are left out")
+
+    def last_target(self) -> int:
+        """Return the layer of the direction."""
+        return self.target_layer
+
+
 class ReleasedBlock(AdapterBlock):
     """An adapter released by others, in PEFT's layout: exactly one of hub, local."""
 
@@ -318,6 +344,9 @@ ADAPTERS: dict[str, Method] = {
     "dpo": Method(DpoBlock, "rebend.repbend.methods.dpo:Dpo"),
     "sft": Method(SftBlock, "rebend.repbend.methods.sft:Sft"),
     "task_arithmetic": Method(TaskArithmeticBlock, "rebend.repbend.methods.task_arithmetic:combine_adapters"),
+    "weight_orthogonalisation": Method(
+        OrthogonalisationBlock, "rebend.repbend.methods.weight_orthogonalisation:orthogonalise_weights"
+    ),
     "released": Method(ReleasedBlock, "rebend.repbend.methods.released:take_adapter"),
 }
 

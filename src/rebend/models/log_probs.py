@@ -54,9 +54,7 @@ def token_logps(model: Any, states: Tensor, following: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def likeliest_tokens(
-    model: Any, states: Sequence[Tensor], combine: Callable[[Sequence[Tensor]], Tensor]
-) -> Tensor:
+def likeliest_tokens(model: Any, states: Sequence[Tensor], combine: Callable[[Sequence[Tensor]], Tensor]) -> Tensor:
     """Return the token `[N]` with the highest combined logit at each position.
 
     `states` are final hidden states `[N, D]` of several passes; `combine` gets their logits `[n, V]` in the same order,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rebend.errors import ModelError
 from rebend.models.chat import Message, conversation_text
 
+Encode = Callable[[str], list[int]]  # from a text to its tokens
 _MARK = "zulvorim"  # invented, so neither a template nor a conversation contains it
 
 
-def ended_answer(tokenizer: Any, messages: Sequence[Message], prompt: str, answer: str) -> list[int]:
+def ended_answer(tokenizer: Any, messages: Sequence[Message], prompt: str, answer: str, encode: Encode) -> list[int]:
     """Return the tokens that follow `prompt`: the answer without outer white space, then the end of its turn.
 
     The template's text after an answer is kept up to its first special token. If it has none, as templates for base
@@ -23,22 +24,22 @@ def ended_answer(tokenizer: Any, messages: Sequence[Message], prompt: str, answe
     gap = before.removeprefix(prompt) if before.startswith(prompt) else ""
     text = (gap if gap.isspace() else "") + answer.strip()
     special = _special_tokens(tokenizer)
-    n_special = sum(token in special for token in _encode(tokenizer, after))
+    n_special = sum(token in special for token in encode(after))
     if not n_special:
-        return [*continuation(tokenizer, prompt, text + after.rstrip()), _end_token(tokenizer)]
-    tokens = continuation(tokenizer, prompt, text + after)
+        return [*continuation(encode, prompt, text + after.rstrip()), _end_token(tokenizer)]
+    tokens = continuation(encode, prompt, text + after)
     places = [place for place, token in enumerate(tokens) if token in special]
     return tokens[: places[-n_special] + 1]
 
 
-def continuation(tokenizer: Any, prompt: str, text: str) -> list[int]:
+def continuation(encode: Encode, prompt: str, text: str) -> list[int]:
     """Return the tokens of `text` behind `prompt`.
 
     Both are encoded together where this leaves the prompt's tokens as they are: alone, a text may get another first
     token (SentencePiece puts a space in front).
     """
-    start, whole = _encode(tokenizer, prompt), _encode(tokenizer, prompt + text)
-    return whole[len(start) :] if whole[: len(start)] == start else _encode(tokenizer, text)
+    start, whole = encode(prompt), encode(prompt + text)
+    return whole[len(start) :] if whole[: len(start)] == start else encode(text)
 
 
 def _around_answer(tokenizer: Any, messages: Sequence[Message]) -> tuple[str, str]:
@@ -61,7 +62,3 @@ def _end_token(tokenizer: Any) -> int:
             "nothing ends an answer: the chat template writes no special token after it, and the tokenizer has no EOS"
         )
     return int(tokenizer.eos_token_id)
-
-
-def _encode(tokenizer: Any, text: str) -> list[int]:
-    return tokenizer(text, add_special_tokens=False)["input_ids"]

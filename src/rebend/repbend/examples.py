@@ -108,7 +108,7 @@ def load_training_examples(
     paired_examples: pa.Table,
     retain_chats: pa.Table,
     max_length: int,
-    reading: Reading = Reading(),  # noqa: B008 (frozen)
+    reading: Reading = Reading(),
 ) -> TrainingExamples:
     """Tokenise the three tables (schemas SAFETY, SAFETY, CHAT).
 
@@ -153,7 +153,7 @@ def _check_complete(data: TrainingExamples) -> None:
 class ExampleEncoder:
     """Tokenises table rows and counts the rows that it cannot use."""
 
-    def __init__(self, tokenizer: Any, max_length: int, reading: Reading = Reading()) -> None:  # noqa: B008 (frozen)
+    def __init__(self, tokenizer: Any, max_length: int, reading: Reading = Reading()) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.reading = reading
@@ -201,7 +201,9 @@ class ExampleEncoder:
         answer = row["response"] or ""
         if not self.reading.end_of_turn:
             return self._encode(answer)
-        return ended_answer(self.tokenizer, row["messages"], prompt, answer) if answer.strip() else []
+        if not answer.strip():
+            return []
+        return ended_answer(self.tokenizer, row["messages"], prompt, answer, self._encode)
 
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]

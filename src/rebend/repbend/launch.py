@@ -52,9 +52,7 @@ class TrainingJob:
         )
         checkpoints = Checkpoints(self.progress)
         settings = trained_adapter(self.adapter)
-        return train_adapter(
-            self.base, self.dtype, settings, tables, self.out, checkpoints, self.zero, self.reinforced
-        )
+        return train_adapter(self.base, self.dtype, settings, tables, self.out, checkpoints, self.zero, self.reinforced)
 
 
 def run_training_job(job: TrainingJob, threads: int = 1, wrapper: str | None = None) -> dict[str, Any]:

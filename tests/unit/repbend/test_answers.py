@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from rebend.config.adapters import trained_adapter
 from rebend.errors import ModelError
-from rebend.models.chat import check_template, prompt_text
+from rebend.models.chat import prompt_text
 from rebend.models.loading import Policy
 from rebend.repbend.answers import ended_answer
 from rebend.repbend.examples import Reading, TrainingExamples, load_training_examples
@@ -32,17 +32,21 @@ def spaced(table: pa.Table) -> pa.Table:
     return pa.Table.from_pylist(rows, table.schema)
 
 
+def tokens_after(tokenizer: Any, ask: str, answer: str) -> list[int]:
+    def encode(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    return ended_answer(tokenizer, user(ask), prompt_text(tokenizer, user(ask)), answer, encode)
+
+
 def text_after(tokenizer: Any, answer: str) -> str:
-    messages = user(ASK)
-    tokens = ended_answer(tokenizer, messages, prompt_text(tokenizer, messages), answer)
-    return tokenizer.decode(tokens, skip_special_tokens=False)
+    return tokenizer.decode(tokens_after(tokenizer, ASK, answer), skip_special_tokens=False)
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_an_answer_ends_as_the_template_ends_it(name: str) -> None:
     """Outer white space of the answer is left out, for templates that trim it and for those that do not."""
     tokenizer = shaped_tokenizer(SHAPES[name], WORDS)
-    check_template(tokenizer)
     expected = SHAPES[name].after_prompt.format(ANSWER)
     assert [text_after(tokenizer, answer) for answer in (ANSWER, f" \n{ANSWER} \n")] == [expected] * 2
 
@@ -92,8 +96,7 @@ def test_the_first_token_is_the_one_that_decoding_would_choose() -> None:
     words.train_from_iterator(["[INST] tea [/INST] tea"] * 9, trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>", unk_token="<unk>")
     tokenizer.chat_template = each("[INST] {{ c }} [/INST]", " {{ c }}</s>")
-    prompt = prompt_text(tokenizer, user("tea"))
-    pieces = tokenizer.convert_ids_to_tokens(ended_answer(tokenizer, user("tea"), prompt, "tea"))
+    pieces = tokenizer.convert_ids_to_tokens(tokens_after(tokenizer, "tea", "tea"))
     assert pieces == ["▁tea", "</s>"]
 
 

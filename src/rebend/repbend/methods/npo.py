@@ -81,7 +81,10 @@ def retain_examples(rows: Sequence[TrainingExample]) -> list[Example]:
     return [
         Example(
             row.tokens,
-            {"retain": range(max(row.n_prompt, 1) - 1, len(row.tokens) - 1), "kl": range(row.n_prompt, len(row.tokens))},
+            {
+                "retain": range(max(row.n_prompt, 1) - 1, len(row.tokens) - 1),
+                "kl": range(row.n_prompt, len(row.tokens)),
+            },
         )
         for row in rows
     ]

@@ -87,9 +87,7 @@ class RepBend(Objective[RepBendBlock]):
     @classmethod
     def reading(cls, settings: RepBendBlock) -> Reading:
         """Return how rows are read: the released code cuts long prompts, and some modes need no answers."""
-        return Reading(
-            cut_prompts=settings.variant == "released_code", prompts_only=settings.loss_mode in PROMPT_MODES
-        )
+        return Reading(cut_prompts=settings.variant == "released_code", prompts_only=settings.loss_mode in PROMPT_MODES)
 
     def loss(self, model: PeftModel, step_examples: StepExamples, info: StepInfo) -> Loss:
         """Return the loss of a group, from one reference pass and one adapted pass over all of its texts."""

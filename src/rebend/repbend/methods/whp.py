@@ -43,7 +43,8 @@ class Whp(Objective[WhpBlock]):
         reinforced = run_reinforced_pass(model, texts, read)
         passes = run_passes(model, texts, final_layers(self.n_layers, *names), read)
         states = [side.ordered("answer")[0] for side in (passes.reference, reinforced)]
-        targets = likeliest_tokens(passes.causal, states, lambda logits: generic_logits(*logits, self.settings.whp_alpha))
+        alpha = self.settings.whp_alpha
+        targets = likeliest_tokens(passes.causal, states, lambda logits: generic_logits(logits[0], logits[1], alpha))
         answer = token_logps(passes.causal, passes.adapted.ordered("answer")[0], targets)
         retain = log_probs_at(passes, passes.adapted, texts, "retain") if weight else answer.new_zeros(0)
         return whp(answer, retain, weight).loss()
@@ -55,6 +56,6 @@ def generic_logits(base: Tensor, reinforced: Tensor, alpha: float) -> Tensor:
 
 
 def whp(target_tokens: Tensor, retain_tokens: Tensor, retain_weight: float) -> TwoTerms:
-    """Loss and terms from log-probabilities: of the replacing tokens `[N]`, and of retain tokens `[M]`, both with plus."""
+    """Loss and terms from log-probabilities: of replacing tokens `[N]` and of retain tokens `[M]`, both with plus."""
     change, retain = negative_log_likelihood(target_tokens), negative_log_likelihood(retain_tokens)
     return TwoTerms(change, retain, change + retain_weight * retain)

@@ -84,7 +84,9 @@ def test_kl_of_the_released_script_equals_a_loop_over_all_logits() -> None:
             with model.disable_adapter():
                 old = (model(ids).logits[0] / 2).softmax(-1)
         for place in range(text.n_prompt, len(text.tokens)):
-            total += 4 * sum(float(o) * math.log(float(o) / float(n)) for o, n in zip(old[place], new[place], strict=True))
+            total += 4 * sum(
+                float(o) * math.log(float(o) / float(n)) for o, n in zip(old[place], new[place], strict=True)
+            )
             tokens += 1
     assert tokens == 3 + 1 + 4
     assert float(losses[0].terms["retain_kl"]) == pytest.approx(total / tokens, rel=1e-6)

@@ -183,7 +183,9 @@ def test_released_r_of_eta_is_that_of_the_group_itself(data: TrainingExamples) -
     for variant, expected in (("released_code", [min(own)] * 2), ("corrected", own)):
         block = settings(eta=0.5, variant=variant, lora_dropout=0.0)
         texts = RepBend(block, data, N_LAYERS).texts(data.step(0, 2, 0), StepInfo(0, 6, 2))
-        assert [len(text.positions["unsafe_of_pair"]) for text in texts if "unsafe_of_pair" in text.positions] == expected
+        assert [
+            len(text.positions["unsafe_of_pair"]) for text in texts if "unsafe_of_pair" in text.positions
+        ] == expected
 
 
 def test_released_prompt_last_moves_prompts_of_single_answers_alone(data: TrainingExamples) -> None:

@@ -115,7 +115,9 @@ def oracle(
 ) -> dict[str, torch.Tensor]:
     """Return the oracle's terms of the same step; `mode` may be a released spelling."""
     weights = (block.alpha, block.beta, block.gamma, block.epsilon, block.eta)
-    oracle_settings = OracleSettings(mode, block.alpha_mode, block.variant, PUSHED, weights, block.push_limit, data.padding)
+    oracle_settings = OracleSettings(
+        mode, block.alpha_mode, block.variant, PUSHED, weights, block.push_limit, data.padding
+    )
     rows: StepExamples = data.step(step, BATCH, block.seed)
     before = data.step(step - 1, BATCH, block.seed).pairs if step else []
     return Oracle(model, oracle_settings).terms(rows.safe, rows.unsafe, rows.pairs, rows.retain, before)

@@ -102,7 +102,8 @@ def test_loss_equals_a_loop_over_all_logits(
         adapted = logits(model, row).log_softmax(-1)
         for place in range(row.n_prompt - 1, len(row.tokens) - 1):
             scores = [
-                float(b) - 5.0 * max(float(w) - float(b), 0.0) for b, w in zip(before[place], wanted[place], strict=True)
+                float(b) - 5.0 * max(float(w) - float(b), 0.0)
+                for b, w in zip(before[place], wanted[place], strict=True)
             ]
             best = scores.index(max(scores))
             replaced += best != int(before[place].argmax())
