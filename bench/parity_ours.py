@@ -105,15 +105,15 @@ def trained(model: Any, settings: RepBendBlock, data: TrainingExamples, n_steps:
 def training_tokens(tokenizer: Any, prompt: str, response: str, max_length: int) -> tuple[list[int], list[int]] | None:
     """Return the token ids of prompt and response of a training text; None if the row is left out."""
     row = {"row_id": "r", "messages": [{"role": "user", "content": prompt}], "response": response}
-    example = ExampleEncoder(tokenizer, max_length).answer(row)
+    example = ExampleEncoder(tokenizer, max_length, RepBend.reading(repbend_settings())).answer(row)
     return example and (example.tokens[: example.n_prompt], example.tokens[example.n_prompt :])
 
 
 def wildguard_label(row: dict[str, Any], loss_mode: str) -> str:
     """Return the class of a row of WildGuardMix: safe, unsafe, or "" for a row that is left out."""
-    del loss_mode  # the reader has one selection for all modes
+    reader = "wildguardmix_prompts" if loss_mode in ("request_all", "request_last") else "wildguardmix"
     try:
-        return str(load_reader("wildguardmix").functions["safety"](row)[0]["label"])
+        return str(load_reader(reader).functions["safety"](row)[0]["label"])
     except UnusableRowError:
         return ""
 

@@ -339,7 +339,7 @@ from rebend.config.controls import CONTROLS
 from rebend.config.datasets import READERS
 from rebend.pipeline.jobs.code_version import code_version
 
-TRAINED = set(ADAPTERS) - {"released", "task_arithmetic"}
+TRAINED = set(ADAPTERS) - {"released", "task_arithmetic", "weight_orthogonalisation"}
 entries = {
     "train_adapter": {name: method.code for name, method in ADAPTERS.items() if name in TRAINED},
     "decode": {name: method.code for name, method in CONTROLS.items()},
@@ -372,7 +372,7 @@ def stages_with(methods: set[str], *stages: str) -> set[str]:
     return {f"{stage} {method}" for stage in stages for method in methods}
 
 
-TRAININGS = {"repbend", "circuit_breakers", "rmu", "npo", "dpo", "sft"}
+TRAININGS = {"repbend", "circuit_breakers", "rmu", "npo", "whp", "dpo", "sft"}
 ASCENDING = {"value", "value_prompting", "random"}  # controls that ascend the value network
 # name → (module, lines, other lines, code versions that change)
 EDITS: dict[str, tuple[str, str, str, set[str]]] = {
@@ -418,8 +418,8 @@ EDITS: dict[str, tuple[str, str, str, set[str]]] = {
     "a comment": ("evaluation/diversity.py", "import annotations\n", "import annotations\n# a comment\n", set()),
     "a description of a key": (
         "config/adapters.py",
-        "unsafe answers of pairs to the safe ones",
-        "unsafe answers of pairs to other ones",
+        "the distance between the answers of a pair",
+        "the distance of the answers of a pair",
         set(),
     ),
     "pauses between requests of rewards": (

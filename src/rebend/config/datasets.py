@@ -16,6 +16,7 @@ READERS = {  # import paths of `rebend.data.readers.reader.Reader` objects
     "recontrol": "rebend.data.readers.recontrol:RECONTROL",
     "wildjailbreak": "rebend.data.readers.safety.wildjailbreak:WILDJAILBREAK",
     "wildguardmix": "rebend.data.readers.safety.wildguardmix:WILDGUARDMIX",
+    "wildguardmix_prompts": "rebend.data.readers.safety.wildguardmix:WILDGUARDMIX_PROMPTS",
     "ultrachat": "rebend.data.readers.ultrachat:ULTRACHAT",
     "harmbench": "rebend.data.readers.safety.harmbench:HARMBENCH",
     "harmbench_cases": "rebend.data.readers.safety.harmbench_cases:HARMBENCH_CASES",
