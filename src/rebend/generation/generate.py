@@ -27,7 +27,7 @@ from rebend.io.memory import memory_advice
 from rebend.io.progress import progress
 from rebend.io.schemas import RESPONSES
 from rebend.models.batching import batches_by_length
-from rebend.models.chat import Message, prompt_text
+from rebend.models.chat import Message, encode_texts, prompt_text
 from rebend.models.hooks import before_head, on_prompts
 from rebend.models.loading import Policy
 
@@ -137,7 +137,7 @@ def make_requests(
         prompt_text(policy.tokenizer, control.messages(m), prefill)
         for m, prefill in zip(messages, prefills, strict=True)
     ]
-    encoded = policy.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    encoded = encode_texts(policy.tokenizer, texts)
     return [
         Request(key, ids, prefill, messages=conversation)
         for key, ids, prefill, conversation in zip(keys, encoded, prefills, messages, strict=True)

@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rebend.errors import DataError, ModelError
-from rebend.models.chat import Message, conversation_text, prompt_text
+from rebend.models.chat import Message, conversation_text, encode_text, prompt_text
 
 T = TypeVar("T")
 
@@ -193,7 +193,7 @@ class ExampleEncoder:
         return conversation.removeprefix(prompt)
 
     def _encode(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return encode_text(self.tokenizer, text)
 
 
 def _complete_pair(name: str, by_label: dict[str, TrainingExample | None]) -> Pair | None:

@@ -36,7 +36,7 @@ def reference_mistakes(catalogue: Catalogue, study_name: str, study: Study) -> l
     mistakes: list[str] = []
     for name, block in catalogue["datasets"].items():
         part = block.source.world and block.source.world.part
-        of_reader = reader_mistakes(block.reader, block.kind, part, block.reference is not None)
+        of_reader = reader_mistakes(block.reader, block.kind, part, block.reference is not None, block.variant)
         mistakes += [f"datasets.{name}.{mistake}" for mistake in of_reader]
     for section, blocks in catalogue.items():
         for name, block in blocks.items():
