@@ -64,11 +64,6 @@ class RewardBlock(Block):
         description="`corrected`: the scored text has the form of `template` or of the chat template. `released_code`: "
         "it is the prompt of a data set with `variant: released_code`, and the response as it was generated",
     )
-    cut: list[str] = Field(
-        [],
-        description="the scored response ends before the first of these words, in capital or small letters; all other "
-        "scores read the whole response",
-    )
     replaced: dict[str, str] = Field(
         {}, description="words that the scored text has in place of others: `{word: other}`, in this order"
     )
@@ -97,13 +92,13 @@ class RewardBlock(Block):
 
     @model_validator(mode="after")
     def text_has_one_form(self) -> RewardBlock:
-        """Refuse a template beside `released_code`, which has none, and `cut` or `replaced` for the chat template."""
+        """Refuse a template beside `released_code`, which has none, and `replaced` for the chat template."""
         if self.variant == "released_code" and self.template is not None:
             raise ValueError("`variant: released_code` scores prompt and response as they are; leave out `template`")
-        if (self.cut or self.replaced) and self.variant == "corrected" and self.template is None:
-            raise ValueError("`cut` and `replaced` need a `template` or `variant: released_code`")
-        if not all([*self.cut, *self.replaced]):
-            raise ValueError("`cut` and `replaced` need words; one of them is empty")
+        if self.replaced and not self.writes_text:
+            raise ValueError("`replaced` needs a `template` or `variant: released_code`")
+        if not all(self.replaced):
+            raise ValueError("`replaced` has an empty word")
         return self
 
     @model_validator(mode="after")

@@ -112,11 +112,9 @@ def test_released_reward_text_is_prompt_and_response_as_decoded() -> None:
     )
     label = RewardBlock.model_validate(RELEASED)
     assert scored_text(label, prompt, answer) == begin + " No.\nhuman: and?\n\nAssistant: yes"
-    measured = RewardBlock.model_validate({**RELEASED, "cut": ["Human:"]})
-    assert scored_text(measured, prompt, answer) == begin + " No.\n"
     post = [{"role": "user", "content": "User: Why? User: x\nAssistant:"}]
-    llama3 = RewardBlock.model_validate({**RELEASED, "cut": ["User:"], "replaced": {"User:": "Human:"}})
-    assert scored_text(llama3, post, " So.\n\nUSER: and") == "Human: Why? Human: x\nAssistant: So.\n\n"
+    llama3 = RewardBlock.model_validate({**RELEASED, "replaced": {"User:": "Human:"}})
+    assert scored_text(llama3, post, " So. User: and") == "Human: Why? Human: x\nAssistant: So. Human: and"
     with pytest.raises(ModelError, match="this prompt has 3 turns"):
         scored_text(label, dialogue(HH_RLHF[3].source)[:3], "x")
 
@@ -132,10 +130,10 @@ def test_exchanges_are_separated_by_an_empty_line_or_by_the_template_itself() ->
 def test_reward_keys_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="leave out `template`"):
         RewardBlock.model_validate({**RELEASED, "template": "{response}"})
-    with pytest.raises(ValueError, match="need a `template`"):
-        RewardBlock.model_validate({"local": "x", "cut": ["Human:"]})
-    with pytest.raises(ValueError, match="one of them is empty"):
-        RewardBlock.model_validate({**RELEASED, "cut": [""]})
+    with pytest.raises(ValueError, match="needs a `template`"):
+        RewardBlock.model_validate({"local": "x", "replaced": {"User:": "Human:"}})
+    with pytest.raises(ValueError, match="an empty word"):
+        RewardBlock.model_validate({**RELEASED, "replaced": {"": "x"}})
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the real data sets; set REBEND_SHARED")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from rebend.config.rewards import RewardBlock
@@ -40,7 +39,6 @@ def scored_text(settings: RewardBlock, messages: Sequence[Message], response: st
 
     Raises `ModelError` if `released_code` gets a dialogue: its prompts are single texts.
     """
-    response = _cut(response, settings.cut)
     if settings.variant == "released_code":
         text = _only_text(messages) + response
     else:
@@ -61,13 +59,6 @@ def _only_text(messages: Sequence[Message]) -> str:
             f"one text each; this prompt has {len(messages)} turns"
         )
     return messages[0]["content"]
-
-
-def _cut(response: str, words: Sequence[str]) -> str:
-    """Return the response up to the first of the words, in capital or small letters."""
-    return (
-        re.split("|".join(map(re.escape, words)), response, maxsplit=1, flags=re.IGNORECASE)[0] if words else response
-    )
 
 
 def _replaced(text: str, settings: RewardBlock) -> str:

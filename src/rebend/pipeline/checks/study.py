@@ -14,6 +14,7 @@ from rebend.config.study import Grid, Study
 from rebend.data.readers.registry import reader_mistakes
 from rebend.errors import ConfigError, likely_typo
 from rebend.pipeline.checks.published import label_mistakes, published_mistakes
+from rebend.pipeline.checks.texts import text_mistakes
 from rebend.pipeline.graph.plan import Plan
 
 Catalogue = Mapping[str, Mapping[str, Any]]
@@ -48,6 +49,7 @@ def reference_mistakes(catalogue: Catalogue, study_name: str, study: Study) -> l
         mistakes += _name_mistakes(catalogue, grid, where)
         mistakes += [*_layer_mistakes(catalogue, grid, where), *_leakage_mistakes(catalogue, grid, where)]
         mistakes += [*_world_judge_mistakes(catalogue, grid, where), *_attempt_mistakes(catalogue, grid, where)]
+        mistakes += text_mistakes(catalogue, grid, where)
     return mistakes
 
 
