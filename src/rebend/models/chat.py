@@ -5,17 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from jinja2 import TemplateError
+
+from rebend.errors import ModelError
+
 Message = dict[str, str]
 _WORD = "zulvorim"  # invented; any word will do
+
+
+class UnwritableError(ModelError):
+    """A chat template cannot write these turns, most often a system turn."""
 
 
 def prompt_text(tokenizer: Any, messages: Sequence[Message], prefill: str = "") -> str:
     """Return the text up to the start of the model's answer, followed by `prefill`.
 
-    The template writes the special tokens, so encode the result with `encode_texts`.
+    The template writes the special tokens, so encode the result with `encode_texts`. Raises `UnwritableError` for turns
+    that the chat template cannot write.
     """
-    text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-    return text + prefill
+    return _written(tokenizer, messages, prompt=True) + prefill
 
 
 def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
@@ -46,9 +54,19 @@ def text_beginning(tokenizer: Any) -> list[int]:
 
 
 def conversation_text(tokenizer: Any, messages: Sequence[Message], response: str) -> str:
-    """Return prompt and response as one finished conversation."""
-    turns = [*messages, {"role": "assistant", "content": response}]
-    return tokenizer.apply_chat_template(turns, tokenize=False)
+    """Return prompt and response as one finished conversation. Raises `UnwritableError` as `prompt_text` does."""
+    return _written(tokenizer, [*messages, {"role": "assistant", "content": response}], prompt=False)
+
+
+def _written(tokenizer: Any, messages: Sequence[Message], *, prompt: bool) -> str:
+    try:
+        text = str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=prompt))
+    except TemplateError as error:
+        roles = ", ".join(dict.fromkeys(turn["role"] for turn in messages))
+        raise UnwritableError(f"the chat template cannot write a dialogue of {roles}: {error}") from error
+    if messages and messages[0]["role"] == "system" and messages[0]["content"].strip() not in text:
+        raise UnwritableError("the chat template leaves out the system turn")
+    return text
 
 
 def with_instruction(messages: Sequence[Message], instruction: str) -> list[Message]:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rebend.errors import DataError, ModelError
-from rebend.models.chat import Message, conversation_text, encode_text, prompt_text
+from rebend.models.chat import Message, UnwritableError, conversation_text, encode_text, prompt_text
 
 T = TypeVar("T")
 
@@ -107,7 +107,8 @@ def load_training_examples(
     answer follows as plain text without an end-of-turn token, as in RepBend's released code; with `end_of_turn`, it
     ends as the template ends it. Answers are cut at `max_length` tokens and chats at twice that. Rows with a longer
     prompt are left out, because a cut prompt would lose the request or the start of the model's turn; rows with an
-    empty answer are left out, too. Raises `DataError` if no safe answers, unsafe answers, pairs or chats remain.
+    empty answer, or with turns that the chat template cannot write, are left out, too. Raises `DataError` if no safe
+    answers, unsafe answers, pairs or chats remain.
     """
     encoder = ExampleEncoder(tokenizer, max_length, end_of_turn=end_of_turn)
     rows = examples.to_pylist()
@@ -117,7 +118,7 @@ def load_training_examples(
         safe=[example for label, example in encoded if example and label == "safe"],
         unsafe=[example for label, example in encoded if example and label == "unsafe"],
         pairs=encoder.pairs(paired_examples),
-        retain=[encoder.chat(row) for row in retain_chats.to_pylist()],
+        retain=[chat for row in retain_chats.to_pylist() if (chat := encoder.chat(row))],
         left_out=encoder.left_out,
     )
     _check_complete(data)
@@ -152,7 +153,11 @@ class ExampleEncoder:
 
         Raises `ModelError` if the chat template changes the answer.
         """
-        text = prompt_text(self.tokenizer, row["messages"])
+        try:
+            text = prompt_text(self.tokenizer, row["messages"])
+        except UnwritableError as error:
+            self._leave_out(error)
+            return None
         prompt, answer = self._encode(text), self._encode(self._answer_text(row, text))[: self.max_length]
         reason = "prompt too long" if len(prompt) > self.max_length else "" if answer else "empty answer"
         if reason:
@@ -160,12 +165,20 @@ class ExampleEncoder:
             return None
         return TrainingExample(row["row_id"], prompt + answer, len(prompt))
 
-    def chat(self, row: dict[str, Any]) -> TrainingExample:
-        """Return a row of schema CHAT as one text. Raises `DataError` if its last turn is not the assistant's."""
+    def chat(self, row: dict[str, Any]) -> TrainingExample | None:
+        """Return a row of schema CHAT as one text; None, and counted, if the template cannot write its turns.
+
+        Raises `DataError` if its last turn is not the assistant's.
+        """
         messages: list[Message] = row["messages"]
         if not messages or messages[-1]["role"] != "assistant":
             raise DataError(f"retain row '{row['row_id']}' does not end with an assistant's turn")
-        tokens = self._encode(conversation_text(self.tokenizer, messages[:-1], messages[-1]["content"]))
+        try:
+            text = conversation_text(self.tokenizer, messages[:-1], messages[-1]["content"])
+        except UnwritableError as error:
+            self._leave_out(error)
+            return None
+        tokens = self._encode(text)
         return TrainingExample(row["row_id"], tokens[: 2 * self.max_length], 0)
 
     def pairs(self, table: pa.Table) -> list[Pair]:
@@ -182,6 +195,9 @@ class ExampleEncoder:
                 raise DataError(f"pair '{row['pair']}' has two answers with the label '{row['label']}'")
             by_label[row["label"]] = self.answer(row)
         return [pair for name, by_label in answers.items() if (pair := _complete_pair(name, by_label))]
+
+    def _leave_out(self, error: UnwritableError) -> None:
+        self.left_out[str(error)] = self.left_out.get(str(error), 0) + 1
 
     def _answer_text(self, row: dict[str, Any], prompt: str) -> str:
         answer = row["response"] or ""
