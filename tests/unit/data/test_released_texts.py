@@ -162,3 +162,9 @@ def test_reward_guided_search_reads_one_space_before_a_response(template: str, i
     reward = RewardModel(None, pieces, OWN)
     before, after = prompt_and_tail(reward, messages, spaced=spaced)
     assert (before, after) == (pieces(f"\n\nHuman: how\n\n{ids_of}")["input_ids"], [])
+
+
+def test_outer_white_space_of_a_turn_is_kept() -> None:
+    source = "\n\nHuman:  Hi \n\nAssistant: Yes.\n"
+    assert [turn["content"] for turn in dialogue(source)] == [" Hi ", "Yes.\n"]
+    assert conversation_text(with_template("hh_rlhf"), dialogue(source)[:1], "Yes.\n") == f"<s>{source}</s>"
