@@ -26,7 +26,7 @@ from tests.helpers.beginning_tokenizers import tokenizer
 from tests.helpers.released_texts import HH_RLHF, SHP, Row
 
 TEMPLATES = Path(__file__).parents[3] / "resources" / "templates"
-SHARED = Path(os.environ.get("REBEND_SHARED", "/nowhere")) / "data"
+SHARED = Path(os.environ.get("REBEND_SHARED") or Path(__file__).parents[4] / "shared" / "data")
 CASES = [("hh_rlhf", HH_RLHF, "hh_rlhf"), ("recontrol", SHP, "human_assistant")]
 
 
