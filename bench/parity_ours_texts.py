@@ -19,6 +19,7 @@ from rebend.config.decoding import Decoding
 from rebend.config.load import Config, load_config
 from rebend.config.models import EncoderBlock
 from rebend.config.rewards import RewardBlock
+from rebend.data.readers.raw import SourceRow
 from rebend.data.readers.registry import load_reader
 from rebend.data.readers.rows import UnusableRowError
 from rebend.evaluation.attacks.attack import run_attack
@@ -37,7 +38,7 @@ from rebend.io.schemas import PROMPTS
 from rebend.models.chat import prompt_text
 from rebend.models.loading import Policy
 from rebend.models.rewards.model import RegressionHead, RewardModel
-from rebend.models.rewards.prompt import fill
+from rebend.models.rewards.prompt import scored_text
 from rebend.models.sentence_encoder import Encoder
 
 ROOT = Path(__file__).parents[1]
@@ -55,7 +56,8 @@ def messages_of(dataset: str, row: dict[str, Any]) -> Any:
     """Return the prompt of a source row under a data set block; None for a row that is left out."""
     block = catalogue()["datasets"][dataset]
     try:
-        return load_reader(block.reader).functions["prompts"](row)[0]["messages"]
+        word = (block.user_word or "Human") if block.variant == "released_code" else None
+        return load_reader(block.reader).convert("prompts", SourceRow(1, "a row", row), word)[0]["messages"]
     except UnusableRowError:
         return None
 
@@ -78,7 +80,7 @@ def prompt_ids(tokenizer: Any, model: str, messages: Any) -> list[int]:
 
 def reward_text(reward: str, messages: Any, response: str) -> str:
     """Return the text that a reward block reads."""
-    return fill(catalogue()["rewards"][reward].template, messages, response)
+    return scored_text(catalogue()["rewards"][reward], messages, response)
 
 
 def cut_answer(text: str) -> str:

@@ -54,12 +54,18 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
         "reader": (None, NOTHING),
         "only": (None, NOTHING),  # columns of a file; the world has none
         "reference": (None, NOTHING),
+        "variant": (None, NOTHING),  # of readers of files
+        "user_word": (None, NOTHING),
     },
     ("models", "micro"): {
         "tiny": ({"steps": 5}, MODEL),
         "dtype": ("bfloat16", ["train_adapter", *MERGE]),
         "resources": ({"mem_mb": 5000, "runtime": 7}, NOTHING),
         "chat_template": (None, NOTHING),
+        "template_arguments": (None, NOTHING),  # this and the next three: a tiny model has its own template
+        "template_date": (None, NOTHING),
+        "template_bos": (None, NOTHING),
+        "variant": (None, NOTHING),
         "n_layers": (None, NOTHING),
         "hub": (None, NOTHING),
         "local": (None, NOTHING),
@@ -67,6 +73,8 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
     ("rewards", "micro_reward"): {
         "tiny": ({"steps": 3}, REWARD),
         "template": ("{prompt} {response}", READING),
+        "variant": (None, NOTHING),  # needs prompts of this variant
+        "replaced": (None, NOTHING),  # needs a template
         "batch_size": (32, READING),
         "max_length": (100, READING),
         "dtype": ("bfloat16", READING),

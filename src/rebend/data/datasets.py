@@ -45,7 +45,8 @@ def prepare_dataset(
     the source is damaged, has no usable row or fewer than `block.rows`, or if safety data have only one label.
     """
     part = block.source.world
-    if mistakes := reader_mistakes(block.reader, block.kind, part.part if part else None, block.reference is not None):
+    of_part = part.part if part else None
+    if mistakes := reader_mistakes(block.reader, block.kind, of_part, block.reference is not None, block.variant):
         raise ConfigError("; ".join(mistakes))
     dropped: Counter[str] = Counter()
     if part is not None:
@@ -80,13 +81,14 @@ def _from_file(
     if source is None or (block.reference is not None and reference is None):
         raise DataError(f"reader '{block.reader}' needs a file, but none was passed")
     reader = load_reader(block.reader)
+    word = (block.user_word or "Human") if block.variant == "released_code" else None
     read = 0
     rows = []
     for source_row in _join(source, reference, block):
         read += 1
         try:
             _select(source_row, block.only)
-            rows += [_checked(block.kind, row) for row in reader.convert(block.kind, source_row)]
+            rows += [_checked(block.kind, row) for row in reader.convert(block.kind, source_row, word)]
         except UnusableRowError as reason:
             dropped[str(reason)] += 1
     return read, rows

@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from rebend.config.decoding import Decoding
+from rebend.errors import ModelError
 from rebend.generation.intervention import Control, NoControl, SearchStart, StateEditor
 from rebend.generation.sampling import row_seed, samplers, with_checkpoint
 from rebend.generation.stopping import StopOnText, cut_response, end_token, end_tokens
@@ -27,7 +28,7 @@ from rebend.io.memory import memory_advice
 from rebend.io.progress import progress
 from rebend.io.schemas import RESPONSES
 from rebend.models.batching import batches_by_length
-from rebend.models.chat import Message, prompt_text
+from rebend.models.chat import Message, UnwritableError, encode_texts, prompt_text
 from rebend.models.hooks import before_head, on_prompts
 from rebend.models.loading import Policy
 
@@ -141,19 +142,39 @@ def make_requests(
     keys: Sequence[str] | None = None,
     control: Control | None = None,
 ) -> list[Request]:
-    """Return encoded prompts, with the control's changes and the prefills."""
+    """Return encoded prompts, with the control's changes and the prefills.
+
+    Raises `ModelError` with the first key if the chat template cannot write a prompt.
+    """
     control = control or NoControl()
     prefills = prefills if prefills is not None else [""] * len(messages)
     keys = keys if keys is not None else [str(i) for i in range(len(messages))]
-    texts = [
-        prompt_text(policy.tokenizer, control.messages(m), prefill)
-        for m, prefill in zip(messages, prefills, strict=True)
-    ]
-    encoded = policy.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    texts = _prompt_texts(policy, [control.messages(m) for m in messages], prefills, keys)
+    encoded = encode_texts(policy.tokenizer, texts)
     return [
         Request(key, ids, prefill, messages=conversation)
         for key, ids, prefill, conversation in zip(keys, encoded, prefills, messages, strict=True)
     ]
+
+
+def _prompt_texts(
+    policy: Policy, messages: Sequence[Sequence[Message]], prefills: Sequence[str], keys: Sequence[str]
+) -> list[str]:
+    """Return the texts of all prompts. Raises `ModelError` with the first key and the number of unwritable ones."""
+    texts: list[str] = []
+    unwritable: list[tuple[str, str]] = []
+    for turns, prefill, key in zip(messages, prefills, keys, strict=True):
+        try:
+            texts.append(prompt_text(policy.tokenizer, turns, prefill))
+        except UnwritableError as error:
+            unwritable.append((key, str(error)))
+    if unwritable:
+        first, reason = unwritable[0]
+        raise ModelError(
+            f"row '{first}': {reason} ({len(unwritable)} of {len(messages)} prompts are like it). Nothing was asked. "
+            "Use a data set without such turns, or name a template for them with the model's key `chat_template`"
+        )
+    return texts
 
 
 def has_room(policy: Policy, request: Request, decoding: Decoding) -> bool:

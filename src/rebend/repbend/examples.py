@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rebend.errors import DataError
-from rebend.models.chat import Message, conversation_text, prompt_text
+from rebend.models.chat import Message, UnwritableError, conversation_text, encode_text, prompt_text
 from rebend.repbend.answers import ended_answer
 
 T = TypeVar("T")
@@ -117,8 +117,9 @@ def load_training_examples(
     answer follows as plain text without an end-of-turn token, as in RepBend's released code; with `end_of_turn`, it
     ends as the template ends it. Answers are cut at `max_length` tokens and chats at twice that. Rows with a longer
     prompt are left out, because a cut prompt would lose the request or the start of the model's turn; with
-    `cut_prompts`, they are cut on the right, as in the released code. Rows with an empty answer are left
-    out, unless `prompts_only`. Raises `DataError` if no safe answers, unsafe answers, pairs or chats remain.
+    `cut_prompts`, they are cut on the right, as in the released code. Rows with turns that the chat template cannot
+    write are left out, and rows with an empty answer, unless `prompts_only`. Raises `DataError` if no safe answers,
+    unsafe answers, pairs or chats remain.
     """
     encoder = ExampleEncoder(tokenizer, max_length, reading)
     rows = examples.to_pylist()
@@ -128,7 +129,7 @@ def load_training_examples(
         safe=[example for label, example in encoded if example and label == "safe"],
         unsafe=[example for label, example in encoded if example and label == "unsafe"],
         pairs=encoder.pairs(paired_examples),
-        retain=[encoder.chat(row) for row in retain_chats.to_pylist()],
+        retain=[chat for row in retain_chats.to_pylist() if (chat := encoder.chat(row))],
         left_out=encoder.left_out,
         padding=tokenizer.eos_token_id or 0,
     )
@@ -164,7 +165,11 @@ class ExampleEncoder:
 
         Raises `ModelError` for a chat template that loses or changes answers, or that nothing ends an answer with.
         """
-        text = prompt_text(self.tokenizer, row["messages"])
+        try:
+            text = prompt_text(self.tokenizer, row["messages"])
+        except UnwritableError as error:
+            self._leave_out(error)
+            return None
         prompt, answer = self._encode(text), self._answer_tokens(row, text)[: self.max_length]
         too_long = len(prompt) > self.max_length and not self.reading.cut_prompts
         reason = "prompt too long" if too_long else "" if answer or self.reading.prompts_only else "empty answer"
@@ -174,12 +179,20 @@ class ExampleEncoder:
         kept = prompt[: self.max_length]
         return TrainingExample(row["row_id"], kept + answer, len(kept))
 
-    def chat(self, row: dict[str, Any]) -> TrainingExample:
-        """Return a row of schema CHAT as one text. Raises `DataError` if its last turn is not the assistant's."""
+    def chat(self, row: dict[str, Any]) -> TrainingExample | None:
+        """Return a row of schema CHAT as one text; None, and counted, if the template cannot write its turns.
+
+        Raises `DataError` if its last turn is not the assistant's.
+        """
         messages: list[Message] = row["messages"]
         if not messages or messages[-1]["role"] != "assistant":
             raise DataError(f"retain row '{row['row_id']}' does not end with an assistant's turn")
-        tokens = self._encode(conversation_text(self.tokenizer, messages[:-1], messages[-1]["content"]))
+        try:
+            text = conversation_text(self.tokenizer, messages[:-1], messages[-1]["content"])
+        except UnwritableError as error:
+            self._leave_out(error)
+            return None
+        tokens = self._encode(text)
         return TrainingExample(row["row_id"], tokens[: 2 * self.max_length], 0)
 
     def pairs(self, table: pa.Table) -> list[Pair]:
@@ -197,6 +210,9 @@ class ExampleEncoder:
             by_label[row["label"]] = self.answer(row)
         return [pair for name, by_label in answers.items() if (pair := _complete_pair(name, by_label))]
 
+    def _leave_out(self, error: UnwritableError) -> None:
+        self.left_out[str(error)] = self.left_out.get(str(error), 0) + 1
+
     def _answer_tokens(self, row: dict[str, Any], prompt: str) -> list[int]:
         answer = row["response"] or ""
         if not self.reading.end_of_turn:
@@ -206,7 +222,7 @@ class ExampleEncoder:
         return ended_answer(self.tokenizer, row["messages"], prompt, answer, self._encode)
 
     def _encode(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return encode_text(self.tokenizer, text)
 
 
 def _complete_pair(name: str, by_label: dict[str, TrainingExample | None]) -> Pair | None:

@@ -180,7 +180,12 @@ def test_recontrols_settings_are_the_printed_ones() -> None:
         encoding="utf-8", newline=""
     ) as file:
         printed = {(row["dataset"], row["model"]): row for row in csv.DictReader(file)}
-    models = {"vicuna_7b": "Vicuna-7B", "falcon_7b": "Falcon-7B", "llama3_8b_user": "Llama3-8B"}
+    models = {
+        "vicuna_7b": "Vicuna-7B",
+        "vicuna_7b_shp": "Vicuna-7B",
+        "falcon_7b": "Falcon-7B",
+        "llama3_8b_user": "Llama3-8B",
+    }
     seen = set()
     for cell in plan.cells:
         control = plan.config["controls"][cell.control]

@@ -14,6 +14,7 @@ from rebend.config.study import Grid, Study
 from rebend.data.readers.registry import reader_mistakes
 from rebend.errors import ConfigError, likely_typo
 from rebend.pipeline.checks.published import label_mistakes, published_mistakes
+from rebend.pipeline.checks.texts import text_mistakes
 from rebend.pipeline.graph.cells import Seeds
 from rebend.pipeline.graph.plan import Plan
 
@@ -37,7 +38,7 @@ def reference_mistakes(catalogue: Catalogue, study_name: str, study: Study, seed
     mistakes: list[str] = []
     for name, block in catalogue["datasets"].items():
         part = block.source.world and block.source.world.part
-        of_reader = reader_mistakes(block.reader, block.kind, part, block.reference is not None)
+        of_reader = reader_mistakes(block.reader, block.kind, part, block.reference is not None, block.variant)
         mistakes += [f"datasets.{name}.{mistake}" for mistake in of_reader]
     for section, blocks in catalogue.items():
         for name, block in blocks.items():
@@ -50,6 +51,7 @@ def reference_mistakes(catalogue: Catalogue, study_name: str, study: Study, seed
         mistakes += _name_mistakes(catalogue, grid, where)
         mistakes += [*_layer_mistakes(catalogue, grid, where), *_leakage_mistakes(catalogue, grid, where)]
         mistakes += [*_world_judge_mistakes(catalogue, grid, where), *_attempt_mistakes(catalogue, grid, where)]
+        mistakes += text_mistakes(catalogue, grid, where)
     return mistakes
 
 

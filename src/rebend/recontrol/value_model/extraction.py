@@ -61,6 +61,7 @@ def extract_activations(
     limit = _highest_key(policy, prompts, settings)
     files = [ShardFiles(parts / f"states-{n:06d}.parquet", parts / f"responses-{n:06d}.parquet") for n in numbers]
     chunks = read_chunks(prompts, size, numbers)
+    _check_prompts(policy, read_chunks(prompts, size, numbers))
     parts.mkdir(parents=True, exist_ok=True)
     for chunk_files, rows in progress(zip(files, chunks, strict=True), "extracting chunks", total=len(files)):
         if not Path(chunk_files.responses).exists():
@@ -68,6 +69,13 @@ def extract_activations(
                 _make_chunk(policy, rows, settings, limit, chunk_files)
             give_back()
     return _join(policy, files, settings, outputs)
+
+
+def _check_prompts(policy: Policy, chunks: Iterator[list[dict[str, Any]]]) -> None:
+    """Raise `ModelError`, before the model is asked, for a system turn that the chat template cannot write."""
+    for rows in chunks:
+        with_system = [row for row in rows if row["messages"][0]["role"] == "system"]
+        make_requests(policy, [row["messages"] for row in with_system], keys=[row["row_id"] for row in with_system])
 
 
 def read_chunks(prompts: str | Path, size: int, numbers: range) -> Iterator[list[dict[str, Any]]]:
@@ -144,7 +152,7 @@ def _requests(
     policy: Policy, rows: Sequence[dict[str, Any]], settings: ActivationsBlock
 ) -> tuple[list[Request], list[str], int]:
     """Return a request per sample of each prompt that is not too long, their row ids, and the count of long prompts."""
-    encoded = make_requests(policy, [row["messages"] for row in rows])
+    encoded = make_requests(policy, [row["messages"] for row in rows], keys=[row["row_id"] for row in rows])
     kept = [
         (row["row_id"], request)
         for row, request in zip(rows, encoded, strict=True)

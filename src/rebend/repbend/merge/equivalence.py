@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rebend.errors import ModelError
-from rebend.models.chat import Message, prompt_text
+from rebend.models.chat import Message, encode_text, prompt_text
 from rebend.models.loading import load_policy
 from rebend.models.lora import load_adapter
 
@@ -178,8 +178,7 @@ def equivalence_facts(merged: Equivalence, expected: Expected) -> dict[str, Any]
 
 def _with_answer(tokenizer: Any, model: Any, chat: Sequence[Message]) -> Tensor:
     """Return a chat's tokens followed by the model's greedy answer, `[1, T]`, on the CPU."""
-    text = prompt_text(tokenizer, chat)
-    tokens = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"].to(model.device)
+    tokens = torch.tensor([encode_text(tokenizer, prompt_text(tokenizer, chat))], device=model.device)
     return model.generate(
         input_ids=tokens,
         attention_mask=torch.ones_like(tokens),
