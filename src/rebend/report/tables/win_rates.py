@@ -91,7 +91,14 @@ def _figures(rates: WinRates, prices: Prices) -> dict[str, Any]:
     return line
 
 
-_STATES = {"win": "wins", "lose": "losses", "refused": "refused", "unreadable": "unreadable", "error": "errors"}
+_STATES = {
+    "win": "wins",
+    "lose": "losses",
+    "refused": "refused",
+    "unreadable": "unreadable",
+    "too_long": "too long",
+    "error": "errors",
+}
 
 
 def text(table: pd.DataFrame) -> pd.DataFrame:

@@ -58,7 +58,7 @@ def test_table_has_a_row_per_judged_cell_with_judge_and_cost(cells: list[dict]) 
     proxy, chat_model = table.to_dict("records")
     assert (chat_model["judge"], proxy["judge"]) == ("judge-2026-01-01", "reward_model (proxy)")
     assert (chat_model["form"], proxy["form"]) == ("legacy", "")
-    assert [chat_model[state] for state in STATES] == [2, 1, 1, 1, 0, 1, 0]
+    assert [chat_model[state] for state in STATES] == [2, 1, 1, 1, 0, 0, 1, 0]
     assert (chat_model["win_rate"], chat_model["win_rate_n"], chat_model["control"]) == (0.5, 4, "none")
     assert chat_model["cost"] == pytest.approx((600 * 30 + 60 * 60) / 1e6)
     assert pd.isna(proxy["cost"]) and pd.isna(proxy["flip_rate"])
