@@ -14,7 +14,15 @@ from rebend.config.datasets import DatasetBlock, WorldPart
 from rebend.data.readers.raw import SourceRow, read_rows
 from rebend.data.readers.reader import columns_sentence, missing_columns
 from rebend.data.readers.registry import load_reader, reader_mistakes
-from rebend.data.readers.rows import Row, UnselectedRowError, UnusableRowError, checked_dialogue, content_id
+from rebend.data.readers.rows import (
+    Row,
+    UnselectedRowError,
+    UnusableRowError,
+    checked_dialogue,
+    content_id,
+    is_missing,
+    written_form,
+)
 from rebend.errors import ConfigError, DataError, likely_typo
 from rebend.io.schemas import KINDS
 
@@ -95,7 +103,8 @@ def _select(source_row: SourceRow, only: Mapping[str, str | list[str]]) -> None:
         if column not in source_row.row:
             typo = likely_typo(column, source_row.row)
             raise DataError(f"{source_row.place}: column '{column}' of `only` is missing.{typo}")
-        if str(source_row.row[column]) not in ([words] if isinstance(words, str) else words):
+        value = source_row.row[column]
+        if is_missing(value) or written_form(value) not in ([words] if isinstance(words, str) else words):
             raise UnselectedRowError(f"{column} has a value that `only` excludes")
 
 
@@ -139,7 +148,7 @@ def _by_key(rows: Iterator[SourceRow], answers: Iterator[SourceRow], block: Data
     reader = load_reader(block.reader)
     by_key: dict[str, Row] = {}
     for answer in answers:
-        key = str(answer.row[reader.key])
+        key = _key(answer, reader.key)
         if key in by_key:
             raise DataError(f"{answer.place}: {reader.key} '{key}' occurs twice")
         by_key[key] = answer.row
@@ -149,7 +158,15 @@ def _by_key(rows: Iterator[SourceRow], answers: Iterator[SourceRow], block: Data
             raise DataError(
                 f"{source_row.place}: {columns_sentence(block.reader, block.kind, [reader.key], source_row.row)}"
             )
-        yield source_row._replace(row={**source_row.row, **missing, **by_key.get(str(source_row.row[reader.key]), {})})
+        yield source_row._replace(row={**source_row.row, **missing, **by_key.get(_key(source_row, reader.key), {})})
+
+
+def _key(source_row: SourceRow, column: str) -> str:
+    """Return the value by which two files are joined. Raises `DataError` if it is missing or no text."""
+    value = source_row.row[column]
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{source_row.place}: '{column}' is {value!r:.60}; a text is needed that both files share")
+    return value
 
 
 def _checked(kind: str, row: Row) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -97,12 +98,12 @@ judge_wins(OpenAIJudgeBlock(**json.loads(sys.argv[1])), json.load(open(sys.argv[
 @pytest.mark.parametrize("note", ["kept", "lost"])
 def test_batch_is_used_again_after_its_job_was_killed(serve: Any, tmp_path: Path, note: str) -> None:
     server = serve(by_length)
-    server.looks = 10**9
+    server.polls = 10**9
     judge, store = block(server, batch=True), tmp_path / "store"
     (tmp_path / "rows.json").write_text(json.dumps(ROWS))
     command = [sys.executable, "-c", KILLED, judge.model_dump_json(), str(tmp_path / "rows.json"), str(store)]
     job = subprocess.Popen(command, env=dict(os.environ), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not any(batch["looks"] for batch in server.batches.values()):
+    while not any(batch["polls"] for batch in server.batches.values()):
         assert job.poll() is None
         time.sleep(0.01)
     job.send_signal(signal.SIGKILL)
@@ -110,7 +111,7 @@ def test_batch_is_used_again_after_its_job_was_killed(serve: Any, tmp_path: Path
     if note == "lost":  # killed after the start of the batch and before its note
         for path in (store / "batches").glob("*.json"):
             path.unlink()
-    server.looks = 0
+    server.polls = 0
     assert verdicts(judge_wins(judge, ROWS, store)[0]) == VERDICTS
     assert len(server.batches) == 1 and set(server.requested.values()) == {1}
     assert not list((store / "batches").glob("*.json"))
@@ -122,14 +123,14 @@ def test_note_of_an_unknown_batch_is_ignored(serve: Any, tmp_path: Path) -> None
     with pytest.raises(JudgeError):
         judge_wins(block(server, batch=True), ROWS, tmp_path)
     server.batches.clear()
-    server.ends, server.looks = "in_progress", 10**9
+    server.ends, server.polls = "in_progress", 10**9
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batch, "_wait", lambda client, batch: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             judge_wins(block(server, batch=True), ROWS, tmp_path)
     assert list((tmp_path / "batches").glob("*.json"))
     server.batches.clear()
-    server.ends, server.looks = "completed", 1
+    server.ends, server.polls = "completed", 1
     assert verdicts(judge_wins(block(server, batch=True), ROWS, tmp_path)[0]) == VERDICTS
 
 
@@ -148,11 +149,11 @@ def start_job(server: BatchJudge, tmp_path: Path, todo: Any, store: Path) -> sub
 
 def test_jobs_with_common_requests_share_a_batch(serve: Any, tmp_path: Path) -> None:
     server, store = serve(by_length), tmp_path / "store"
-    server.looks = 10**9
+    server.polls = 10**9
     jobs = [start_job(server, tmp_path, todo, store) for todo in (ROWS[:2], ROWS)]
     sizes = [len(server.files[batch["input_file_id"]].splitlines()) for batch in server.batches.values()]
     assert sizes == [4, 2]  # the second job starts a batch with the other requests
-    server.looks = 0
+    server.polls = 0
     assert [job.wait(timeout=30) for job in jobs] == [0, 0]
     assert set(server.requested.values()) == {1} and len(list(store.glob("??/*.json"))) == 6
 
@@ -162,11 +163,11 @@ def test_killed_job_uses_the_remaining_replies_of_its_batch(serve: Any, tmp_path
         return failure(500) if "Question 1" in text and times == 1 else by_length(text, times)
 
     server, store = serve(answer), tmp_path / "store"
-    server.looks = 10**9
+    server.polls = 10**9
     killed = start_job(server, tmp_path, ROWS, store)
     killed.send_signal(signal.SIGKILL)
     killed.wait(timeout=20)
-    server.looks = 0
+    server.polls = 0
     assert verdicts(judge_wins(block(server, batch=True), ROWS[:1], store)[0]) == VERDICTS[:1]
     found = verdicts(judge_wins(block(server, batch=True), ROWS, store)[0])
     assert found == VERDICTS and len(server.batches) == 2  # one more batch for the failed requests only
@@ -176,14 +177,32 @@ def test_killed_job_uses_the_remaining_replies_of_its_batch(serve: Any, tmp_path
 
 def test_requests_with_deleted_results_are_sent_again(serve: Any, tmp_path: Path) -> None:
     server, store = serve(by_length), tmp_path / "store"
-    server.looks = 10**9
+    server.polls = 10**9
     killed = start_job(server, tmp_path, ROWS, store)
     killed.send_signal(signal.SIGKILL)
     killed.wait(timeout=20)
-    server.looks = 0
-    server.look("batch_0")
+    server.polls = 0
+    server.poll("batch_0")
     del server.files["batch_0_output_file_id"]
     with pytest.raises(JudgeError, match="batch batch_0 ended as 'completed' without a reply"):
         judge_wins(block(server, batch=True), ROWS, store)
     server.batches["batch_0"]["created_at"] -= 30 * 24 * 3600
     assert verdicts(judge_wins(block(server, batch=True), ROWS, store)[0]) == VERDICTS
+
+
+def test_reply_with_any_line_separator_of_unicode_is_one_line() -> None:
+    replies = {f"key{number}": f"a{mark}b" for number, mark in enumerate("\u2028\u2029\x85\x0b\x0c\x1c")}
+    lines = [
+        json.dumps(
+            {
+                "custom_id": key,
+                "response": {"status_code": 200, "body": {"choices": [{"message": {"content": text}}]}},
+            },
+            ensure_ascii=False,
+        )
+        for key, text in replies.items()
+    ]
+    content = SimpleNamespace(text="\r\n".join(lines) + "\n")
+    client = SimpleNamespace(files=SimpleNamespace(content=lambda file: content))
+    results = batch._results(client, SimpleNamespace(error_file_id=None, output_file_id="file"))
+    assert {key: reply.choices[0].message.content for key, reply in results.items()} == replies
