@@ -227,7 +227,7 @@ def test_code_in_a_model_folder_is_not_run_without_a_prompt(tmp_path: Path) -> N
     done = subprocess.run(command, input="y\ny\n", capture_output=True, text=True, check=True)  # would confirm a prompt
     lines = [line for line in done.stdout.splitlines() if line.startswith(str(tmp_path))]
     assert len(lines) == 2 and "[y/N]" not in done.stdout and not created.exists()
-    assert all("needs Python code of its repository, which is run only if the block says" in line for line in lines)
+    assert all("needs Python code of its repository, which is run only if the block sets" in line for line in lines)
 
 
 COMMIT = "5f0b02c75b57c5855da9ae460ce51323ea669d8a"

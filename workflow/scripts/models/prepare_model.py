@@ -7,12 +7,13 @@ with job(snakemake) as run:
 
     from rebend.data.assets import model_folder
     from rebend.io.files import whole_directory
-    from rebend.models.loading import check_checkpoint, link_checkpoint, stamp
+    from rebend.models.loading import check_checkpoint, link_checkpoint, plain_checkpoint, stamp
 
     settings = run.settings
     source = settings["local"] or model_folder(snakemake.input.assets[0])
     with whole_directory(snakemake.output.model) as folder:
         link_checkpoint(source, folder, chat_template=settings["chat_template"], hub=settings["hub"])
+        run.note(**plain_checkpoint(folder))
         check_checkpoint(folder, n_layers=settings["n_layers"], chat=settings["chat"])
         revision = "" if settings["local"] else Path(source).name
         run.note(fingerprint=stamp(folder, revision), source=str(source), revision=revision)
