@@ -223,7 +223,7 @@ def _known_accounts() -> set[str]:
     """Return this user's accounts in small letters; none if the cluster has no accounting, or does not answer."""
     command = ["sacctmgr", "-n", "-P", "-s", "list", "user", getpass.getuser(), "format=account"]
     try:
-        listing = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+        listing = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return set()
     return {line.strip().lower() for line in listing.splitlines() if line.strip()}
