@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from rebend.config.datasets import DatasetBlock, WorldPart
+from rebend.data.overlap import prompts_in
 from rebend.data.readers.raw import SourceRow, read_rows
 from rebend.data.readers.reader import columns_sentence, missing_columns
 from rebend.data.readers.registry import load_reader, reader_mistakes
@@ -39,11 +40,15 @@ class PreparedDataset(NamedTuple):
 
 
 def prepare_dataset(
-    block: DatasetBlock, source_path: Path | None = None, reference_path: Path | None = None
+    block: DatasetBlock,
+    source_path: Path | None = None,
+    reference_path: Path | None = None,
+    without: Mapping[str, Collection[str]] | None = None,
 ) -> PreparedDataset:
     """Return the data set of `block` as a table of the schema `KINDS[block.kind]`.
 
     `source_path` and `reference_path` are the files of `block.source` and `block.reference` (None for the tiny world).
+    `without` has the prompts (`rebend.data.overlap.prompts_in`) of each data set in `block.without`.
     A row id is a digest of the row's content, with the suffixes "-2", "-3" ... for repeated rows, so that neither file
     order nor `block.rows` changes it. Rows keep the order of the file.
 
@@ -58,6 +63,11 @@ def prepare_dataset(
         where, (read, rows) = f"part '{part.part}' of the world", _from_world(block, part)
     else:
         where, (read, rows) = str(source_path), _from_file(block, source_path, reference_path, dropped)
+    for name, prompts in (without or {}).items():
+        kept = [row for row in rows if not any(prompt in prompts for prompt in prompts_in(row["messages"]))]
+        if len(kept) < len(rows):
+            dropped[f"prompt of '{name}'"] = len(rows) - len(kept)
+        rows = kept
     if not rows:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in dropped.most_common()) or "it holds no rows"
         raise DataError(f"{where}: no row can be used as {block.kind} by reader '{block.reader}' ({reasons})")
