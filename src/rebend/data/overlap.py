@@ -1,4 +1,4 @@
-"""Prompts that two data sets share, by content: nothing may be chosen or reported on prompts that something learnt from.
+"""Prompts that two data sets share, by content: nothing is chosen or reported on prompts that something learnt from.
 
 Two prompts are the same if all their turns up to the user's last one are the same, apart from white space, case and
 system turns. Every request inside a chat counts as a prompt, because a model learns from each of its answers. Reworded
@@ -52,7 +52,9 @@ def check_overlap(name: str, data: str | Path, others: Iterable[tuple[str, str, 
                 f"{example!r}. Leave them out with `without: [{name}]` in datasets.{other}, or draw other rows"
             )
     if mistakes:
-        raise DataError("nothing is chosen or reported on prompts that something learnt from:\n  " + "\n  ".join(mistakes))
+        raise DataError(
+            "nothing is chosen or reported on prompts that something learnt from:\n  " + "\n  ".join(mistakes)
+        )
     return counts
 
 

@@ -77,11 +77,11 @@ class Plan:
     @cached_property
     def learnt(self) -> dict[str, str]:
         """Data set → a key by which a model, reward model, adapter or value model of the study learns from it."""
-        uses = {}
+        uses: dict[str, str] = {}
         for section in ("models", "rewards", "adapters", "activations"):
             for name in self.used[section]:
-                for key, kind, _, dataset in references(self.config[section][name]):
-                    if kind == "datasets":
+                for key, named, _, dataset in references(self.config[section][name]):
+                    if named == "datasets":
                         uses.setdefault(dataset, f"{section}.{name}.{key}")
         return uses
 
