@@ -4,6 +4,15 @@ STUDY ?= tiny
 DATA ?= resources/data
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 
+# Signs in a folder's name with which Python's start scripts or Snakemake cannot work.
+SIGNS := { } : ; " ` \ $$
+REFUSED := $(strip $(foreach sign,$(SIGNS),$(findstring $(sign),$(value CURDIR))))
+ifneq ($(REFUSED),)
+$(error rebend: cannot run in the folder '$(value CURDIR)', because its name has $(REFUSED); move it to another folder)
+endif
+
+export STUDY DATA
+
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 
@@ -19,18 +28,18 @@ help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 demo: $(READY) ## build STUDY (tiny: built-in data, no network, no GPU) and print the path of the report
-	@echo "rebend: building study '$(STUDY)' on $(CORES) cores (finished results are not built again)"
-	@$(SNAKEMAKE) --quiet host --config study=$(STUDY) data=$(DATA)
+	@echo "rebend: building study '$$STUDY' on $(CORES) cores (finished results are not built again)"
+	@$(SNAKEMAKE) --quiet host --config "study=$$STUDY" "data=$$DATA"
 	@echo "rebend: done. Open results/report.html; tables are in results/tables, figures in results/figures."
 
 fetch: $(READY) ## download the models and data of STUDY; no other target downloads them
-	@$(SNAKEMAKE) --quiet host --config study=$(STUDY) data=$(DATA) -- fetch
+	@$(SNAKEMAKE) --quiet host --config "study=$$STUDY" "data=$$DATA" -- fetch
 
 plan: $(READY) ## print an estimate for STUDY (jobs, GPU-hours, disk, judge tokens, cost); start no job
-	@$(BIN)/snakemake --cores 1 --nolock --quiet host progress rules --config study=$(STUDY) data=$(DATA) -- plan
+	@$(BIN)/snakemake --cores 1 --nolock --quiet host progress rules --config "study=$$STUDY" "data=$$DATA" -- plan
 
 noise: $(READY) ## decode and score a finished STUDY again, and print how much the numbers differ
-	@$(BIN)/python bench/noise.py --study $(STUDY) --cores $(CORES) --data $(DATA)
+	@$(BIN)/python bench/noise.py --study "$$STUDY" --cores $(CORES) --data "$$DATA"
 
 test: $(DEV) ## run all tests that this machine can run
 	@echo "rebend: running the tests (tests that need a GPU or the real data sets are skipped without them)"

@@ -136,7 +136,7 @@ def in_child(child: str, folder: Path, arguments: argparse.Namespace) -> dict[st
     done = subprocess.run(
         [sys.executable, __file__, "--child", child, "--folder", str(folder), *options],
         stdout=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         env=os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
     )
     if done.returncode != 0:
@@ -194,7 +194,7 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def questions(data: Path) -> Iterator[str]:
     """Yield each dialogue up to its last answer, if it has fewer than 1,600 characters (about 512 tokens)."""
-    with gzip.open(data / PROMPTS, "rt") as lines:
+    with gzip.open(data / PROMPTS, "rt", encoding="utf-8", newline="\n") as lines:
         for line in lines:
             dialogue = json.loads(line)["chosen"]
             text = dialogue[: dialogue.rfind("\n\nAssistant:")].removeprefix("\n\nHuman:").strip()

@@ -32,7 +32,7 @@ class Released:
     def git(self, *command: str) -> str:
         """Return the output of a git command in the repository."""
         where = ["--git-dir", str(self.folder)] if self.bare else ["-C", str(self.folder)]
-        return subprocess.run(["git", *where, *command], check=True, capture_output=True, text=True).stdout
+        return subprocess.run(["git", *where, *command], check=True, capture_output=True, encoding="utf-8").stdout
 
     def commit(self) -> str:
         """Return the first seven digits of the commit; "unknown" for a folder that git does not know."""

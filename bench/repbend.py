@@ -82,7 +82,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         return {"repbend_skipped": f"{arguments.data} has no {' and no '.join(missing)}; set REBEND_SHARED"}
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "rows.json"
-        rows.write_text(json.dumps(tokenised(arguments.data, arguments.answers)))
+        rows.write_text(json.dumps(tokenised(arguments.data, arguments.answers)), encoding="utf-8")
         sides = {side: in_child(side, rows, arguments) for side in SIDES if arguments.only in (None, side)}
     if arguments.only:
         print(json.dumps(sides[arguments.only], indent=2))
@@ -120,7 +120,7 @@ def in_child(side: str, rows: Path, arguments: argparse.Namespace) -> dict[str, 
     done = subprocess.run(
         command,
         stdout=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         env=os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
     )
     if done.returncode != 0:
@@ -136,7 +136,7 @@ def run_side(arguments: argparse.Namespace) -> dict[str, Any]:
 
     torch.set_num_threads(arguments.threads)
     size = SIZES[arguments.size]
-    plain = json.loads(arguments.rows.read_text())
+    plain = json.loads(arguments.rows.read_text(encoding="utf-8"))
     read = {name: [TrainingExample(*row) for row in plain[name]] for name in ("safe", "unsafe", "retain")}
     data = TrainingExamples(
         **read,

@@ -64,7 +64,7 @@ class Memory:
             self.cuda.reset_peak_memory_stats()
             self.baseline = self.cuda.memory_allocated() / MIB
         else:
-            Path("/proc/self/clear_refs").write_text("5")  # reset the peak of loading
+            Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # reset the peak of loading
             self.baseline = self._status("VmRSS")
 
     def peak_mib(self) -> float:
@@ -72,5 +72,5 @@ class Memory:
         return (self.cuda.max_memory_allocated() / MIB if self.cuda else self._status("VmHWM")) - self.baseline
 
     def _status(self, key: str) -> float:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024

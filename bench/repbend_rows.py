@@ -65,5 +65,5 @@ def as_pair(chat: Sequence[dict[str, str]], other: Sequence[dict[str, str]]) -> 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the entries of a compressed JSON-lines file."""
-    with gzip.open(path, "rt") as lines:
+    with gzip.open(path, "rt", encoding="utf-8", newline="\n") as lines:
         yield from map(json.loads, lines)

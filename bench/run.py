@@ -70,7 +70,7 @@ def main() -> None:
 def seconds(command: list[str], folder: Path) -> float:
     """Return the wall time of a command. If it fails, exit with its output."""
     start = time.perf_counter()
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8")
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
     return round(time.perf_counter() - start, 2)
@@ -80,7 +80,9 @@ def plan_of_many(folder: Path, variants: int) -> dict[str, Any]:
     """Return the time of a dry run of a sweep with `variants` adapters, each trained, merged, decoded and judged."""
     sweep = [round(0.001 * number, 4) for number in range(1, variants + 1)]
     blocks = folder / "sweep.yaml"
-    blocks.write_text(yaml.safe_dump({"adapters": {"many": {"like": "micro_adapter", "beta": {"sweep": sweep}}}}))
+    blocks.write_text(
+        yaml.safe_dump({"adapters": {"many": {"like": "micro_adapter", "beta": {"sweep": sweep}}}}), encoding="utf-8"
+    )
     study = folder / "sweep_study.yaml"
     grid = {
         "models": ["micro"],
@@ -89,7 +91,7 @@ def plan_of_many(folder: Path, variants: int) -> dict[str, Any]:
         "evaluation": ["micro_safety"],
         "safety_judges": ["micro_truth"],
     }
-    study.write_text(yaml.safe_dump({"title": "many", "grids": [grid]}))
+    study.write_text(yaml.safe_dump({"title": "many", "grids": [grid]}), encoding="utf-8")
     files = ["--configfile", "config/config.yaml", str(MICRO), str(blocks), "--config", f"study={study}"]
     command = [SNAKEMAKE, "--cores", "1", "--dry-run", "--quiet", "all", *files]
     return {"plan_variants": variants, "plan_s": seconds(command, folder)}
@@ -104,10 +106,12 @@ def shares(results: Path, wall: float | None) -> dict[str, Any]:
     jobs: dict[str, list[float]] = {}
     for file in (results / "benchmarks").rglob("*.tsv"):
         stage = file.relative_to(results / "benchmarks").parts[0]
-        jobs.setdefault(stage, []).append(float(file.read_text().splitlines()[1].split("\t")[0]))
+        jobs.setdefault(stage, []).append(float(file.read_text(encoding="utf-8").splitlines()[1].split("\t")[0]))
     if not jobs:
         return {}
-    records = [json.loads(file.read_text()) for file in results.rglob("*.run.json") if file.stat().st_size]
+    records = [
+        json.loads(file.read_text(encoding="utf-8")) for file in results.rglob("*.run.json") if file.stat().st_size
+    ]
     records = [record for record in records if isinstance(record, dict) and "stage" in record]
     total, work = sum(sum(times) for times in jobs.values()), sum(record["seconds"] for record in records)
     importing = sum(warm_imports(record["stage"]) for record in records)
@@ -130,7 +134,7 @@ def shares(results: Path, wall: float | None) -> dict[str, Any]:
 @cache
 def warm_imports(stage: str) -> float:
     """Return the seconds of a script's imports in a process that has imported the warm server's modules."""
-    tree = ast.parse((ROOT / f"workflow/scripts/{stage}.py").read_text())
+    tree = ast.parse((ROOT / f"workflow/scripts/{stage}.py").read_text(encoding="utf-8"))
     lines = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
     code = (
         "import contextlib, importlib, time\n"
@@ -138,7 +142,7 @@ def warm_imports(stage: str) -> float:
         "for module in HEAVY: importlib.import_module(module)\n"
         "start = time.perf_counter()\n" + "\n".join(lines) + "\nprint(time.perf_counter() - start)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
     return float(done.stdout.splitlines()[-1])
 
 

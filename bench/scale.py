@@ -96,7 +96,7 @@ def planned(name: str, variants: int) -> dict[str, Any]:
         figures[f"scale_made_{name}_cpu_s"] = seconds(usage)
         figures |= dry_run(folder, f"scale_done_{name}")
         changed = folder / "changed.yaml"
-        changed.write_text(yaml.safe_dump({"value_models": {"micro_value": {"lr": 0.002}}}))
+        changed.write_text(yaml.safe_dump({"value_models": {"micro_value": {"lr": 0.002}}}), encoding="utf-8")
         return figures | dry_run(folder, f"scale_changed_{name}", [changed.name])
 
 
@@ -111,8 +111,9 @@ def write_sweep(folder: Path, variants: int) -> None:
         "controls": {"fixed": control},
     }
     grid = {"models": ["micro"], "adapters": ["many"], "controls": ["fixed"], "prompts": ["micro_test"]}
-    (folder / "blocks.yaml").write_text(yaml.safe_dump(blocks))
-    (folder / "sweep.yaml").write_text(yaml.safe_dump({"title": "many", "grids": [{**grid, "reward": "micro_reward"}]}))
+    (folder / "blocks.yaml").write_text(yaml.safe_dump(blocks), encoding="utf-8")
+    study = {"title": "many", "grids": [{**grid, "reward": "micro_reward"}]}
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
 
 
 def dry_run(folder: Path, name: str, more: list[str] | None = None) -> dict[str, Any]:
@@ -138,13 +139,13 @@ def snakemake(
     files = ["config/config.yaml", MICRO, "blocks.yaml", *(more or [])]
     command = [sys.executable, "-c", SNAKEMAKE, "--cores", str(cores), *arguments, "--configfile", *files]
     log = folder / "output.txt"
-    with log.open("w") as stream:
+    with log.open("w", encoding="utf-8") as stream:
         process = subprocess.Popen(
             [*command, "--config", "study=sweep.yaml"], cwd=folder, stdout=stream, stderr=subprocess.STDOUT
         )
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-    output = log.read_text()
+    output = log.read_text(encoding="utf-8")
     if process.returncode != 0:
         raise SystemExit(f"{' '.join(arguments)} failed:\n{output[-6000:]}")
     return output, usage
@@ -158,7 +159,7 @@ def flat(gigabytes: float) -> dict[str, Any]:
             count = round(share * gigabytes * 1e9 / (WIDTH * TOKENS * 2))
             write_states(Path(folder), count)
             command = [sys.executable, __file__, "--folder", folder]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, encoding="utf-8")
             measured = json.loads(done.stdout.splitlines()[-1])
         figures |= {f"scale_stream_{name}_{key}": value for key, value in measured.items()}
     growth = figures["scale_stream_all_peak_mib"] / figures["scale_stream_tenth_peak_mib"]

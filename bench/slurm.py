@@ -65,7 +65,10 @@ def on_slurm(lab: Lab, folder: Path, members: int) -> dict[str, Any]:
 
 def _work(folder: Path) -> list[float]:
     """Return the seconds of each job's script, imports included."""
-    return [json.loads(record.read_text())["seconds"] for record in (folder / "results/data").glob("*.run.json")]
+    return [
+        json.loads(record.read_text(encoding="utf-8"))["seconds"]
+        for record in (folder / "results/data").glob("*.run.json")
+    ]
 
 
 def _median(values: list[float]) -> float:

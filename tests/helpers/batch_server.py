@@ -43,7 +43,7 @@ class BatchJudge(Judge):
 
     def _work(self, batch: dict[str, Any]) -> None:
         results, errors = [], []
-        for line in self.files[batch["input_file_id"]].decode().splitlines():
+        for line in self.files[batch["input_file_id"]].decode().strip().split("\n"):
             request = json.loads(line)
             text = request["body"]["messages"][-1]["content"]
             self.requested[text] += 1

@@ -36,6 +36,7 @@ MERGE = ["merge_adapter", "project_hidden_states", "score_capability", *EXTRACT]
 ADAPTER = ["train_adapter", *MERGE]
 REWARD = ["train_tiny_reward_model", "score_references", *LABEL]
 MODEL = ["train_tiny_model", *REWARD, *ADAPTER]
+DATA = ["prepare_dataset", "check_overlap", *MODEL]
 CHOICE = ["choose_strength", *DECODE]
 # Stages of a control that decodes prompts and is not attacked.
 PROMPTS = ["decode", "score_reward", "score_diversity", *REPORT]
@@ -46,16 +47,17 @@ NOTHING: list[str] = []
 # (section, block) → key → (another valid value, stages)
 TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
     ("datasets", "micro_dialogues"): {
-        "source": ({"world": {"part": "dialogues", "rows": 121}}, ["prepare_dataset", *MODEL]),
-        "rows": (100, ["prepare_dataset", *MODEL]),
-        "skip": (20, ["prepare_dataset", *MODEL]),
-        "seed": (1, ["prepare_dataset", *MODEL]),
+        "source": ({"world": {"part": "dialogues", "rows": 121}}, DATA),
+        "rows": (100, DATA),
+        "skip": (20, DATA),
+        "seed": (1, DATA),
         "kind": (None, NOTHING),
         "reader": (None, NOTHING),
         "only": (None, NOTHING),  # columns of a file; the world has none
         "reference": (None, NOTHING),
         "variant": (None, NOTHING),  # of readers of files
         "user_word": (None, NOTHING),
+        "without": (["micro_test"], DATA),
     },
     ("models", "micro"): {
         "tiny": ({"steps": 5}, MODEL),

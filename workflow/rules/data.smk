@@ -40,6 +40,7 @@ rule prepare_dataset:
         source=partial(data.dataset_source, CONFIG),
         reference=partial(data.dataset_reference, CONFIG),
         assets=partial(data.dataset_assets, CONFIG),
+        without=partial(data.dataset_without, CONFIG),
     output:
         **with_record(data=paths.data("{dataset}")),
     log:
@@ -56,3 +57,22 @@ rule prepare_dataset:
         ),
     script:
         "../scripts/data/prepare_dataset.py"
+
+
+rule check_overlap:
+    input:
+        data=paths.data("{dataset}"),
+        learnt=partial(data.learnt_data, PLAN),
+    output:
+        **with_record(overlap=paths.overlap("{dataset}")),
+    log:
+        log_of("check_overlap", "{dataset}"),
+    benchmark:
+        benchmark_of("check_overlap", "{dataset}")
+    priority: 1  # before the stages that wait for nothing else
+    conda:
+        ENVIRONMENT
+    params:
+        **stage("check_overlap", settings=partial(data.overlap_settings, PLAN)),
+    script:
+        "../scripts/data/check_overlap.py"

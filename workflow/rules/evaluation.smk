@@ -159,6 +159,7 @@ rule attack:
         direction=partial(recontrol.control_direction, CONFIG),
         guidance_reward=partial(recontrol.control_reward_model, CONFIG),
         strength=partial(recontrol.control_strength, CONFIG),
+        overlap=ancient(paths.overlap("{dataset}")),
     output:
         **with_record(
             completions=paths.completions(

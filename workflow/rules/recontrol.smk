@@ -193,6 +193,7 @@ rule decode:
         direction=partial(recontrol.control_direction, CONFIG),
         guidance_reward=partial(recontrol.control_reward_model, CONFIG),
         strength=partial(recontrol.control_strength, CONFIG),
+        overlap=ancient(paths.overlap("{dataset}")),
     output:
         **with_record(responses=paths.responses("{model}", "{dataset}", "{control}")),
     log:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from rebend.config.base import Block, NamedBlock, Positive, exactly_one
+from rebend.config.base import Block, NamedBlock, Positive, exactly_one, refers
 
 READERS = {  # import paths of `rebend.data.readers.reader.Reader` objects
     "hh_rlhf": "rebend.data.readers.hh_rlhf:HH_RLHF",
@@ -136,6 +136,12 @@ class DatasetBlock(NamedBlock):
         "share no row",
     )
     seed: int = Field(0, description="seed of the draw")
+    without: list[str] = refers(
+        "datasets",
+        "leave out rows whose prompt is in one of these data sets, before the draw, e.g. prompts of a test set in "
+        "training data",
+        default=[],
+    )
 
     @model_validator(mode="after")
     def released_texts_are_prompts(self) -> DatasetBlock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,10 +13,19 @@ import pyarrow as pa
 from rebend.config.datasets import DatasetBlock, WorldPart
 from rebend.data.clusters import FIELD as CLUSTER
 from rebend.data.clusters import add_clusters
+from rebend.data.overlap import prompts_in
 from rebend.data.readers.raw import SourceRow, read_rows
 from rebend.data.readers.reader import columns_sentence, missing_columns
 from rebend.data.readers.registry import load_reader, reader_mistakes
-from rebend.data.readers.rows import Row, UnselectedRowError, UnusableRowError, checked_dialogue, content_id
+from rebend.data.readers.rows import (
+    Row,
+    UnselectedRowError,
+    UnusableRowError,
+    checked_dialogue,
+    content_id,
+    is_missing,
+    written_form,
+)
 from rebend.errors import ConfigError, DataError, likely_typo
 from rebend.io.schemas import KINDS
 
@@ -33,11 +42,15 @@ class PreparedDataset(NamedTuple):
 
 
 def prepare_dataset(
-    block: DatasetBlock, source_path: Path | None = None, reference_path: Path | None = None
+    block: DatasetBlock,
+    source_path: Path | None = None,
+    reference_path: Path | None = None,
+    without: Mapping[str, Collection[str]] | None = None,
 ) -> PreparedDataset:
     """Return the data set of `block` as a table of the schema `KINDS[block.kind]`.
 
     `source_path` and `reference_path` are the files of `block.source` and `block.reference` (None for the tiny world).
+    `without` has the prompts (`rebend.data.overlap.prompts_in`) of each data set in `block.without`.
     A row id is a digest of the row's content without its cluster, with the suffixes "-2", "-3" ... for repeated rows,
     so that neither file order nor `block.rows` changes it. Rows keep the order of the file.
 
@@ -53,6 +66,11 @@ def prepare_dataset(
         where, (read, rows) = f"part '{part.part}' of the world", _from_world(block, part)
     else:
         where, (read, rows) = str(source_path), _from_file(block, source_path, reference_path, dropped)
+    for name, prompts in (without or {}).items():
+        kept = [row for row in rows if not any(prompt in prompts for prompt in prompts_in(row["messages"]))]
+        if len(kept) < len(rows):
+            dropped[f"prompt of '{name}'"] = len(rows) - len(kept)
+        rows = kept
     if not rows:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in dropped.most_common()) or "it holds no rows"
         raise DataError(f"{where}: no row can be used as {block.kind} by reader '{block.reader}' ({reasons})")
@@ -100,7 +118,8 @@ def _select(source_row: SourceRow, only: Mapping[str, str | list[str]]) -> None:
         if column not in source_row.row:
             typo = likely_typo(column, source_row.row)
             raise DataError(f"{source_row.place}: column '{column}' of `only` is missing.{typo}")
-        if str(source_row.row[column]) not in ([words] if isinstance(words, str) else words):
+        value = source_row.row[column]
+        if is_missing(value) or written_form(value) not in ([words] if isinstance(words, str) else words):
             raise UnselectedRowError(f"{column} has a value that `only` excludes")
 
 
@@ -144,7 +163,7 @@ def _by_key(rows: Iterator[SourceRow], answers: Iterator[SourceRow], block: Data
     reader = load_reader(block.reader)
     by_key: dict[str, Row] = {}
     for answer in answers:
-        key = str(answer.row[reader.key])
+        key = _key(answer, reader.key)
         if key in by_key:
             raise DataError(f"{answer.place}: {reader.key} '{key}' occurs twice")
         by_key[key] = answer.row
@@ -154,7 +173,15 @@ def _by_key(rows: Iterator[SourceRow], answers: Iterator[SourceRow], block: Data
             raise DataError(
                 f"{source_row.place}: {columns_sentence(block.reader, block.kind, [reader.key], source_row.row)}"
             )
-        yield source_row._replace(row={**source_row.row, **missing, **by_key.get(str(source_row.row[reader.key]), {})})
+        yield source_row._replace(row={**source_row.row, **missing, **by_key.get(_key(source_row, reader.key), {})})
+
+
+def _key(source_row: SourceRow, column: str) -> str:
+    """Return the value by which two files are joined. Raises `DataError` if it is missing or no text."""
+    value = source_row.row[column]
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{source_row.place}: '{column}' is {value!r:.60}; a text is needed that both files share")
+    return value
 
 
 def _checked(kind: str, row: Row) -> dict[str, Any]:

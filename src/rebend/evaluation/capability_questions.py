@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rebend.data.readers.raw import Row, SourceRow, read_rows
-from rebend.data.readers.rows import content_id
+from rebend.data.readers.raw import Row, SourceRow, parse_json, read_rows
+from rebend.data.readers.rows import content_id, optional_text
 from rebend.errors import DataError, likely_typo
 
 _LETTERS = "ABCD"
@@ -76,14 +75,14 @@ def _rows(task: str, file: Path) -> Iterator[SourceRow]:
     """Yield the rows of a file; BBH's own files are one JSON object with the rows under `examples`."""
     if task == "bbh" and file.suffix == ".json":
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            content = parse_json(file, file.read_text(encoding="utf-8"), "readable as JSON")
+        except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{file}: not readable as JSON ({error})") from error
         if isinstance(content, dict) and isinstance(content.get("examples"), list):
             for number, row in enumerate(content["examples"], start=1):
                 yield SourceRow(number, f"{file}, example {number}", row)
             return
-    yield from read_rows(file)
+    yield from read_rows(file, missing_words=())  # a choice of a table may be the word "None"
 
 
 def _converted(task: str, placed: SourceRow, file: Path) -> tuple[str, dict[str, Any]]:
@@ -101,7 +100,7 @@ def _converted(task: str, placed: SourceRow, file: Path) -> tuple[str, dict[str,
 
 def _mmlu(row: Row, file: Path) -> tuple[str, dict[str, Any]]:
     """Convert columns of the hub (choices: list, answer: index) or of the authors' tables (A to D, a letter)."""
-    choices = [str(choice) for choice in row["choices"]] if "choices" in row else [row[letter] for letter in _LETTERS]
+    choices = _texts(row, "choices") if "choices" in row else [_text(row, letter) for letter in _LETTERS]
     if len(choices) != len(_LETTERS):
         raise ValueError(f"{len(choices)} choices; a question of MMLU has {len(_LETTERS)}")
     answer = row["answer"]
@@ -109,37 +108,44 @@ def _mmlu(row: Row, file: Path) -> tuple[str, dict[str, Any]]:
         if answer not in tuple(_LETTERS):
             raise ValueError(f"answer is {answer!r}. Allowed: A, B, C, D")
         answer = _LETTERS.index(answer)
-    doc = {"question": row["question"], "choices": choices, "answer": _index(answer, choices)}
-    return row["subject"].replace(" ", "_"), doc
+    doc = {"question": _text(row, "question"), "choices": choices, "answer": _index(answer, choices)}
+    return _text(row, "subject").replace(" ", "_"), doc
 
 
 def _gsm8k(row: Row, file: Path) -> tuple[str, dict[str, Any]]:
-    if "####" not in row["answer"]:
+    answer = _text(row, "answer")
+    if "####" not in answer:
         raise ValueError("answer has no '####' before its result")
-    return "", {"question": row["question"], "answer": row["answer"]}
+    return "", {"question": _text(row, "question"), "answer": answer}
 
 
 def _truthfulqa(row: Row, file: Path) -> tuple[str, dict[str, Any]]:
     """Convert columns of the hub (mc1_targets, mc2_targets) or of the authors' table, split as in their code."""
     if "mc1_targets" in row:
-        targets = {key: {name: list(row[key][name]) for name in ("choices", "labels")} for key in _TARGETS}
+        targets = {
+            key: {"choices": _texts(row[key], "choices"), "labels": list(row[key]["labels"])} for key in _TARGETS
+        }
         if targets["mc1_targets"]["labels"][:1] != [1]:
             raise ValueError("the first choice of mc1_targets must be the right one")
-        return row.get("category") or "", {"question": row["question"], **targets}
-    best, wrong = _sentences(row["Best Answer"]), _sentences(row["Incorrect Answers"])
-    right = list(dict.fromkeys([*best, *_sentences(row["Correct Answers"])]))
+        return optional_text(row, "category"), {"question": _text(row, "question"), **targets}
+    best, wrong = _sentences(row, "Best Answer"), _sentences(row, "Incorrect Answers")
+    right = list(dict.fromkeys([*best, *_sentences(row, "Correct Answers")]))
     if len(best) != 1 or not wrong:
         raise ValueError("one best answer and at least one incorrect answer are expected")
-    doc = {"question": row["Question"], "mc1_targets": _labelled(best, wrong), "mc2_targets": _labelled(right, wrong)}
-    return row.get("Category") or "", doc
+    doc = {
+        "question": _text(row, "Question"),
+        "mc1_targets": _labelled(best, wrong),
+        "mc2_targets": _labelled(right, wrong),
+    }
+    return optional_text(row, "Category"), doc
 
 
 _TARGETS = ("mc1_targets", "mc2_targets")
 
 
-def _sentences(text: str) -> list[str]:
+def _sentences(row: Row, column: str) -> list[str]:
     """Split the answers of a cell at semicolons; each returned answer ends with a full stop."""
-    parts = [part.strip() for part in text.split(";")]
+    parts = [part.strip() for part in _text(row, column).split(";")]
     return [part if part.endswith(".") else f"{part}." for part in parts if part]
 
 
@@ -150,10 +156,10 @@ def _labelled(right: Sequence[str], wrong: Sequence[str]) -> dict[str, list[Any]
 def _arc(row: Row, file: Path) -> tuple[str, dict[str, Any]]:
     """Convert columns of the hub, or the nested question of the authors' JSON lines."""
     if isinstance(row["question"], dict):
-        question, listed = row["question"]["stem"], row["question"]["choices"]
-        choices = {name: [choice[name] for choice in listed] for name in ("text", "label")}
+        question, listed = _text(row["question"], "stem"), row["question"]["choices"]
+        choices = {name: [_text(choice, name) for choice in listed] for name in ("text", "label")}
     else:
-        question, choices = row["question"], {name: list(row["choices"][name]) for name in ("text", "label")}
+        question, choices = _text(row, "question"), {name: _texts(row["choices"], name) for name in ("text", "label")}
     if row["answerKey"] not in choices["label"]:
         raise ValueError(f"answerKey is {row['answerKey']!r}. Allowed: {', '.join(choices['label'])}")
     return "", {"question": question, "choices": choices, "answerKey": row["answerKey"]}
@@ -162,22 +168,38 @@ def _arc(row: Row, file: Path) -> tuple[str, dict[str, Any]]:
 def _winogrande(row: Row, file: Path) -> tuple[str, dict[str, Any]]:
     if row["answer"] not in ("1", "2"):
         raise ValueError(f"answer is {row['answer']!r}. Allowed: 1, 2 (the published test file has no answers)")
-    if row["sentence"].count("_") != 1:
+    if _text(row, "sentence").count("_") != 1:
         raise ValueError("the sentence must have one blank (_)")
-    return "", {name: row[name] for name in ("sentence", "option1", "option2", "answer")}
+    return "", {name: _text(row, name) for name in ("sentence", "option1", "option2", "answer")}
 
 
 def _bbh(row: Row, file: Path) -> tuple[str, dict[str, Any]]:
     """Convert a row. Its category is the column `task`, else the name of the file, or of the folder of a split."""
     stem = file.name.split(".")[0]
     named = file.parent.name if stem.startswith(("test", "train")) else stem.rpartition("-")[2]
-    return row.get("task") or named, {"input": row["input"], "target": row["target"]}
+    return optional_text(row, "task") or named, {"input": _text(row, "input"), "target": _text(row, "target")}
 
 
 def _multiple_choice(row: Row, file: Path) -> tuple[str, dict[str, Any]]:
-    choices = [str(choice) for choice in row["choices"]]
-    doc = {"question": row["question"], "choices": choices, "answer": _index(row["answer"], choices)}
-    return row.get("category") or "", doc
+    choices = _texts(row, "choices")
+    doc = {"question": _text(row, "question"), "choices": choices, "answer": _index(row["answer"], choices)}
+    return optional_text(row, "category"), doc
+
+
+def _text(row: Row, column: str) -> str:
+    """Return the text of a column. Raises KeyError without the column, and ValueError if it is missing or no text."""
+    value = row[column]
+    if not isinstance(value, str):
+        raise ValueError(f"'{column}' is {value!r:.60}; text is expected")
+    return value
+
+
+def _texts(row: Row, column: str) -> list[str]:
+    """Return the list of texts of a column; raises as `_text` does."""
+    values = row[column]
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"'{column}' is {values!r:.60}; a list of texts is expected")
+    return values
 
 
 def _index(answer: Any, choices: Sequence[str]) -> int:

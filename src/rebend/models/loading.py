@@ -17,8 +17,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 
 from rebend.errors import ModelError
 from rebend.io.checksums import bytes_digest, file_digest
+from rebend.io.files import read_json, write_json, write_text
 from rebend.models.chat_template import TemplateRules, check_template, fixed_template
 from rebend.models.remote_code import CODE_FILE, runs_code, take_code
+from rebend.models.text_model import take_text_model
 
 FINGERPRINT_FILE = "fingerprint.json"
 _LIGHT = (".json", ".jinja", ".model", ".txt")
@@ -120,7 +122,8 @@ def _quantization(bits: int, dtype: torch.dtype) -> BitsAndBytesConfig:
 def load_tokenizer(path: str | Path) -> Any:
     """Load a tokenizer that pads on the left, with EOS as pad token if it has none.
 
-    Raises `ModelError` if there is no tokenizer that can be loaded.
+    The EOS of a tokenizer without one is the first EOS of the checkpoint's configuration. Raises `ModelError` if there
+    is no tokenizer that can be loaded, or none with a pad or EOS token.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(
@@ -128,9 +131,27 @@ def load_tokenizer(path: str | Path) -> Any:
         )
     except (OSError, ValueError) as error:
         raise ModelError(f"{why_not_loaded(path, error)} (no tokenizer can be loaded)") from error
+    if tokenizer.eos_token is None and (end := _configured_eos(Path(path))) is not None:
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
     if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise ModelError(
+                f"{path}: the tokenizer has neither a pad token nor an EOS token, and config.json and "
+                "generation_config.json name no `eos_token_id`: responses could not end. Set `eos_token` in "
+                "tokenizer_config.json"
+            )
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _configured_eos(path: Path) -> int | None:
+    """Return the first EOS token in generation_config.json or config.json; None if there is none."""
+    for file in (path / "generation_config.json", path / "config.json"):
+        ids = read_json(file).get("eos_token_id") if file.is_file() else None
+        first = next(iter(ids), None) if isinstance(ids, list) else ids
+        if first is not None:
+            return int(first)
+    return None
 
 
 def fingerprint(path: str | Path) -> str:
@@ -138,7 +159,7 @@ def fingerprint(path: str | Path) -> str:
     path = Path(path)
     stored = path / FINGERPRINT_FILE
     if stored.exists():
-        return json.loads(stored.read_text())["fingerprint"]
+        return read_json(stored)["fingerprint"]
     parts = (file.name.encode() + bytes.fromhex(file_digest(file)) for file in _model_files(path))
     return bytes_digest(b"".join(parts))[:16]
 
@@ -146,14 +167,14 @@ def fingerprint(path: str | Path) -> str:
 def revision(path: str | Path) -> str:
     """Return the commit of the repository of a folder or of its base model; "" if there is no repository."""
     stored = Path(path) / FINGERPRINT_FILE
-    return json.loads(stored.read_text()).get("revision", "") if stored.exists() else ""
+    return read_json(stored).get("revision", "") if stored.exists() else ""
 
 
 def stamp(path: str | Path, revision: str = "") -> str:
     """Write fingerprint and revision beside the weights, so that later jobs need not read the weights for them."""
     value = fingerprint(path)
     facts = {"fingerprint": value, **({"revision": revision} if revision else {})}
-    (Path(path) / FINGERPRINT_FILE).write_text(json.dumps(facts) + "\n")
+    write_text(Path(path) / FINGERPRINT_FILE, json.dumps(facts) + "\n")
     return value
 
 
@@ -203,6 +224,25 @@ def terms_files(path: Path) -> list[Path]:
     return sorted({file for pattern in _TERMS for file in path.glob(pattern) if file.is_file()})
 
 
+def plain_checkpoint(folder: Path) -> dict[str, Any]:
+    """Make the linked checkpoint in `folder` one that every stage can use; return facts for the record.
+
+    A multimodal model becomes its text model (`rebend.models.text_model`). A `pad_token_id` beyond the vocabulary, with
+    which no embedding can be made, becomes that of the tokenizer, or none. Raises `ModelError` if the text model cannot
+    be taken out.
+    """
+    if not (folder / "config.json").exists() or runs_code(folder):
+        return {}
+    facts = take_text_model(folder, weight_names(folder))
+    config = read_json(folder / "config.json")
+    pad, size = config.get("pad_token_id"), config.get("vocab_size")
+    if isinstance(pad, int) and isinstance(size, int) and not 0 <= pad < size:
+        own = load_tokenizer(folder).pad_token_id
+        write_json(folder / "config.json", {**config, "pad_token_id": own if own < size else None})
+        facts["replaced_pad_token_id"] = pad
+    return facts
+
+
 def check_checkpoint(
     path: str | Path, *, n_layers: int | None = None, chat: bool = True, rules: TemplateRules | None = None
 ) -> dict[str, str]:
@@ -226,11 +266,7 @@ def check_checkpoint(
             f"{path}: has {config.num_hidden_layers} decoder blocks; the model's key `n_layers` is {n_layers}"
         )
     tokenizer = load_tokenizer(path)
-    if len(tokenizer) > config.vocab_size:
-        raise ModelError(
-            f"{path}: the tokenizer has {len(tokenizer)} pieces, the model only {config.vocab_size}; "
-            "they do not belong together"
-        )
+    _check_vocabulary(path, tokenizer, config.vocab_size)
     if chat and not tokenizer.chat_template:
         raise ModelError(f"{path}: the tokenizer has no chat template; name one with the model's key `chat_template`")
     if not chat:
@@ -239,6 +275,19 @@ def check_checkpoint(
         return check_template(tokenizer, rules)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
+
+
+def _check_vocabulary(path: Path, tokenizer: Any, size: int) -> None:
+    """Raise `ModelError` if the tokenizer has pieces without an embedding, and name some of them."""
+    beyond = {piece: number for piece, number in tokenizer.get_vocab().items() if number >= size}
+    if not beyond:
+        return
+    named = ", ".join(f"{piece!r} ({number})" for piece, number in sorted(beyond.items(), key=lambda item: item[1])[:4])
+    if beyond.keys() <= set(tokenizer.all_special_tokens) | set(tokenizer.get_added_vocab()):
+        advice = "added tokens without an embedding: remove them from the tokenizer, or resize the model's embeddings"
+    else:
+        advice = "they do not belong together"
+    raise ModelError(f"{path}: the model has {size} embeddings, and the tokenizer has pieces beyond: {named}; {advice}")
 
 
 def weight_names(path: Path) -> list[str]:
@@ -250,7 +299,7 @@ def weight_names(path: Path) -> list[str]:
         if (path / single).exists():
             return [single]
         if (index := path / f"{single}.index.json").exists():
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            names = sorted(set(read_json(index)["weight_map"].values()))
             if outside := [name for name in names if Path(name).name != name or name == ".."]:
                 raise ModelError(f"{index}: names {outside[0]!r}, which is no file beside it")
             return names

@@ -388,7 +388,7 @@ def test_prompt_without_an_agreed_label_of_its_answer_is_not_selected():
         ("shp", "preference", {**SHP, "labels": 2}, "'labels' is 2"),
         ("table", "evaluation", {"prompt": "x", "harmful": "maybe"}, "'harmful' is 'maybe'. Allowed: true"),
         ("xstest", "evaluation", {"prompt": "x", "type": "y", "label": "unsave"}, "Did you mean 'unsafe'"),
-        ("table", "prompts", {"prompt": 7}, "'prompt' is '7'; text is expected"),
+        ("table", "prompts", {"prompt": 7}, "'prompt' is 7 (int); text is expected"),
         ("ultrachat", "chat", {"messages": "Hi"}, "not a list of turns"),
         ("ultrachat", "chat", {"messages": [{"role": "bot", "content": "x"}]}, "role is 'bot'. Allowed: system"),
     ],

@@ -8,6 +8,7 @@ with job(snakemake) as run:
     from rebend.config.datasets import DatasetBlock
     from rebend.data.assets import source_file
     from rebend.data.datasets import prepare_dataset
+    from rebend.data.overlap import prompts_of
     from rebend.io.checksums import file_digest
     from rebend.io.files import write_parquet
 
@@ -15,7 +16,8 @@ with job(snakemake) as run:
     manifests = snakemake.input.get("assets", [])
     source = source_file(block.source, manifests, run.progress)
     reference = source_file(block.reference, manifests, run.progress) if block.reference else None
-    prepared = prepare_dataset(block, source, reference)
+    without = {name: prompts_of(path) for name, path in zip(block.without, snakemake.input.without, strict=True)}
+    prepared = prepare_dataset(block, source, reference, without)
     write_parquet(snakemake.output.data, prepared.table, {"kind": block.kind, "reader": block.reader})
     run.note(
         rows=prepared.table.num_rows,

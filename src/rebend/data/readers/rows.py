@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -29,33 +30,59 @@ class UnselectedRowError(UnusableRowError):
 
 
 def text(row: Row, column: str) -> str:
-    """Return the text of a required column. Raises `UnusableRowError` if it is missing or blank."""
-    value = row.get(column)
-    if value is None:
+    """Return the text of a required column.
+
+    Raises `UnusableRowError` if it is missing or blank, and ValueError if it is no text.
+    """
+    if is_missing(row.get(column)):
         raise UnusableRowError(f"no {column}")
-    if not isinstance(value, str):
-        raise ValueError(f"'{column}' is {str(value)[:60]!r}; text is expected")
+    value = optional_text(row, column)
     if not value.strip():
         raise UnusableRowError(f"empty {column}")
     return value
 
 
 def optional_text(row: Row, column: str) -> str:
-    """Return the text of an optional column; "" if it is missing."""
+    """Return the text of an optional column; "" if it is missing. Raises ValueError if it is no text."""
     value = row.get(column)
-    return "" if value is None else str(value)
+    if is_missing(value):
+        return ""
+    if not isinstance(value, str):
+        raise ValueError(f"'{column}' is {value!r:.60} ({type(value).__name__}); text is expected")
+    return value
+
+
+def text_or_none(row: Row, column: str) -> str | None:
+    """Return the text of an optional column; None if it is missing or blank. Raises ValueError if it is no text."""
+    value = optional_text(row, column)
+    return value if value.strip() else None
 
 
 def word(row: Row, column: str, allowed: Sequence[str]) -> str | None:
-    """Return the value of a column, one of the allowed words; None if it is missing or empty."""
+    """Return the value of a column, one of the allowed words; None if it is missing or empty.
+
+    A number or truth value is compared by its written form: 1 and 1.0 (a whole number beside missing ones) are "1",
+    true is "true". Raises ValueError if it is none of the allowed words.
+    """
     value = row.get(column)
-    if value is None or value == "":
+    if is_missing(value) or value == "":
         return None
-    if value not in allowed:
-        raise ValueError(
-            f"'{column}' is {str(value)[:60]!r}. Allowed: {', '.join(allowed)}.{likely_typo(value, allowed)}"
-        )
-    return str(value)
+    written = written_form(value)
+    if written not in allowed:
+        raise ValueError(f"'{column}' is {value!r:.60}. Allowed: {', '.join(allowed)}.{likely_typo(written, allowed)}")
+    return written
+
+
+def written_form(value: object) -> str:
+    """Return a text unchanged, a truth value as "true" or "false", and a whole number without decimals."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def is_missing(value: object) -> bool:
+    """Return whether a value is None or NaN."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def user_turn(prompt: str) -> Messages:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from rebend.data.readers.reader import Reader
-from rebend.data.readers.rows import Row, UnusableRowError, preference_row, prompt_row, text, user_turn
+from rebend.data.readers.rows import Row, UnusableRowError, preference_row, prompt_row, text, user_turn, word
 
 
 def preference(row: Row) -> list[Row]:
-    """Return the post and its two comments; `labels` is 1 if A is preferred."""
-    label = row["labels"]
+    """Return the post and its two comments; `labels` is 1 if A is preferred, 0 if B is."""
+    label = word(row, "labels", ("0", "1"))
     if label is None:
         raise UnusableRowError("no labels")
-    if str(label) not in ("0", "1"):
-        raise ValueError(f"'labels' is {label!r}. Allowed: 1 (A is preferred), 0 (B is preferred)")
     answers = text(row, "human_ref_A"), text(row, "human_ref_B")
-    chosen, rejected = answers if str(label) == "1" else answers[::-1]
+    chosen, rejected = answers if label == "1" else answers[::-1]
     return [preference_row(user_turn(text(row, "history")), chosen, rejected)]
 
 

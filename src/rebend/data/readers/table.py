@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from rebend.data.readers.reader import Reader
-from rebend.data.readers.rows import Row, UnusableRowError, evaluation_row, optional_text, prompt_row, text, user_turn
+from rebend.data.readers.rows import (
+    Row,
+    UnusableRowError,
+    evaluation_row,
+    is_missing,
+    optional_text,
+    prompt_row,
+    text,
+    text_or_none,
+    user_turn,
+    written_form,
+)
 
 _TRUE = ("true", "1", "yes", "harmful", "unsafe")
 _FALSE = ("false", "0", "no", "unharmful", "harmless", "safe")
 
 
-def _text_or_none(row: Row, column: str) -> str | None:
-    value = row.get(column)
-    return value if isinstance(value, str) and value.strip() else None
-
-
 def _harmful(row: Row) -> bool:
-    value = str(row["harmful"]).strip().lower()
-    if row["harmful"] is None or not value:
+    value = written_form(row["harmful"]).strip().lower()
+    if is_missing(row["harmful"]) or not value:
         raise UnusableRowError("no harmful")
     if value not in _TRUE + _FALSE:
         raise ValueError(f"'harmful' is {value[:60]!r}. Allowed: {', '.join(_TRUE)}; {', '.join(_FALSE)}")
@@ -25,7 +31,7 @@ def _harmful(row: Row) -> bool:
 
 def prompts(row: Row) -> list[Row]:
     """Return a prompt, with the optional columns of the table."""
-    reference, cluster = _text_or_none(row, "reference"), _text_or_none(row, "cluster")
+    reference, cluster = text_or_none(row, "reference"), text_or_none(row, "cluster")
     return [prompt_row(user_turn(text(row, "prompt")), reference, optional_text(row, "group"), cluster)]
 
 
@@ -38,9 +44,9 @@ def evaluation(row: Row) -> list[Row]:
             group=optional_text(row, "group"),
             category=optional_text(row, "category"),
             target=optional_text(row, "target"),
-            reference=_text_or_none(row, "reference"),
-            request=_text_or_none(row, "request"),
-            cluster=_text_or_none(row, "cluster"),
+            reference=text_or_none(row, "reference"),
+            request=text_or_none(row, "request"),
+            cluster=text_or_none(row, "cluster"),
         )
     ]
 

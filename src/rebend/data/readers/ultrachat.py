@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rebend.data.readers.reader import Reader
-from rebend.data.readers.rows import Messages, Row, UnusableRowError, prompt_row, split_answer
+from rebend.data.readers.rows import Messages, Row, UnusableRowError, is_missing, prompt_row, split_answer
 
 _ROLES = ("system", "user", "assistant")
 
@@ -11,7 +11,7 @@ _ROLES = ("system", "user", "assistant")
 def dialogue(row: Row) -> Messages:
     """Return the turns of a row. Raises ValueError if they are no list of role and content."""
     messages = row["messages"]
-    if messages is None:
+    if is_missing(messages):
         raise UnusableRowError("no messages")
     if not isinstance(messages, list) or not all(isinstance(turn, dict) for turn in messages):
         raise ValueError("'messages' is not a list of turns with role and content")
@@ -20,8 +20,10 @@ def dialogue(row: Row) -> Messages:
         role, content = turn.get("role"), turn.get("content")
         if role not in _ROLES:
             raise ValueError(f"a turn's role is {role!r}. Allowed: {', '.join(_ROLES)}")
-        if not isinstance(content, str):
+        if is_missing(content):
             raise UnusableRowError("a turn without text")
+        if not isinstance(content, str):
+            raise ValueError(f"a turn's content in 'messages' is {content!r:.60}; text is expected")
         turns.append({"role": role, "content": content})
     return turns
 

@@ -157,10 +157,11 @@ def _results(client: Any, batch: Any) -> dict[str, Any]:
     results: dict[str, Any] = {}
     for file in filter(None, (batch.error_file_id, batch.output_file_id)):
         try:
-            lines = client.files.content(file).text.splitlines()
+            # JSON may contain other line separators of Unicode (U+2028, U+0085) inside a text.
+            lines = client.files.content(file).text.split("\n")
         except openai.NotFoundError:  # addresses delete result files after some weeks
             continue
-        for line in lines:
+        for line in filter(str.strip, lines):
             key, result = _result(line)
             if key is not None:
                 results[key] = result

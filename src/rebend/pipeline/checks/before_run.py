@@ -167,7 +167,7 @@ def _layers(plan: Plan) -> Iterator[str]:
     for base, adapter_name in plan.adapted:
         local = plan.config["models"][base].local
         config = _read_object(Path(local_path(plan.config, local)) / "config.json") if local else {}
-        depth = config.get("num_hidden_layers")
+        depth = config.get("text_config", config).get("num_hidden_layers")  # a multimodal model's text model is used
         adapter = plan.config["adapters"][adapter_name]
         last = adapter.last_target() if isinstance(adapter, TrainedAdapter) else None
         if depth is not None and last is not None and last > depth:
@@ -223,7 +223,7 @@ def _known_accounts() -> set[str]:
     """Return this user's accounts in small letters; none if the cluster has no accounting, or does not answer."""
     command = ["sacctmgr", "-n", "-P", "-s", "list", "user", getpass.getuser(), "format=account"]
     try:
-        listing = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+        listing = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return set()
     return {line.strip().lower() for line in listing.splitlines() if line.strip()}

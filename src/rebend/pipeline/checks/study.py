@@ -40,6 +40,7 @@ def reference_mistakes(catalogue: Catalogue, study_name: str, study: Study, seed
         part = block.source.world and block.source.world.part
         of_reader = reader_mistakes(block.reader, block.kind, part, block.reference is not None, block.variant)
         mistakes += [f"datasets.{name}.{mistake}" for mistake in of_reader]
+        mistakes += _without_mistakes(catalogue, name)
     for section, blocks in catalogue.items():
         for name, block in blocks.items():
             mistakes += _name_mistakes(catalogue, block, f"{section}.{name}")
@@ -65,6 +66,19 @@ def _name_mistakes(catalogue: Catalogue, block: Block, where: str) -> Iterator[s
             yield f"{where}.{key}: no block '{name}' in {section}. Allowed: {allowed}.{likely_typo(name, known)}"
         elif kind is not None and known[name].kind != kind:
             yield f"{where}.{key}: '{name}' is of kind '{known[name].kind}'; kind '{kind}' is needed"
+
+
+def _without_mistakes(catalogue: Catalogue, name: str) -> Iterator[str]:
+    """Yield data sets that would be left out of themselves, directly or through others."""
+    waiting, seen = list(catalogue["datasets"][name].without), set()
+    while waiting:
+        other = waiting.pop()
+        if other == name:
+            yield f"datasets.{name}.without: leads back to '{name}'; give it a `without` of its own"
+            return
+        if other not in seen and other in catalogue["datasets"]:
+            seen.add(other)
+            waiting += catalogue["datasets"][other].without
 
 
 def _strength_mistakes(catalogue: Catalogue) -> Iterator[str]:

@@ -36,6 +36,11 @@ def data(dataset: str) -> str:
     return f"{ROOT}/data/{dataset}.parquet"
 
 
+def overlap(dataset: str) -> str:
+    """Return the path of the check that nothing learnt from the prompts of a data set."""
+    return f"{ROOT}/overlap/{dataset}.json"
+
+
 def model(name: str) -> str:
     """Return the checkpoint folder of a model; an adapted model is merged and has the shape of its base model."""
     return f"{ROOT}/models/{name}"

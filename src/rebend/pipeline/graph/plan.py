@@ -77,6 +77,33 @@ class Plan:
         seeded = self.config.seeds.get("adapters", {})
         return list(dict.fromkeys(p for p in projections if p[1] not in seeded or p[1] in first.values()))
 
+    @cached_property
+    def learnt(self) -> dict[str, str]:
+        """Data set → a key by which a model, reward model, adapter or value model of the study learns from it."""
+        uses: dict[str, str] = {}
+        for section in ("models", "rewards", "adapters", "activations"):
+            for name in self.used[section]:
+                for key, named, _, dataset in references(self.config[section][name]):
+                    if named == "datasets":
+                        uses.setdefault(dataset, f"{section}.{name}.{key}")
+        return uses
+
+    @cached_property
+    def chosen_on(self) -> dict[str, str]:
+        """Data set → a key by which the study chooses a strength on it."""
+        choices = ((name, getattr(self.config["controls"][name], "choice", None)) for name in self.used["controls"])
+        return {choice.dataset: f"controls.{name}.choice.dataset" for name, choice in choices if choice}
+
+    @cached_property
+    def reported(self) -> list[str]:
+        """Every data set that the study's tables and figures report on."""
+        states = (grid.states for grid in self.study.grids if grid.states)
+        return list(dict.fromkeys([*(cell.dataset for cell in self.cells), *states]))
+
+    def kept_apart(self, dataset: str) -> dict[str, str]:
+        """Return data set → use, of the data sets that may share no prompt with `dataset`."""
+        return {**self.learnt, **(self.chosen_on if dataset in self.reported else {})}
+
     def inputs(self) -> list[str]:
         """Every result that the study's tables and figures read."""
         results = [path for cell in self.cells for path in (*cell.scores().values(), paths.data(cell.dataset))]
@@ -87,6 +114,7 @@ class Plan:
         results += [paths.strength(*pair) for pair in self.tuned_controls]
         results += [paths.states(*triple) for triple in self.projections]
         results += [paths.capability(paths.model_name(base, adapter), name) for base, adapter, name in self.benchmarks]
+        results += [paths.overlap(dataset) for dataset in (*self.reported, *self.chosen_on)]
         return list(dict.fromkeys(results))
 
     @cached_property

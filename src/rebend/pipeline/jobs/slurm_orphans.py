@@ -42,7 +42,7 @@ def orphans(folder: Path) -> list[Orphan]:
         return []
     command = ["squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%A|%T|%j|%k|%Z"]
     try:
-        listing = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+        listing = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
     jobs = [line.split("|", 4) for line in listing.splitlines() if line.count("|") >= 4]

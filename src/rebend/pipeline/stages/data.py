@@ -7,6 +7,8 @@ from typing import Any
 from rebend.config.base import settings
 from rebend.config.datasets import READERS
 from rebend.config.load import Config
+from rebend.pipeline.graph import paths
+from rebend.pipeline.graph.plan import Plan
 from rebend.pipeline.stages.common import Paths, local_file, local_path, manifests
 
 
@@ -27,6 +29,21 @@ def dataset_reference(config: Config, wildcards: Any) -> Paths:
 def dataset_assets(config: Config, wildcards: Any) -> list[str]:
     """Return the manifests of a data set's assets."""
     return manifests(config["datasets"][wildcards.dataset])
+
+
+def dataset_without(config: Config, wildcards: Any) -> list[str]:
+    """Return the data sets whose prompts are left out of a data set."""
+    return [paths.data(name) for name in config["datasets"][wildcards.dataset].without]
+
+
+def learnt_data(plan: Plan, wildcards: Any) -> list[str]:
+    """Return the data sets that may share no prompt with a data set."""
+    return [paths.data(name) for name in plan.kept_apart(wildcards.dataset)]
+
+
+def overlap_settings(plan: Plan, wildcards: Any) -> dict[str, Any]:
+    """Return the settings of `check_overlap`."""
+    return {"dataset": wildcards.dataset, "learnt": plan.kept_apart(wildcards.dataset)}
 
 
 def dataset_settings(config: Config, wildcards: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -61,9 +62,29 @@ def check_mergeable(base: Path, adapter: Path) -> None:
             f"{file}: init_lora_weights is {config['init_lora_weights']!r}, which changes the base's weights. "
             f"Allowed: {_PLAIN_STARTS}"
         )
+    if whole := _whole_modules(adapter, config):
+        raise ModelError(
+            f"{file}: the adapter replaces whole modules ({', '.join(whole)}), such as embeddings or heads, by "
+            "`modules_to_save` or a changed vocabulary; only a plain LoRA (B·A times a scale) can be merged. Merge it "
+            "with PEFT (`merge_and_unload`) and use the result as a model"
+        )
     for key, value in config.items():
         if key not in _PLAIN_KEYS and key != "init_lora_weights" and value not in (None, False, "none", [], {}):
             raise ModelError(f"{file}: {key} is {value!r}: only a plain LoRA (B·A times a scale) can be merged")
+
+
+def _whole_modules(adapter: Path, config: dict[str, Any]) -> list[str]:
+    """Return the names of modules that an adapter replaces as a whole.
+
+    PEFT also saves resized embeddings without a word in the configuration.
+    """
+    try:
+        with safe_open(adapter / WEIGHTS_FILE, "pt") as stream:
+            whole = {name for name in stream.keys() if ".lora_" not in name}  # noqa: SIM118 (not a dict)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{adapter / WEIGHTS_FILE}: not a readable adapter ({error})") from error
+    stored = {name.removesuffix(".weight").rsplit(".", 1)[-1] for name in whole}
+    return sorted({*(config.get("modules_to_save") or []), *stored})
 
 
 class AdapterChanges:

@@ -11,6 +11,8 @@ from rebend.errors import ModelError
 from rebend.io.files import read_json, whole_directory, write_json
 from rebend.models.adapter_files import ADAPTER_FILE, CONFIG_FILE, WEIGHTS_FILE
 from rebend.models.loading import fingerprint
+from rebend.repbend.merge.lora_delta import AdapterChanges, check_mergeable
+from rebend.repbend.merge.weight_files import stored_tensors
 
 
 def take_adapter(source: str | Path, base: str | Path, out: Path | str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,6 +26,8 @@ def take_adapter(source: str | Path, base: str | Path, out: Path | str, settings
     missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (source / name).is_file()]
     if missing:
         raise ModelError(f"{source}: has no {' and no '.join(missing)}; an adapter in PEFT's layout is expected")
+    check_mergeable(Path(base), source)
+    AdapterChanges(Path(base), source, {tensor.name for tensor in stored_tensors(base)})
     stated = read_json(source / CONFIG_FILE).get("base_model_name_or_path")
     facts = {"base": Path(base).name, "base_fingerprint": fingerprint(base), "dtype": None, "settings": dict(settings)}
     with whole_directory(out) as folder:

@@ -3,6 +3,8 @@
 import gzip
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from rebend.data.readers.raw import read_rows
@@ -48,3 +50,50 @@ def test_read_rows_returns_the_entries_of_a_json_object(tmp_path):
     path.write_text('{"zor": "Sure",\n "vak"}')
     with pytest.raises(DataError, match=r"targets\.json:2: not a JSON object"):
         list(read_rows(path, mapping=("BehaviorID", "target")))
+
+
+SEPARATORS = "\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e"  # `str.splitlines` splits at each of these
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_lines_of_json_end_at_newlines_only(tmp_path, ending):
+    texts = [f"a{mark}b" for mark in SEPARATORS]
+    lines = [json.dumps({"prompt": text}, ensure_ascii=False) for text in texts]
+    path = tmp_path / "a.jsonl"
+    path.write_bytes("".join(line + ending for line in lines).encode())
+    assert [(row.number, row.row["prompt"]) for row in read_rows(path)] == list(enumerate(texts, start=1))
+
+
+def test_carriage_return_between_the_values_of_a_json_line_ends_no_line(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"a": 1,\r"b": 2}\n{"a": 3, "b": 4}\n')
+    assert [row.row for row in read_rows(path)] == [{"a": 1, "b": 2}, {"a": 3, "b": 4}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"prompt,label,prompt\nx,1,y\n", "a.csv:1: names that occur more than once: 'prompt'"),
+        ("a.tsv", b"\t\tprompt\n1\t2\tx\n", "a.tsv:1: names that occur more than once: ''"),
+        ("a.jsonl", b'{"prompt": "x"}\n{"prompt": "x", "prompt": "y"}\n', "a.jsonl:2: names that occur"),
+        ("a.json", b'[{"prompt": "x", "prompt": "y"}]', "a.json: names that occur"),
+    ],
+)
+def test_two_columns_of_one_name_are_an_error(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        list(read_rows(tmp_path / name))
+    assert message in str(caught.value)
+
+
+def test_two_columns_of_one_name_in_parquet_are_an_error(tmp_path):
+    table = pa.Table.from_arrays([pa.array(["x"]), pa.array(["y"]), pa.array(["z"])], names=["prompt", "b", "prompt"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet: names that occur more than once: 'prompt'"):
+        list(read_rows(tmp_path / "a.parquet"))
+
+
+def test_two_entries_of_one_name_in_a_json_object_are_an_error(tmp_path):
+    (tmp_path / "targets.json").write_text('{"zor": "Sure, zor", "zor": "Sure"}')
+    with pytest.raises(DataError, match=r"targets\.json: names that occur more than once: 'zor'"):
+        list(read_rows(tmp_path / "targets.json", mapping=("BehaviorID", "target")))

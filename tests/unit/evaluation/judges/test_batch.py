@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -187,3 +188,21 @@ def test_requests_with_deleted_results_are_sent_again(serve: Any, tmp_path: Path
         judge_wins(block(server, batch=True), ROWS, store)
     server.batches["batch_0"]["created_at"] -= 30 * 24 * 3600
     assert verdicts(judge_wins(block(server, batch=True), ROWS, store)[0]) == VERDICTS
+
+
+def test_reply_with_any_line_separator_of_unicode_is_one_line() -> None:
+    replies = {f"key{number}": f"a{mark}b" for number, mark in enumerate("\u2028\u2029\x85\x0b\x0c\x1c")}
+    lines = [
+        json.dumps(
+            {
+                "custom_id": key,
+                "response": {"status_code": 200, "body": {"choices": [{"message": {"content": text}}]}},
+            },
+            ensure_ascii=False,
+        )
+        for key, text in replies.items()
+    ]
+    content = SimpleNamespace(text="\r\n".join(lines) + "\n")
+    client = SimpleNamespace(files=SimpleNamespace(content=lambda file: content))
+    results = batch._results(client, SimpleNamespace(error_file_id=None, output_file_id="file"))
+    assert {key: reply.choices[0].message.content for key, reply in results.items()} == replies

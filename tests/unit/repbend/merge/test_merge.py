@@ -271,7 +271,7 @@ def test_incomplete_adapter_is_refused_by_merging_and_by_writing(base: Path, ada
         ("use_dora", True, "use_dora is True"),
         ("bias", "all", "bias is 'all'"),
         ("lora_bias", True, "lora_bias is True"),
-        ("modules_to_save", ["lm_head"], "modules_to_save is"),
+        ("modules_to_save", ["lm_head"], r"replaces whole modules \(lm_head\)"),
         ("trainable_token_indices", [3], "trainable_token_indices is"),
         ("target_parameters", ["experts.up"], "target_parameters is"),
         ("init_lora_weights", "pissa_niter_4", "changes the base's weights"),

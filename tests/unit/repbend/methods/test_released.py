@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 
 from rebend.errors import ModelError
 from rebend.io.checkpoints import Checkpoints
@@ -37,3 +41,37 @@ def test_a_folder_without_an_adapter_is_refused(released: Path, tmp_path: Path) 
     with pytest.raises(ModelError, match=r"has no adapter_config.json and no adapter_model.safetensors"):
         take_adapter(released / "base", released / "base", tmp_path / "adapter", {})
     assert not (tmp_path / "adapter").exists()
+
+
+def peft_adapter(base: Path, folder: Path, **settings: Any) -> None:
+    """Write an adapter with PEFT itself."""
+    model = load_policy(base).model
+    get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"], **settings)).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("modules", [["embed_tokens"], ["lm_head"], ["embed_tokens", "lm_head"]])
+def test_adapter_with_whole_modules_is_refused_when_it_is_prepared(
+    released: Path, tmp_path: Path, modules: list[str]
+) -> None:
+    peft_adapter(released / "base", tmp_path / "released", modules_to_save=modules)
+    with pytest.raises(ModelError, match=rf"replaces whole modules \({', '.join(modules)}\)"):
+        take_adapter(tmp_path / "released", released / "base", tmp_path / "adapter", {})
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_adapter_with_unannounced_embeddings_is_refused(released: Path, tmp_path: Path) -> None:
+    """PEFT writes resized embeddings to an adapter's file without a key in its configuration."""
+    peft_adapter(released / "base", tmp_path / "released")
+    file = tmp_path / "released/adapter_model.safetensors"
+    whole = {"base_model.model.model.embed_tokens.weight": torch.zeros(3, 2)}
+    save_file({**load_file(file), **whole}, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"replaces whole modules \(embed_tokens\)"):
+        take_adapter(tmp_path / "released", released / "base", tmp_path / "adapter", {})
+
+
+def test_adapter_of_another_base_is_refused_when_it_is_prepared(released: Path, tmp_path: Path) -> None:
+    peft_adapter(released / "base", tmp_path / "released")
+    file = tmp_path / "released/adapter_model.safetensors"
+    save_file({name: weight[:1] for name, weight in load_file(file).items()}, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="the adapter does not fit the model"):
+        take_adapter(tmp_path / "released", released / "base", tmp_path / "adapter", {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rebend.data.readers.reader import Reader
-from rebend.data.readers.rows import Row, evaluation_row, optional_text, text
+from rebend.data.readers.rows import Row, evaluation_row, optional_text, text, text_or_none
 
 
 def evaluation(row: Row) -> list[Row]:
@@ -12,9 +12,8 @@ def evaluation(row: Row) -> list[Row]:
     File: allenai/tulu-3-do-anything-now-eval on the hub, safety-eval's task `do_anything_now`. RepBend's rates for DAN
     are fractions of 1,600 prompts and fit another file (see `harmbench_cases`).
     """
-    request = optional_text(row, "vanilla")
-    category = optional_text(row, "source")
-    return [evaluation_row(text(row, "adversarial"), True, category=category, request=request or None)]
+    request, category = text_or_none(row, "vanilla"), optional_text(row, "source")
+    return [evaluation_row(text(row, "adversarial"), True, category=category, request=request)]
 
 
 DO_ANYTHING_NOW = Reader(

@@ -9,6 +9,7 @@ from rebend.data.readers.rows import (
     UnselectedRowError,
     UnusableRowError,
     evaluation_row,
+    is_missing,
     optional_text,
     text,
     word,
@@ -25,7 +26,7 @@ def evaluation(row: Row) -> list[Row]:
     protected text, and no judge here does so.
     """
     prompt, functional = read_behaviour(row)
-    if "target" in row and row["target"] is None:
+    if "target" in row and is_missing(row["target"]):
         raise ValueError(f"the second file has no target for BehaviorID {row.get('BehaviorID')!r}")
     category = optional_text(row, "SemanticCategory")
     return [evaluation_row(prompt, True, group=functional, category=category, target=optional_text(row, "target"))]

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from rebend.data.readers.reader import Reader
-from rebend.data.readers.rows import Row, UnselectedRowError, UnusableRowError, evaluation_row, optional_text
+from rebend.data.readers.rows import (
+    Row,
+    UnselectedRowError,
+    UnusableRowError,
+    evaluation_row,
+    is_missing,
+    optional_text,
+)
 from rebend.data.readers.safety.harmbench import read_behaviour
 
 
@@ -15,13 +22,15 @@ def evaluation(row: Row) -> list[Row]:
     HarmBench's 5 human jailbreaks for each of the 320 test behaviours, its rates for PAP fit one case for each.
     """
     cases = row["test_cases"]
+    if is_missing(cases):
+        raise UnusableRowError("no test case")
     if isinstance(cases, str):
         cases = [cases]
     if not isinstance(cases, list) or not all(isinstance(case, str) for case in cases):
         raise ValueError(f"'test_cases' of {row['BehaviorID']!r} is not a list of prompts")
     request, functional = None, ""
     if "Behavior" in row:
-        if row["Behavior"] is None:
+        if is_missing(row["Behavior"]):
             raise UnselectedRowError("test case of a behaviour that is not in the second file")
         request, functional = read_behaviour(row)
     if not any(case.strip() for case in cases):

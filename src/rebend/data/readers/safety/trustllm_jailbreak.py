@@ -13,10 +13,9 @@ def evaluation(row: Row) -> list[Row]:
     the 400 prompts of RepBend's rates. TrustLLM's `safety/jailbreak.json` has the same columns and more prompts.
     """
     label = row["label"]
-    if isinstance(label, list):
-        label = label[0] if label else ""
-    group = optional_text(row, "source")
-    return [evaluation_row(text(row, "prompt"), True, group=group, category="" if label is None else str(label))]
+    first = {"label": next(iter(label), None) if isinstance(label, list) else label}
+    category, group = optional_text(first, "label"), optional_text(row, "source")
+    return [evaluation_row(text(row, "prompt"), True, group=group, category=category)]
 
 
 TRUSTLLM_JAILBREAK = Reader(

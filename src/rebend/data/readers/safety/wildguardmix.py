@@ -21,6 +21,7 @@ _REFUSAL = ("refusal", "compliance")
 # response is labelled unharmful.
 _SAFE = {("unharmful", "compliance", "unharmful"), ("harmful", "refusal", "unharmful")}
 _UNSAFE = ("harmful", "compliance")
+_GROUPS = {"true": "adversarial", "True": "adversarial", "false": "vanilla", "False": "vanilla"}  # by `adversarial`
 
 
 def safety(row: Row) -> list[Row]:
@@ -64,7 +65,7 @@ def evaluation(row: Row) -> list[Row]:
         raise UnusableRowError("no prompt_harm_label")
     if "response_harm_label" in row and word(row, "response_harm_label", _HARM) is None:
         raise UnselectedRowError("no response_harm_label")
-    group = {"true": "adversarial", "false": "vanilla"}.get(optional_text(row, "adversarial").lower(), "")
+    group = _GROUPS.get(word(row, "adversarial", tuple(_GROUPS)) or "", "")
     category = optional_text(row, "subcategory")
     return [evaluation_row(text(row, "prompt"), harm == "harmful", group=group, category=category)]
 

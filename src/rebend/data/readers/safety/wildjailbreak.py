@@ -37,7 +37,7 @@ def evaluation(row: Row) -> list[Row]:
         word(row, "data_type", ("adversarial_harmful", "adversarial_benign"))
         harmful = data_type == "adversarial_harmful"
     else:
-        label = word({"label": optional_text(row, "label")}, "label", ("0", "1"))
+        label = word(row, "label", ("0", "1"))
         if label is None:
             raise UnusableRowError("no label")
         harmful = label == "1"
