@@ -1,7 +1,7 @@
 """Prefilling attack: the response begins with the target text, and the model continues it.
 
-In RepBend's released evaluation the judge reads the continuation alone (`variant: released_code`). Rates differ, because
-a continuation may be harmful only together with the target.
+In RepBend's released evaluation the judge reads the continuation alone (`variant: released_code`). Rates differ: a
+continuation may be harmful only together with the target.
 
 Source: arXiv:2504.01550, section 4.
 """
