@@ -87,7 +87,7 @@ def plan_of_many(folder: Path, variants: int) -> dict[str, Any]:
         "adapters": ["none", "many"],
         "controls": ["micro_none"],
         "evaluation": ["micro_safety"],
-        "safety_judge": "micro_truth",
+        "safety_judges": ["micro_truth"],
     }
     study.write_text(yaml.safe_dump({"title": "many", "grids": [grid]}))
     files = ["--configfile", "config/config.yaml", str(MICRO), str(blocks), "--config", f"study={study}"]

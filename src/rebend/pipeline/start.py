@@ -23,6 +23,7 @@ from rebend.pipeline.graph import paths
 from rebend.pipeline.graph.plan import Plan
 from rebend.pipeline.jobs.gpus import lend, visible_gpus
 from rebend.pipeline.jobs.planned_version import write_plan
+from rebend.pipeline.jobs.signals import end_jobs_on_signals
 from rebend.pipeline.jobs.slurm_orphans import refuse_orphans, refuse_unlike
 from rebend.pipeline.jobs.warm_start import start_server
 
@@ -64,8 +65,10 @@ def start_run(workflow: Any, plan: Plan, texts: str) -> None:
         if line:
             logger.info(line)
     write_plan(planned_versions(jobs), texts, f"{paths.PROGRESS}/plans")
-    if workflow.local_exec and len(jobs) >= _MIN_WARM_JOBS:
-        _servers.append(start_server())
+    if workflow.local_exec:
+        server = start_server() if len(jobs) >= _MIN_WARM_JOBS else None
+        _servers.append(server)
+        end_jobs_on_signals(server.pid if server else None)
 
 
 def planned_jobs(jobs: Iterable[Any]) -> list[PlannedJob]:

@@ -17,7 +17,7 @@ from rebend.config.study import Grid, Study
 ROOT = Path(__file__).parents[3]
 ROWS = [
     [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip("|"))]
-    for line in (ROOT / "docs/paper_index.md").read_text(encoding="utf-8").splitlines()
+    for line in (ROOT / "docs/paper_index.md").read_text(encoding="utf-8").split("\n## Settings")[0].splitlines()
     if line.startswith("| ") and not line.startswith("| paper")
 ]
 

@@ -1,9 +1,9 @@
 """Split a text into sentences and words as `nltk.word_tokenize` does, with the same model on every machine.
 
 `word_tokenize` splits sentences by Punkt (Kiss and Strunk 2006, Computational Linguistics 32:485), so that the full
-stop of each sentence is a word of its own, and words by NLTK's tokenizer. NLTK downloads the English model to each
-machine; here it is `english.txt`: the model of nltk_data's package `punkt_tab` (MIT License), whose tables are
-those of the older package `punkt`. The code is that of NLTK, in the version of `constraints.txt`.
+stop of each sentence is a word of its own, and words by NLTK's tokenizer. NLTK downloads Punkt's English model into a
+folder of the machine; here it is `english.txt`: the model of nltk_data's package `punkt_tab` (MIT License), whose
+tables are those of the older package `punkt`. The code is that of NLTK, in the version of `constraints.txt`.
 """
 
 from __future__ import annotations

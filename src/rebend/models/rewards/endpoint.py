@@ -30,7 +30,7 @@ from rebend.io.chunks import ChunkStore
 from rebend.io.progress import progress
 from rebend.io.secrets import without_keys
 from rebend.models.chat import Message
-from rebend.models.rewards.prompt import around_response, fill
+from rebend.models.rewards.prompt import around_response, scored_text
 from rebend.models.rewards.reward import BadRewardError
 
 KEY, ADDRESS = "REWARD_API_KEY", "REWARD_URL"
@@ -113,10 +113,9 @@ class EndpointReward:
 
     def body(self, messages: Sequence[Sequence[Message]], responses: Sequence[str]) -> dict[str, list[str]]:
         """Return the request for some responses."""
-        template = self.settings.template or "{response}"
         return {
-            "query": [fill(template, *pair) for pair in zip(messages, responses, strict=True)],
-            "prompts": [around_response(template, prompt)[0] for prompt in messages],
+            "query": [scored_text(self.settings, *pair) for pair in zip(messages, responses, strict=True)],
+            "prompts": [around_response(self.settings, prompt)[0] for prompt in messages],
             "labels": [""] * len(responses),
         }
 

@@ -17,6 +17,7 @@ from rebend.report.tables.all import note, read_tables, shown, write_tables
 from rebend.report.tables.table import Inputs
 from tests.helpers.judge_server import Judge
 from tests.helpers.judged_rows import block, by_length
+from tests.helpers.study_factory import prompts_data
 from tests.helpers.win_rate_verdicts import (
     ERROR,
     FLIP,
@@ -41,7 +42,9 @@ def cells(tmp_path: Path) -> list[dict[str, Any]]:
     alone = {"tokens_in": None, "tokens_out": None}
     lines = [verdict_line("win", [2.0], [1.0], 1, **alone), verdict_line("lose", [0.0], [1.0], 2, **alone)]
     write_parquet(proxy, verdict_table(*lines), {"judge": "reward_model", "model": ""})
+    data = str(prompts_data(tmp_path))
     cell = {"model": "tiny", "adapter": "none", "method": "none", "dataset": "shp", "role": "quality"}
+    cell |= {"attack": "", "data": data}
     return [
         {**cell, "control": "idle", "scores": {"win_rate": path}},
         {**cell, "control": "value", "method": "value", "dataset": "hh", "scores": {"win_rate": proxy}},
