@@ -20,7 +20,7 @@ SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 DEMO := .venv/.demo
 STUDIES := .venv/.studies
 DEV := .venv/.dev
-READY := $(if $(filter tiny,$(STUDY)),$(DEMO),$(STUDIES))
+READY := $(if $(filter tiny tiny_seeds,$(STUDY)),$(DEMO),$(STUDIES))
 
 .PHONY: demo fetch plan noise test test-slurm resume check bench format clean help
 

@@ -41,7 +41,7 @@ def tokenizer(end: int, bos: bool = True) -> PreTrainedTokenizerFast:
         pieces.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return PreTrainedTokenizerFast(
         tokenizer_object=pieces,
-        bos_token="<s>",
+        bos_token="<s>" if bos else None,  # Falcon's tokenizer has none
         eos_token="</s>",
         pad_token="</s>",
         unk_token="<unk>",

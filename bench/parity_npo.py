@@ -30,7 +30,8 @@ def npo_sides(sides: Sides, gamma: float) -> tuple[Any, Any]:
     trainer.current_training_step = 0
     trainer.hyperparam_args = SimpleNamespace(loss_alpha=1.0, loss_beta=0.1, loss_gamma=gamma)
     released = compute(trainer, Engine(model), {**labelled("safe", step.safe), **labelled("unsafe", step.unsafe)})
-    total = ours.baseline_loss(model, ours.npo_settings(npo_beta=0.1, retain_weight=1.0), data, step).total
+    settings = ours.npo_settings(npo_beta=0.1, retain_weight=1.0, kl_weight=gamma)
+    total = ours.baseline_loss(model, settings, data, step).total
     return [released, *gradients(released, model)], [total, *gradients(total, model)]
 
 
@@ -65,7 +66,7 @@ def npo_paper(sides: Sides) -> tuple[Any, Any]:
     return npo_sides(sides, gamma=0.0)
 
 
-@item("repbend", "NPO: loss and gradient with the released script's KL of 0.1", 1e-6, "there is no such term here")
+@item("repbend", "NPO: loss and gradient with the released script's KL of 0.1", 1e-6)
 def npo_released(sides: Sides) -> tuple[Any, Any]:
     """The script's third term."""
     return npo_sides(sides, gamma=0.1)

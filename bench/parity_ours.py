@@ -24,11 +24,10 @@ from rebend.generation.generate import Request, generate_batch
 from rebend.io.checkpoints import Checkpoints
 from rebend.models.loading import Policy
 from rebend.models.lora import add_adapter
-from rebend.recontrol.methods.ascent import ascend
 from rebend.recontrol.methods.value_ascent import ValueAscent
 from rebend.recontrol.value_model.activation_store import Activations
 from rebend.recontrol.value_model.labels import Labels
-from rebend.recontrol.value_model.loss import packed, summed_loss
+from rebend.recontrol.value_model.loss import Labelled, masked, packed, summed_loss
 from rebend.recontrol.value_model.network import Shape, ValueNetwork, load_value, new_network
 from rebend.recontrol.value_model.train import train_value_model
 from rebend.repbend.examples import ExampleEncoder, StepExamples, TrainingExample, TrainingExamples
@@ -106,15 +105,15 @@ def trained(model: Any, settings: RepBendBlock, data: TrainingExamples, n_steps:
 def training_tokens(tokenizer: Any, prompt: str, response: str, max_length: int) -> tuple[list[int], list[int]] | None:
     """Return the token ids of prompt and response of a training text; None if the row is left out."""
     row = {"row_id": "r", "messages": [{"role": "user", "content": prompt}], "response": response}
-    example = ExampleEncoder(tokenizer, max_length).answer(row)
+    example = ExampleEncoder(tokenizer, max_length, RepBend.reading(repbend_settings())).answer(row)
     return example and (example.tokens[: example.n_prompt], example.tokens[example.n_prompt :])
 
 
 def wildguard_label(row: dict[str, Any], loss_mode: str) -> str:
     """Return the class of a row of WildGuardMix: safe, unsafe, or "" for a row that is left out."""
-    del loss_mode  # the reader has one selection for all modes
+    reader = "wildguardmix_prompts" if loss_mode in ("request_all", "request_last") else "wildguardmix"
     try:
-        return str(load_reader("wildguardmix").functions["safety"](row)[0]["label"])
+        return str(load_reader(reader).functions["safety"](row)[0]["label"])
     except UnusableRowError:
         return ""
 
@@ -127,11 +126,13 @@ def value_network(width: int, hidden: int, n_layers: int, seed: int = 0) -> Valu
     return new_network(Shape(width, hidden, n_layers), seed).double()
 
 
-def value_loss(network: ValueNetwork, states: Sequence[Tensor], rewards: Sequence[float], variant: str) -> Tensor:
-    """Return the objective of responses with states [T, D] each, per response; those without states are left out."""
+def value_loss(
+    network: ValueNetwork, states: Sequence[Tensor], rewards: Sequence[float], variant: str, empty: Sequence[bool]
+) -> Tensor:
+    """Return the objective of responses with states [T, D] each, per response; `empty` have an end token's state."""
     settings = ValueModelBlock.model_validate({"activations": "a", "reward": "r", "variant": variant})
-    batch = [(one, reward) for one, reward in zip(states, rewards, strict=True) if len(one)]
-    joined, lengths, labels = packed(batch, network)
+    batch = [Labelled(*row) for row in zip(states, rewards, empty, strict=True)]
+    joined, lengths, labels = packed(masked(batch, settings), network)
     return summed_loss(network(joined), lengths, labels, settings) / len(batch)
 
 
@@ -165,8 +166,8 @@ def trained_value_network(
 
 
 def climbed(network: ValueNetwork, states: Tensor, step_size: float, n_steps: int) -> Tensor:
-    """Return states [B, D] after the ascent."""
-    return ascend(network.requires_grad_(False), states, step_size, n_steps)
+    """Return states [B, D] after the ascent of `variant: released_code`."""
+    return ValueAscent(network.requires_grad_(False), step_size, n_steps, "released_code").ascend(states)
 
 
 def stored_states(policy: Policy, prompts: Sequence[list[int]], n_tokens: int, mask: str) -> list[Tensor]:
@@ -174,12 +175,14 @@ def stored_states(policy: Policy, prompts: Sequence[list[int]], n_tokens: int, m
 
     `mask` names the model whose released mask is meant.
     """
-    del mask  # one mask for all models: the tokens before the end token
     requests = [Request(str(i), ids) for i, ids in enumerate(prompts)]
     decoding = Decoding(max_new_tokens=n_tokens)
     found = dict(generate_continuous(policy, requests, decoding, keep_states=True))
-    none = torch.zeros(0, policy.hidden_size, dtype=policy.model.dtype)
-    return [none if (states := found[i].states) is None else states for i in range(len(requests))]
+    kept = []
+    for response in (found[i] for i in range(len(requests))):
+        assert response.states is not None
+        kept.append(response.states if mask == "vicuna_7B" else response.states[: len(response.token_ids)])
+    return kept
 
 
 def controlled_tokens(

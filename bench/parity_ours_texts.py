@@ -19,6 +19,7 @@ from rebend.config.decoding import Decoding
 from rebend.config.load import Config, load_config
 from rebend.config.models import EncoderBlock
 from rebend.config.rewards import RewardBlock
+from rebend.data.readers.raw import SourceRow
 from rebend.data.readers.registry import load_reader
 from rebend.data.readers.rows import UnusableRowError
 from rebend.evaluation.attacks.attack import run_attack
@@ -31,12 +32,13 @@ from rebend.evaluation.judges.safety.harmbench import HARMBENCH, _behaviour, _ve
 from rebend.evaluation.judges.win_rate.prompt import SYSTEM, read_marks, user_text
 from rebend.generation.generate import make_requests
 from rebend.generation.intervention import NoControl
+from rebend.generation.sampling import with_checkpoint
 from rebend.io.chunks import ChunkStore
 from rebend.io.schemas import PROMPTS
 from rebend.models.chat import prompt_text
 from rebend.models.loading import Policy
 from rebend.models.rewards.model import RegressionHead, RewardModel
-from rebend.models.rewards.prompt import fill
+from rebend.models.rewards.prompt import scored_text
 from rebend.models.sentence_encoder import Encoder
 
 ROOT = Path(__file__).parents[1]
@@ -54,7 +56,8 @@ def messages_of(dataset: str, row: dict[str, Any]) -> Any:
     """Return the prompt of a source row under a data set block; None for a row that is left out."""
     block = catalogue()["datasets"][dataset]
     try:
-        return load_reader(block.reader).functions["prompts"](row)[0]["messages"]
+        word = (block.user_word or "Human") if block.variant == "released_code" else None
+        return load_reader(block.reader).convert("prompts", SourceRow(1, "a row", row), word)[0]["messages"]
     except UnusableRowError:
         return None
 
@@ -77,12 +80,12 @@ def prompt_ids(tokenizer: Any, model: str, messages: Any) -> list[int]:
 
 def reward_text(reward: str, messages: Any, response: str) -> str:
     """Return the text that a reward block reads."""
-    return fill(catalogue()["rewards"][reward].template, messages, response)
+    return scored_text(catalogue()["rewards"][reward], messages, response)
 
 
 def cut_answer(text: str) -> str:
-    """Return a generated text as decoding ends it: before the words that open a turn of the user."""
-    places = [at for word in catalogue()["controls"]["none_128"].decoding.stop if (at := text.find(word)) >= 0]
+    """Return a generated text as decoding ends it: before the words of `stop`, of which the released form has none."""
+    places = [at for word in catalogue()["controls"]["none_128_released"].decoding.stop if (at := text.find(word)) >= 0]
     return text[: min(places, default=len(text))]
 
 
@@ -91,9 +94,9 @@ def scored_answer(text: str) -> str:
     return cut(cut_answer(text))
 
 
-def own_sampling() -> tuple[str, float]:
-    """Return how the paper study decodes, whatever the checkpoint's own settings say."""
-    decoding = catalogue()["controls"]["none_128"].decoding
+def own_sampling(checkpoint: Any) -> tuple[str, float]:
+    """Return how the released form in the paper study decodes a checkpoint with these generation settings."""
+    decoding = with_checkpoint(catalogue()["controls"]["none_128_released"].decoding, checkpoint)
     return "sampled" if decoding.temperature else "greedy", decoding.top_p
 
 

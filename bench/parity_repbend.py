@@ -204,7 +204,7 @@ def second_group(sides: Sides, mode: str, lengths: Sequence[int], **weights: flo
     order = [drawn.pairs.index(drawn.step(number, 1, settings.seed).pairs[0]) for number in range(2)]
     by_place = dict(zip(order, lengths, strict=True))
     pairs = [tuple(answered(row, by_place[place]) for row in pair) for place, pair in enumerate(drawn.pairs)]
-    data = ours.TrainingExamples(drawn.safe, drawn.unsafe, pairs, drawn.retain, {})  # type: ignore[arg-type]
+    data = ours.TrainingExamples(drawn.safe, drawn.unsafe, pairs, drawn.retain, {}, padding=2)  # type: ignore[arg-type]
     for number in range(2):
         released = trainer.loss(model, data.step(number, 1, settings.seed), **weights)
     total = ours.repbend_loss(model, settings, data, step=1).total
@@ -225,7 +225,7 @@ LENGTHS = [(3, 9), (9, 3)]
     LENGTHS,
     "RepBend, `eta`: loss and gradient of a group with paired answers of {1} tokens after one of {0}",
     1e-5,
-    "R is the minimum of the group itself there, a running minimum here",
+    "",
 )
 def eta(sides: Sides, first: int, second: int) -> tuple[Any, Any]:
     """R of the fifth term."""
@@ -237,7 +237,7 @@ def eta(sides: Sides, first: int, second: int) -> tuple[Any, Any]:
     LENGTHS,
     "RepBend, `response_R`: loss and gradient of a group with paired answers of {1} tokens after one of {0}",
     1e-5,
-    "R is that of the group before there, so that padding counts; a running minimum here",
+    "",
 )
 def response_r(sides: Sides, first: int, second: int) -> tuple[Any, Any]:
     """The first R tokens of the answers."""
@@ -252,7 +252,6 @@ def response_r(sides: Sides, first: int, second: int) -> tuple[Any, Any]:
     "repbend",
     "RepBend, `request_last`: four terms",
     1e-6,
-    "there only the first half of the unsafe rows has target tokens; here all",
 )
 def request_last(sides: Sides) -> tuple[Any, Any]:
     """States at the last prompt token."""

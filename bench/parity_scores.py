@@ -15,7 +15,7 @@ from parity_code import Released, stand_in
 from parity_item import Sides, item, items
 from parity_models import lines, short_prompts, tokenizer
 from torch import nn
-from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel, PreTrainedModel
+from transformers import BertConfig, BertModel, GenerationConfig, LlamaConfig, LlamaModel, PreTrainedModel
 
 METRICS, JUDGE = "metrics.py", "gpt4_eval.py"
 
@@ -133,7 +133,6 @@ def diversity_of_markers(sides: Sides) -> tuple[Any, Any]:
 @item(
     "recontrol",
     "Text that diversity and coherence are measured on, if the model opens a turn",
-    remark="only the text of the reward is cut there",
 )
 def scored_texts(sides: Sides) -> tuple[Any, Any]:
     """Generated texts, two of which open a turn of the user."""
@@ -147,14 +146,14 @@ def scored_texts(sides: Sides) -> tuple[Any, Any]:
 @item(
     "recontrol",
     "Decoding of a checkpoint that samples by its own settings (`do_sample`, `top_p`)",
-    remark="temperature and top-k are reset there, `do_sample` and `top_p` of the checkpoint stay",
 )
 def own_sampling(sides: Sides) -> tuple[Any, Any]:
     """A checkpoint with temperature 0.6, top-p 0.9 and top-k 50."""
     kept = SimpleNamespace(do_sample=True, temperature=0.6, top_p=0.9, top_k=50)
+    checkpoint = GenerationConfig(**vars(kept))
     first, last = "model.generation_config.temperature = None", "model.generation_config.top_k = None"
     sides.released.run("inference_intervention.py", first, last, {"model": SimpleNamespace(generation_config=kept)})
-    return [("sampled" if kept.do_sample else "greedy", kept.top_p)], [ours.own_sampling()]
+    return [("sampled" if kept.do_sample else "greedy", kept.top_p)], [ours.own_sampling(checkpoint)]
 
 
 # --- coherence ----------------------------------------------------------------------------------------------------

@@ -15,13 +15,14 @@ from parity_item import Sides, items
 from parity_models import lines, tokenizer
 
 # data set of the released code, its file, model of the released code, our data set, our model block, BOS
+# (ours: the blocks of `variant: released_code`)
 CASES: list[tuple[str, str, str, str, str, bool]] = [
-    ("shp", "shp/test.jsonl", "vicuna_7B", "paper_shp_test", "vicuna_7b", True),
-    ("shp", "shp/test.jsonl", "llama3_8B", "paper_shp_test", "llama3_8b_user", True),
-    ("hh_rlhf", "hh_rlhf/test.jsonl.gz", "vicuna_7B", "paper_hh_test", "vicuna_7b", True),
-    ("hh_rlhf", "hh_rlhf/test.jsonl.gz", "falcon_7B", "paper_hh_test", "falcon_7b", False),
+    ("shp", "shp/test.jsonl", "vicuna_7B", "paper_shp_test_released", "vicuna_7b_released", True),
+    ("shp", "shp/test.jsonl", "llama3_8B", "paper_shp_test_released_user", "llama3_8b_released", True),
+    ("hh_rlhf", "hh_rlhf/test.jsonl.gz", "vicuna_7B", "paper_hh_test_released", "vicuna_7b_released", True),
+    ("hh_rlhf", "hh_rlhf/test.jsonl.gz", "falcon_7B", "paper_hh_test_released_user", "falcon_7b_released", False),
 ]
-REWARDS = {"shp": "ultrarm_13b", "hh_rlhf": "llama_7b_rm"}
+REWARDS = {"shp": "ultrarm_13b_released", "hh_rlhf": "llama_7b_rm_released"}
 COLLECT, DECODE, MEASURE = "get_activations_only.py", "inference_intervention.py", "measure_reward.py"
 
 
@@ -61,7 +62,6 @@ def pairs(sides: Sides, case: Sequence[Any]) -> Iterator[tuple[str, Any, dict[st
     CASES,
     "Prompt text, {0}, {2}",
     0.0,
-    "turns are joined by one newline here; there by two, with two spaces after the user's word",
 )
 def prompt_texts(sides: Sides, *case: Any) -> tuple[Any, Any]:
     """The text that is decoded from."""
@@ -75,7 +75,6 @@ def prompt_texts(sides: Sides, *case: Any) -> tuple[Any, Any]:
     CASES,
     "Prompt token ids, {0}, {2} (begin-of-sequence token: {5})",
     0.0,
-    "the templates of `resources/templates` write no begin-of-sequence token; texts as above",
 )
 def prompt_ids(sides: Sides, *case: Any) -> tuple[Any, Any]:
     """The released collection encodes the prompt with the tokenizer's special tokens."""
@@ -99,7 +98,7 @@ ANSWERS = (" Yes, of course.", " No.\n\nThere is a reason: it is late.", " One.\
     CASES,
     "Text that the reward is measured on, {0}, {2}",
     0.0,
-    "ours is written by the reward block's template, with a second space before the response",
+    "a response that opens a turn is cut one line break earlier here",
 )
 def measured_texts(sides: Sides, *case: Any) -> tuple[Any, Any]:
     """Prompt and generated text of the evaluation."""
@@ -119,7 +118,6 @@ def measured_texts(sides: Sides, *case: Any) -> tuple[Any, Any]:
     CASES,
     "Text that a training response's reward is read from, {0}, {2}",
     0.0,
-    "there the text is as generated, in the policy's own words for the turns; here by the template",
 )
 def label_texts(sides: Sides, *case: Any) -> tuple[Any, Any]:
     """Prompt and generated text of value training."""
@@ -127,7 +125,7 @@ def label_texts(sides: Sides, *case: Any) -> tuple[Any, Any]:
     released, found = [], []
     for prompt, messages, _ in pairs(sides, case):
         released.append(collate([{"response": prompt + ANSWERS[0]}])[0])
-        found.append(ours.reward_text(REWARDS[case[0]], messages, ANSWERS[0]))
+        found.append(ours.reward_text(f"{REWARDS[case[0]]}_labels", messages, ANSWERS[0]))
     return released, found
 
 
@@ -136,11 +134,10 @@ def label_texts(sides: Sides, *case: Any) -> tuple[Any, Any]:
     [case for case in CASES if case[2] == "vicuna_7B" and case[0] == "hh_rlhf"],
     "Reward text of a dialogue of several turns, hh_rlhf: the data set's own",
     0.0,
-    "exchanges are joined by one newline here, and a response's leading space is doubled",
 )
 def whole_dialogues(sides: Sides, *case: Any) -> tuple[Any, Any]:
     """Not the released code's: the chosen dialogue as it is in the file, which reward models were trained on."""
-    rows = [(row, m) for row, m in kept_rows(sides.data / case[1], case[3]) if len(m) > 1]
+    rows = [(row, m) for row, m in kept_rows(sides.data / case[1], "paper_hh_test") if len(m) > 1]
     answers = [row["chosen"].rpartition("\n\nAssistant:")[2] for row, _ in rows]
-    found = [ours.reward_text(REWARDS[case[0]], m, answer) for (_, m), answer in zip(rows, answers, strict=True)]
-    return [row["chosen"].lstrip("\n") for row, _ in rows], found
+    found = [ours.reward_text("llama_7b_rm", m, answer) for (_, m), answer in zip(rows, answers, strict=True)]
+    return [row["chosen"] for row, _ in rows], found

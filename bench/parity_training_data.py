@@ -60,7 +60,7 @@ def tokens(sides: Sides) -> tuple[Any, Any]:
     return training_ids(sides, REQUESTS, 256)
 
 
-@item("repbend", "RepBend, prompts longer than the limit", remark="cut on the right there; left out and counted here")
+@item("repbend", "RepBend, prompts longer than the limit")
 def long_prompts(sides: Sides) -> tuple[Any, Any]:
     """Prompts over the limit."""
     return training_ids(sides, [request * 40 for request in REQUESTS], 64)
@@ -71,7 +71,7 @@ def long_prompts(sides: Sides) -> tuple[Any, Any]:
     [("response_all",), ("request_all",)],
     "RepBend, classes of WildGuardMix rows: loss mode `{0}`",
     0.0,
-    "modes that read prompts class a row by the label of its prompt there",
+    "",
 )
 def wildguard(sides: Sides, mode: str) -> tuple[Any, Any]:
     """All combinations of the three labels."""

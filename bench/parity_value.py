@@ -62,8 +62,8 @@ def losses(sides: Sides, lengths: Sequence[int], n_layers: int, variant: str) ->
     stand_in("the optimiser of value training", "one that does nothing, so that the gradient of one batch is left")
     idle = SimpleNamespace(zero_grad=theirs.zero_grad, step=lambda: None)
     released = train(theirs, [(states, rewards, mask)], idle, "cpu")
-    parts = [states[row, :length] for row, length in enumerate(lengths)]
-    total = ours.value_loss(network, parts, rewards[:, 0].tolist(), variant)
+    parts = [states[row, : max(length, 1)] for row, length in enumerate(lengths)]  # none: the end token's state
+    total = ours.value_loss(network, parts, rewards[:, 0].tolist(), variant, [not length for length in lengths])
     found = torch.autograd.grad(total, list(network.parameters()))
     return [released, *(weight.grad for weight in theirs.parameters())], [total, *found]
 
@@ -83,7 +83,6 @@ def value_loss(sides: Sides, n_layers: int, variant: str) -> tuple[Any, Any]:
     "recontrol",
     "Value loss and gradient of a batch with an empty response",
     1e-6,
-    "there its reward is regressed on the state of padding, and it counts in the mean; here it is left out",
 )
 def empty_responses(sides: Sides) -> tuple[Any, Any]:
     """One response without tokens."""
@@ -95,7 +94,6 @@ def empty_responses(sides: Sides) -> tuple[Any, Any]:
     DEPTHS,
     "Value training, 20 epochs of 40 responses in one batch: weights, {0} layers",
     1e-4,
-    "a tenth of the prompts is held out here",
 )
 def value_training(sides: Sides, n_layers: int) -> tuple[Any, Any]:
     """Adam at 1e-3 from the same weights, in float32; states are exact in float16."""
@@ -144,7 +142,6 @@ def ascent(sides: Sides, n_layers: int, step_size: float, n_steps: int) -> tuple
     "recontrol",
     "State after the ascent in float16, as the released decoder runs it: 2 layers, α = 1, n = 30",
     1e-6,
-    "network and states are float16 there",
 )
 def half_precision(sides: Sides) -> tuple[Any, Any]:
     """The type of the network while decoding."""
@@ -152,7 +149,7 @@ def half_precision(sides: Sides) -> tuple[Any, Any]:
     states = torch.randn(40, 16, generator=torch.Generator().manual_seed(1), dtype=torch.double)
     theirs = released_network(sides.released, network).half()
     released = released_ascent(sides.released)(states.half(), theirs, 1.0, 30)
-    return released, ours.climbed(network, states, 1.0, 30)
+    return released, ours.climbed(network.half(), states.half(), 1.0, 30)
 
 
 # --- decoding -----------------------------------------------------------------------------------------------------
@@ -193,7 +190,6 @@ CONTROLS = [(depth, alpha, n) for (depth,) in DEPTHS for alpha, n in ((1.0, 50),
     CONTROLS,
     "Tokens under control, `variant: released_code`: {0} layers, α = {1}, n = {2}",
     0.0,
-    "a move is bounded by ten lengths of the state here",
 )
 def controlled(sides: Sides, n_layers: int, step_size: float, n_steps: int) -> tuple[Any, Any]:
     """Greedy responses to left-padded prompts."""
@@ -229,7 +225,7 @@ def released_states(sides: Sides, name: str, end: int) -> list[Tensor]:
     [("falcon_7B", 11, "Llama 3's and Falcon's"), ("vicuna_7B", 2, "Vicuna's")],
     "Stored states, {2} mask: number of states per response",
     0.0,
-    "the state that the end token is sampled from is kept there",
+    "a generated token 0 counts as padding there",
 )
 def stored_counts(sides: Sides, name: str, end: int, whose: str) -> tuple[Any, Any]:
     """The mask of the states that are kept."""

@@ -64,5 +64,7 @@ def all_rows(activations: Activations) -> pa.Table:
 
 
 def by_response(activations: Activations) -> dict[str, torch.Tensor]:
-    """Return the states of each response."""
-    return {name: states for group in activations.groups() for name, states in activations.read(group).responses()}
+    """Return the states of each response, that of its end token included."""
+    groups = [activations.read(number) for number in activations.groups()]
+    rows = [zip(group.response_ids, group.states.split(group.lengths), strict=True) for group in groups]
+    return {name: states for group in rows for name, states in group}

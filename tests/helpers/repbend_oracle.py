@@ -31,6 +31,7 @@ class OracleSettings:
     pushed: Sequence[int]
     weights: tuple[float, float, float, float, float]  # alpha, beta, gamma, epsilon, eta
     limit: float | None = None
+    padding: int = 0  # token behind the texts
 
 
 @dataclass(frozen=True)
@@ -55,19 +56,20 @@ class Oracle:
         unsafe: list[TrainingExample],
         pairs: list[Pair],
         retain: list[TrainingExample],
-        pairs_so_far: list[Pair],
+        pairs_before: list[Pair],
     ) -> dict[str, Tensor]:
-        """Return the five terms and the loss; `pairs_so_far` are all pairs of the training, with these."""
+        """Return the five terms and the loss; `pairs_before` are those of the group before, none for the first."""
         prompts_only = self.settings.mode in ("prompt_all", "prompt_last", "request_all", "request_last")
         safe_rows = safe if prompts_only else safe + [pair[0] for pair in pairs]
         unsafe_rows = unsafe + [pair[1] for pair in pairs]
-        first = self.first(pairs_so_far)
+        moved_rows = unsafe if self.published and self.settings.mode in ("prompt_last", "request_last") else unsafe_rows
+        first = self.first(pairs_before)
         terms = {
             "safe_norm": self.change(safe_rows, self.kept(), first, None),
-            "unsafe_norm": self.change(unsafe_rows, self.settings.pushed, first, self.settings.limit),
+            "unsafe_norm": self.change(moved_rows, self.settings.pushed, first, self.settings.limit),
             "unsafe_cosine": self.cosine_distance(unsafe_rows, first),
             "retain_kl": self.divergence(retain),
-            "pair_norm": self.distance(pairs, pairs_so_far),
+            "pair_norm": self.distance(pairs),
         }
         alpha, beta, gamma, epsilon, eta = self.settings.weights
         kept, paired = alpha * terms["safe_norm"] + gamma * terms["unsafe_cosine"], eta * terms["pair_norm"]
@@ -81,11 +83,11 @@ class Oracle:
         last = self.model.config.num_hidden_layers
         return list(range(0 if self.published else 1, last + 1))
 
-    def first(self, pairs_so_far: list[Pair]) -> int:
-        """Return R: 20, or for the released code the shortest paired answer so far."""
+    def first(self, pairs: list[Pair]) -> int:
+        """Return R: 20, or for the released code the shortest answer of these pairs."""
         shortest = FIRST
         if self.published:
-            for pair in pairs_so_far:
+            for pair in pairs:
                 for row in pair:
                     shortest = min(shortest, len(row.tokens) - row.n_prompt)
         return shortest
@@ -93,7 +95,8 @@ class Oracle:
     def target_positions(self, row: TrainingExample, first: int) -> list[int]:
         """Return the positions of the target tokens."""
         positions = []
-        for position in range(len(row.tokens)):
+        reads_padding = self.published and self.settings.mode == "response_R"
+        for position in range(max(len(row.tokens), row.n_prompt + first) if reads_padding else len(row.tokens)):
             offset = position - row.n_prompt  # 0 for the first token of the answer
             if {
                 "response_all": offset >= 0,
@@ -110,8 +113,11 @@ class Oracle:
         return positions
 
     def outputs(self, row: TrainingExample, *, adapted: bool) -> Outputs:
-        """Return the outputs for one text alone."""
+        """Return the outputs for one text alone, with twenty tokens of padding behind it if the mode reads some."""
         inputs = {"input_ids": torch.tensor([row.tokens]), "output_hidden_states": True, "use_cache": False}
+        if self.published and self.settings.mode == "response_R":
+            inputs["input_ids"] = torch.tensor([row.tokens + [self.settings.padding] * FIRST])
+            inputs["attention_mask"] = torch.tensor([[1] * len(row.tokens) + [0] * FIRST])
         if adapted:
             self.model.train()
             output = self.model(**inputs)
@@ -166,13 +172,11 @@ class Oracle:
                 tokens += 1
         return total / (len(rows) if self.published else tokens)
 
-    def distance(self, pairs: list[Pair], pairs_so_far: list[Pair]) -> Tensor:
+    def distance(self, pairs: list[Pair]) -> Tensor:
         """Return the mean length of (adapted unsafe answer - reference safe answer), from the last prompt token on."""
         total, count = torch.zeros((), dtype=torch.float64), 0
         for pair in pairs:
-            n_tokens = (
-                self.first(pairs_so_far) if self.published else min(FIRST, *(len(r.tokens) - r.n_prompt for r in pair))
-            )
+            n_tokens = self.first(pairs) if self.published else min(FIRST, *(len(r.tokens) - r.n_prompt for r in pair))
             safe, unsafe = self.outputs(pair[0], adapted=False), self.outputs(pair[1], adapted=True)
             for layer in self.settings.pushed:
                 for i in range(n_tokens):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,10 +25,12 @@ def write_activations(
     shards: int = 1,
     dtype: torch.dtype = torch.float16,
     chunk: int | None = None,
+    ended: Collection[str] = (),
 ) -> Path:
     """Write responses with these states [T, D], keyed by response id, spread over shards.
 
-    With `chunk`, a row group ends after that many responses and a shard has whole chunks, as extraction writes them.
+    The last state of the responses in `ended` is that of their end token. With `chunk`, a row group ends after that
+    many responses and a shard has whole chunks, as extraction writes them.
     """
     folder.mkdir(parents=True)
     width = next(iter(states.values())).shape[1]
@@ -41,12 +43,18 @@ def write_activations(
         writer = ShardWriter(path, state_schema(width, dtype, {"fingerprint": "abc", "layer": "final"}), dtype)
         for names_of_chunk in chunks[number * len(chunks) // shards : (number + 1) * len(chunks) // shards]:
             for name in names_of_chunk:
-                writer.add(name, list(range(len(states[name]))), states[name])
+                writer.add(name, list(range(len(states[name]))), states[name], ended=name in ended)
             writer.close_group()
         writer.close()
         entries.append(entry_of(path))
     rows = [
-        {"response_id": n, "row_id": n.rsplit("/", 1)[0], "response": "x", "n_tokens": len(s), "finish": "eos"}
+        {
+            "response_id": n,
+            "row_id": n.rsplit("/", 1)[0],
+            "response": "x",
+            "n_tokens": len(s) - (n in ended),
+            "finish": "eos",
+        }
         for n, s in states.items()
     ]
     write_parquet(folder / RESPONSES_FILE, pa.Table.from_pylist(rows, ACTIVATION_RESPONSES))

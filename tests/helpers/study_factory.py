@@ -183,7 +183,7 @@ def value_model_metrics(root: Path) -> dict[str, str]:
     epochs = np.arange(1, 21)
     table = {"epoch": pa.array(epochs, pa.int32()), "train_loss": 1 / epochs, "held_out_loss": 1 / epochs + 0.1}
     table |= {"held_out_error": 1 / epochs + 0.2, "rank_first": 0.02 * epochs, "rank_middle": 0.03 * epochs}
-    table |= {"rank_last": 0.04 * epochs, "chosen": epochs == 18}
+    table |= {"rank_last": 0.04 * epochs, "rank_end": 0.03 * epochs, "chosen": epochs == 18}
     write_parquet(root / "value" / "metrics.parquet", pa.table(table))
     return {"model": "tiny", "value_model": "mlp", "metrics": str(root / "value" / "metrics.parquet")}
 

@@ -20,7 +20,7 @@ D = 12
 SETTINGS = ValueModelBlock(
     activations="a", reward="r", n_layers=3, hidden_size=24, lr=5.0e-3, batch_size=16, epochs=6, validation_share=0.2
 )
-RELEASED = SETTINGS.model_copy(update={"variant": "released_code"})
+RELEASED = SETTINGS.model_copy(update={"variant": "released_code", "end_state": "left_out"})
 
 LabelledFolder = tuple[Path, dict[str, float] | Labels]  # an activations folder, and rewards of its responses
 
@@ -58,7 +58,7 @@ def data_of(labelled: LabelledFolder, share: float = 0.2, seed: int = 0) -> Valu
 def batch(lengths: tuple[int, ...] = (3, 1, 4), dtype: torch.dtype = torch.float64) -> list[Labelled]:
     """Return random responses of these lengths, with the rewards 1, 2, …"""
     rng = torch.Generator().manual_seed(0)
-    return [(torch.randn(n, D, generator=rng, dtype=dtype), float(i + 1)) for i, n in enumerate(lengths)]
+    return [Labelled(torch.randn(n, D, generator=rng, dtype=dtype), float(i + 1)) for i, n in enumerate(lengths)]
 
 
 def network(n_layers: int = 2) -> ValueNetwork:

@@ -55,6 +55,8 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
         "reader": (None, NOTHING),
         "only": (None, NOTHING),  # columns of a file; the world has none
         "reference": (None, NOTHING),
+        "variant": (None, NOTHING),  # of readers of files
+        "user_word": (None, NOTHING),
         "without": (["micro_test"], DATA),
     },
     ("models", "micro"): {
@@ -62,6 +64,10 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
         "dtype": ("bfloat16", ["train_adapter", *MERGE]),
         "resources": ({"mem_mb": 5000, "runtime": 7}, NOTHING),
         "chat_template": (None, NOTHING),
+        "template_arguments": (None, NOTHING),  # this and the next three: a tiny model has its own template
+        "template_date": (None, NOTHING),
+        "template_bos": (None, NOTHING),
+        "variant": (None, NOTHING),
         "n_layers": (None, NOTHING),
         "hub": (None, NOTHING),
         "local": (None, NOTHING),
@@ -69,6 +75,8 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
     ("rewards", "micro_reward"): {
         "tiny": ({"steps": 3}, REWARD),
         "template": ("{prompt} {response}", READING),
+        "variant": (None, NOTHING),  # needs prompts of this variant
+        "replaced": (None, NOTHING),  # needs a template
         "batch_size": (32, READING),
         "max_length": (100, READING),
         "dtype": ("bfloat16", READING),
@@ -140,6 +148,8 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
         "epochs": (3, VALUE),
         "td_lambda": (0.5, VALUE),
         "validation_share": (0.2, VALUE),
+        "end_state": ("left_out", VALUE),
+        "dtype": ("bfloat16", VALUE),
         "seed": (1, VALUE),
         "activations": (None, NOTHING),
         "reward": (None, NOTHING),
@@ -148,13 +158,17 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
         "n_steps": (None, NOTHING),  # micro_random takes its strength and must have as many
         "variant": ("released_code", CHOICE),
         "decoding": ({"max_new_tokens": 9}, CHOICE),
+        "dtype": ("bfloat16", CHOICE),
         "choice": ({"grid": [0.1, 2.0]}, CHOICE),
         "step_size": (None, NOTHING),
         "method": (None, NOTHING),
         "value_model": (None, NOTHING),
         "strength_of": (None, NOTHING),
     },
-    ("controls", "micro_prompting"): {"instruction": ("please", DECODE)},
+    ("controls", "micro_prompting"): {
+        "instruction": ("please", DECODE),
+        "reward_stop": (["User:"], ["score_reward", "judge_win_rate", *REPORT]),
+    },
     ("controls", "micro_static"): {
         "direction": (None, NOTHING),
         "choice": ({"objective": "published"}, ["choose_strength", *PROMPTS]),
@@ -335,7 +349,7 @@ from rebend.config.controls import CONTROLS
 from rebend.config.datasets import READERS
 from rebend.pipeline.jobs.code_version import code_version
 
-TRAINED = set(ADAPTERS) - {"released", "task_arithmetic"}
+TRAINED = set(ADAPTERS) - {"released", "task_arithmetic", "weight_orthogonalisation"}
 entries = {
     "train_adapter": {name: method.code for name, method in ADAPTERS.items() if name in TRAINED},
     "decode": {name: method.code for name, method in CONTROLS.items()},
@@ -368,7 +382,7 @@ def stages_with(methods: set[str], *stages: str) -> set[str]:
     return {f"{stage} {method}" for stage in stages for method in methods}
 
 
-TRAININGS = {"repbend", "circuit_breakers", "rmu", "npo", "dpo", "sft"}
+TRAININGS = {"repbend", "circuit_breakers", "rmu", "npo", "whp", "dpo", "sft"}
 ASCENDING = {"value", "value_prompting", "random"}  # controls that ascend the value network
 # name → (module, lines, other lines, code versions that change)
 EDITS: dict[str, tuple[str, str, str, set[str]]] = {
@@ -414,8 +428,8 @@ EDITS: dict[str, tuple[str, str, str, set[str]]] = {
     "a comment": ("evaluation/diversity.py", "import annotations\n", "import annotations\n# a comment\n", set()),
     "a description of a key": (
         "config/adapters.py",
-        "unsafe answers of pairs to the safe ones",
-        "unsafe answers of pairs to other ones",
+        "the distance between the answers of a pair",
+        "the distance of the answers of a pair",
         set(),
     ),
     "pauses between requests of rewards": (

@@ -22,7 +22,7 @@ rule score_reward:
     params:
         **stage(
             "score_reward",
-            settings=partial(models.reward_settings, CONFIG),
+            settings=partial(models.response_reward_settings, CONFIG),
             entries=partial(models.reward_code, CONFIG),
         ),
     script:

@@ -7,6 +7,7 @@ rule train_adapter:
         examples=partial(repbend.training_data, CONFIG, "examples"),
         paired_examples=partial(repbend.training_data, CONFIG, "paired_examples"),
         retain_chats=partial(repbend.training_data, CONFIG, "retain_chats"),
+        reinforced=partial(repbend.reinforced_adapter, CONFIG),
     output:
         **with_record(adapter=directory(paths.adapter("{base}", "{adapter}"))),
     log:
@@ -30,6 +31,32 @@ rule train_adapter:
         ),
     script:
         "../scripts/repbend/train_adapter.py"
+
+
+rule orthogonalise_weights:
+    input:
+        model=paths.model("{base}"),
+        examples=partial(repbend.training_data, CONFIG, "examples"),
+    output:
+        **with_record(adapter=directory(paths.adapter("{base}", "{adapter}"))),
+    log:
+        log_of("orthogonalise_weights", "{base}", "{adapter}"),
+    benchmark:
+        benchmark_of("orthogonalise_weights", "{base}", "{adapter}")
+    wildcard_constraints:
+        adapter=one_of(common.names_of_method(CONFIG, "adapters", "weight_orthogonalisation")),
+    conda:
+        ENVIRONMENT
+    resources:
+        **resources(partial(common.model_resources, CONFIG)),
+    params:
+        **stage(
+            "orthogonalise_weights",
+            settings=partial(repbend.training_settings, CONFIG),
+            entries=partial(repbend.adapter_code, CONFIG),
+        ),
+    script:
+        "../scripts/repbend/orthogonalise_weights.py"
 
 
 rule prepare_adapter:

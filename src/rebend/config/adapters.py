@@ -218,6 +218,32 @@ class NpoBlock(TrainedAdapter):
     lr: float = Field(5.0e-5, gt=0, description="constant learning rate of AdamW")
     npo_beta: float = Field(0.1, gt=0, description="the paper's β: inverse temperature")
     retain_weight: float = Field(1.0, ge=0, description="weight of the negative log-likelihood on retain chats")
+    kl_weight: float = Field(
+        0.0,
+        ge=0,
+        description="weight of a KL at temperature 2 on safe answers and retain chats, which RepBend's released script "
+        "adds (0.1), and its paper and the method's do not",
+    )
+
+
+class WhpBlock(TrainedAdapter):
+    """WHP, "Who's Harry Potter" (arXiv:2310.02238), as RepBend's baseline: alternative next tokens by logits alone.
+
+    `reinforced` is an adapter trained on unsafe answers. Its logits and those of the base give the tokens that replace
+    those of unsafe answers. The method's paper also replaces names by generic ones, which RepBend's baseline does not.
+    Defaults are those of RepBend's released script with a safe set; without one: `whp_alpha: 0.5`, `retain_weight: 0`.
+    """
+
+    method: Literal["whp"] = Field(description="Who's Harry Potter")
+    reinforced: str = refers("adapters", "an adapter of the same base trained on unsafe answers (`answers: unsafe`)")
+    max_step: Positive = Field(625, description="optimiser steps")
+    lr: float = Field(5.0e-5, gt=0, description="constant learning rate of AdamW")
+    whp_alpha: float = Field(
+        5.0, ge=0, description="the paper's α: factor of what the reinforced model adds to a logit, which is subtracted"
+    )
+    retain_weight: float = Field(
+        0.5, ge=0, description="weight of the negative log-likelihood on safe answers and retain chats"
+    )
 
 
 class DpoBlock(TrainedAdapter):
@@ -269,6 +295,32 @@ class TaskArithmeticBlock(AdapterBlock):
     )
 
 
+class OrthogonalisationBlock(AdapterBlock):
+    """Weight orthogonalisation (arXiv:2406.11717, section 2.4): no weight can write the refusal direction any more.
+
+    It is no defence but its opposite: a model that cannot refuse, to compare others with. The direction is the
+    difference of mean states at a token of harmful and of harmless prompts. The paper tries all layers and the last
+    tokens of the prompt; here layer and token are chosen by the user.
+    """
+
+    method: Literal["weight_orthogonalisation"] = Field(description="weight orthogonalisation")
+    examples: str = refers(
+        "datasets",
+        "safety data set of prompts: label `unsafe` for harmful ones, `safe` for harmless ones (answers are not read)",
+        kind="safety",
+    )
+    target_layer: int = Field(ge=1, description="index into hidden_states at which the direction is computed")
+    token: int = Field(-1, le=-1, description="token of the prompt, counted from its end: -1 is the last one")
+    embeddings: bool = Field(
+        True, description="also of the embeddings, as in the paper; a model that shares them with its head needs false"
+    )
+    max_length: Positive = Field(512, description="longest prompt, tokens; longer ones are left out")
+
+    def last_target(self) -> int:
+        """Return the layer of the direction."""
+        return self.target_layer
+
+
 class ReleasedBlock(AdapterBlock):
     """An adapter released by others, in PEFT's layout: exactly one of hub, local."""
 
@@ -288,9 +340,13 @@ ADAPTERS: dict[str, Method] = {
     "circuit_breakers": Method(CircuitBreakersBlock, "rebend.repbend.methods.circuit_breakers:CircuitBreakers"),
     "rmu": Method(RmuBlock, "rebend.repbend.methods.rmu:Rmu"),
     "npo": Method(NpoBlock, "rebend.repbend.methods.npo:Npo"),
+    "whp": Method(WhpBlock, "rebend.repbend.methods.whp:Whp"),
     "dpo": Method(DpoBlock, "rebend.repbend.methods.dpo:Dpo"),
     "sft": Method(SftBlock, "rebend.repbend.methods.sft:Sft"),
     "task_arithmetic": Method(TaskArithmeticBlock, "rebend.repbend.methods.task_arithmetic:combine_adapters"),
+    "weight_orthogonalisation": Method(
+        OrthogonalisationBlock, "rebend.repbend.methods.weight_orthogonalisation:orthogonalise_weights"
+    ),
     "released": Method(ReleasedBlock, "rebend.repbend.methods.released:take_adapter"),
 }
 

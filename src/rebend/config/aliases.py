@@ -23,6 +23,7 @@ BLOCK_KEYS: dict[str, dict[str, str]] = {
     "encoders": _RESOURCES,
     "safety_judges": _RESOURCES,
     "adapters": {**_EXAMPLES, "fidelity": "variant"},
+    "attacks": {"fidelity": "variant"},
     "value_models": {"fidelity": "variant", "trace": "td_lambda"},
     "controls": {"fidelity": "variant", "value": "value_model"},
 }

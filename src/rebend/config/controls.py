@@ -37,6 +37,16 @@ class ControlBlock(NamedBlock):
 
     method: str = Field(description="the method")
     decoding: Decoding = Field(Decoding(), description="settings of decoding")
+    dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
+        None,
+        description="type of the model while decoding; that of the model's block if absent. RE-Control's released code "
+        "decodes in float16",
+    )
+    reward_stop: list[str] = Field(
+        [],
+        description="texts at which a response is cut for its reward alone, in capitals or not; the response itself, "
+        "and what else is measured on it, stay whole. As in RE-Control's released code, with `decoding.stop` empty",
+    )
 
     def facts(self) -> dict[str, float | int | str | None]:
         """Return the strength of the control for the run record."""
@@ -97,8 +107,9 @@ class AscentBlock(TunedBlock):
     n_steps: Positive | Chosen = Field(description="n, steps per token; `chosen`: together with the step size")
     variant: Literal["released_code", "corrected"] = Field(
         "corrected",
-        description="`released_code`: also edits the states of all prompt tokens, as the released code does, which "
-        "takes longer and gives the same responses",
+        description="`corrected`: a move longer than ten lengths of the state is cut there, and counted; state and "
+        "network are float32. `released_code`: no bound; state and network have the model's type, so that in half "
+        "precision each step is rounded; and all prompt tokens are edited too, which changes no response",
     )
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ READERS = {  # import paths of `rebend.data.readers.reader.Reader` objects
     "recontrol": "rebend.data.readers.recontrol:RECONTROL",
     "wildjailbreak": "rebend.data.readers.safety.wildjailbreak:WILDJAILBREAK",
     "wildguardmix": "rebend.data.readers.safety.wildguardmix:WILDGUARDMIX",
+    "wildguardmix_prompts": "rebend.data.readers.safety.wildguardmix:WILDGUARDMIX_PROMPTS",
     "ultrachat": "rebend.data.readers.ultrachat:ULTRACHAT",
     "harmbench": "rebend.data.readers.safety.harmbench:HARMBENCH",
     "harmbench_cases": "rebend.data.readers.safety.harmbench_cases:HARMBENCH_CASES",
@@ -113,6 +114,17 @@ class DatasetBlock(NamedBlock):
         description="second file of some readers: RE-Control's preferred comments line by line, HarmBench's targets or "
         "behaviours by BehaviorID",
     )
+    variant: Literal["released_code", "corrected"] = Field(
+        "corrected",
+        description="`corrected`: prompts are the dialogues of the data, which the model's chat template writes. "
+        "`released_code` (readers hh_rlhf, shp, recontrol): each prompt is one text, byte for byte as RE-Control's "
+        "released code writes it; for models and rewards with the same `variant`",
+    )
+    user_word: Literal["Human", "User"] | None = Field(
+        None,
+        description="the user's word in the texts of `variant: released_code`, which depends on the model there: Human "
+        "(the default) for Vicuna, User for Llama 3 and Falcon",
+    )
     only: dict[str, str | list[str]] = Field(
         {}, description="keep only source rows with this word, or one of these words, in a column: `{column: word}`"
     )
@@ -132,3 +144,12 @@ class DatasetBlock(NamedBlock):
         "training data",
         default=[],
     )
+
+    @model_validator(mode="after")
+    def released_texts_are_prompts(self) -> DatasetBlock:
+        """Refuse `released_code` for another kind than prompts, and the user's word without it."""
+        if self.variant == "released_code" and self.kind != "prompts":
+            raise ValueError(f"`variant: released_code` is for kind prompts; this is of kind {self.kind}")
+        if self.user_word is not None and self.variant == "corrected":
+            raise ValueError("`user_word` needs `variant: released_code`; otherwise the model's chat template has it")
+        return self

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from rebend.config.base import Block, Positive
@@ -16,6 +18,12 @@ class Decoding(Block):
     top_k: int = Field(0, ge=0, description="number of candidate tokens; 0 for all")
     batch_size: Positive = Field(32, description="prompts per batch")
     seed: int = Field(0, description="seed of sampling")
+    from_checkpoint: list[Literal["do_sample", "temperature", "top_k", "top_p"]] = Field(
+        [],
+        description="settings that are those of the checkpoint's `generation_config.json` instead of the ones here. "
+        "With `do_sample`, a checkpoint that does not sample decodes greedily. RE-Control's "
+        "released code takes all four for value training, and `do_sample` and `top_p` under control",
+    )
     stop: list[str] = Field(
         [], description="texts that begin a new user turn; the response ends before the first of them"
     )

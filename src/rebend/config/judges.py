@@ -80,7 +80,7 @@ class ChatEndpointBlock(Block):
 
 
 class OpenAIJudgeBlock(ChatEndpointBlock, JudgeBlock):
-    """A chat model behind an OpenAI-compatible address; it compares in both orders (arXiv:2406.05954, section 5)."""
+    """A chat model behind an OpenAI-compatible address that compares two answers (arXiv:2406.05954, section 5)."""
 
     method: Literal["openai"] = Field(description="a chat model")
     form: Literal["legacy", "structured"] = Field(
@@ -88,6 +88,30 @@ class OpenAIJudgeBlock(ChatEndpointBlock, JudgeBlock):
         description="form of the reply: two scores from 1 to 10 on the first line, as published, or a JSON verdict "
         "with its reasons",
     )
+    orders: Literal["both", "one"] = Field(
+        "both",
+        description="orders in which the judge reads the two answers. `both`: a win needs both; `one`: one order per "
+        "row, drawn by `seed` and row, as in RE-Control's released code. A judge that prefers the first answer makes "
+        "rates of `one` noisier, and they are higher: do not compare them with rates of `both`",
+    )
+    system: str | None = Field(
+        None, min_length=1, description="system message of your own, e.g. a paper's; for `form: legacy`"
+    )
+    question: str | None = Field(
+        None,
+        description="user message of your own, with {prompt}, {answer1} and {answer2}; for `form: legacy`",
+    )
+
+    @model_validator(mode="after")
+    def own_words_fit(self) -> OpenAIJudgeBlock:
+        """Refuse own words with a JSON verdict, and a question without the answers."""
+        given = [name for name in ("system", "question") if getattr(self, name) is not None]
+        if given and self.form != "legacy":
+            raise ValueError(f"`{given[0]}` is for `form: legacy`; the words of `structured` belong to its JSON object")
+        marks = [mark for mark in ("{prompt}", "{answer1}", "{answer2}") if self.question and mark not in self.question]
+        if marks:
+            raise ValueError(f"`question` has no {' and no '.join(marks)}; the judge needs prompt and both answers")
+        return self
 
 
 JUDGES: dict[str, Method] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import copy
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,13 +13,17 @@ import yaml
 from pydantic import ValidationError
 
 from rebend.config.aliases import renamed_catalogue, renamed_study, with_warnings
-from rebend.config.base import Block, Method
+from rebend.config.base import Block, Method, NamedBlock, references
 from rebend.config.catalogue import CATALOGUE
+from rebend.config.short_forms.sweeps import expand
 from rebend.config.study import Caps, Study
 from rebend.errors import ConfigError, likely_typo
 
 _TOP = ("study", "data", "budget")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+_SEEDS = "seeds"
+_SEEDED = ("adapters", "value_models")  # sections whose blocks may have the key `seeds`
+Place = tuple[str, str]  # section and name of a block
 _STUDY = re.compile(r"[a-z0-9_]+")
 
 
@@ -32,6 +36,7 @@ class Config:
     data: Path
     catalogue: Mapping[str, Mapping[str, Any]]
     budget: Caps = field(default_factory=Caps)
+    seeds: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # section → block of one seed → the seed
 
     def __getitem__(self, section: str) -> Mapping[str, Any]:
         """Return the blocks of a section of the catalogue by name."""
@@ -48,15 +53,23 @@ def load_config(raw: Mapping[str, Any], studies: str | Path) -> Config:
     ]
     catalogue: dict[str, dict[str, Any]] = {}
     families: dict[str, dict[str, list[str]]] = {}
+    plain: dict[str, dict[str, dict[str, Any]]] = {}
+    own: dict[Place, list[int]] = {}
     for section, kind in CATALOGUE.items():
-        plain, families[section] = expand(section, _mapping(raw.get(section), section))
+        plain[section], families[section] = expand(section, _mapping(raw.get(section), section))
         catalogue[section] = {}
-        for name, block in plain.items():
+        for name, block in plain[section].items():
             mistakes += _name_mistakes(section, name)
+            seeds = block.pop(_SEEDS, None)
             parsed, new_mistakes = _parse(kind, block, f"{section}.{name}")
             mistakes += new_mistakes
             if parsed is not None:
                 catalogue[section][name] = parsed
+                mistakes += [] if seeds is None else _seeds_mistakes(section, name, parsed, seeds)
+                own |= {} if seeds is None else {(section, name): seeds}
+    one_seed: dict[str, dict[str, int]] = {}
+    if not mistakes:
+        one_seed, mistakes = _with_seeds(catalogue, plain, own, families)
     budget, new_mistakes = _parse(Caps, _mapping(raw.get("budget"), "budget"), "budget")
     mistakes += new_mistakes
     name_or_path = str(raw.get("study", "tiny"))
@@ -69,7 +82,8 @@ def load_config(raw: Mapping[str, Any], studies: str | Path) -> Config:
         )
     if mistakes or study is None:
         raise ConfigError("\n  " + "\n  ".join(mistakes))
-    return Config(study_name, study, Path(str(raw.get("data", "resources/data"))), catalogue, budget)
+    data = Path(str(raw.get("data", "resources/data")))
+    return Config(study_name, study, data, catalogue, budget, one_seed)
 
 
 def _load_study(name: str, folder: Path, families: Mapping[str, Any]) -> tuple[Study | None, list[str]]:
@@ -165,60 +179,80 @@ def _block_in(annotation: Any) -> type[Block] | None:
     return next((block for arg in getattr(annotation, "__args__", ()) if (block := _block_in(arg))), None)
 
 
-_NOT_INHERITED = ("label", "published")  # they name one block, not its changed copies
+def _seeds_mistakes(section: str, name: str, block: Block, seeds: Any) -> list[str]:
+    where = f"{section}.{name}.{_SEEDS}"
+    if section not in _SEEDED or "seed" not in type(block).model_fields:
+        return [f"{where}: only blocks of {', '.join(_SEEDED)} that have a `seed` are trained over several seeds"]
+    numbers = isinstance(seeds, list) and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in seeds)
+    if not numbers or not seeds or len(set(seeds)) < len(seeds):
+        return [f"{where}: got {seeds!r}. A list of different whole numbers from 0 is expected, e.g. [0, 1, 2]"]
+    return []
 
 
-def expand(section: str, blocks: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, list[str]]]:
-    """Return the blocks of a section without short forms, and the names of the blocks from each sweep.
+def _with_seeds(
+    catalogue: dict[str, dict[str, Any]],
+    plain: Mapping[str, Mapping[str, dict[str, Any]]],
+    own: Mapping[Place, list[int]],
+    families: Mapping[str, dict[str, list[str]]],
+) -> tuple[dict[str, dict[str, int]], list[str]]:
+    """Replace each block with `seeds`, and each block that names one, by a block `<block>_seed_<n>` per seed.
 
-    `like: other` copies another block of the section and changes the keys beside it. `key: {sweep: [a, b]}` makes one
-    block per value (per combination of values, with several such keys), named `<block>_<key>_<value>`; a grid that
-    names the block gets all of them. Raises `ConfigError` for a short form with a mistake.
+    All of them keep the label of the block, so that tables fold them into one row, and name the blocks of their own
+    seed. Changes `catalogue` and `families`. Returns section → block → seed, and the mistakes.
     """
-    plain: dict[str, dict[str, Any]] = {}
-    families: dict[str, list[str]] = {}
-    for name in blocks:
-        block = _with_base(section, name, blocks, ())
-        swept = {key: value["sweep"] for key, value in block.items() if _is_sweep(value)}
-        if not swept:
-            plain[name] = block
-            continue
-        families[name] = []
-        for values in itertools.product(*(_values(section, name, key, swept[key]) for key in swept)):
-            choice = dict(zip(swept, values, strict=True))
-            variant = "_".join([name, *(f"{key}_{_name_part(value)}" for key, value in choice.items())])
-            plain[variant] = {**block, **choice}
-            families[name].append(variant)
-    return plain, families
+    seeded, mistakes = _inherited_seeds(catalogue, own)
+    one_seed: dict[str, dict[str, int]] = {}
+    for section, blocks in catalogue.items():
+        variants: dict[str, list[str]] = {}
+        for name, block in list(blocks.items()):
+            del blocks[name]  # to keep the order
+            for n in seeded.get((section, name), []):
+                variant = f"{name}_seed_{n}"
+                raw = _of_seed(plain[section][name], block, seeded, n, own=(section, name) in own, label=name)
+                parsed, new_mistakes = _parse(CATALOGUE[section], raw, f"{section}.{variant}")
+                taken = [f"{section}.{variant}: this name is that of a seed of '{name}'"] * (variant in plain[section])
+                mistakes += [*new_mistakes, *taken]
+                blocks[variant] = parsed
+                one_seed.setdefault(section, {})[variant] = n
+                variants.setdefault(name, []).append(variant)
+            if name not in variants:
+                blocks[name] = block
+        swept = {family: _unfold(names, variants) for family, names in families[section].items()}
+        families[section].update({**variants, **swept})
+    return one_seed, mistakes
 
 
-def _with_base(section: str, name: str, blocks: Mapping[str, Any], seen: tuple[str, ...]) -> dict[str, Any]:
-    block = blocks[name]
-    if not isinstance(block, Mapping):
-        raise ConfigError(f"{section}.{name}: a block of keys is expected, got {block!r}")
-    if "like" not in block:
-        return dict(block)
-    base = block["like"]
-    if base not in blocks:
-        raise ConfigError(f"{section}.{name}.like: no block '{base}' in {section}.{likely_typo(base, blocks)}")
-    if base in seen:
-        raise ConfigError(f"{section}.{name}.like: is circular ({' → '.join([*seen, base])})")
-    inherited = {k: v for k, v in _with_base(section, base, blocks, (*seen, name)).items() if k not in _NOT_INHERITED}
-    return {**inherited, **{k: v for k, v in block.items() if k != "like"}}
+def _inherited_seeds(
+    catalogue: Mapping[str, Mapping[str, Any]], own: Mapping[Place, list[int]]
+) -> tuple[dict[Place, list[int]], list[str]]:
+    """Return the seeds of each block that has `seeds` or names such a block, directly or not, and the mistakes."""
+    seeded, mistakes, before = dict(own), [], -1
+    while len(seeded) > before:
+        before = len(seeded)
+        for section, blocks in catalogue.items():
+            for name, block in blocks.items():
+                for reference in references(block):
+                    seeds = seeded.get((reference.section, reference.name))
+                    others = seeds and seeded.setdefault((section, name), seeds)
+                    if others != seeds:
+                        message = f"'{reference.name}' has the seeds {seeds}, but this block those of {others}"
+                        mistakes.append(f"{section}.{name}.{reference.key}: {message}; give both the same")
+    return seeded, list(dict.fromkeys(mistakes))
 
 
-def _is_sweep(value: Any) -> bool:
-    return isinstance(value, Mapping) and set(value) == {"sweep"}
-
-
-def _values(section: str, name: str, key: str, values: Any) -> list[Any]:
-    if not isinstance(values, list) or not values:
-        raise ConfigError(f"{section}.{name}.{key}.sweep: a list of values is expected, got {values!r}")
-    return values
-
-
-def _name_part(value: Any) -> str:
-    """Return a value as part of a name: 0.5 → 0p5, -1 → m1, [20, 21] → 20_21."""
-    if isinstance(value, list):
-        return "_".join(_name_part(item) for item in value)
-    return str(value).lower().replace(".", "p").replace("-", "m").replace("+", "")
+def _of_seed(
+    raw: Mapping[str, Any], block: Block, seeded: Mapping[Place, list[int]], n: int, *, own: bool, label: str
+) -> dict[str, Any]:
+    """Return the keys of a block for one seed: its `seed`, its label, and the names of the blocks of this seed."""
+    keys = copy.deepcopy(dict(raw)) | ({"seed": n} if own else {})
+    keys |= {"label": block.label or label} if isinstance(block, NamedBlock) else {}
+    for reference in references(block):
+        if (reference.section, reference.name) in seeded:
+            *parents, last = reference.key.split(".")
+            place: Any = keys
+            for part in parents:
+                place = place[int(part) if part.isdigit() else part]
+            new = f"{reference.name}_seed_{n}"
+            listed = isinstance(place[last], list)
+            place[last] = [new if name == reference.name else name for name in place[last]] if listed else new
+    return keys

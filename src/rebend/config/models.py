@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import re
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from rebend.config.base import Block, NamedBlock, Positive, Resources, exactly_one, refers
 
@@ -51,6 +52,13 @@ class TinyModel(Block):
     seed: int = Field(0, description="seed of weights and batches")
 
 
+def _iso(value: Any) -> Any:
+    """Return a date, which YAML reads without quotes, as text. Raises ValueError for a text that is no date."""
+    if isinstance(value, str):
+        datetime.date.fromisoformat(value)
+    return value.isoformat() if isinstance(value, datetime.date) else value
+
+
 class ModelBlock(NamedBlock):
     """A language model: exactly one of hub, local, tiny."""
 
@@ -59,6 +67,22 @@ class ModelBlock(NamedBlock):
     tiny: TinyModel | None = Field(None, description="trained in the graph")
     chat_template: str | None = Field(
         None, description="Jinja file that replaces the tokenizer's template (base models have none)"
+    )
+    template_arguments: dict[str, bool | int | float | str] = Field(
+        {}, description="variables of the chat template, e.g. `{enable_thinking: false}`"
+    )
+    template_date: Annotated[str | None, BeforeValidator(_iso)] = Field(
+        None, description="date that the chat template writes in place of today's, e.g. 2024-07-26"
+    )
+    template_bos: Literal["as_tokenizer", "as_written"] = Field(
+        "as_tokenizer",
+        description="`as_tokenizer` refuses a chat template that begins prompts with another special token, or none, "
+        "than the tokenizer begins each text; `as_written` trusts the template",
+    )
+    variant: Literal["released_code", "corrected"] = Field(
+        "corrected",
+        description="`released_code`: for data sets with `variant: released_code`, whose prompts are whole texts; the "
+        "chat template writes them as they are. `corrected`: the chat template writes dialogues",
     )
     n_layers: Positive | None = Field(
         None, description="number of decoder blocks, for checks before a download; verified when the model is prepared"
@@ -70,6 +94,22 @@ class ModelBlock(NamedBlock):
     def one_source(self) -> ModelBlock:
         """Refuse none or several sources."""
         exactly_one(self, "hub", "local", "tiny")
+        return self
+
+    @model_validator(mode="after")
+    def template_keys_fit(self) -> ModelBlock:
+        """Refuse keys of the chat template for a tiny model, and `released_code` without a template for it."""
+        keys = ("template_arguments", "template_date", "template_bos", "variant")
+        given = [key for key in keys if getattr(self, key) != type(self).model_fields[key].default]
+        if self.tiny is not None and given:
+            raise ValueError(f"`{given[0]}`: only with `hub` or `local`; a tiny model has a template of its own")
+        if any(not re.fullmatch(r"[A-Za-z_]\w*", name) for name in self.template_arguments):
+            raise ValueError(f"`template_arguments`: {list(self.template_arguments)} are no names of variables")
+        if self.variant == "released_code" and self.chat_template is None:
+            raise ValueError(
+                "`variant: released_code` needs `chat_template: resources/templates/as_written.jinja`, because the "
+                "tokenizer's template would write turns around a whole text"
+            )
         return self
 
 

@@ -55,13 +55,27 @@ class RewardBlock(Block):
     )
     template: str | None = Field(
         None,
-        description="form of the scored text, with {prompt} and {response}; the chat template if absent (required for "
-        "`http`)",
+        description="form of the scored text, with {prompt} and {response}, filled for each exchange of a dialogue; an "
+        "empty line separates exchanges unless the template begins with a line break. The chat template if absent "
+        "(required for `http`)",
+    )
+    variant: Literal["released_code", "corrected"] = Field(
+        "corrected",
+        description="`corrected`: the scored text has the form of `template` or of the chat template. `released_code`: "
+        "it is the prompt of a data set with `variant: released_code`, and the response as it was generated",
+    )
+    replaced: dict[str, str] = Field(
+        {}, description="words that the scored text has in place of others: `{word: other}`, in this order"
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type of weights and activations")
     batch_size: Positive = Field(64, description="texts per forward pass, or per request")
     max_length: Positive = Field(2048, description="longest text, tokens; longer texts are cut at the beginning")
     resources: Resources = Field(Resources(), description="resources of a job with this block")
+
+    @property
+    def writes_text(self) -> bool:
+        """Whether the block itself gives the form of the scored text; otherwise the chat template does."""
+        return self.template is not None or self.variant == "released_code"
 
     @property
     def code(self) -> str:
@@ -77,6 +91,17 @@ class RewardBlock(Block):
         return self
 
     @model_validator(mode="after")
+    def text_has_one_form(self) -> RewardBlock:
+        """Refuse a template beside `released_code`, which has none, and `replaced` for the chat template."""
+        if self.variant == "released_code" and self.template is not None:
+            raise ValueError("`variant: released_code` scores prompt and response as they are; leave out `template`")
+        if self.replaced and not self.writes_text:
+            raise ValueError("`replaced` needs a `template` or `variant: released_code`")
+        if not all(self.replaced):
+            raise ValueError("`replaced` has an empty word")
+        return self
+
+    @model_validator(mode="after")
     def keys_fit_the_source(self) -> RewardBlock:
         """Refuse keys of a loaded model with `http`, and `http` without a template."""
         if self.http is None:
@@ -86,7 +111,7 @@ class RewardBlock(Block):
             raise ValueError(
                 f"{', '.join(f'`{name}`' for name in unused)}: only for loaded models; set this on the server of `http`"
             )
-        if self.template is None or "{response}" not in self.template:
+        if self.variant == "corrected" and (self.template is None or "{response}" not in self.template):
             raise ValueError("`http` needs a `template` with {prompt} and {response}, for the text to send")
         return self
 

@@ -41,16 +41,27 @@ class PrefillingBlock(TargetedBlock):
 
     method: Literal["prefilling"] = Field(description="the model continues a given beginning of the response")
     suffix: str = Field("", description="text after the target; in RepBend's released code a colon and two newlines")
+    variant: Literal["released_code", "corrected"] = Field(
+        "corrected",
+        description="`released_code`: judges read the answer alone, without target and suffix; `corrected`: they read "
+        "target, suffix and answer, as a user would. Use a block for each to see both in tables",
+    )
 
 
 class EmbeddingBlock(TargetedBlock):
     """Optimise soft tokens directly after the user's text until the target is likely (arXiv:2402.09063).
 
-    The defaults are those of RepBend's released code. The stronger variant (arXiv:2407.15902) has `update: sign`,
-    another `start` and several `generations`. All `attempts` times `generations` completions count as attempts.
+    Numbers and `start` are those of RepBend's released code by default. The stronger attack (arXiv:2407.15902) has
+    `update: sign`, another `start` and several `generations`. All `attempts` times `generations` completions count as
+    attempts.
     """
 
     method: Literal["embedding"] = Field(description="optimised soft tokens after the request")
+    variant: Literal["released_code", "corrected"] = Field(
+        "corrected",
+        description="`released_code`: a colon and two newlines follow each target, and a contextual behaviour of "
+        "HarmBench is asked without its context (judges read it); `corrected`: neither",
+    )
     update: Literal["sgd", "sign"] = Field(
         "sgd",
         description="steps along the gradient, as in RepBend's released code, or along its signs, which is stronger",

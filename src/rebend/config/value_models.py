@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,7 +11,7 @@ from rebend.config.decoding import Decoding
 
 
 class ActivationsBlock(Block):
-    """Responses sampled from a model, with a hidden state of every generated token."""
+    """Responses sampled from a model, with the hidden state that every token, and the end token, was sampled from."""
 
     dataset: str = refers("datasets", "prompts data set", kind="prompts")
     samples_per_prompt: Positive = Field(1, description="responses per prompt (M)")
@@ -71,6 +71,12 @@ class ValueModelBlock(Block):
         "target; `released_code` is that of the released code: the reward at the first token, gradient through "
         "both neighbours, the last epoch",
     )
+    end_state: Literal["kept", "left_out"] = Field(
+        "kept",
+        description="the state that the end token was sampled from, on which control acts too. `corrected` keeps it; "
+        "the default of `released_code` is `left_out`, as in the released code for Llama 3 and Falcon; for Vicuna it "
+        "has it `kept`",
+    )
     n_layers: Literal[2, 3] = Field(2, description="linear layers, with ReLU between them")
     hidden_size: Positive = Field(4096, description="width of the hidden layers")
     lr: float = Field(1.0e-4, gt=0, description="learning rate of Adam")
@@ -80,8 +86,37 @@ class ValueModelBlock(Block):
         0.0,
         description="λ of the λ-return, the target of V: 0 is the paper's V(next), 1 the final reward (Monte Carlo)",
     )
-    validation_share: float = Field(0.1, gt=0, lt=1, description="share of the prompts held out for choosing the epoch")
+    validation_share: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of the prompts held out for choosing the epoch and for the audit; the default of "
+        "`released_code` is 0: it trains on all prompts and uses the last epoch",
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="type of the network, of the states and of Adam while training; the released code has bfloat16, "
+        "in which small updates are lost",
+    )
     seed: int = Field(0, description="seed of weights, split and batches")
+
+    @model_validator(mode="before")
+    @classmethod
+    def defaults_of_the_variant(cls, values: Any) -> Any:
+        """Fill in the defaults of `released_code`: no end state, no held-out prompts."""
+        if isinstance(values, dict) and values.get("variant") == "released_code":
+            return {"end_state": "left_out", "validation_share": 0.0, **values}
+        return values
+
+    @model_validator(mode="after")
+    def corrected_chooses_on_held_out_prompts(self) -> ValueModelBlock:
+        """Refuse to choose the epoch on the prompts that were trained on."""
+        if self.variant == "corrected" and not self.validation_share:
+            raise ValueError(
+                "`validation_share: 0` holds out no prompt to choose the epoch on; only `variant: released_code`, "
+                "which uses the last epoch, may have it"
+            )
+        return self
 
     @model_validator(mode="after")
     def released_code_has_no_td_lambda(self) -> ValueModelBlock:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from rebend.config.datasets import DatasetBlock, WorldPart
+from rebend.data.clusters import FIELD as CLUSTER
+from rebend.data.clusters import add_clusters
 from rebend.data.overlap import prompts_in
 from rebend.data.readers.raw import SourceRow, read_rows
 from rebend.data.readers.reader import columns_sentence, missing_columns
@@ -27,7 +29,7 @@ from rebend.data.readers.rows import (
 from rebend.errors import ConfigError, DataError, likely_typo
 from rebend.io.schemas import KINDS
 
-_MAY_BE_NULL = ("reference", "pair", "request")
+_MAY_BE_NULL = ("reference", "pair", "request", CLUSTER)
 
 
 class PreparedDataset(NamedTuple):
@@ -49,14 +51,15 @@ def prepare_dataset(
 
     `source_path` and `reference_path` are the files of `block.source` and `block.reference` (None for the tiny world).
     `without` has the prompts (`rebend.data.overlap.prompts_in`) of each data set in `block.without`.
-    A row id is a digest of the row's content, with the suffixes "-2", "-3" ... for repeated rows, so that neither file
-    order nor `block.rows` changes it. Rows keep the order of the file.
+    A row id is a digest of the row's content without its cluster, with the suffixes "-2", "-3" ... for repeated rows,
+    so that neither file order nor `block.rows` changes it. Rows keep the order of the file.
 
     Raises `ConfigError` if the reader does not support the block's settings. Raises `DataError` (with file and line) if
     the source is damaged, has no usable row or fewer than `block.rows`, or if safety data have only one label.
     """
     part = block.source.world
-    if mistakes := reader_mistakes(block.reader, block.kind, part.part if part else None, block.reference is not None):
+    of_part = part.part if part else None
+    if mistakes := reader_mistakes(block.reader, block.kind, of_part, block.reference is not None, block.variant):
         raise ConfigError("; ".join(mistakes))
     dropped: Counter[str] = Counter()
     if part is not None:
@@ -77,6 +80,7 @@ def prepare_dataset(
         )
     repeated = _add_row_ids(rows)
     kept = _draw(rows, block, where) if block.rows or block.skip else rows
+    add_clusters(block.kind, kept)
     table = pa.Table.from_pylist(kept, schema=KINDS[block.kind])
     return PreparedDataset(table, read, dict(dropped.most_common()), repeated)
 
@@ -95,13 +99,14 @@ def _from_file(
     if source is None or (block.reference is not None and reference is None):
         raise DataError(f"reader '{block.reader}' needs a file, but none was passed")
     reader = load_reader(block.reader)
+    word = (block.user_word or "Human") if block.variant == "released_code" else None
     read = 0
     rows = []
     for source_row in _join(source, reference, block):
         read += 1
         try:
             _select(source_row, block.only)
-            rows += [_checked(block.kind, row) for row in reader.convert(block.kind, source_row)]
+            rows += [_checked(block.kind, row) for row in reader.convert(block.kind, source_row, word)]
         except UnusableRowError as reason:
             dropped[str(reason)] += 1
     return read, rows
@@ -182,11 +187,12 @@ def _key(source_row: SourceRow, column: str) -> str:
 def _checked(kind: str, row: Row) -> dict[str, Any]:
     """Return `row` as a dict.
 
-    Raises ValueError, since the reader has a bug, unless `row` has exactly the fields of its kind with their types.
+    Raises ValueError, since the reader has a bug, unless `row` has exactly the fields of its kind with their types
+    (`cluster` is optional).
     Raises `UnusableRowError` if the roles of its messages are in a wrong order, or if its text is no valid Unicode.
     """
     schema = KINDS[kind]
-    fields = [name for name in schema.names if name != "row_id"]
+    fields = [name for name in schema.names if name != "row_id" and (name != CLUSTER or name in row)]
     if sorted(row) != sorted(fields):
         raise ValueError(f"a row of kind '{kind}' has {sorted(row)}; expected {sorted(fields)}")
     for name in fields:
@@ -208,7 +214,7 @@ def _add_row_ids(rows: list[dict[str, Any]]) -> int:
     """Add to every row an id that depends on its content only; return the number of repeated rows."""
     seen: Counter[str] = Counter()
     for row in rows:
-        row_id = content_id(row)
+        row_id = content_id({name: value for name, value in row.items() if name != CLUSTER})
         seen[row_id] += 1
         if seen[row_id] > 1:
             ending = f"-{seen[row_id]}"

@@ -6,33 +6,32 @@ The released code computes rep_n in percent and divides it by 100 again; the val
 text without repetition scores slightly less than 1 (m n-grams: m / (m + 1)), and a text of fewer than four words
 scores 0, also an empty text.
 
-Words are those of NLTK's tokenizer, as in the released code. The released code first splits the response into sentences
-with a model from the network; here the tokenizer gets the whole response. A full stop inside a response therefore stays
-with its word ("go." and "go" are different words).
+Words are those of NLTK's `word_tokenize`, as in the released code, with a fixed Punkt model (see `words/punkt.py`).
 """
 
 from __future__ import annotations
 
-import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+
+from rebend.evaluation.words.punkt import words
 
 ORDERS = (2, 3, 4)
-_CUT = re.compile(r"###|\n\nUSER:")  # markers of the released code; "###USER:" begins with "###"
+_CUT = re.compile(r"###USER:|\n\nUSER:")  # markers of the released code; a heading "###" is no marker
 
 
 def diversity(response: str) -> float:
     """Return the diversity of one response, a rate."""
-    words = _tokenizer()(cut(response))
+    tokens = words(cut(response))
     product = 1.0
     for order in ORDERS:
-        product *= 1.0 - repetition(words, order)
+        product *= 1.0 - repetition(tokens, order)
     return product
 
 
-def repetition(words: Sequence[str], order: int) -> float:
+def repetition(tokens: Sequence[str], order: int) -> float:
     """Return rep_n for n = `order`, a rate: 1 for a text without n-grams."""
-    grams = [tuple(words[i : i + order]) for i in range(len(words) - order + 1)]
+    grams = [tuple(tokens[i : i + order]) for i in range(len(tokens) - order + 1)]
     return 1.0 - len(set(grams)) / (len(grams) + 1)
 
 
@@ -40,11 +39,3 @@ def cut(response: str) -> str:
     """Return the response up to the first marker of a new turn, as the released code cuts it."""
     marker = _CUT.search(response)
     return response[: marker.start()] if marker else response
-
-
-@functools.cache
-def _tokenizer() -> Callable[[str], list[str]]:
-    """Return NLTK's word tokenizer. Its import takes more than a second, so it is imported on first use."""
-    from nltk.tokenize import NLTKWordTokenizer
-
-    return NLTKWordTokenizer().tokenize

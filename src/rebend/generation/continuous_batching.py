@@ -16,8 +16,8 @@ from torch.nn.functional import pad
 from rebend.config.decoding import Decoding
 from rebend.generation.generate import Request, Response, anchor_of, left_padded
 from rebend.generation.growing_cache import GrowingCache
-from rebend.generation.sampling import row_seed, sample, uniform_numbers, warpers
-from rebend.generation.stopping import StopTexts, cut_response, end_tokens
+from rebend.generation.sampling import row_seed, sample, uniform_numbers, warpers, with_checkpoint
+from rebend.generation.stopping import StopTexts, cut_response, end_token, end_tokens
 from rebend.io.memory import give_back
 from rebend.models.hooks import before_head
 from rebend.models.loading import Policy
@@ -144,7 +144,8 @@ class _Decoder:
     """Runs the model and chooses tokens."""
 
     def __init__(self, policy: Policy, decoding: Decoding, keep_states: bool) -> None:
-        self.policy, self.decoding, self.keep_states = policy, decoding, keep_states
+        self.policy, self.keep_states = policy, keep_states
+        self.decoding = decoding = with_checkpoint(decoding, policy.model.generation_config)
         self.ends = set(end_tokens(policy))
         self.texts = StopTexts(policy.tokenizer, decoding.stop)
         self.warpers = warpers(decoding) if decoding.temperature else []
@@ -177,8 +178,9 @@ class _Decoder:
         """Return the response of an ended row."""
         request, tokenizer = row.request, self.policy.tokenizer
         n, text, finish = cut_response(tokenizer, anchor_of(request), row.tokens, self.ends, self.decoding.stop)
-        states = torch.stack(row.states[:n]).cpu() if self.keep_states and n else None
-        return Response(text=request.prefill + text, token_ids=row.tokens[:n], finish=finish, states=states)
+        states = torch.stack(row.states[: n + 1]).cpu() if self.keep_states else None
+        end = end_token(tokenizer, row.tokens, n, finish, self.ends, self.decoding.stop)
+        return Response(request.prefill + text, row.tokens[:n], finish, end_token=end, states=states)
 
     def _forward(self, batch: ActiveBatch, ids: torch.Tensor) -> None:
         newest: list[torch.Tensor] = []

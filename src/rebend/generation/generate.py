@@ -19,15 +19,16 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from rebend.config.decoding import Decoding
+from rebend.errors import ModelError
 from rebend.generation.intervention import Control, NoControl, SearchStart, StateEditor
-from rebend.generation.sampling import row_seed, samplers
-from rebend.generation.stopping import StopOnText, cut_response, end_tokens
+from rebend.generation.sampling import row_seed, samplers, with_checkpoint
+from rebend.generation.stopping import StopOnText, cut_response, end_token, end_tokens
 from rebend.io.chunks import ChunkStore
 from rebend.io.memory import memory_advice
 from rebend.io.progress import progress
 from rebend.io.schemas import RESPONSES
 from rebend.models.batching import batches_by_length
-from rebend.models.chat import Message, prompt_text
+from rebend.models.chat import Message, UnwritableError, encode_texts, prompt_text
 from rebend.models.hooks import before_head, on_prompts
 from rebend.models.loading import Policy
 
@@ -56,7 +57,13 @@ class Response:
     finish: str  # "eos", "length" or "turn"
     edit_norm: float = 0.0  # mean norm of the control's edit per token; 0 without an edit
     n_clipped: int = 0  # tokens at which the edit was clipped, or a search's score was not finite
-    states: torch.Tensor | None = None  # [T, D] on the CPU: token t was sampled from row t
+    end_token: int | None = None  # the token that ended the response, if one did; not part of it
+    states: torch.Tensor | None = None  # on the CPU: row t chose token t; [T, D], or [T + 1, D] with an end token
+
+    @property
+    def chosen_ids(self) -> list[int]:
+        """Return all tokens that the model chose for the response: its T tokens and the end token, if there is one."""
+        return self.token_ids if self.end_token is None else [*self.token_ids, self.end_token]
 
 
 def generate(
@@ -107,7 +114,13 @@ def decode(
     clipped = sum(response.n_clipped for response in responses if response)
     if clipped:
         print(f"WARNING: the control was clipped at {clipped} of {tokens} tokens", file=sys.stderr, flush=True)
-    return table, {"tokens": tokens, "tokens_clipped": clipped, "prompts_without_room": responses.count(None)}
+    notes: dict[str, Any] = {"tokens": tokens, "tokens_clipped": clipped, "prompts_without_room": responses.count(None)}
+    if control.begin([]) is not None:
+        notes["norm_limit"] = control.norm_limit if control.norm_limit < inf else None  # in lengths of the state
+    if decoding.from_checkpoint:
+        used = with_checkpoint(decoding, policy.model.generation_config)
+        notes["sampling"] = {"temperature": used.temperature, "top_k": used.top_k, "top_p": used.top_p}
+    return table, notes
 
 
 def _line(row_id: str, response: Response | None) -> dict[str, Any]:
@@ -129,19 +142,39 @@ def make_requests(
     keys: Sequence[str] | None = None,
     control: Control | None = None,
 ) -> list[Request]:
-    """Return encoded prompts, with the control's changes and the prefills."""
+    """Return encoded prompts, with the control's changes and the prefills.
+
+    Raises `ModelError` with the first key if the chat template cannot write a prompt.
+    """
     control = control or NoControl()
     prefills = prefills if prefills is not None else [""] * len(messages)
     keys = keys if keys is not None else [str(i) for i in range(len(messages))]
-    texts = [
-        prompt_text(policy.tokenizer, control.messages(m), prefill)
-        for m, prefill in zip(messages, prefills, strict=True)
-    ]
-    encoded = policy.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    texts = _prompt_texts(policy, [control.messages(m) for m in messages], prefills, keys)
+    encoded = encode_texts(policy.tokenizer, texts)
     return [
         Request(key, ids, prefill, messages=conversation)
         for key, ids, prefill, conversation in zip(keys, encoded, prefills, messages, strict=True)
     ]
+
+
+def _prompt_texts(
+    policy: Policy, messages: Sequence[Sequence[Message]], prefills: Sequence[str], keys: Sequence[str]
+) -> list[str]:
+    """Return the texts of all prompts. Raises `ModelError` with the first key and the number of unwritable ones."""
+    texts: list[str] = []
+    unwritable: list[tuple[str, str]] = []
+    for turns, prefill, key in zip(messages, prefills, keys, strict=True):
+        try:
+            texts.append(prompt_text(policy.tokenizer, turns, prefill))
+        except UnwritableError as error:
+            unwritable.append((key, str(error)))
+    if unwritable:
+        first, reason = unwritable[0]
+        raise ModelError(
+            f"row '{first}': {reason} ({len(unwritable)} of {len(messages)} prompts are like it). Nothing was asked. "
+            "Use a data set without such turns, or name a template for them with the model's key `chat_template`"
+        )
+    return texts
 
 
 def has_room(policy: Policy, request: Request, decoding: Decoding) -> bool:
@@ -166,7 +199,7 @@ def generate_batch(
 
     States of prompts are not stored, so memory does not grow with them.
     """
-    control = control or NoControl()
+    control, decoding = control or NoControl(), with_checkpoint(decoding, policy.model.generation_config)
     seeds = [row_seed(decoding.seed, request.key) for request in requests]
     prompts = left_padded(policy, requests)
     start = prompts["input_ids"].shape[1] if "input_ids" in prompts else 0  # `generate` does not return embeddings
@@ -174,7 +207,7 @@ def generate_batch(
     stops = StopOnText(policy.tokenizer, decoding.stop, start, ends, prompts["attention_mask"])
     edit = control.begin(seeds)
     search = control.search(_search_start(policy, requests, decoding, prompts["attention_mask"], ends))
-    editor = StateEditor(stops, edit, keep_states, search)
+    editor = StateEditor(stops, edit, keep_states, search, control.norm_limit)
     steps = [*([search] if search else []), *samplers(decoding, seeds, start, policy.device)]
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
@@ -208,6 +241,7 @@ def _responses(
     responses = []
     for row, (request, ids) in enumerate(zip(requests, generated, strict=True)):
         n, text, finish = cut_response(policy.tokenizer, anchor_of(request), ids, ends, decoding.stop)
+        end = end_token(policy.tokenizer, ids, n, finish, ends, decoding.stop)
         responses.append(
             Response(
                 text=request.prefill + text,
@@ -215,7 +249,8 @@ def _responses(
                 finish=finish,
                 edit_norm=float(norms[row, :n].mean()) if edits and n else 0.0,
                 n_clipped=int(clipped[row, :n].sum()) if acts else 0,
-                states=states[row, :n].clone() if states is not None else None,
+                end_token=end,
+                states=states[row, : n + (end is not None)].clone() if states is not None else None,
             )
         )
     return responses

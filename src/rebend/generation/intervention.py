@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
-from rebend.generation.norm_limit import clip_edit
+from rebend.generation.norm_limit import MAX_RELATIVE_NORM, clip_edit
 from rebend.generation.stopping import StopOnText
 from rebend.models.chat import Message
 from rebend.models.loading import Policy
@@ -69,6 +69,11 @@ class Control(Protocol):
         ...
 
     @property
+    def norm_limit(self) -> float:
+        """The longest edit, in lengths of the state; infinity for no limit."""
+        ...
+
+    @property
     def whole_prompt(self) -> bool:
         """Whether the edit applies to all positions of the prompt, not only to the newest."""
         ...
@@ -96,6 +101,11 @@ class NoControl:
         return 0
 
     @property
+    def norm_limit(self) -> float:
+        """Return the common limit of edits."""
+        return MAX_RELATIVE_NORM
+
+    @property
     def whole_prompt(self) -> bool:
         """Return False: no edit of the prompt."""
         return False
@@ -104,8 +114,15 @@ class NoControl:
 class StateEditor:
     """Hook on the newest states of a batch: stores the states, applies the control's edit and measures its norm."""
 
-    def __init__(self, stops: StopOnText, edit: Edit | None, keep: bool, search: Search | None = None) -> None:
-        self.stops, self.edit, self.keep, self.search = stops, edit, keep, search
+    def __init__(
+        self,
+        stops: StopOnText,
+        edit: Edit | None,
+        keep: bool,
+        search: Search | None = None,
+        norm_limit: float = MAX_RELATIVE_NORM,
+    ) -> None:
+        self.stops, self.edit, self.keep, self.search, self.norm_limit = stops, edit, keep, search, norm_limit
         self.states: list[torch.Tensor] = []
         self.edit_norms: list[torch.Tensor] = []
         self.clipped: list[torch.Tensor] = []
@@ -148,11 +165,10 @@ class StateEditor:
             clipped = self.search.clipped()
         return norms, clipped, torch.stack(self.states, 1).cpu() if self.states else None
 
-    @staticmethod
     def _edited(
-        edit: Edit, states: torch.Tensor, rows: torch.Tensor
+        self, edit: Edit, states: torch.Tensor, rows: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the edited states [A, D] in their own type, the norms [A] of the edits and the clipped rows [A]."""
         before = states.float()
-        after, norm, clipped = clip_edit(before, edit(before, rows))
+        after, norm, clipped = clip_edit(before, edit(before, rows), self.norm_limit)
         return after.to(states.dtype), norm, clipped

@@ -25,25 +25,29 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return numba.njit(function, nogil=True, error_model="numpy")
 
 
-def clip_edit(before: torch.Tensor, after: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def clip_edit(
+    before: torch.Tensor, after: torch.Tensor, limit_ratio: float = MAX_RELATIVE_NORM
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the edited states [B, D] within the limit, the norm of each edit [B], and which rows were clipped [B].
 
-    A row with a non-finite number returns to its state before the edit. An edit longer than `MAX_RELATIVE_NORM`
-    times the state's norm is shortened to that length. Both count as clipped.
+    A row with a non-finite number returns to its state before the edit. An edit longer than `limit_ratio` times the
+    state's norm is shortened to that length; infinity is no limit. Both count as clipped.
     """
     if before.device.type == "cpu":
         after = after.clone() if after.data_ptr() == before.data_ptr() else after
         norm, clipped = np.empty(len(before), np.float32), np.empty(len(before), np.bool_)
-        clip_rows(before.contiguous().numpy(), after.numpy(), norm, clipped, MAX_RELATIVE_NORM)
+        clip_rows(before.contiguous().numpy(), after.numpy(), norm, clipped, limit_ratio)
         return after, torch.from_numpy(norm), torch.from_numpy(clipped)
-    return _clip_edit_on_gpu(before, after)
+    return _clip_edit_on_gpu(before, after, limit_ratio)
 
 
-def _clip_edit_on_gpu(before: torch.Tensor, after: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _clip_edit_on_gpu(
+    before: torch.Tensor, after: torch.Tensor, limit_ratio: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     finite = torch.isfinite(after).all(dim=1)
     edit = torch.where(finite[:, None], after - before, 0.0)
     norm = edit.norm(dim=1)
-    limit = MAX_RELATIVE_NORM * before.norm(dim=1)
+    limit = (limit_ratio * before.norm(dim=1)).nan_to_num(torch.inf, torch.inf)  # infinity times 0 is NaN
     clipped = ~finite | (norm > limit)
     scale = torch.where(norm > limit, limit / norm.clamp_min(1e-30), 1.0)
     after = torch.where(clipped[:, None], before + edit * scale[:, None], after)
@@ -64,9 +68,9 @@ def clip_rows(before: Array, after: Array, norm: Array, clipped: Array, limit_ra
             edit_norm += change * change
             state_norm += np.float64(start[i]) * np.float64(start[i])
         edit_norm, limit = np.sqrt(edit_norm), limit_ratio * np.sqrt(state_norm)
-        clipped[row] = not edit_norm <= limit
+        finite = np.isfinite(edit_norm)
+        clipped[row] = not finite or edit_norm > limit  # infinity times 0 is NaN: no limit
         if clipped[row]:
-            finite = np.isfinite(edit_norm)
             for i in range(start.shape[0]):
                 end[i] = start[i] + (end[i] - start[i]) * (limit / edit_norm) if finite else start[i]
             edit_norm = limit if finite else 0.0

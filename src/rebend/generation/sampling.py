@@ -12,6 +12,26 @@ from transformers import LogitsProcessor, TemperatureLogitsWarper, TopKLogitsWar
 from rebend.config.decoding import Decoding
 
 
+def with_checkpoint(decoding: Decoding, checkpoint: Any) -> Decoding:
+    """Return the settings with those of `from_checkpoint` from the generation settings of a checkpoint.
+
+    What a checkpoint does not state has the library's default: no sampling, temperature 1, top-k 50, top-p 1. A
+    checkpoint that does not sample decodes greedily; one that samples does so at its own temperature if that is taken
+    too, else at that of `decoding`, or at 1 if that is greedy.
+    """
+    taken = decoding.from_checkpoint
+    if not taken:
+        return decoding
+    defaults = {"temperature": 1.0, "top_k": 50, "top_p": 1.0}
+    own = {name: default if (v := getattr(checkpoint, name)) is None else v for name, default in defaults.items()}
+    changes: dict[str, Any] = {name: own[name] for name in taken if name in own}
+    if "do_sample" in taken:
+        changes["temperature"] = (
+            changes.get("temperature", decoding.temperature or 1.0) if checkpoint.do_sample else 0.0
+        )
+    return decoding.model_copy(update=changes)
+
+
 def row_seed(seed: int, key: str) -> int:
     """Return the seed of one response, derived from the stage's seed and the response's key."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{key}".encode()).digest()[:7])

@@ -53,6 +53,18 @@ def cut_response(
     return n, text[:cut], "turn"
 
 
+def end_token(
+    tokenizer: Any, ids: Sequence[int], n: int, finish: str, ends: set[int], stop: Sequence[str]
+) -> int | None:
+    """Return the token that the model chose after the `n` tokens of a response; None if it chose none.
+
+    `n` and `finish` are those of `cut_response`. Padding after a text of `stop` was not chosen by the model.
+    """
+    if n == len(ids) or (finish == "turn" and ids[n] in ends and ids[n] not in turn_tokens(tokenizer, stop)):
+        return None
+    return ids[n]
+
+
 class StopTexts:
     """Finds responses whose newest token completes a stop text or is a stop text's special token."""
 

@@ -20,6 +20,7 @@ PROMPTS = pa.schema(
         ("messages", MESSAGES),
         ("reference", pa.string()),  # the data set's preferred answer; null if it has none
         ("group", pa.string()),  # tables have one part per group, e.g. "unseen item"; "" without groups
+        ("cluster", pa.string()),  # rows of one cluster are not independent (see `rebend.data.clusters`)
     ]
 )
 CHAT = pa.schema([("row_id", pa.string()), ("messages", MESSAGES)])  # the last turn is the assistant's
@@ -42,6 +43,7 @@ EVALUATION = pa.schema(
         ("reference", pa.string()),
         ("group", pa.string()),  # e.g. "unseen item, jailbreak"
         ("category", pa.string()),
+        ("cluster", pa.string()),
     ]
 )
 KINDS: dict[str, pa.Schema] = {

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 from rebend.errors import ModelError
 from rebend.io.checksums import bytes_digest, file_digest
 from rebend.io.files import read_json, write_json, write_text
-from rebend.models.chat import check_template
+from rebend.models.chat_template import TemplateRules, check_template, fixed_template
 from rebend.models.remote_code import CODE_FILE, runs_code, take_code
 from rebend.models.text_model import take_text_model
 
@@ -179,12 +179,17 @@ def stamp(path: str | Path, revision: str = "") -> str:
 
 
 def link_checkpoint(
-    source: str | Path, target: Path, *, chat_template: str | None = None, hub: Mapping[str, Any] | None = None
+    source: str | Path,
+    target: Path,
+    *,
+    chat_template: str | None = None,
+    rules: TemplateRules | None = None,
+    hub: Mapping[str, Any] | None = None,
 ) -> None:
     """Fill the empty folder `target` with a checkpoint: weights as links, small files and licence files as copies.
 
-    `chat_template` is the text of a Jinja template that replaces the tokenizer's own. Code is copied only if the
-    settings of the `hub` repository have `trust_remote_code`.
+    `chat_template` is the text of a Jinja template that replaces the tokenizer's own; `rules` fix its arguments and its
+    date. Code is copied only if the settings of the `hub` repository have `trust_remote_code`.
     """
     source = Path(source)
     for file in _model_files(source):
@@ -199,8 +204,19 @@ def link_checkpoint(
         shutil.copyfile(file, target / file.name)
     if hub is not None and hub["trust_remote_code"]:
         take_code(source, target, hub)
+    rules = rules or TemplateRules()
+    if chat_template is None and rules.fixes_something:
+        chat_template = _own_template(target)
     if chat_template is not None:
-        (target / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
+        (target / "chat_template.jinja").write_text(fixed_template(chat_template, rules), encoding="utf-8")
+
+
+def _own_template(path: Path) -> str:
+    """Return the template of a folder's tokenizer. Raises `ModelError` if it has none."""
+    tokenizer = load_tokenizer(path)
+    if not tokenizer.chat_template:
+        raise ModelError(f"{path}: the tokenizer has no chat template; name one with the model's key `chat_template`")
+    return str(tokenizer.get_chat_template())
 
 
 def terms_files(path: Path) -> list[Path]:
@@ -227,11 +243,13 @@ def plain_checkpoint(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def check_checkpoint(path: str | Path, *, n_layers: int | None = None, chat: bool = True) -> None:
-    """Raise `ModelError` for a folder that is no complete checkpoint.
+def check_checkpoint(
+    path: str | Path, *, n_layers: int | None = None, chat: bool = True, rules: TemplateRules | None = None
+) -> dict[str, str]:
+    """Return facts for the record. Raises `ModelError` for a folder that is no complete checkpoint.
 
-    Checks the configuration, all weight files of the index, tokenizer, vocabulary size, chat template (if `chat`) and,
-    if given, the number of decoder blocks.
+    Checks the configuration, all weight files of the index, tokenizer, vocabulary size, chat template (if `chat`, by
+    `rules`) and, if given, the number of decoder blocks.
     """
     path = Path(path)
     if not (path / "config.json").exists():
@@ -251,11 +269,12 @@ def check_checkpoint(path: str | Path, *, n_layers: int | None = None, chat: boo
     _check_vocabulary(path, tokenizer, config.vocab_size)
     if chat and not tokenizer.chat_template:
         raise ModelError(f"{path}: the tokenizer has no chat template; name one with the model's key `chat_template`")
-    if chat:
-        try:
-            check_template(tokenizer)
-        except ModelError as error:
-            raise ModelError(f"{path}: {error}") from error
+    if not chat:
+        return {}
+    try:
+        return check_template(tokenizer, rules)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
 
 
 def _check_vocabulary(path: Path, tokenizer: Any, size: int) -> None:

@@ -7,7 +7,7 @@ the backward pass needs no logits. The head must be frozen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import ceil
 from typing import Any
@@ -51,6 +51,21 @@ def token_logps(model: Any, states: Tensor, following: Tensor) -> Tensor:
         return values, logps.exp_().neg_().scatter_add_(-1, chosen, torch.ones_like(chosen, dtype=logps.dtype))
 
     return _by_token(model, states, piece)
+
+
+@torch.no_grad()
+def likeliest_tokens(model: Any, states: Sequence[Tensor], combine: Callable[[Sequence[Tensor]], Tensor]) -> Tensor:
+    """Return the token `[N]` with the highest combined logit at each position.
+
+    `states` are final hidden states `[N, D]` of several passes; `combine` gets their logits `[n, V]` in the same order,
+    at least float32.
+    """
+
+    def piece(logits: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+        others = [_wide(_logits(model, other[part])) for other in states[1:]]
+        return combine([logits, *others]).argmax(-1).to(torch.float64), logits
+
+    return _by_token(model, states[0].detach(), piece).long()
 
 
 def _by_token(model: Any, states: Tensor, piece: Piece) -> Tensor:

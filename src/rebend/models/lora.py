@@ -58,6 +58,41 @@ def reference_pass(model: PeftModel) -> Iterator[None]:
         yield
 
 
+def add_frozen_adapter(model: PeftModel, folder: str | Path, name: str) -> None:
+    """Add the adapter of a folder to a model under a name of its own; it stays off and is not trained.
+
+    Raises `ModelError` if it does not fit the model.
+    """
+    config, weights = _read_adapter(Path(folder))
+    trainable = [weight for weight in model.parameters() if weight.requires_grad]
+    model.add_adapter(name, config)
+    stored = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    _check_fit(Path(folder), weights, dict(stored))
+    set_peft_model_state_dict(model, weights, adapter_name=name)
+    for weight in model.parameters():
+        weight.requires_grad_(False)
+    for weight in trainable:
+        weight.requires_grad_(True)
+
+
+@contextmanager
+def frozen_adapter_pass(model: PeftModel, name: str) -> Iterator[None]:
+    """Inside the block, run the model with the adapter of this name alone, in eval mode, without gradient."""
+    trainable = [weight for weight in model.parameters() if weight.requires_grad]
+    before = model.active_adapter
+    model.eval()
+    model.set_adapter(name)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.set_adapter(before)
+        for weight in model.parameters():
+            weight.requires_grad_(False)
+        for weight in trainable:
+            weight.requires_grad_(True)
+
+
 def adapter_weights(model: PeftModel) -> dict[str, Tensor]:
     """Return a copy of the adapter's weights on the CPU, by PEFT's names in alphabetical order."""
     weights = get_peft_model_state_dict(model, save_embedding_layers=False)
@@ -77,17 +112,27 @@ def write_adapter(model: PeftModel, weights: dict[str, Tensor], folder: Path, ba
 
 def load_adapter(policy: Policy, folder: str | Path) -> PeftModel:
     """Put the adapter of `folder` on a model, in eval mode. Raises `ModelError` if it is incomplete or does not fit."""
-    folder = Path(folder)
+    config, weights = _read_adapter(Path(folder))
+    model = _wrapped(policy, config)
+    _check_fit(Path(folder), weights, adapter_weights(model))
+    set_peft_model_state_dict(model, weights)
+    return model.eval()
+
+
+def _read_adapter(folder: Path) -> tuple[LoraConfig, dict[str, Tensor]]:
+    """Return configuration and weights of an adapter."""
     if not (folder / CONFIG_FILE).exists():
         raise ModelError(f"{folder}: has no {CONFIG_FILE}; an adapter in PEFT's layout is expected")
     config = LoraConfig.from_pretrained(str(folder))
     config.base_model_name_or_path = None  # the caller checks the base; its folder may have another name
     try:
-        weights = load_file(folder / WEIGHTS_FILE)
+        return config, load_file(folder / WEIGHTS_FILE)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{folder / WEIGHTS_FILE}: not a readable adapter ({error})") from error
-    model = _wrapped(policy, config)
-    expected = adapter_weights(model)
+
+
+def _check_fit(folder: Path, weights: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Raise `ModelError` unless an adapter's weights have the names and shapes that a model expects."""
     unlike = sorted(
         name
         for name in weights.keys() | expected.keys()
@@ -95,8 +140,6 @@ def load_adapter(policy: Policy, folder: str | Path) -> PeftModel:
     )
     if unlike:
         raise ModelError(f"{folder}: the adapter does not fit the model; {len(unlike)} weights differ: {unlike[:4]}")
-    set_peft_model_state_dict(model, weights)
-    return model.eval()
 
 
 def _wrapped(policy: Policy, config: Any) -> PeftModel:

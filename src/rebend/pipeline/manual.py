@@ -37,6 +37,9 @@ relative paths of data files; `--config data=…`) and `budget` (caps).
 * `like: other` copies the block `other` of the same section; the other keys of the block replace the copied ones.
 * `{sweep: [a, b]}` as the value of a key replaces the block by one block per value, named
   `<block>_<key>_<value>`; a study that names the block gets all of them.
+* `seeds: [0, 1, 2]` in a block of `adapters` or `value_models` trains it once per seed, in blocks named
+  `<block>_seed_<n>`; so are blocks that name it (a control on a value model, a sum of adapters). Tables fold them into
+  one row: the mean over seeds, with an interval over seeds and prompts together.
 * `--configfile other.yaml` is merged into this catalogue; it does not replace it.
 * YAML reads `1e-3` as text: write `1.0e-3`.
 * Text is never converted to a number, and an unknown key is an error.

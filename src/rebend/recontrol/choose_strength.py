@@ -18,6 +18,7 @@ from rebend.config.controls import Choice, ControlBlock, TunedBlock
 from rebend.errors import ConfigError, DataError
 from rebend.evaluation import intervals
 from rebend.evaluation.diversity import diversity
+from rebend.evaluation.reward_scores import cut_text
 from rebend.io.chunks import ChunkStore
 from rebend.models.loading import Policy
 from rebend.recontrol.decode import control_block, decode_under, make_control
@@ -59,12 +60,15 @@ def choose_strength(
     make_control(_at_strength(block, *strengths[-1]), resources)  # a missing resource fails before the first decoding
     responses_of: list[list[dict[str, Any]]] = []
 
+    def measured_now(responses: list[dict[str, Any]]) -> dict[str, Any]:
+        return measure(rows, responses, reward, block.reward_stop)
+
     def measured(alpha: float, n_steps: int | None) -> dict[str, Any]:
         name = f"step-size-{alpha:g}" + (f"-steps-{n_steps}" if choice.steps and alpha else "")
         table, notes = decode_under(policy, rows, _at_strength(block, alpha, n_steps), resources, parts.within(name))
         responses_of.append(table.to_pylist())
         strength = {"step_size": alpha, "n_steps": n_steps}
-        return parts.get_or_make(name, lambda: {**strength, **measure(rows, responses_of[-1], reward), **notes})
+        return parts.get_or_make(name, lambda: {**strength, **measured_now(responses_of[-1]), **notes})
 
     lines = [measured(alpha, n_steps) for alpha, n_steps in strengths]
     cosines = parts.get_or_make("coherence", lambda: mean_coherence(rows, responses_of, coherence))
@@ -113,9 +117,14 @@ def mean_coherence(
 
 
 def measure(
-    rows: Sequence[dict[str, Any]], responses: Sequence[dict[str, Any]], reward: RewardScorer
+    rows: Sequence[dict[str, Any]],
+    responses: Sequence[dict[str, Any]],
+    reward: RewardScorer,
+    stop: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return means over the prompts with a response; the mean reward also with its 95 % interval.
+
+    For the reward alone, texts are cut before the first of the texts `stop`.
 
     Raises `DataError` if no prompt has a response.
     """
@@ -123,7 +132,7 @@ def measure(
     if not pairs:
         raise DataError(f"none of the {len(rows)} validation prompts has a response: they leave no room in the context")
     texts = [line["response"] for _, line in pairs]
-    rewards = intervals.mean(reward.score([messages for messages, _ in pairs], texts))
+    rewards = intervals.mean(reward.score([messages for messages, _ in pairs], [str(cut_text(t, stop)) for t in texts]))
     return {
         "reward": rewards.estimate,
         "reward_ci_low": rewards.ci_low,

@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rebend.errors import DataError, ModelError
-from rebend.models.chat import Message, conversation_text, prompt_text
+from rebend.errors import DataError
+from rebend.models.chat import Message, UnwritableError, conversation_text, encode_text, prompt_text
+from rebend.repbend.answers import ended_answer
 
 T = TypeVar("T")
 
@@ -36,6 +37,15 @@ class TrainingExample:
 
 
 Pair = tuple[TrainingExample, TrainingExample]  # safe and unsafe answer to one prompt
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a method reads the rows of a data set."""
+
+    end_of_turn: bool = False  # answers end with the token that ends their turn
+    cut_prompts: bool = False  # prompts over the limit are cut on the right instead of left out
+    prompts_only: bool = False  # answers are not read, so rows without one are used, too
 
 
 @dataclass(frozen=True)
@@ -76,6 +86,7 @@ class TrainingExamples:
     pairs: list[Pair]
     retain: list[TrainingExample]
     left_out: dict[str, int]
+    padding: int = 0  # the tokenizer's EOS, which fills texts in the released code
 
     def step(self, number: int, batch_size: int, seed: int) -> StepExamples:
         """Return the items of step `number` (from 0). They depend on the arguments only, so resuming needs no state.
@@ -97,8 +108,7 @@ def load_training_examples(
     paired_examples: pa.Table,
     retain_chats: pa.Table,
     max_length: int,
-    *,
-    end_of_turn: bool = False,
+    reading: Reading = Reading(),
 ) -> TrainingExamples:
     """Tokenise the three tables (schemas SAFETY, SAFETY, CHAT).
 
@@ -106,10 +116,12 @@ def load_training_examples(
     all rows if every row has one. The chat template writes the prompt, up to the start of the model's answer. The
     answer follows as plain text without an end-of-turn token, as in RepBend's released code; with `end_of_turn`, it
     ends as the template ends it. Answers are cut at `max_length` tokens and chats at twice that. Rows with a longer
-    prompt are left out, because a cut prompt would lose the request or the start of the model's turn; rows with an
-    empty answer are left out, too. Raises `DataError` if no safe answers, unsafe answers, pairs or chats remain.
+    prompt are left out, because a cut prompt would lose the request or the start of the model's turn; with
+    `cut_prompts`, they are cut on the right, as in the released code. Rows with turns that the chat template cannot
+    write are left out, and rows with an empty answer, unless `prompts_only`. Raises `DataError` if no safe answers,
+    unsafe answers, pairs or chats remain.
     """
-    encoder = ExampleEncoder(tokenizer, max_length, end_of_turn=end_of_turn)
+    encoder = ExampleEncoder(tokenizer, max_length, reading)
     rows = examples.to_pylist()
     single = [row for row in rows if row["pair"] is None] or rows
     encoded = [(row["label"], encoder.answer(row)) for row in single]
@@ -117,8 +129,9 @@ def load_training_examples(
         safe=[example for label, example in encoded if example and label == "safe"],
         unsafe=[example for label, example in encoded if example and label == "unsafe"],
         pairs=encoder.pairs(paired_examples),
-        retain=[encoder.chat(row) for row in retain_chats.to_pylist()],
+        retain=[chat for row in retain_chats.to_pylist() if (chat := encoder.chat(row))],
         left_out=encoder.left_out,
+        padding=tokenizer.eos_token_id or 0,
     )
     _check_complete(data)
     return data
@@ -141,31 +154,45 @@ def _check_complete(data: TrainingExamples) -> None:
 class ExampleEncoder:
     """Tokenises table rows and counts the rows that it cannot use."""
 
-    def __init__(self, tokenizer: Any, max_length: int, *, end_of_turn: bool = False) -> None:
+    def __init__(self, tokenizer: Any, max_length: int, reading: Reading = Reading()) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
-        self.end_of_turn = end_of_turn
+        self.reading = reading
         self.left_out = {"prompt too long": 0, "empty answer": 0}
 
     def answer(self, row: dict[str, Any]) -> TrainingExample | None:
         """Return a row of schema SAFETY as prompt and answer; None, and counted, if it cannot be used.
 
-        Raises `ModelError` if the chat template changes the answer.
+        Raises `ModelError` for a chat template that loses or changes answers, or that nothing ends an answer with.
         """
-        text = prompt_text(self.tokenizer, row["messages"])
-        prompt, answer = self._encode(text), self._encode(self._answer_text(row, text))[: self.max_length]
-        reason = "prompt too long" if len(prompt) > self.max_length else "" if answer else "empty answer"
+        try:
+            text = prompt_text(self.tokenizer, row["messages"])
+        except UnwritableError as error:
+            self._leave_out(error)
+            return None
+        prompt, answer = self._encode(text), self._answer_tokens(row, text)[: self.max_length]
+        too_long = len(prompt) > self.max_length and not self.reading.cut_prompts
+        reason = "prompt too long" if too_long else "" if answer or self.reading.prompts_only else "empty answer"
         if reason:
             self.left_out[reason] += 1
             return None
-        return TrainingExample(row["row_id"], prompt + answer, len(prompt))
+        kept = prompt[: self.max_length]
+        return TrainingExample(row["row_id"], kept + answer, len(kept))
 
-    def chat(self, row: dict[str, Any]) -> TrainingExample:
-        """Return a row of schema CHAT as one text. Raises `DataError` if its last turn is not the assistant's."""
+    def chat(self, row: dict[str, Any]) -> TrainingExample | None:
+        """Return a row of schema CHAT as one text; None, and counted, if the template cannot write its turns.
+
+        Raises `DataError` if its last turn is not the assistant's.
+        """
         messages: list[Message] = row["messages"]
         if not messages or messages[-1]["role"] != "assistant":
             raise DataError(f"retain row '{row['row_id']}' does not end with an assistant's turn")
-        tokens = self._encode(conversation_text(self.tokenizer, messages[:-1], messages[-1]["content"]))
+        try:
+            text = conversation_text(self.tokenizer, messages[:-1], messages[-1]["content"])
+        except UnwritableError as error:
+            self._leave_out(error)
+            return None
+        tokens = self._encode(text)
         return TrainingExample(row["row_id"], tokens[: 2 * self.max_length], 0)
 
     def pairs(self, table: pa.Table) -> list[Pair]:
@@ -183,17 +210,19 @@ class ExampleEncoder:
             by_label[row["label"]] = self.answer(row)
         return [pair for name, by_label in answers.items() if (pair := _complete_pair(name, by_label))]
 
-    def _answer_text(self, row: dict[str, Any], prompt: str) -> str:
+    def _leave_out(self, error: UnwritableError) -> None:
+        self.left_out[str(error)] = self.left_out.get(str(error), 0) + 1
+
+    def _answer_tokens(self, row: dict[str, Any], prompt: str) -> list[int]:
         answer = row["response"] or ""
-        if not self.end_of_turn or not answer:
-            return answer
-        conversation = conversation_text(self.tokenizer, row["messages"], answer)
-        if not conversation.startswith(prompt + answer):
-            raise ModelError("the chat template does not continue its own prompt with the answer as it is")
-        return conversation.removeprefix(prompt)
+        if not self.reading.end_of_turn:
+            return self._encode(answer)
+        if not answer.strip():
+            return []
+        return ended_answer(self.tokenizer, row["messages"], prompt, answer, self._encode)
 
     def _encode(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return encode_text(self.tokenizer, text)
 
 
 def _complete_pair(name: str, by_label: dict[str, TrainingExample | None]) -> Pair | None:

@@ -31,6 +31,7 @@ class Example:
 
     tokens: Sequence[int]
     positions: Mapping[str, Sequence[int]]
+    n_padding: int = 0  # last tokens that attend to the text, but that no token attends to, not even themselves
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Batch:
     position_ids: Tensor | None  # [B, T]: count from 0 in each text of a packed row; None if each row is one text
     positions: Mapping[str, Tensor]
     example_index: Mapping[str, Tensor]  # the example of each position
+    attention_mask: Tensor | None = None  # [B, T]: 0 for padding; None if no padding is read
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,16 @@ def _padded(numbered: Numbered, names: Sequence[str], device: torch.device) -> B
     for row, (_, example) in enumerate(numbered):
         tokens[row, : len(example.tokens)] = torch.tensor(example.tokens)
     starts = [row * longest for row in range(len(numbered))]
-    return Batch(tokens.to(device), None, *_positions(numbered, starts, names, device))
+    mask = _attention_mask([example for _, example in numbered], longest, device)
+    return Batch(tokens.to(device), None, *_positions(numbered, starts, names, device), mask)
+
+
+def _attention_mask(examples: Sequence[Example], longest: int, device: torch.device) -> Tensor | None:
+    """Return the mask of a batch in which padding is read; None for other batches, which need none."""
+    if not any(example.n_padding for example in examples):
+        return None
+    lengths = torch.tensor([len(example.tokens) - example.n_padding for example in examples])
+    return (torch.arange(longest) < lengths[:, None]).long().to(device)
 
 
 def _packed(numbered: Numbered, names: Sequence[str], device: torch.device) -> Batch:
@@ -137,6 +148,8 @@ def run_pass(model: Any, batches: Sequence[Batch], layers: Layers) -> HiddenStat
         with _block_hooks(model, batch, taken):
             body = getattr(model, model.base_model_prefix)
             extra = {} if batch.position_ids is None else {"position_ids": batch.position_ids}
+            if batch.attention_mask is not None:
+                extra["attention_mask"] = batch.attention_mask
             final = body(input_ids=batch.tokens, use_cache=False, **extra).last_hidden_state
         _take(final, model.config.num_hidden_layers, batch, taken)
     states = {name: [torch.cat(taken[name][index]) for index in indices] for name, indices in layers.items()}

@@ -41,6 +41,7 @@ class TrainingJob:
     adapter: Mapping[str, Any]  # settings of the block
     ranks: int = 1
     zero: Mapping[str, Any] | None = None  # DeepSpeed's configuration; None trains without it
+    reinforced: str | None = None  # folder of the frozen adapter of WHP
 
     def run(self) -> dict[str, Any]:
         """Train in this process, alone or as one of the ranks; return facts for the record."""
@@ -50,9 +51,8 @@ class TrainingJob:
             read_parquet(self.retain_chats, CHAT),
         )
         checkpoints = Checkpoints(self.progress)
-        return train_adapter(
-            self.base, self.dtype, trained_adapter(self.adapter), tables, self.out, checkpoints, self.zero
-        )
+        settings = trained_adapter(self.adapter)
+        return train_adapter(self.base, self.dtype, settings, tables, self.out, checkpoints, self.zero, self.reinforced)
 
 
 def run_training_job(job: TrainingJob, threads: int = 1, wrapper: str | None = None) -> dict[str, Any]:

@@ -16,10 +16,12 @@ from peft import PeftModel
 from torch import Tensor
 
 from rebend.config.adapters import TrainedAdapter
-from rebend.models.lora import reference_pass
-from rebend.repbend.examples import StepExamples, TrainingExamples
+from rebend.errors import ModelError
+from rebend.models.lora import frozen_adapter_pass, reference_pass
+from rebend.repbend.examples import Reading, StepExamples, TrainingExamples
 from rebend.repbend.forward import Example, HiddenStates, Layers, keeps_packed_texts_apart, make_batches, run_pass
 
+REINFORCED = "reinforced"  # name of a second, frozen adapter
 Settings = TypeVar("Settings", bound=TrainedAdapter)
 
 
@@ -52,6 +54,11 @@ class Objective(ABC, Generic[Settings]):
         self.examples = examples
         self.n_layers = n_layers
 
+    @classmethod
+    def reading(cls, settings: Settings) -> Reading:
+        """Return how the method reads the rows of its data sets."""
+        return Reading(end_of_turn=cls.trains_end_of_turn)
+
     @abstractmethod
     def loss(self, model: PeftModel, step_examples: StepExamples, info: StepInfo) -> Loss:
         """Return the loss of one group of items, with gradient."""
@@ -75,6 +82,7 @@ def run_passes(
     without gradient. The adapted pass runs in train mode: with dropout, and with gradient checkpointing if it is on.
     """
     causal = model.get_base_model()
+    _refuse_padding_with_flash_attention(examples, causal)
     batches = make_batches(examples, model.device, packed=packs(causal))
     reference_states = HiddenStates({}, {})
     if reference:
@@ -84,12 +92,32 @@ def run_passes(
     return Passes(causal, reference_states, run_pass(causal, batches, adapted))
 
 
+def run_reinforced_pass(model: PeftModel, examples: Sequence[Example], layers: Layers) -> HiddenStates:
+    """Return the states of the frozen adapter, with the batches and the order of `run_passes` on the same examples."""
+    causal = model.get_base_model()
+    with frozen_adapter_pass(model, REINFORCED):
+        return run_pass(causal, make_batches(examples, model.device, packed=packs(causal)), layers)
+
+
+def _refuse_padding_with_flash_attention(examples: Sequence[Example], causal: Any) -> None:
+    """Raise `ModelError` if states of padding are read, which flash attention does not compute."""
+    if _flash(causal) and any(example.n_padding for example in examples):
+        raise ModelError(
+            "loss_mode response_R with variant released_code reads the states of padding, which flash attention does "
+            "not compute: set variant to corrected, or uninstall flash-attn"
+        )
+
+
+def _flash(causal: Any) -> bool:
+    return str(causal.config._attn_implementation).startswith("flash")
+
+
 def packs(causal: Any) -> bool:
     """Return whether texts may be packed into one row: flash attention then computes no padding.
 
     Some architectures do not separate packed texts by their position ids, so this is tested once per model.
     """
-    if not str(causal.config._attn_implementation).startswith("flash"):
+    if not _flash(causal):
         return False
     if causal not in _PACKS:
         _PACKS[causal] = keeps_packed_texts_apart(causal)

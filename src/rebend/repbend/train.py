@@ -24,10 +24,10 @@ from rebend.io.registry import load_code
 from rebend.models.adapter_files import ADAPTER_FILE
 from rebend.models.layers import transform_blocks
 from rebend.models.loading import Policy, load_policy
-from rebend.models.lora import add_adapter, write_adapter
+from rebend.models.lora import add_adapter, add_frozen_adapter, write_adapter
 from rebend.repbend.engine import Engine, Moments, PlainEngine
 from rebend.repbend.examples import StepExamples, TrainingExamples, load_training_examples
-from rebend.repbend.objective import Objective, StepInfo
+from rebend.repbend.objective import REINFORCED, Objective, StepInfo
 
 _MEMORY_ADVICE = (
     "a smaller micro_batch, gradient_checkpointing: true, a smaller max_length, base_bits: 8 or 4, more ranks with zero"
@@ -42,6 +42,7 @@ def train_adapter(
     out: str | Path,
     checkpoints: Checkpoints,
     zero: Mapping[str, Any] | None = None,
+    reinforced: str | Path | None = None,
 ) -> dict[str, Any]:
     """Train an adapter on the model folder `base` and write it, with its metrics, to the folder `out`.
 
@@ -49,18 +50,19 @@ def train_adapter(
     adapter is float32. `out` gets PEFT's layout (`adapter_config.json`, `adapter_model.safetensors`),
     `metrics.parquet` (see `metrics_schema`; a row per step) and `adapter.json` (base model and settings). A killed
     training resumes from the last of `checkpoints`; on a CPU it ends in the same bytes. With `zero`, DeepSpeed's
-    configuration, this process is one of several ranks that a launcher started, and rank 0 writes.
+    configuration, this process is one of several ranks that a launcher started, and rank 0 writes. `reinforced` is the
+    folder of the frozen adapter that a method compares with (WHP).
 
     Returns facts for the record. Raises `ConfigError` for layers that the model does not have, `DataError` for data
     with one class only, `ModelError` if the loss is no finite number.
     """
     with _ranks(zero) as device:
         policy = load_policy(base, dtype, device, bits=settings.base_bits)
-        end_of_turn = objective_class(settings).trains_end_of_turn
-        examples = load_training_examples(policy.tokenizer, *tables, settings.max_length, end_of_turn=end_of_turn)
+        reading = objective_class(settings).reading(settings)
+        examples = load_training_examples(policy.tokenizer, *tables, settings.max_length, reading)
         devices = [policy.device] if policy.device.type == "cuda" else []
         with torch.random.fork_rng(devices), checkpoints.on_signal(), memory_advice(_MEMORY_ADVICE):
-            trainer = AdapterTrainer(policy, settings, examples, checkpoints.load(), zero)
+            trainer = AdapterTrainer(policy, settings, examples, checkpoints.load(), zero, reinforced)
             steps = range(trainer.n_done, settings.max_step)
             for _ in progress(steps, "train_adapter", total=settings.max_step, done=trainer.n_done):
                 trainer.step()
@@ -97,7 +99,7 @@ class AdapterTrainer:
     """The adapted model in its engine, its objective, and the metrics of the `n_done` finished steps.
 
     `state` is the state saved by an earlier attempt, `zero` DeepSpeed's configuration if this process is one of its
-    ranks.
+    ranks, `reinforced` the folder of a second, frozen adapter.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class AdapterTrainer:
         examples: TrainingExamples,
         state: Mapping[str, Any] | None = None,
         zero: Mapping[str, Any] | None = None,
+        reinforced: str | Path | None = None,
     ) -> None:
         self.settings = settings
         self.examples = examples
@@ -115,6 +118,8 @@ class AdapterTrainer:
         torch.manual_seed(settings.seed)
         blocks = transform_blocks(settings.transform_layers, settings.last_target(), policy.n_layers)
         model = add_adapter(policy, settings, blocks)
+        if reinforced is not None:
+            add_frozen_adapter(model, reinforced, REINFORCED)
         if settings.gradient_checkpointing:
             causal: Any = model.get_base_model()
             causal.gradient_checkpointing_enable({"use_reentrant": False})

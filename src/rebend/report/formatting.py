@@ -25,11 +25,25 @@ def interval(estimate: Any, low: Any, high: Any, *, percent: bool = False) -> st
     return number(estimate, percent=percent) + (f" [{ends[0]}, {ends[1]}]" if all(ends) else "")
 
 
-def counted(text: str, n: Any, not_scored: Any) -> str:
-    """Append the number of scored rows, and that of unscored rows if there are any."""
+def counted(text: str, row: Mapping[str, Any], name: str = "") -> str:
+    """Append the counts of the estimate `name` (without: of the row).
+
+    These are the number of scored rows; those of clusters and of training seeds where they say more; and that of
+    unscored rows if there are any.
+    """
+    head = f"{name}_" if name else ""
+    n, not_scored = row[f"{head}n"], row[f"{head}not_scored"]
     if n is None or pd.isna(n):
         return text
-    return f"{text} (n {int(n)}" + (f", {int(not_scored)} not scored)" if not_scored else ")")
+    parts = [f"n {int(n)}", *groups_text(row, name)]
+    return f"{text} ({', '.join(parts)}" + (f", {int(not_scored)} not scored)" if not_scored else ")")
+
+
+def groups_text(row: Mapping[str, Any], name: str = "") -> list[str]:
+    """Return the number of clusters if it differs from that of rows, and the number of training seeds if above one."""
+    n, clusters, seeds = (row.get(f"{name}_{key}" if name else key) for key in ("n", "clusters", "seeds"))
+    parts = [f"{int(clusters)} clusters"] if clusters is not None and not pd.isna(clusters) and clusters != n else []
+    return parts + ([f"{int(seeds)} seeds"] if seeds is not None and not pd.isna(seeds) and seeds > 1 else [])
 
 
 def number_of(count: Any) -> str:

@@ -12,16 +12,19 @@ from rebend.report.formatting import number
 from rebend.report.measurements import group_levels
 from rebend.report.metrics import ALL, Metric, heading, in_percent
 
-ESTIMATE = ["estimate", "ci_low", "ci_high", "n", "not_scored"]
+ESTIMATE = ["estimate", "ci_low", "ci_high", "n", "clusters", "seeds", "not_scored"]
 NOTHING = Estimate(None, None, None, 0, 0)
 
 
 def estimate_of(metric: Metric, rows: pd.DataFrame) -> Estimate:
-    """Return the estimate of a metric: a rate with Wilson's interval, or a mean with a bootstrap interval."""
-    values = listed(rows["value"])
+    """Return the estimate of a metric: a rate with Wilson's interval, or a mean with a bootstrap interval.
+
+    The intervals are over clusters of prompts and over training seeds (`rebend.evaluation.intervals`).
+    """
+    values, keys = listed(rows["value"]), (list(rows["cluster"]), list(rows["seed"]))
     if metric.is_rate:
-        return rate([None if value is None else value == 1.0 for value in values])
-    return mean(values)
+        return rate([None if value is None else value == 1.0 for value in values], *keys)
+    return mean(values, *keys)
 
 
 def measured(metric: Metric, rows: pd.DataFrame) -> pd.DataFrame:
@@ -41,15 +44,24 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def estimate_values(estimate: Estimate) -> list[float | int | None]:
-    """Return the five values of an estimate, in the order of `ESTIMATE`."""
-    return [estimate.estimate, estimate.ci_low, estimate.ci_high, estimate.n, estimate.not_scored]
+    """Return the values of an estimate, in the order of `ESTIMATE`."""
+    counts = [estimate.n, clusters_of(estimate), estimate.seeds, estimate.not_scored]
+    return [estimate.estimate, estimate.ci_low, estimate.ci_high, *counts]
+
+
+def clusters_of(estimate: Estimate) -> int:
+    """Return the number of independent clusters of rows: of rows, if none were named."""
+    return estimate.n if estimate.clusters is None else estimate.clusters
 
 
 def columns(name: str, estimate: Estimate, *, counts: bool = True) -> dict[str, float | int | None]:
     """Return an estimate as columns `name`, `name_low`, `name_high`; with `counts` also its numbers of rows."""
     values: dict[str, float | int | None] = {name: estimate.estimate}
     values |= {f"{name}_low": estimate.ci_low, f"{name}_high": estimate.ci_high}
-    return {**values, f"{name}_n": estimate.n, f"{name}_not_scored": estimate.not_scored} if counts else values
+    if not counts:
+        return values
+    values |= {f"{name}_n": estimate.n, f"{name}_clusters": clusters_of(estimate), f"{name}_seeds": estimate.seeds}
+    return {**values, f"{name}_not_scored": estimate.not_scored}
 
 
 def column_names(name: str, *, counts: bool = True) -> list[str]:

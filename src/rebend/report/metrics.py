@@ -138,6 +138,11 @@ def attack_of(name: str) -> str | None:
     return name.removeprefix("asr_") if name.startswith("asr_") and name != "asr_reduction" else None
 
 
+def is_direct(attack: str) -> bool:
+    """Return whether an attack asks directly, in one or in several tries."""
+    return attack == DIRECT or attack.startswith(f"{DIRECT} (")
+
+
 def in_percent(name: str) -> bool:
     """Return whether a metric, or an effect on one, is printed in percent."""
     metric = metric_of(name)

@@ -27,11 +27,13 @@ OLD_CATALOGUE = {
     r"\bpaired_examples:": "pairs:",
     r"\bretain_chats: (?=[a-z])": "retain: ",  # not the data set of this name
     r"\bexamples: (?=[a-z])": "samples: ",  # not the key of a capability benchmark, which holds keys
-    r"\bvariant: released_code\b": "fidelity: published",
-    r"\bvariant: corrected\b": "fidelity: corrected",
     r"\{ adapter: ": "{ bend: ",
     r"\btd_lambda:": "trace:",
     r"\bvalue_model:": "value:",
+}
+OLD_VARIANTS = {  # of adapters and the sections after them; data sets, models and rewards never had `fidelity`
+    r"\bvariant: released_code\b": "fidelity: published",
+    r"\bvariant: corrected\b": "fidelity: corrected",
 }
 OLD_STUDY = {r"\badapters:": "bends:", r"\badapter: ": "bend: ", r"compares: adapter": "compares: bend"}
 
@@ -40,6 +42,11 @@ def replaced(text: str, names: dict[str, str]) -> str:
     for new, old in names.items():
         text = re.sub(new, old, text, flags=re.MULTILINE)
     return text
+
+
+def old_catalogue_text() -> str:
+    before, adapters, after = CATALOGUE.partition("\nadapters:")
+    return replaced(before + adapters + replaced(after, OLD_VARIANTS), OLD_CATALOGUE)
 
 
 def catalogue(text: str = CATALOGUE) -> dict[str, Any]:
@@ -53,7 +60,7 @@ def old_keys(warnings: list[str]) -> list[tuple[str, str]]:
 
 def test_old_configuration_gives_the_same_settings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "tiny.yaml").write_text(replaced(TINY, OLD_STUDY), encoding="utf-8")
-    old = catalogue(replaced(CATALOGUE, OLD_CATALOGUE))
+    old = catalogue(old_catalogue_text())
     assert "adapters" not in old and "trace" in old["values"]["tiny_value"]
     with caplog.at_level(logging.WARNING):
         loaded = load_config({**old, "study": "tiny"}, tmp_path)

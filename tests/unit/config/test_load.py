@@ -39,7 +39,7 @@ def changed(catalogue: dict, path: str, value: object) -> dict:
     return raw
 
 
-@pytest.mark.parametrize("study", ["tiny", "real_small", "paper_recontrol", "paper_repbend"])
+@pytest.mark.parametrize("study", ["tiny", "tiny_seeds", "real_small", "paper_recontrol", "paper_repbend"])
 def test_load_plan_accepts_each_study_of_the_repository(catalogue: dict, study: str) -> None:
     assert load_plan({**catalogue, "study": study}, STUDIES).study.grids
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
+from importlib.resources import files
 
 import pytest
 
 from rebend.evaluation.diversity import cut, diversity, repetition
+from rebend.evaluation.words.punkt import sentences, words
 
 
 def test_text_without_repetition_scores_less_than_one_because_of_plus_one() -> None:
@@ -39,13 +42,47 @@ def test_repetition_of_a_text_without_ngrams_is_one() -> None:
     assert repetition(["a"], 2) == 1.0
 
 
-@pytest.mark.parametrize("marker", ["###", "###USER: more", "\n\nUSER: more", "### a ###USER: b"])
+@pytest.mark.parametrize("marker", ["###USER: more", "\n\nUSER: more", "###USER: a \n\nUSER: b", "\n\nUSER:###USER:"])
 def test_response_ends_at_the_published_markers(marker: str) -> None:
     assert cut("an answer" + marker) == "an answer"
 
 
-def test_other_turn_markers_are_not_cut() -> None:
-    assert cut("an answer\nUser: more") == "an answer\nUser: more"
+@pytest.mark.parametrize(
+    "more", ["\nUser: more", "\nUSER: more", "### Steps", "###", "### USER: more", "###User: more"]
+)
+def test_other_turn_markers_and_headings_are_not_cut(more: str) -> None:
+    assert cut("an answer" + more) == "an answer" + more
+
+
+def test_markdown_heading_does_not_score_zero() -> None:
+    # the words # # # Steps mix and bake: 5 of 6 bigrams are distinct, all 5 trigrams, all 4 sequences of four
+    assert diversity("### Steps\nmix and bake") == pytest.approx(5 / 7 * 5 / 6 * 4 / 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Stop. Then go.", ["Stop", ".", "Then", "go", "."]),
+        ("Dr. Smith left. He slept.", ["Dr.", "Smith", "left", ".", "He", "slept", "."]),
+        ("It is 5 p.m. now. Yes?", ["It", "is", "5", "p.m.", "now", ".", "Yes", "?"]),
+        ("I can't, said Mr. Cox of Ga. in Jan. last. So.", "I ca n't , said Mr. Cox of Ga. in Jan. last . So ."),
+        ("See e.g. this... and that. End", ["See", "e.g", ".", "this", "...", "and", "that", ".", "End"]),
+    ],
+)
+def test_words_are_split_sentence_by_sentence(text: str, expected: list[str] | str) -> None:
+    assert words(text) == (expected.split() if isinstance(expected, str) else expected)
+
+
+def test_sentence_model_is_that_of_nltk() -> None:
+    lines = (files("rebend.evaluation.words") / "english.txt").read_text(encoding="utf-8").split("\n")
+    kinds = Counter(line.split("\t")[0] for line in lines if line and not line.startswith("# "))
+    assert kinds == {"abbreviation": 156, "collocation": 37, "starter": 39, "word": 20366}
+    assert sentences("He met Mrs. Hu. They ate.  Fine!") == ["He met Mrs. Hu.", "They ate.", "Fine!"]
+
+
+def test_full_stops_of_sentences_are_words() -> None:
+    # the words Go on . three times: 3 of 8 bigrams, 3 of 7 trigrams and 3 of 6 sequences of four are distinct
+    assert diversity("Go on. Go on. Go on.") == pytest.approx(3 / 9 * 3 / 8 * 3 / 7)
 
 
 def test_punctuation_counts_as_words() -> None:

@@ -44,8 +44,8 @@ def test_each_response_equals_the_one_decoded_alone(policy, batch_size, changes)
         (alone,) = generate_batch(policy, [request], decoding, keep_states=True)
         batched = responses[number]
         assert (batched.text, batched.token_ids, batched.finish) == (alone.text, alone.token_ids, alone.finish)
-        if alone.token_ids:
-            torch.testing.assert_close(batched.states, alone.states, rtol=1e-4, atol=1e-4)
+        assert batched.end_token == alone.end_token
+        torch.testing.assert_close(batched.states, alone.states, rtol=1e-4, atol=1e-4)
         lengths.add(len(alone.token_ids))
     assert len(lengths) > 2
 

@@ -196,10 +196,11 @@ def test_finished_batches_are_not_decoded_again(policy, tmp_path, monkeypatch):
 def test_each_stored_state_is_the_one_its_token_was_sampled_from(policy):
     requests = make_requests(policy, PROMPTS)
     for request, response in zip(requests, generate_batch(policy, requests, GREEDY, keep_states=True), strict=True):
-        n = len(response.token_ids)
+        n = len(response.token_ids) + (response.finish == "eos")
         assert response.states.shape == (n, policy.hidden_size)
+        assert response.chosen_ids[:-1] == response.token_ids or response.finish == "length"
         with torch.no_grad():
-            assert policy.model.lm_head(response.states).argmax(-1).tolist() == response.token_ids
+            assert policy.model.lm_head(response.states).argmax(-1).tolist() == response.chosen_ids
             whole = policy.model.model(torch.tensor([request.prompt_ids + response.token_ids])).last_hidden_state[0]
         start = len(request.prompt_ids) - 1
         torch.testing.assert_close(response.states, whole[start : start + n], rtol=1e-4, atol=1e-4)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 import torch
 
-from rebend.generation.norm_limit import MAX_RELATIVE_NORM, clip_edit
+from rebend.generation.norm_limit import MAX_RELATIVE_NORM, _clip_edit_on_gpu, clip_edit
 
 D = 32
 
@@ -48,3 +50,14 @@ def test_the_compiled_loop_agrees_with_the_formula_in_torch():
     assert torch.equal(result[:3], after[:3])
     assert torch.equal(result[5], before[5])
     assert norm[5] == 0
+
+
+def test_without_a_limit_only_numbers_that_are_not_finite_are_clipped():
+    before = states(4)
+    before[1] = 0
+    after = before + torch.tensor([1e3, 1e3, 1e30, torch.nan])[:, None]
+    for clip in (clip_edit, _clip_edit_on_gpu):
+        result, norm, clipped = clip(before, after.clone(), inf)
+        assert clipped.tolist() == [False, False, False, True]
+        assert torch.equal(result, torch.cat([after[:3], before[3:]]))
+        torch.testing.assert_close(norm[:2], torch.full((2,), 1e3 * D**0.5))

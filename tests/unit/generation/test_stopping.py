@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rebend.generation.stopping import cut_response
+from rebend.generation.stopping import cut_response, end_token
 from tests.helpers.small_policy import tokenizer
 
 
@@ -27,3 +27,15 @@ def test_a_special_token_that_begins_a_user_turn_ends_the_response():
     ids = [*words, user, *words]
     n, text, finish = cut_response(tok, [], ids, {tok.eos_token_id}, ["<|user|>"])
     assert (n, text, finish) == (len(words), "a lamp", "turn")
+
+
+def test_the_token_after_a_response_is_the_one_that_the_model_chose_there():
+    tok = tokenizer()
+    eos, pad = tok.eos_token_id, tok.pad_token_id
+    words = tok(" open a jar", add_special_tokens=False)["input_ids"]
+    ends = {eos, pad}
+    assert end_token(tok, [*words, eos, pad, pad], len(words), "eos", ends, []) == eos
+    assert end_token(tok, words, len(words), "length", ends, []) is None
+    assert end_token(tok, [*words, pad], 1, "turn", ends, ["a jar"]) == words[1]
+    # The last token has the end of the response and the whole stop text: what follows is only padding.
+    assert end_token(tok, [*words, pad], len(words), "turn", ends, ["r"]) is None

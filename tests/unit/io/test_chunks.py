@@ -10,6 +10,17 @@ import pytest
 
 from rebend.io.chunks import ChunkStore
 
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_each_computed_chunk_is_reported_once(tmp_path: Path, stored: bool) -> None:
+    made: list[str] = []
+    store = ChunkStore(tmp_path if stored else None, lambda: made.append("x"))
+    for name in ("a", "b", "b"):
+        store.get_or_make(name, lambda: 1)
+    store.within("folder").get_or_make("a", lambda: 1)
+    assert len(made) == (3 if stored else 4)
+
+
 VALUE = [{"text": "yes", "value": 0.1 + 0.2, "none": None}, math.inf]
 
 

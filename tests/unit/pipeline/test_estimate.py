@@ -93,7 +93,7 @@ def test_sizes_of_fetched_assets_come_from_the_lock_file(facts: Facts) -> None:
 
 
 def test_rows_come_from_the_prepared_data_or_the_configuration(facts: Facts) -> None:
-    assert facts.rows("paper_hh_test") == 1000
+    assert facts.rows("paper_hh_test") == 8550
     write_json(paths.record(paths.data("paper_hh_test")), {"notes": {"rows": 990}})
     assert Facts(facts.plan).rows("paper_hh_test") == 990
     assert facts.rows("tiny_test") == 300
@@ -105,7 +105,7 @@ def test_rewards_from_an_endpoint_need_no_model_on_this_machine(facts: Facts) ->
     inputs = [paths.data("paper_hh_test"), paths.reward_model("llama_7b_rm")]
     loaded = PlannedJob("score_reward", {"reward": {"http": None}}, inputs)
     remote = PlannedJob("score_reward", {"reward": {"http": {"model": "m-1"}}}, inputs)
-    assert work_of(loaded, facts).kind == "forward" and work_of(remote, facts) == Work("rows", 1000)
+    assert work_of(loaded, facts).kind == "forward" and work_of(remote, facts) == Work("rows", 8550)
 
 
 def test_time_is_that_of_the_nearest_jobs_times_the_ratio_of_work(facts: Facts) -> None:

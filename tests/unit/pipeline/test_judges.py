@@ -23,22 +23,29 @@ ROOT = Path(__file__).parents[3]
 
 def plan(study: str, **judge: Any) -> Plan:
     raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-    raw["judges"]["gpt4"] |= judge
+    for name in ("gpt4", "gpt4_released"):
+        raw["judges"][name] |= judge
     return Plan(load_config({**raw, "study": study}, ROOT / "config/studies"))
 
 
 def test_outlook_names_requests_replies_cost_and_caps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     one = plan("paper_recontrol", sample=10, max_tokens=100, price_in=1.0, price_out=2.0, max_cost=0.5)
-    cells = [cell for cell in one.cells if cell.role == "quality"]
+    both, single = (
+        [cell for cell in one.cells if cell.role == "quality" and cell.grid.judge == name]
+        for name in ("gpt4", "gpt4_released")
+    )
+    cells = both
     requests = 2 * 10 * len(cells)
-    (line,) = judge_outlook(one)
+    line, in_one_order = sorted(judge_outlook(one))
+    assert f"judges.gpt4_released: {len(single)} jobs ask 'gpt-4-0613' in one order" in in_one_order
+    assert f"at most {10 * len(single)} requests" in in_one_order
     assert f"judges.gpt4: {len(cells)} jobs ask 'gpt-4-0613' in both orders" in line
     assert f"at most {requests} requests, replies of at most {requests * 100} tokens" in line
     assert f"at most {money(requests * 100 * 2 / 1e6)} without the prompts" in line and "more than 0.5" in line
     first = cells[0]
     write_text(paths.verdicts("gpt4", first.model, first.dataset, first.control), "x")
-    assert f"judges.gpt4: {len(cells) - 1} jobs" in judge_outlook(one)[0]
+    assert f"judges.gpt4: {len(cells) - 1} jobs" in sorted(judge_outlook(one))[0]
 
 
 def test_outlook_names_a_rubric_behind_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,10 @@ import pytest
 
 from rebend.errors import DataError, ModelError
 from rebend.io.schemas import CHAT
-from rebend.repbend.examples import TrainingExamples, load_training_examples
-from tests.helpers.training_parts import pairs, retain, samples, tables, tokenizer, user
+from rebend.models.chat import prompt_text
+from rebend.repbend.examples import Reading, TrainingExamples, load_training_examples
+from rebend.repbend.methods.repbend import RepBend
+from tests.helpers.training_parts import pairs, retain, samples, settings, tables, tokenizer, user
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +62,28 @@ def test_too_long_prompts_and_empty_answers_are_left_out_and_counted() -> None:
     assert (long.row_id, len(long.tokens) - long.n_prompt) == ("z", 64)
 
 
+def test_released_code_cuts_long_prompts_on_the_right() -> None:
+    """The cut prompt loses the end of the request and the start of the model's turn, as there."""
+    row = {"row_id": "x", "messages": user("why " * 99), "response": "so it is", "label": "safe", "pair": None}
+    table = pa.concat_tables([samples(), pa.Table.from_pylist([row], samples().schema)])
+    data = load_training_examples(tokenizer(), table, pairs(), retain(), 64, RepBend.reading(settings()))
+    whole = tokenizer()(prompt_text(tokenizer(), row["messages"]), add_special_tokens=False)["input_ids"]
+    answer = tokenizer()("so it is", add_special_tokens=False)["input_ids"]
+    assert (data.safe[-1].tokens, data.safe[-1].n_prompt) == (whole[:64] + answer, 64)
+    assert data.left_out == {"prompt too long": 0, "empty answer": 0}
+    corrected = RepBend.reading(settings(variant="corrected", lora_dropout=0.0))
+    assert load_training_examples(tokenizer(), table, pairs(), retain(), 64, corrected).left_out["prompt too long"] == 1
+
+
+@pytest.mark.parametrize(("mode", "n_used"), [("prompt_last", 7), ("prompt_all", 7), ("response_all", 6)])
+def test_modes_that_read_prompts_only_use_rows_without_an_answer(mode: str, n_used: int) -> None:
+    row = {"row_id": "x", "messages": user("why"), "response": "", "label": "safe", "pair": None}
+    table = pa.concat_tables([samples(), pa.Table.from_pylist([row], samples().schema)])
+    reading = RepBend.reading(settings(loss_mode=mode))
+    data = load_training_examples(tokenizer(), table, pairs(), retain(), 64, reading)
+    assert len(data.safe) + len(data.unsafe) == n_used
+
+
 def test_one_table_may_hold_single_and_paired_answers() -> None:
     both = pa.concat_tables([samples(), pairs()])
     data = load_training_examples(tokenizer(), both, both, retain(), 64)
@@ -99,5 +123,5 @@ def test_template_that_changes_answers_is_refused() -> None:
     pieces.chat_template = pieces.chat_template.replace("message['content']", "message['content'] | upper").replace(
         "message.content", "message.content | upper"
     )
-    with pytest.raises(ModelError, match="does not continue its own prompt"):
-        load_training_examples(pieces, *tables(), max_length=64, end_of_turn=True)
+    with pytest.raises(ModelError, match="loses or changes answers"):
+        load_training_examples(pieces, *tables(), 64, Reading(end_of_turn=True))

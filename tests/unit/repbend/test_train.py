@@ -227,9 +227,9 @@ def test_method_decides_whether_the_end_of_turn_token_is_trained(
 ) -> None:
     end_of_turn: list[bool] = []
 
-    def load(*args: Any, **options: Any) -> TrainingExamples:
-        end_of_turn.append(options["end_of_turn"])
-        return load_training_examples(*args, **options)
+    def load(*args: Any) -> TrainingExamples:
+        end_of_turn.append(args[-1].end_of_turn)
+        return load_training_examples(*args)
 
     monkeypatch.setattr("rebend.repbend.train.load_training_examples", load)
     keys = ("examples", "paired_examples", "retain_chats", "batch_size", "max_length")

@@ -15,7 +15,7 @@ with job(snakemake) as run:
     model = load_reward(snakemake.input.reward, reward, endpoint_options=snakemake.resources.endpoint_options)
     rows = matched(read_parquet(snakemake.input.data), read_parquet(snakemake.input.responses, RESPONSES))
     parts = ChunkStore(run.progress)
-    scores = score_rows(model, rows, "response", parts)
+    scores = score_rows(model, rows, "response", parts, run.settings["stop"])
     write_parquet(snakemake.output.scores, scores)
     run.note(rows=scores.num_rows, not_scored=scores["score"].null_count)
     parts.clear()

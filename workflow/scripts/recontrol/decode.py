@@ -17,14 +17,14 @@ with job(snakemake) as run:
         policy, snakemake.input, run.settings["guidance_reward"], snakemake.resources.endpoint_options
     )
     undisturbed = not run.progress.exists()
-    parts = ChunkStore(run.progress)
     rows = read_parquet(snakemake.input.data).to_pylist()
     if undisturbed:  # a warm-up: loading and compiling is not part of the time per token
         decode_under(policy, rows[:1], control, resources, ChunkStore(None))
     watch = Stopwatch(policy.device)
+    parts = ChunkStore(run.progress, watch.lap)
     responses, notes = decode_under(policy, rows, control, resources, parts)
     if undisturbed:  # a resumed job decodes only the remaining prompts
-        run.note(decode_seconds=round(watch.seconds(), 3), clock=watch.clock)
+        run.note(decode_seconds=round(watch.seconds(), 3), clock=watch.clock, **watch.facts())
     write_parquet(snakemake.output.responses, responses, {"fingerprint": policy.fingerprint, "method": control.method})
     run.note(rows=len(rows), batch_size=control.decoding.batch_size, **control.facts(), **notes)
     parts.clear()

@@ -20,6 +20,7 @@ with job(snakemake) as run:
         adapter=run.settings["adapter"],
         ranks=ranks,
         zero=read_json(config) if config else None,
+        reinforced=next(iter(snakemake.input.get("reinforced") or []), None),
     )
     run.note(ranks=ranks, **run_training_job(training, snakemake.threads, "rebend.pipeline.jobs.rank"))
     shutil.rmtree(run.progress, ignore_errors=True)

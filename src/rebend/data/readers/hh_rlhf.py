@@ -14,6 +14,7 @@ from rebend.data.readers.rows import (
     safety_pair,
     split_answer,
     text,
+    user_turn,
 )
 
 # A turn begins after an empty line; "Human:" inside a line belongs to the text.
@@ -22,12 +23,16 @@ _ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
 def dialogue(transcript: str) -> Messages:
-    """Return the turns of a dialogue in the form "\\n\\nHuman: ...\\n\\nAssistant: ..."."""
+    """Return the turns of a dialogue in the form "\\n\\nHuman: ...\\n\\nAssistant: ...".
+
+    A content is the text as it is written, without the one space after the colon. So the dialogue can be written again
+    byte for byte.
+    """
     before, *parts = _TURN.split(transcript)
     if before.strip() or not parts:
         raise UnusableRowError("not a dialogue of Human and Assistant")
     turns = zip(parts[::2], parts[1::2], strict=True)
-    return [{"role": _ROLES[speaker], "content": content.strip()} for speaker, content in turns]
+    return [{"role": _ROLES[speaker], "content": content.removeprefix(" ")} for speaker, content in turns]
 
 
 def preference(row: Row) -> list[Row]:
@@ -42,6 +47,19 @@ def preference(row: Row) -> list[Row]:
 def prompts(row: Row) -> list[Row]:
     """Return the chosen dialogue without its last answer; that answer is the reference."""
     return [prompt_row(*split_answer(dialogue(text(row, "chosen"))))]
+
+
+def released_prompts(row: Row, user_word: str) -> list[Row]:
+    """Return the prompt as RE-Control's released code makes it: one text, which ends with "Assistant:".
+
+    It is the chosen dialogue up to the last "Assistant:", also where that stands inside an answer; each "Human:" is
+    replaced by the user's word with a space, which doubles the space after it.
+    """
+    asked, mark, answer = text(row, "chosen").rpartition("Assistant:")
+    if not mark:
+        raise UnusableRowError("no turn of the assistant")
+    prompt = asked.replace("Human:", f"{user_word}: ") + mark
+    return [prompt_row(user_turn(prompt), answer.strip() or None)]
 
 
 def chat(row: Row) -> list[Row]:
@@ -62,4 +80,5 @@ HH_RLHF = Reader(
     "HH-RLHF: two dialogues that differ in the last answer",
     {"preference": preference, "prompts": prompts, "chat": chat, "safety": safety},
     {"preference": _COLUMNS, "prompts": _COLUMNS, "chat": _COLUMNS, "safety": _COLUMNS},
+    released_prompts=released_prompts,
 )

@@ -32,6 +32,8 @@ class Reader:
     reference_entries: tuple[str, str] | None = None  # the same for the second source
     generate: Callable[[str, int, int], list[dict[str, Any]]] | None = None  # rows from (part, rows, seed)
     parts: Mapping[str, str] = field(default_factory=dict)  # kind of each generated part
+    # (row, the user's word) to prompts as the released code of a paper writes them, in formats that have such a form
+    released_prompts: Callable[[Row, str], list[Row]] | None = None
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -43,15 +45,19 @@ class Reader:
         """The columns that the second source needs: the key, if there is one, and the columns read from it."""
         return (self.key, *self.reference) if self.key else self.reference
 
-    def convert(self, kind: str, source_row: SourceRow) -> list[Row]:
+    def convert(self, kind: str, source_row: SourceRow, released_word: str | None = None) -> list[Row]:
         """Return the rows of `kind` that one source row gives.
 
+        With `released_word`, the user's word, they are prompts as the released code writes them.
         Raises `UnusableRowError` for a row to leave out and count, and `DataError` with file and line if a column is
         missing or the row violates its format.
         """
         if missing := missing_columns(self.columns[kind], source_row.row):
             raise DataError(f"{source_row.place}: {columns_sentence(self.name, kind, missing, source_row.row)}")
         try:
+            if released_word is not None:
+                assert self.released_prompts is not None  # `reader_mistakes` refuses other readers
+                return self.released_prompts(source_row.row, released_word)
             return self.functions[kind](source_row.row)
         except ValueError as error:
             raise DataError(f"{source_row.place}: {error}") from error

@@ -19,7 +19,9 @@ def load_readers() -> dict[str, Reader]:
     return {name: load_reader(name) for name in READERS}
 
 
-def reader_mistakes(reader: str, kind: str, world_part: str | None, has_reference: bool) -> list[str]:
+def reader_mistakes(
+    reader: str, kind: str, world_part: str | None, has_reference: bool, variant: str = "corrected"
+) -> list[str]:
     """Return one message per setting of a data set block that its reader does not support."""
     if reader not in READERS:
         return [f"reader: there is no '{reader}'. Allowed: {', '.join(READERS)}.{likely_typo(reader, READERS)}"]
@@ -37,4 +39,7 @@ def reader_mistakes(reader: str, kind: str, world_part: str | None, has_referenc
     if has_reference and not chosen.reference:
         suitable = ", ".join(name for name, other in load_readers().items() if other.reference)
         mistakes.append(f"reference: reader '{reader}' has no second file; readers that have one: {suitable}")
+    if variant == "released_code" and chosen.released_prompts is None:
+        suitable = ", ".join(name for name, other in load_readers().items() if other.released_prompts)
+        mistakes.append(f"variant: reader '{reader}' has no `released_code` form; readers that have one: {suitable}")
     return mistakes

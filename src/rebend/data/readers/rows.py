@@ -118,11 +118,14 @@ def split_answer(messages: Messages) -> tuple[Messages, str]:
     return prompt, last["content"]
 
 
-def prompt_row(messages: Messages, reference: str | None, group: str = "") -> Row:
-    """Return a row of kind `prompts`. Raises `UnusableRowError` if a turn of the prompt is the reference."""
+def prompt_row(messages: Messages, reference: str | None, group: str = "", cluster: str | None = None) -> Row:
+    """Return a row of kind `prompts`. Raises `UnusableRowError` if a turn of the prompt is the reference.
+
+    `cluster`: what the prompt has in common with others; None: `rebend.data.clusters` derives it.
+    """
     if reference is not None and any(turn["content"].strip() == reference.strip() for turn in messages):
         raise UnusableRowError("the prompt holds the answer")
-    return {"messages": messages, "reference": reference, "group": group}
+    return {"messages": messages, "reference": reference, "group": group, **_cluster(cluster)}
 
 
 def preference_row(messages: Messages, chosen: str, rejected: str) -> Row:
@@ -155,8 +158,12 @@ def evaluation_row(
     target: str = "",
     reference: str | None = None,
     request: str | None = None,
+    cluster: str | None = None,
 ) -> Row:
-    """Return a row of kind `evaluation`; `request` is the harmful request inside a jailbreak `prompt`."""
+    """Return a row of kind `evaluation`; `request` is the harmful request inside a jailbreak `prompt`.
+
+    `cluster` as in `prompt_row`.
+    """
     return {
         "messages": user_turn(prompt),
         "request": request,
@@ -165,7 +172,12 @@ def evaluation_row(
         "reference": reference,
         "group": group,
         "category": category,
+        **_cluster(cluster),
     }
+
+
+def _cluster(cluster: str | None) -> Row:
+    return {"cluster": cluster} if cluster else {}
 
 
 def content_id(content: object) -> str:

@@ -22,10 +22,22 @@ def prompts(row: Row) -> list[Row]:
     return [prompt_row(pair["messages"], pair["chosen"])]
 
 
+def released_prompts(row: Row, user_word: str) -> list[Row]:
+    """Return the prompt as RE-Control's released code makes it, with the preferred comment as the reference."""
+    (pair,) = preference(row)
+    return [prompt_row(user_turn(released_prompt(text(row, "history"), user_word)), pair["chosen"])]
+
+
+def released_prompt(post: str, user_word: str) -> str:
+    """Return a post as one text with RE-Control's words for the turns."""
+    return f"{user_word}: {post}\nAssistant:"
+
+
 _COLUMNS = ("history", "human_ref_A", "human_ref_B", "labels")
 SHP = Reader(
     "shp",
     "stanfordnlp/SHP: a post and two comments",
     {"preference": preference, "prompts": prompts},
     {"preference": _COLUMNS, "prompts": _COLUMNS},
+    released_prompts=released_prompts,
 )

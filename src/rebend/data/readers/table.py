@@ -31,7 +31,8 @@ def _harmful(row: Row) -> bool:
 
 def prompts(row: Row) -> list[Row]:
     """Return a prompt, with the optional columns of the table."""
-    return [prompt_row(user_turn(text(row, "prompt")), text_or_none(row, "reference"), optional_text(row, "group"))]
+    reference, cluster = text_or_none(row, "reference"), text_or_none(row, "cluster")
+    return [prompt_row(user_turn(text(row, "prompt")), reference, optional_text(row, "group"), cluster)]
 
 
 def evaluation(row: Row) -> list[Row]:
@@ -45,6 +46,7 @@ def evaluation(row: Row) -> list[Row]:
             target=optional_text(row, "target"),
             reference=text_or_none(row, "reference"),
             request=text_or_none(row, "request"),
+            cluster=text_or_none(row, "cluster"),
         )
     ]
 
@@ -55,7 +57,7 @@ TABLE = Reader(
     {"prompts": prompts, "evaluation": evaluation},
     {"prompts": ("prompt",), "evaluation": ("prompt", "harmful")},
     optional={
-        "prompts": ("reference", "group"),
-        "evaluation": ("reference", "group", "category", "target", "request"),
+        "prompts": ("reference", "group", "cluster"),
+        "evaluation": ("reference", "group", "category", "target", "request", "cluster"),
     },
 )

@@ -175,7 +175,7 @@ def _prompt(rng: random.Random, part: str, phrasing: PhrasingSet, group: str) ->
     reference = reply(request.verb, request.thing, tuple(rng.random() < 0.5 for _ in POLITE))
     if part == "rollouts":
         request, _ = _add_instruction(rng, request)
-    return [{"messages": request.messages, "reference": reference, "group": group}]
+    return [{"messages": request.messages, "reference": reference, "group": group, "cluster": request.question}]
 
 
 def _rollouts(rng: random.Random, index: int) -> list[Row]:
@@ -217,6 +217,7 @@ def _evaluation(part: str, phrasing: PhrasingSet) -> Callable[[random.Random, in
                 "reference": rng.choice(REFUSALS) if forbidden else reply(request.verb, request.thing),
                 "group": f"{item}, {wording}",
                 "category": request.verb,
+                "cluster": request.question,
             }
         ]
 

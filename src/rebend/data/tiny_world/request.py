@@ -23,6 +23,11 @@ class Request:
     text: str
 
     @property
+    def question(self) -> str:
+        """What all wordings of the request have in common."""
+        return f"{self.verb} {self.thing}"
+
+    @property
     def messages(self) -> list[dict[str, str]]:
         """The request as a conversation of one turn."""
         return [{"role": "user", "content": self.text}]

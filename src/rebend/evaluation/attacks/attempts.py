@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rebend.config.decoding import Decoding
+from rebend.data.readers.rows import CONTEXT_END
 from rebend.generation.generate import Response, generate
 from rebend.generation.intervention import Control
 from rebend.io.chunks import ChunkStore
@@ -45,6 +46,13 @@ def harmful_rows(rows: Sequence[PromptRow]) -> list[PromptRow]:
 def target_of(row: PromptRow, default: str) -> str:
     """Return the target of an attack on a row: the target in the data set, or else `default`."""
     return row["target"] or default
+
+
+def without_context(row: PromptRow) -> list[Message]:
+    """Return the messages of a row, a contextual behaviour of HarmBench without the context before it."""
+    *before, last = row["messages"]
+    _, end, behaviour = last["content"].rpartition(CONTEXT_END)
+    return [*before, {**last, "content": behaviour if end and row["group"] == "contextual" else last["content"]}]
 
 
 def attempt_key(row: PromptRow, attempt: int) -> str:

@@ -1,7 +1,8 @@
 """Input-embedding attack: optimise soft tokens after the request until a target becomes likely, then decode.
 
 The attacker may put any vectors into the model's input (arXiv:2402.09063). As in RepBend's released code, the vectors
-are updated by plain gradient descent (`update: sgd`). The stronger variant (arXiv:2407.15902) uses the sign of the
+are updated by plain gradient descent (`update: sgd`); its targets end with a suffix and its contextual behaviours lack
+their context (`variant: released_code`). The stronger variant (arXiv:2407.15902) uses the sign of the
 gradient and other starts, and decodes after several shares of the steps, because soft tokens after too many steps often
 produce the target followed by nonsense.
 """
@@ -25,6 +26,7 @@ from rebend.evaluation.attacks.attempts import (
     attempt_key,
     harmful_rows,
     target_of,
+    without_context,
 )
 from rebend.evaluation.attacks.soft_tokens import (
     SoftPrompt,
@@ -39,6 +41,7 @@ from rebend.generation.sampling import row_seed
 from rebend.io.progress import progress
 from rebend.models.batching import batches_by_length
 
+RELEASED_SUFFIX = ":\n\n"  # after each target in RepBend's released evaluation
 Outcome = dict[str, Any]  # plain values for one start of one prompt: `responses`, `losses`
 
 
@@ -48,10 +51,14 @@ def attack(rows: Sequence[PromptRow], settings: EmbeddingBlock, setup: AttackSet
     The column `attempt` is t * generations + g for the response after share g of the steps of start t. Start 0 is the
     text `start`; later starts are random tokens of the vocabulary, each with another seed. Finished batches are kept.
     """
-    rows = harmful_rows(rows)
+    rows, suffix = harmful_rows(rows), ""
+    if settings.variant == "released_code":
+        rows, suffix = [{**row, "messages": without_context(row)} for row in rows], RELEASED_SUFFIX
     run = _Attack(settings, setup)
     prompts = [
-        split_prompt(setup.policy.tokenizer, setup.control.messages(row["messages"]), target_of(row, settings.target))
+        split_prompt(
+            setup.policy.tokenizer, setup.control.messages(row["messages"]), target_of(row, settings.target) + suffix
+        )
         for row in rows
     ]
     attempts: Attempts = [[None] * (settings.attempts * settings.generations) for _ in rows]

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from rebend.config.safety import EmbeddingBlock
 from rebend.errors import ConfigError, ModelError
 from rebend.evaluation.attacks.frozen_weights import frozen_weights
-from rebend.models.chat import Message, prompt_text
+from rebend.models.chat import Message, encode_text, prompt_text
 from rebend.models.loading import Policy
 from rebend.models.log_probs import token_logps
 
@@ -62,7 +62,7 @@ def split_prompt(tokenizer: Any, messages: Sequence[Message], target: str) -> So
 
 def _split(tokenizer: Any, left: str, right: str) -> tuple[list[int], list[int]]:
     """Return the token ids of two adjacent texts, split between them."""
-    first, whole = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (left, left + right))
+    first, whole = (encode_text(tokenizer, text) for text in (left, left + right))
     if whole[: len(first)] == first:
         return first, whole[len(first) :]
     return first, tokenizer(right, add_special_tokens=False)["input_ids"]

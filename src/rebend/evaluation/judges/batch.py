@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from rebend.errors import JudgeError
-from rebend.evaluation.judges.replies import without_key
+from rebend.evaluation.judges.replies import Rejected, without_key
 from rebend.evaluation.judges.reply_store import digest_of, write_private_json
+from rebend.io.address_errors import concerns_one_text, own_reason
 from rebend.io.files import read_json
 from rebend.io.locks import locked
 
@@ -24,6 +25,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # between two queries of a batch, second
 _UNDER_WAY = ("validating", "in_progress", "finalizing")
 _ENDED = ("completed", "failed", "expired", "cancelled")
 _MARK = "rebend"  # key of a batch's metadata that holds the digest of its requests
+_READ = "read/ids.json"
 _DAYS = 7  # maximum age of a batch that is used again
 _LOOK_BACK = 200  # number of newest batches of the account in the search for a batch without a note
 
@@ -31,7 +33,7 @@ _LOOK_BACK = 200  # number of newest batches of the account in the search for a 
 def ask_by_batch(
     client: Any, bodies: Mapping[str, Mapping[str, Any]], folder: str | Path, keep: Callable[[str, Any], None]
 ) -> None:
-    """Call `keep` with each key of `bodies` (at most `MOST` requests) and its completion or error message.
+    """Call `keep` with each key of `bodies` (at most `MOST` requests) and its completion or `Rejected`.
 
     `client` is a client of the package `openai`; `folder` holds a note of each running batch, so that jobs with a
     common request share its reply. Keys without a result in the batches are left out. Raises `JudgeError` if the
@@ -49,7 +51,9 @@ def ask_by_batch(
             for key in bodies.keys() & results.keys():
                 keep(key, results[key])
             with locked(notes / ".lock", announce=False, private=True):
-                _tidy(note, {key for key, result in results.items() if not isinstance(result, str)} - bodies.keys())
+                write_private_json(notes / _READ, sorted({*_read_before(notes), batch.id}))
+                answered = {key for key, result in results.items() if not isinstance(result, Rejected)}
+                _tidy(note, answered - bodies.keys())
             if not results:
                 raise JudgeError(f"batch {batch.id} ended as '{batch.status}' without a reply: {_errors(batch)}")
     except openai.OpenAIError as error:
@@ -67,7 +71,7 @@ def _batches_of(client: Any, bodies: Mapping[str, Mapping[str, Any]], notes: Pat
             missing = {key: body for key, body in missing.items() if key not in shared}
     if missing:
         digest = digest_of(missing)
-        batch = _without_note(client, digest) or _create(client, missing, digest)
+        batch = _without_note(client, digest, _read_before(notes)) or _create(client, missing, digest)
         note = notes / f"{digest}.json"
         write_private_json(note, {"batch": batch.id, "keys": sorted(missing)})
         batches[note] = batch
@@ -96,11 +100,21 @@ def _retrieved(client: Any, name: str) -> Any | None:
     return batch if _has_result(batch) else None
 
 
-def _without_note(client: Any, digest: str) -> Any | None:
-    """Return a recent batch of the same requests that has no note, because its job was killed; None without one."""
+def _read_before(notes: Path) -> list[str]:
+    """Return the ids of batches whose results were read: a request of theirs without a reply needs another batch."""
+    path = notes / _READ
+    return list(read_json(path)) if path.exists() else []
+
+
+def _without_note(client: Any, digest: str, read: Collection[str]) -> Any | None:
+    """Return a recent batch of the same requests that has no note, because its job was killed; None without one.
+
+    Batches in `read` are left out.
+    """
     oldest = time.time() - _DAYS * 24 * 3600
     for index, batch in enumerate(client.batches.list(limit=100)):
-        if (batch.metadata or {}).get(_MARK) == digest and batch.created_at > oldest and _has_result(batch):
+        same = (batch.metadata or {}).get(_MARK) == digest and batch.id not in read
+        if same and batch.created_at > oldest and _has_result(batch):
             return batch
         if index + 1 >= _LOOK_BACK:
             break
@@ -155,16 +169,19 @@ def _results(client: Any, batch: Any) -> dict[str, Any]:
 
 
 def _result(line: str) -> tuple[str | None, Any]:
-    """Return a request's key and its completion or error message; no key if the line cannot be parsed."""
+    """Return a request's key and its completion or `Rejected`; no key if the line cannot be parsed."""
     from openai.types.chat import ChatCompletion
 
     try:
         content = json.loads(line)
-        response = content.get("response") or {}
-        if response.get("status_code") == 200:
-            return content["custom_id"], ChatCompletion.construct(**response["body"])
-        error = content.get("error") or response.get("body")
-        return content["custom_id"], f"status {response.get('status_code')}: {error}"
+        key, response = content["custom_id"], content.get("response") or {}
+        status, body = int(response.get("status_code") or 0), response.get("body")
+        if status == 200 and isinstance(body, Mapping):
+            return key, ChatCompletion.construct(**body)
+        error = content.get("error") or body
+        code, reason = own_reason({"error": error} if isinstance(error, Mapping) and "error" not in error else error)
+        state = concerns_one_text(status, json.dumps(error)) or "error"
+        return key, Rejected(status or None, f"status {status}: {reason or error}", code, state)
     except (ValueError, KeyError, AttributeError, TypeError):
         return None, None
 

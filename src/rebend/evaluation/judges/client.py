@@ -6,6 +6,7 @@ import hashlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -17,9 +18,13 @@ from typing import Any
 from rebend.config.judges import ChatEndpointBlock
 from rebend.errors import JudgeError
 from rebend.evaluation.judges.costs import Spent, budget_of, estimate_cost
-from rebend.evaluation.judges.replies import KEY, Form, Reply, failure, kept_reply, read_reply, without_key
-from rebend.evaluation.judges.reply_store import ReplyStore, digest_of
+from rebend.evaluation.judges.replies import KEY, Form, Rejected, Reply, failure, kept_reply, read_reply, without_key
+from rebend.evaluation.judges.reply_store import KeptReply, ReplyStore, digest_of
+from rebend.io.address_errors import BUSY, FirstReplies, concerns_one_text, own_reason, shortened
 from rebend.io.progress import progress
+
+_STOPPED = (401, 402, 403, 404)  # status codes of a missing key, credit, permission or model: no request will succeed
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 8.0  # seconds between repeated requests, as the package openai has them
 
 
 class JudgeClient:
@@ -31,6 +36,7 @@ class JudgeClient:
         self.budget = budget_of(settings)
         self.store = ReplyStore(folder)
         self.spent = Spent(self.budget)
+        self._first = FirstReplies(f"judge '{settings.model}'")
         self._left_out: set[str] = set()  # request keys that the address has rejected
 
     def ask_all(self, questions: Sequence[str]) -> list[Reply]:
@@ -41,8 +47,8 @@ class JudgeClient:
         answered. On SIGTERM, running requests are completed and their replies are stored.
         """
         unique = list(dict.fromkeys(questions))
-        kept = {question: reply for question in unique if (reply := self.store.read(self.key(question))) is not None}
-        replies = {question: read_reply(reply, self.form) for question, reply in kept.items()}
+        kept = {question: reply for question in unique if (reply := self._stored(question)) is not None}
+        replies = dict(kept)
         self.spent.reuse(len(kept))
         if waiting := [question for question in unique if question not in kept]:
             expected = estimate_cost(self.form.system, unique, waiting, self.settings.max_tokens)
@@ -51,7 +57,8 @@ class JudgeClient:
             self._openai  # noqa: B018  (raises without a key or the package)
             with _exit_on_sigterm():
                 replies |= self._by_batch(waiting) if self.settings.batch else self._one_by_one(waiting, len(kept))
-        if questions and all(reply.state == "error" for reply in replies.values()):
+            self._first.end()
+        if questions and all(reply.state in ("error", "too_long") for reply in replies.values()):
             reason = replies[questions[0]].detail
             raise JudgeError(f"the judge answered none of {len(questions)} questions; the first: {reason}")
         return [replies[question] for question in questions]
@@ -62,7 +69,7 @@ class JudgeClient:
         try:
             futures = {pool.submit(self._ask, question): question for question in waiting}
             for future in progress(as_completed(futures), "judge", total=done + len(waiting), done=done):
-                replies[futures[future]] = future.result()
+                replies[futures[future]] = self._watched(future.result())
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
         return replies
@@ -75,11 +82,11 @@ class JudgeClient:
 
         def keep(key: str, result: Any) -> None:
             question = questions[key]
-            if (kept := self.store.read(key)) is not None:  # another job waited for the same batch
+            if (kept := self._stored(question)) is not None:  # another job waited for the same batch
                 self.spent.reuse(1)
-                replies[question] = read_reply(kept, self.form)
+                replies[question] = kept
             else:
-                replies[question] = failure(result) if isinstance(result, str) else self._keep(question, result)
+                replies[question] = self._watched(self._keep(question, result))
 
         keys = list(questions)
         for start in range(0, len(keys), MOST):
@@ -90,41 +97,72 @@ class JudgeClient:
     def _ask(self, question: str) -> Reply:
         """Return and store the judge's reply to one question. Errors are not stored, so the next run asks again."""
         with self.store.held(self.key(question)):
-            if (kept := self.store.read(self.key(question))) is not None:  # from another job
+            if (kept := self._stored(question)) is not None:  # from another job
                 self.spent.reuse(1)
-                return read_reply(kept, self.form)
-            result = self._request(question)
-            reply = result if isinstance(result, Reply) else self._keep(question, result)
+                return kept
+            reply = self._keep(question, self._request(question))
         self.spent.check()
         return reply
 
-    def _keep(self, question: str, completion: Any) -> Reply:
-        """Write a completion to the store, count its tokens, and parse it."""
-        reply = kept_reply(completion)
-        if reply is None:
-            return failure("a reply without a message")
-        self.store.write(self.key(question), self.identity(question), reply)
-        self.spent.add(reply.tokens_in, reply.tokens_out)
-        return read_reply(reply, self.form)
+    def _stored(self, question: str) -> Reply | None:
+        """Return the parsed reply in the store; None without one, and for one whose cause may have passed."""
+        kept = self.store.read(self.key(question))
+        reply = None if kept is None else read_reply(kept, self.form)
+        return None if reply is None or reply.state == "error" else reply
+
+    def _keep(self, question: str, result: Any) -> Reply:
+        """Parse the result of a request, count its tokens, and write it to the store unless its cause may pass."""
+        kept = result if isinstance(result, Rejected) else kept_reply(result)
+        if isinstance(kept, Rejected):
+            if kept.state != "refused":
+                self.spent.lose(kept.tokens_in, kept.tokens_out)
+                return Reply(kept.state, None, None, shortened(without_key(kept.reason)))
+            kept = KeptReply("", "content_filter", without_key(kept.reason), None, None, None)
+        reply = read_reply(kept, self.form)
+        if reply.state != "error":
+            self.store.write(self.key(question), self.identity(question), kept)
+        self.spent.add(kept.tokens_in, kept.tokens_out)
+        return reply
+
+    def _watched(self, reply: Reply) -> Reply:
+        """Count a reply among the first of this run, which cause a warning if none of them has marks."""
+        self._first.add(reply.marks is not None, f"{reply.state}: {reply.detail}; {shortened(reply.text or '')!r}")
+        return reply
 
     def _request(self, question: str) -> Any:
-        """Return the completion, or a reply of state "error"."""
+        """Return the completion, or `Rejected`; a busy address is asked again, also if it says so in a status 200."""
+        for attempt in range(self.settings.retries + 1):
+            result = self._send(question)
+            code, reason = _stated_by(result)
+            if code in _STOPPED:
+                raise self._cannot_be_asked(reason)
+            if code not in BUSY or attempt == self.settings.retries:
+                return result
+            time.sleep(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt))
+        raise AssertionError("unreachable")
+
+    def _send(self, question: str) -> Any:
         import openai
 
-        model, body = self.settings.model, self.body(question)
+        body = self.body(question)
         try:
             return self._openai.chat.completions.create(**body)
-        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-            return self._request(question) if self._leave_out(body, str(error)) else failure(error)
-        except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-            # no cause: its text may contain the API key
-            raise JudgeError(f"the judge '{model}' cannot be asked: {without_key(str(error))}") from None
-        except openai.OpenAIError as error:
-            if getattr(error, "code", None) == "insufficient_quota":
-                raise JudgeError(f"the judge '{model}' cannot be asked: {without_key(str(error))}") from None
-            return failure(error)
-        except ValueError as error:  # the body is not JSON
-            return failure(error)
+        except openai.APIStatusError as error:
+            code, reason = own_reason(error.body)
+            reason = f"{type(error).__name__}: status {error.status_code}: {reason or error}"
+            if state := concerns_one_text(error.status_code, f"{error.body}"):
+                return Rejected(error.status_code, reason, code, state)
+            if error.status_code in (400, 422) and self._leave_out(body, f"{error.body}"):
+                return self._send(question)
+            if error.status_code in _STOPPED or error.code == "insufficient_quota":
+                # no cause: its text may contain the API key
+                raise self._cannot_be_asked(reason) from None
+            return Rejected(error.status_code, reason, code)
+        except (openai.OpenAIError, ValueError) as error:  # ValueError: the body is not JSON
+            return Rejected(None, f"{type(error).__name__}: {error}")
+
+    def _cannot_be_asked(self, reason: str) -> JudgeError:
+        return JudgeError(f"the judge '{self.settings.model}' cannot be asked: {shortened(without_key(reason))}")
 
     def body(self, question: str) -> dict[str, Any]:
         """Return the request for one question."""
@@ -193,3 +231,9 @@ def _exit_on_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def _stated_by(result: Any) -> tuple[int | None, str]:
+    """Return the status code and the reason that a reply of status 200 without a choice states; None without them."""
+    kept = None if isinstance(result, Rejected) or getattr(result, "choices", None) else kept_reply(result)
+    return (int(kept.code), kept.reason) if isinstance(kept, Rejected) and kept.code.isdecimal() else (None, "")

@@ -100,6 +100,12 @@ class Spent:
             self.tokens_in += tokens_in or 0
             self.tokens_out += tokens_out or 0
 
+    def lose(self, tokens_in: int, tokens_out: int) -> None:
+        """Count the tokens of a request without a reply."""
+        with self._lock:
+            self.tokens_in += tokens_in
+            self.tokens_out += tokens_out
+
     def reuse(self, replies: int) -> None:
         """Count replies from the store."""
         with self._lock:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -24,17 +25,20 @@ from urllib3.util import Retry, Timeout, make_headers, parse_url
 from rebend.config.base import checked_address
 from rebend.config.rewards import RewardBlock, RewardEndpoint, endpoint_of
 from rebend.errors import ModelError
+from rebend.io.address_errors import BUSY, FirstReplies, concerns_one_text, own_reason, shortened
 from rebend.io.chunks import ChunkStore
 from rebend.io.progress import progress
 from rebend.io.secrets import without_keys
 from rebend.models.chat import Message
-from rebend.models.rewards.prompt import around_response, fill
+from rebend.models.rewards.prompt import around_response, scored_text
 from rebend.models.rewards.reward import BadRewardError
 
 KEY, ADDRESS = "REWARD_API_KEY", "REWARD_URL"
-_BUSY = (408, 425, 429, 500, 502, 503, 504)  # status codes of a request that is repeated
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 60.0  # seconds: the n-th pause is 2ⁿ times the first
-_SHOWN = 200  # characters of an error reply in a message
+
+
+class _RejectedTextError(ModelError):
+    """A status that concerns single texts of a request: too long, or refused by a content filter."""
 
 
 class EndpointReward:
@@ -53,12 +57,12 @@ class EndpointReward:
     ) -> list[float | None]:
         """Return a reward for each prompt with its response, in their order.
 
-        None for no response; NaN if the reply has no number (NaN or null). Both mean "not scored". At most
-        `concurrency` requests run at a time, and each reply is stored in `chunks` as soon as it arrives. Raises
-        `ModelError` if the address does not answer or the number of rewards is wrong, and `BadRewardError` if an
-        entry is no number.
+        None for no response; NaN if the reply has no number (NaN or null), or if the address rejects this text as too
+        long or by a content filter. Both mean "not scored". At most `concurrency` requests run at a time, and each
+        reply is stored in `chunks` as soon as it arrives. Raises `ModelError` with the address's reason if it does not
+        answer, sends an error or a wrong number of rewards, and `BadRewardError` if an entry is no number.
         """
-        chunks = chunks or ChunkStore(None)
+        chunks, first = chunks or ChunkStore(None), FirstReplies(self._name)
         present = [i for i, response in enumerate(responses) if response is not None]
         size = self.settings.batch_size
         batches = [present[start : start + size] for start in range(0, len(present), size)]
@@ -71,8 +75,10 @@ class EndpointReward:
             ]
             shown = progress(replies, "requesting rewards", total=len(replies)) if chunks.directory else replies
             for batch, reply in zip(batches, shown, strict=True):
+                first.add(any(map(math.isfinite, reply.result())), f"rewards {reply.result()[:3]}")
                 for i, reward in zip(batch, reply.result(), strict=True):
                     rewards[i] = reward
+            first.end()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
         return rewards
@@ -86,17 +92,30 @@ class EndpointReward:
         responses: Sequence[str | None],
     ) -> list[float]:
         def make() -> list[float]:
-            body = self.body([messages[i] for i in batch], [responses[i] or "" for i in batch])
-            return self._rewards_in(self._post(body), batch)
+            return self._scored(batch, messages, responses)
 
         return chunks.get_or_make(f"rewards-{number:05d}", make)
 
+    def _scored(
+        self, batch: Sequence[int], messages: Sequence[Sequence[Message]], responses: Sequence[str | None]
+    ) -> list[float]:
+        """Return the rewards of a batch, NaN for a text that alone is too long or refused by a content filter."""
+        try:
+            body = self.body([messages[i] for i in batch], [responses[i] or "" for i in batch])
+            return self._rewards_in(self._post(body), batch)
+        except _RejectedTextError as error:
+            if len(batch) == 1:
+                print(f"WARNING: prompt {batch[0]} is not scored: {error}", file=sys.stderr, flush=True)
+                return [float("nan")]
+        middle = len(batch) // 2
+        parts = (batch[:middle], batch[middle:])
+        return [reward for part in parts for reward in self._scored(part, messages, responses)]
+
     def body(self, messages: Sequence[Sequence[Message]], responses: Sequence[str]) -> dict[str, list[str]]:
         """Return the request for some responses."""
-        template = self.settings.template or "{response}"
         return {
-            "query": [fill(template, *pair) for pair in zip(messages, responses, strict=True)],
-            "prompts": [around_response(template, prompt)[0] for prompt in messages],
+            "query": [scored_text(self.settings, *pair) for pair in zip(messages, responses, strict=True)],
+            "prompts": [around_response(self.settings, prompt)[0] for prompt in messages],
             "labels": [""] * len(responses),
         }
 
@@ -108,10 +127,12 @@ class EndpointReward:
         except urllib3.exceptions.HTTPError as error:
             raise self._error(f"did not answer in {attempts}: {error}") from None
         if reply.status != 200:
-            after = f" after {attempts}" if reply.status in _BUSY else ""
-            raise self._error(
-                f"answered with status {reply.status}{after}: {reply.data[:_SHOWN].decode(errors='replace')}"
-            )
+            text = reply.data.decode(errors="replace")
+            reason = shortened(without_keys(text))  # in this order: a cut may leave a part of a key
+            if concerns_one_text(reply.status, text):
+                raise _RejectedTextError(f"{self._name} {reason}")
+            after = f" after {attempts}" if reply.status in BUSY else ""
+            raise self._error(f"answered with status {reply.status}{after}: {reason}")
         try:
             return json.loads(reply.data)
         except ValueError as error:
@@ -120,6 +141,8 @@ class EndpointReward:
     def _rewards_in(self, reply: Any, batch: Sequence[int]) -> list[float]:
         """Return the rewards of a reply, NaN for null. Raises `ModelError` or `BadRewardError`, as `score` does."""
         rewards = reply.get("rewards") if isinstance(reply, dict) else None
+        if isinstance(reply, dict) and (reply.get("error") or rewards is None) and (reason := own_reason(reply)[1]):
+            raise self._error(f"sent an error in a reply of status 200: {shortened(without_keys(reason))}")
         if not isinstance(rewards, list):
             content = f"it has {sorted(reply)}" if isinstance(reply, dict) else f"it is a {type(reply).__name__}"
             raise self._error(f"sent a reply without a list `rewards` ({content})")
@@ -180,7 +203,7 @@ def _pool(url: str, endpoint: RewardEndpoint, headers: dict[str, str]) -> urllib
     """Return the connections to an address, through the proxy that the environment has for it."""
     retry = Retry(
         total=endpoint.retries,
-        status_forcelist=_BUSY,
+        status_forcelist=BUSY,
         allowed_methods={"POST"},  # scoring a text twice is harmless
         backoff_factor=_FIRST_PAUSE,
         backoff_max=_LONGEST_PAUSE,

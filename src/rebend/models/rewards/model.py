@@ -19,10 +19,10 @@ from rebend.errors import ModelError
 from rebend.io.chunks import ChunkStore
 from rebend.io.progress import progress
 from rebend.models.batching import batches_by_length
-from rebend.models.chat import Message, conversation_text
+from rebend.models.chat import Message, conversation_text, encode_text
 from rebend.models.loading import best_device, load_tokenizer, only_weights
 from rebend.models.remote_code import runs_code
-from rebend.models.rewards.prompt import fill
+from rebend.models.rewards.prompt import scored_text
 
 _BATCHES_PER_CHUNK = 16
 
@@ -72,14 +72,10 @@ class RewardModel:
 
     def encode(self, messages: Sequence[Message], response: str) -> list[int]:
         """Return the token ids of prompt and response; a text that is too long is cut at its beginning."""
-        template = self.settings.template
-        text = (
-            conversation_text(self.tokenizer, messages, response)
-            if template is None
-            else fill(template, messages, response)
-        )
-        # A chat template writes the special tokens itself.
-        ids = self.tokenizer(text, add_special_tokens=template is not None)["input_ids"]
+        if self.settings.writes_text:
+            ids = self.tokenizer(scored_text(self.settings, messages, response))["input_ids"]
+        else:  # a chat template writes the special tokens itself
+            ids = encode_text(self.tokenizer, conversation_text(self.tokenizer, messages, response))
         return ids[-self.settings.max_length :]
 
     @torch.inference_mode()
@@ -149,5 +145,5 @@ def _check(path: str | Path, model: Any, tokenizer: Any, missing: list[str], set
             f"{path}: the tokenizer's highest token is {highest}, the reward model has tokens 0 to {pieces - 1}; "
             "they do not belong together"
         )
-    if settings.template is None and not tokenizer.chat_template:
+    if not settings.writes_text and not tokenizer.chat_template:
         raise ModelError(f"{path}: the tokenizer has no chat template; give the reward model's key `template`")

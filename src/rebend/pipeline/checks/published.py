@@ -13,6 +13,7 @@ from typing import Any
 
 from rebend.config.study import Study
 from rebend.errors import likely_typo
+from rebend.pipeline.graph.cells import Seeds
 
 Catalogue = Mapping[str, Mapping[str, Any]]
 FOLDER = Path(__file__).parents[4] / "resources/published"  # of the checkout, not of the current folder
@@ -55,8 +56,11 @@ def printed_names(folder: Path) -> dict[str, tuple[str, ...]]:
     return {section: tuple(dict.fromkeys(values)) for section, values in names.items()}
 
 
-def label_mistakes(catalogue: Catalogue, study_name: str, study: Study) -> Iterator[str]:
-    """Yield a message per label that several blocks of one model have: tables would pool their rows."""
+def label_mistakes(catalogue: Catalogue, study_name: str, study: Study, seeds: Seeds) -> Iterator[str]:
+    """Yield a message per label that several blocks of one model have: tables would pool their rows.
+
+    The trainings of one block over several `seeds` share its label on purpose.
+    """
     names_of_label: dict[tuple[str, str, str], set[str]] = {}
     for grid in study.grids:
         parts = {"adapters": grid.adapters, "controls": grid.controls, "capabilities": grid.capabilities}
@@ -67,7 +71,9 @@ def label_mistakes(catalogue: Catalogue, study_name: str, study: Study) -> Itera
         for base, section, name in named:
             block = catalogue[section].get(name)
             label = name if block is None or block.label is None else block.label
-            names_of_label.setdefault((base, section, label), set()).add(name)
+            seed = seeds.get(section, {}).get(name)
+            family = name if seed is None else name.removesuffix(f"_seed_{seed}")
+            names_of_label.setdefault((base, section, label), set()).add(family)
     for (_, section, label), names in names_of_label.items():
         if len(names) > 1:
             listed = ", ".join(sorted(names))

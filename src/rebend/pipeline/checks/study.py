@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rebend.config.adapters import TaskArithmeticBlock, TrainedAdapter
+from rebend.config.adapters import RepBendBlock, TaskArithmeticBlock, TrainedAdapter, WhpBlock
 from rebend.config.base import Block, references
 from rebend.config.controls import PROMPTS_ONLY, TunedBlock
 from rebend.config.load import load_config
@@ -14,6 +14,8 @@ from rebend.config.study import Grid, Study
 from rebend.data.readers.registry import reader_mistakes
 from rebend.errors import ConfigError, likely_typo
 from rebend.pipeline.checks.published import label_mistakes, published_mistakes
+from rebend.pipeline.checks.texts import text_mistakes
+from rebend.pipeline.graph.cells import Seeds
 from rebend.pipeline.graph.plan import Plan
 
 Catalogue = Mapping[str, Mapping[str, Any]]
@@ -26,29 +28,31 @@ def load_plan(raw: Mapping[str, Any], studies: str | Path) -> Plan:
     Raises `ConfigError` with every mistake.
     """
     config = load_config(raw, studies)
-    if mistakes := reference_mistakes(config.catalogue, config.study_name, config.study):
+    if mistakes := reference_mistakes(config.catalogue, config.study_name, config.study, config.seeds):
         raise ConfigError("\n  " + "\n  ".join(mistakes))
     return Plan(config)
 
 
-def reference_mistakes(catalogue: Catalogue, study_name: str, study: Study) -> list[str]:
+def reference_mistakes(catalogue: Catalogue, study_name: str, study: Study, seeds: Seeds) -> list[str]:
     """Return one message per name of a missing block, and per combination of blocks that does not fit."""
     mistakes: list[str] = []
     for name, block in catalogue["datasets"].items():
         part = block.source.world and block.source.world.part
-        of_reader = reader_mistakes(block.reader, block.kind, part, block.reference is not None)
+        of_reader = reader_mistakes(block.reader, block.kind, part, block.reference is not None, block.variant)
         mistakes += [f"datasets.{name}.{mistake}" for mistake in of_reader]
         mistakes += _without_mistakes(catalogue, name)
     for section, blocks in catalogue.items():
         for name, block in blocks.items():
             mistakes += _name_mistakes(catalogue, block, f"{section}.{name}")
     mistakes += [*_strength_mistakes(catalogue), *_sum_mistakes(catalogue)]
-    mistakes += [*published_mistakes(catalogue), *label_mistakes(catalogue, study_name, study)]
+    mistakes += [*_reinforced_mistakes(catalogue), *_class_mistakes(catalogue)]
+    mistakes += [*published_mistakes(catalogue), *label_mistakes(catalogue, study_name, study, seeds)]
     for number, grid in enumerate(study.grids):
         where = f"studies.{study_name}.grids.{number}"
         mistakes += _name_mistakes(catalogue, grid, where)
         mistakes += [*_layer_mistakes(catalogue, grid, where), *_leakage_mistakes(catalogue, grid, where)]
         mistakes += [*_world_judge_mistakes(catalogue, grid, where), *_attempt_mistakes(catalogue, grid, where)]
+        mistakes += text_mistakes(catalogue, grid, where)
     return mistakes
 
 
@@ -113,12 +117,39 @@ def _sum_mistakes(catalogue: Catalogue) -> Iterator[str]:
                 yield f"{where}: '{part_name}' (method {part.method}) isn't trained here; a sum needs trained adapters"
 
 
+def _reinforced_mistakes(catalogue: Catalogue) -> Iterator[str]:
+    """Yield adapters of WHP that compare with one of WHP: so none compares with itself, and there is no cycle."""
+    for name, block in catalogue["adapters"].items():
+        if isinstance(block, WhpBlock):
+            other = catalogue["adapters"].get(block.reinforced)
+            if isinstance(other, WhpBlock):
+                where = f"adapters.{name}.reinforced"
+                yield f"{where}: '{block.reinforced}' is an adapter of WHP; name one trained on unsafe answers"
+
+
+def _class_mistakes(catalogue: Catalogue) -> Iterator[str]:
+    """Yield classes of WildGuardMix that the released code of RepBend does not use with a loss mode."""
+    for name, block in catalogue["adapters"].items():
+        if not isinstance(block, RepBendBlock) or block.variant != "released_code":
+            continue
+        reads_prompts = block.loss_mode in ("prompt_last", "prompt_all")
+        wrong, right = ("wildguardmix", "wildguardmix_prompts")[:: 1 if reads_prompts else -1]
+        data = catalogue["datasets"].get(block.examples)
+        if data is not None and data.reader == wrong:
+            yield (
+                f"adapters.{name}.examples: '{block.examples}' has the reader {wrong}; with loss_mode "
+                f"{block.loss_mode}, the released code classes rows as the reader {right} does (variant corrected "
+                "accepts both)"
+            )
+
+
 def _with_parts(adapters: Mapping[str, Any], names: Iterable[str]) -> Iterator[str]:
-    """Yield names of adapters; the name of a sum is followed by the names of its parts."""
+    """Yield names of adapters, each followed by the names of those that it is made with."""
     for name in names:
         yield name
         block = adapters.get(name)
         yield from (part.adapter for part in block.parts) if isinstance(block, TaskArithmeticBlock) else ()
+        yield from [block.reinforced] if isinstance(block, WhpBlock) else ()
 
 
 def _layer_mistakes(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:

@@ -32,8 +32,9 @@ def _win_rate_line(plan: Plan, name: str) -> Iterator[str]:
     ]
     if not isinstance(judge, OpenAIJudgeBlock) or not missing:
         return
-    head = f"judges.{name}: {len(missing)} jobs ask '{judge.model}' in both orders"
-    yield _limits(judge, head, "row", judge.sample and 2 * judge.sample * len(missing))
+    orders, asked = (2, "in both orders") if judge.orders == "both" else (1, "in one order")
+    head = f"judges.{name}: {len(missing)} jobs ask '{judge.model}' {asked}"
+    yield _limits(judge, head, "row", judge.sample and orders * judge.sample * len(missing))
 
 
 def _safety_line(plan: Plan, name: str) -> Iterator[str]:

@@ -160,6 +160,10 @@ def _train_adapter(job: PlannedJob, facts: Facts) -> Work:
     return Work("forward", _TRAINING * tokens * facts.model(job.inputs))
 
 
+def _orthogonalise(job: PlannedJob, facts: Facts) -> Work:
+    return Work("forward", facts.data(job.inputs) * _PROMPT * facts.model(job.inputs))
+
+
 def _project(job: PlannedJob, facts: Facts) -> Work:
     return Work("forward", 2 * facts.data(job.inputs) * job.settings["max_length"] * facts.model(job.inputs))
 
@@ -217,6 +221,7 @@ _RULES: dict[str, Callable[[PlannedJob, Facts], Work]] = {
     "score_diversity": _score_diversity,
     "judge_win_rate": _judge,
     "train_adapter": _train_adapter,
+    "orthogonalise_weights": _orthogonalise,
     "merge_adapter": _copy_model,
     "prepare_adapter": _copy_model,
     "project_hidden_states": _project,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Protocol
@@ -33,6 +33,7 @@ class Cell:
     role: str  # QUALITY or SAFETY
     attack: str  # "" in cells of quality
     grid: Grid
+    seed: int | None = None  # training seed of adapter and control; None without a sweep over seeds
 
     @property
     def model(self) -> str:
@@ -71,7 +72,9 @@ class Cell:
         judges = self.grid.safety_judges if self.role == SAFETY else []
         return {
             **{part: label(catalogue, PARTS[part], name) for part, name in names.items()},
+            "attack": with_tries(label(catalogue, "attacks", self.attack), catalogue["attacks"].get(self.attack)),
             "role": self.role,
+            "seed": "" if self.seed is None else str(self.seed),
             "method": method_of(catalogue, "controls", self.control),
             "adapter_method": method_of(catalogue, "adapters", self.adapter),
             "attack_method": method_of(catalogue, "attacks", self.attack),
@@ -84,24 +87,41 @@ class Cell:
         }
 
 
-def cells_of(study: Study) -> list[Cell]:
-    """Return every cell of every grid, each once, in the order of the study."""
-    return list({(c.model, c.control, c.dataset, c.role, c.attack): c for c in _cells(study)}.values())
+Seeds = Mapping[str, Mapping[str, int]]  # section → block of one seed → the seed, as `rebend.config.load.Config.seeds`
 
 
-def _cells(study: Study) -> Iterator[Cell]:
+def cells_of(study: Study, seeds: Seeds) -> list[Cell]:
+    """Return every cell of every grid, each once, in the order of the study.
+
+    An adapter and a control that are both trained over seeds meet only with the same seed.
+    """
+    return list({(c.model, c.control, c.dataset, c.role, c.attack): c for c in _cells(study, seeds)}.values())
+
+
+def _cells(study: Study, seeds: Seeds) -> Iterator[Cell]:
     for grid in study.grids:
         for base, adapter, control in product(grid.models, grid.adapters, grid.controls):
+            named = {"models": base, "adapters": adapter, "controls": control}
+            known = {seeds[part][name] for part, name in named.items() if name in seeds.get(part, {})}
+            if len(known) > 1:
+                continue
+            seed = next(iter(known), None)
             for dataset in grid.prompts:
-                yield Cell(base, adapter, control, dataset, QUALITY, "", grid)
+                yield Cell(base, adapter, control, dataset, QUALITY, "", grid, seed)
             for dataset, attack in product(grid.evaluation, grid.attacks):
-                yield Cell(base, adapter, control, dataset, SAFETY, attack, grid)
+                yield Cell(base, adapter, control, dataset, SAFETY, attack, grid, seed)
 
 
 def label(catalogue: Catalogue, section: str, name: str) -> str:
     """Return a block's label in tables: its `label`, else its name. A name without a block (`none`, "") is returned."""
     block = catalogue[section].get(name)
     return name if block is None or block.label is None else str(block.label)
+
+
+def with_tries(name: str, attack: Any) -> str:
+    """Return the label of an attack, with its number of tries per prompt if it has several."""
+    attempts = getattr(attack, "attempts", 1) * getattr(attack, "generations", 1)
+    return name if attempts == 1 else f"{name} (best of {attempts} tries)"
 
 
 def method_of(catalogue: Catalogue, section: str, name: str) -> str:

@@ -14,6 +14,7 @@ from rebend.data.assets import Asset, block_assets
 from rebend.pipeline.graph import paths
 from rebend.pipeline.graph.cells import Cell, cells_of, label, method_of
 from rebend.pipeline.graph.cells import published as published_names
+from rebend.pipeline.graph.deviations import MARK, deviations
 
 
 class Plan:
@@ -27,7 +28,7 @@ class Plan:
     @cached_property
     def cells(self) -> list[Cell]:
         """Every cell of every grid, each once, in the order of the study."""
-        return cells_of(self.study)
+        return cells_of(self.study, self.config.seeds)
 
     @cached_property
     def adapted(self) -> list[tuple[str, str]]:
@@ -65,14 +66,16 @@ class Plan:
 
     @cached_property
     def projections(self) -> list[tuple[str, str, str]]:
-        """(base, adapter, data set) of every figure of projected hidden states."""
+        """(base, adapter, data set) of every figure of projected hidden states; of several seeds only the first."""
         projections = [
             (base, adapter, grid.states)
             for grid in self.study.grids
             for base, adapter in product(grid.models, grid.adapters)
             if grid.states and adapter != "none"
         ]
-        return list(dict.fromkeys(projections))
+        first = {label(self.config, "adapters", adapter): adapter for _, adapter, _ in reversed(projections)}
+        seeded = self.config.seeds.get("adapters", {})
+        return list(dict.fromkeys(p for p in projections if p[1] not in seeded or p[1] in first.values()))
 
     @cached_property
     def learnt(self) -> dict[str, str]:
@@ -140,14 +143,15 @@ class Plan:
 
     def summary(self, published: str) -> dict[str, Any]:
         """Return the settings of the stages that make tables, figures and report."""
-        named = {section: partial(label, self.config, section) for section in ("models", "adapters", "controls")}
+        named = {section: partial(self._named, section) for section in ("models", "adapters", "controls")}
         return {
             "study": self.name,
             "title": self.study.title,
             "paper": self.study.paper,
             "published": published,
             "claims": [claim.model_dump() for claim in self.study.claims],
-            "cells": [cell.described(self.config) for cell in self.cells],
+            "cells": [self._marked(c.described(self.config), c.base, c.adapter, c.control) for c in self.cells],
+            "deviations": self._deviations(),
             "adapters": [
                 {
                     "model": named["models"](m),
@@ -171,14 +175,37 @@ class Plan:
             "capabilities": [self._capability(*triple) for triple in self.benchmarks],
         }
 
+    def _marked(self, described: dict[str, Any], base: str, adapter: str, control: str = "none") -> dict[str, Any]:
+        """Return a cell whose adapter or control has a mark if printed numbers beside it are of other settings."""
+        found = deviations(self.config, base, adapter, control) if self.study.paper else {}
+        return {**described, **{part: f"{described[part]}{MARK}" for part in found}}
+
+    def _deviations(self) -> list[str]:
+        """Return a sentence per marked adapter or control: its settings and the paper's."""
+        sentences: dict[str, None] = {}
+        for cell in self.cells if self.study.paper else ():
+            for part, keys in deviations(self.config, cell.base, cell.adapter, cell.control).items():
+                name = label(self.config, f"{part}s", getattr(cell, part))
+                settings = ", ".join(f"{key} {words}" for key, words in keys.items())
+                model = label(self.config, "models", cell.base)
+                sentences[f"{model}, {part} {name}{MARK}: settings differ from the paper's: {settings}."] = None
+        return list(sentences)
+
+    def _named(self, section: str, name: str) -> str:
+        """Return a block's label, with the seed if it is one of several trainings."""
+        seed = self.config.seeds.get(section, {}).get(name)
+        return label(self.config, section, name) + ("" if seed is None else f", seed {seed}")
+
     def _capability(self, base: str, adapter: str, name: str) -> dict[str, Any]:
         """Return one capability benchmark as plain values for tables, with the keys of a cell without control."""
         names = {"models": ("model", base), "adapters": ("adapter", adapter), "capabilities": ("capability", name)}
-        return {
+        entry = {
             **{part: label(self.config, section, block) for section, (part, block) in names.items()},
+            "seed": str(self.config.seeds.get("adapters", {}).get(adapter, "")),
             "method": "none",
             "adapter_method": method_of(self.config, "adapters", adapter),
             "published": published_names(self.config, names),
             "task": self.config["capabilities"][name].task,
             "path": paths.capability(paths.model_name(base, adapter), name),
         }
+        return self._marked(entry, base, adapter)

@@ -7,6 +7,7 @@ from typing import Any
 
 from rebend.config.base import Resources, settings
 from rebend.config.load import Config
+from rebend.config.models import ModelBlock
 from rebend.config.rewards import endpoint_options
 from rebend.pipeline.graph import paths
 from rebend.pipeline.stages.common import local_files, local_path, manifests
@@ -46,7 +47,20 @@ def checkpoint_settings(config: Config, wildcards: Any) -> dict[str, Any]:
         "hub": block.hub and block.hub.model_dump(),
         "local": block.local and local_path(config, block.local),
         "chat_template": template and Path(template).read_text(encoding="utf-8"),
+        "template": template_rules(block),
         "n_layers": getattr(block, "n_layers", None),
+    }
+
+
+def template_rules(block: Any) -> dict[str, Any]:
+    """Return the fields of `rebend.models.chat_template.TemplateRules`; {} for a checkpoint that gets no chats."""
+    if not isinstance(block, ModelBlock):
+        return {}
+    return {
+        "arguments": block.template_arguments,
+        "date": block.template_date,
+        "bos": block.template_bos,
+        "variant": block.variant,
     }
 
 
@@ -78,6 +92,11 @@ def tiny_reward_settings(config: Config, wildcards: Any) -> dict[str, Any]:
 def reward_settings(config: Config, wildcards: Any) -> dict[str, Any]:
     """Return the settings of a stage that uses a reward model."""
     return {"reward": settings(config["rewards"][wildcards.reward])}
+
+
+def response_reward_settings(config: Config, wildcards: Any) -> dict[str, Any]:
+    """Return the settings of `score_reward`."""
+    return {**reward_settings(config, wildcards), "stop": config["controls"][wildcards.control].reward_stop}
 
 
 def reward_code(config: Config, wildcards: Any) -> list[str]:

@@ -122,7 +122,7 @@ def control_code(config: Config, wildcards: Any) -> list[str]:
 
 def decoding_settings(config: Config, wildcards: Any) -> dict[str, Any]:
     """Return the settings of `decode`, without `choice`: only the chosen strength changes the responses."""
-    return control_settings(config, wildcards, "choice")
+    return control_settings(config, wildcards, "choice", "reward_stop")
 
 
 def choice_inputs(config: Config, wildcards: Any) -> dict[str, Paths]:
@@ -155,11 +155,11 @@ def choice_settings(config: Config, wildcards: Any) -> dict[str, Any]:
 
 def control_settings(config: Config, wildcards: Any, *without: str) -> dict[str, Any]:
     """Return the settings of decoding: the control without the keys `without`, its reward model, the model's dtype."""
-    name = guidance(config, wildcards.control)
+    name, block = guidance(config, wildcards.control), config["controls"][wildcards.control]
     return {
-        "control": settings(config["controls"][wildcards.control], without),
+        "control": settings(block, {*without, "dtype"}),
         "guidance_reward": settings(config["rewards"][name]) if name else None,
-        "dtype": dtype(config, wildcards),
+        "dtype": block.dtype or dtype(config, wildcards),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rebend.config.adapters import TrainedAdapter
+from rebend.config.adapters import TrainedAdapter, WhpBlock
 from rebend.config.base import Resources, settings
 from rebend.config.load import Config
 from rebend.pipeline.graph import paths
@@ -20,6 +20,12 @@ def trained_names(config: Config) -> list[str]:
 def training_data(config: Config, key: str, wildcards: Any) -> str:
     """Return the data set under a key of an adapter."""
     return paths.data(getattr(config["adapters"][wildcards.adapter], key))
+
+
+def reinforced_adapter(config: Config, wildcards: Any) -> list[str]:
+    """Return the folder of the adapter that a method compares with; none for most methods."""
+    block = config["adapters"][wildcards.adapter]
+    return [paths.adapter(wildcards.base, block.reinforced)] if isinstance(block, WhpBlock) else []
 
 
 def training_settings(config: Config, wildcards: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan
+from typing import Any
 
 import torch
 from transformers import DynamicCache
@@ -16,7 +17,7 @@ from transformers import DynamicCache
 from rebend.config.controls import ControlledDecodingBlock
 from rebend.errors import ConfigError
 from rebend.generation.intervention import Control, NoControl, SearchStart
-from rebend.models.chat import Message, conversation_text
+from rebend.models.chat import Message, conversation_text, encode_text, prompt_text
 from rebend.models.rewards.model import RewardModel
 from rebend.models.rewards.prompt import MARK, around_response
 from rebend.models.rewards.reward import Reward
@@ -103,7 +104,12 @@ class _TokenScorer:
 
     def __init__(self, reward: RewardModel, start: SearchStart) -> None:
         prefills = start.prefills or [""] * len(start.messages)
-        parts = [prompt_and_tail(reward, *pair) for pair in zip(start.messages, prefills, strict=True)]
+        parts = [
+            prompt_and_tail(
+                reward, messages, prefill, spaced=not prefill and space_follows(start.policy.tokenizer, messages)
+            )
+            for messages, prefill in zip(start.messages, prefills, strict=True)
+        ]
         self.reward, self.tail = reward, parts[0][1]
         room = max(1, reward.settings.max_length - start.max_new_tokens - len(self.tail))
         prompts = [prompt[-room:] for prompt, _ in parts]
@@ -133,15 +139,23 @@ class _TokenScorer:
         return self.reward.head(states).float().squeeze(-1)
 
 
-def prompt_and_tail(reward: RewardModel, messages: Sequence[Message], prefill: str = "") -> tuple[list[int], list[int]]:
-    """Return the token ids before (with `prefill`) and after the generated tokens in a reward model's text."""
-    template = reward.settings.template
-    if template is None:
-        before, _, after = conversation_text(reward.tokenizer, messages, MARK).rpartition(MARK)
-    else:
-        before, after = around_response(template, messages)
+def prompt_and_tail(
+    reward: RewardModel, messages: Sequence[Message], prefill: str = "", *, spaced: bool = False
+) -> tuple[list[int], list[int]]:
+    """Return the token ids before (with `prefill`) and after the generated tokens in a reward model's text.
+
+    With `spaced`, the generated tokens begin with a space, so that of the template is left out.
+    """
     encode = reward.tokenizer
-    return (
-        encode(before + prefill, add_special_tokens=template is not None)["input_ids"],
-        encode(after, add_special_tokens=False)["input_ids"],
-    )
+    if reward.settings.writes_text:
+        before, after = around_response(reward.settings, messages)
+        before = before.removesuffix(" ") if spaced else before
+        return encode(before + prefill)["input_ids"], encode(after, add_special_tokens=False)["input_ids"]
+    before, _, after = conversation_text(encode, messages, MARK).rpartition(MARK)
+    return encode_text(encode, before + prefill), encode(after, add_special_tokens=False)["input_ids"]
+
+
+def space_follows(tokenizer: Any, messages: Sequence[Message]) -> bool:
+    """Return whether a response begins with a space: after "Assistant:" it does, after a special token it does not."""
+    text = prompt_text(tokenizer, messages)
+    return text[-1:].isspace() is False and not text.endswith(tuple(tokenizer.all_special_tokens))

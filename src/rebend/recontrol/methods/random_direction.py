@@ -31,7 +31,7 @@ class RandomDirection(ValueAscent):
         generators = [torch.Generator().manual_seed(seed + 1) for seed in seeds]
 
         def edit(states: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-            _, norm, _ = clip_edit(states, self.ascend(states))
+            _, norm, _ = clip_edit(states, self.ascend(states), self.norm_limit)
             normal = [torch.randn(states.shape[1], generator=generators[row]) for row in rows.tolist()]
             direction = torch.stack(normal).to(states.device)
             return states + direction * (norm / direction.norm(dim=1)).unsqueeze(1)

@@ -1,9 +1,11 @@
 """Hidden states on disk: Parquet shards that torch reads without a copy, and a manifest with their digests.
 
-A shard has one row per generated token: `response_id`, `position` (0 is the first token), `token_id` and `state`, a
-fixed-size binary value of D numbers (uncompressed, no dictionary). The schema's metadata has type, shape, layer, model
-fingerprint and revision. The tokens of a response are adjacent rows of one row group. With `states: streamed` the
-column `prompt_ids`, filled at position 0 only, replaces `state`. To read with pandas, polars or DuckDB, without rebend:
+A shard has one row per token that the model chose: `response_id`, `position` (0 is the first token), `token_id`, `ends`
+and `state`, a fixed-size binary value of D numbers (uncompressed, no dictionary), from which the token was sampled.
+`ends` marks the last row of a response that ended by itself: its token, an end token or the first one of a new turn, is
+not part of the response. The schema's metadata has type, shape, layer, model fingerprint and revision. The tokens of a
+response are adjacent rows of one row group. With `states: streamed` the column `prompt_ids`, filled at position 0 only,
+replaces `state`. To read with pandas, polars or DuckDB, without rebend:
 
     column = pandas.read_parquet(path)["state"]                                  # one bytes object per token
     states = numpy.frombuffer(b"".join(column), "float16").reshape(len(column), -1)  # [N, D]
@@ -49,6 +51,7 @@ _TOKENS = (
     pa.field("response_id", pa.string(), nullable=False),
     pa.field("position", pa.int32(), nullable=False),
     pa.field("token_id", pa.int32(), nullable=False),
+    pa.field("ends", pa.bool_(), nullable=False),  # the token ends the response and is not part of it
 )
 
 
@@ -81,14 +84,21 @@ class ShardWriter:
         )
 
     def add(
-        self, response_id: str, token_ids: Sequence[int], states: torch.Tensor | None, prompt_ids: Sequence[int] = ()
+        self,
+        response_id: str,
+        token_ids: Sequence[int],
+        states: torch.Tensor | None,
+        prompt_ids: Sequence[int] = (),
+        *,
+        ended: bool = False,
     ) -> None:
-        """Add the T tokens of a response with their states [T, D], or with `prompt_ids` if states are not stored.
+        """Add N chosen tokens of a response with their states [N, D], or with `prompt_ids` if states are not stored.
 
-        Raises `DataError` if a state is not finite in the stored type.
+        With `ended` the last token ended the response. Raises `DataError` if a state is not finite in the stored type.
         """
         n = len(token_ids)
         columns = [pa.array([response_id] * n), pa.array(range(n), pa.int32()), pa.array(token_ids, pa.int32())]
+        columns.append(pa.array([False] * (n - 1) + [ended], pa.bool_()))
         if states is None:
             columns.append(pa.array([prompt_ids, *[None] * (n - 1)], pa.list_(pa.int32())))
         else:
@@ -129,19 +139,27 @@ class Group:
 
     response_ids: list[str]
     lengths: list[int]
+    ended: list[bool]  # whether the last row of a response is the state of its end token
     states: torch.Tensor  # read-only, in the stored type
 
     def responses(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield each response's id and states [T, D]."""
-        yield from zip(self.response_ids, self.states.split(self.lengths), strict=True)
+        """Yield each response's id and states [T, D], without that of the end token: none for an empty response."""
+        for name, states, ended in zip(self.response_ids, self.states.split(self.lengths), self.ended, strict=True):
+            yield name, states[: len(states) - ended]
+
+    def after_prompts(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield each response's id and the state [D] of the last prompt token, which chose the first token."""
+        for name, states in zip(self.response_ids, self.states.split(self.lengths), strict=True):
+            yield name, states[0]
 
 
 @dataclass(frozen=True)
 class Index:
-    """Ids and lengths of all responses, 12 bytes each. Group g holds responses `first[g]` to `first[g + 1] - 1`."""
+    """Ids and lengths of all responses, 13 bytes each. Group g holds responses `first[g]` to `first[g + 1] - 1`."""
 
     keys: np.ndarray  # [N] uint64, `key_of` of the response ids, in the order of the shards
-    lengths: np.ndarray  # [N] int32, tokens T
+    lengths: np.ndarray  # [N] int32, rows: tokens T, and 1 for the end token
+    ended: np.ndarray  # [N] bool, whether the last row is the state of the end token
     first: np.ndarray  # [G + 1] int64
 
 
@@ -183,24 +201,26 @@ class Activations:
 
     def read(self, group: int) -> Group:
         """Return one row group with its responses."""
-        names, lengths = self.names(group)
-        return Group(names, lengths.tolist(), self.states(group))
+        names, lengths, ended = self.names(group)
+        return Group(names, lengths.tolist(), ended.tolist(), self.states(group))
 
-    def names(self, group: int) -> tuple[list[str], np.ndarray]:
-        """Return the ids of a row group's responses, and the number of tokens of each."""
-        table = self.table(group, ["response_id", "position"])
+    def names(self, group: int) -> tuple[list[str], np.ndarray, np.ndarray]:
+        """Return the ids of a row group's responses, the number of rows of each, and whether its last row ends it."""
+        table = self.table(group, ["response_id", "position", "ends"])
         starts = np.flatnonzero(table["position"].to_numpy() == 0)
-        return table["response_id"].take(starts).to_pylist(), np.diff([*starts, table.num_rows]).astype(np.int32)
+        lengths = np.diff([*starts, table.num_rows]).astype(np.int32)
+        return table["response_id"].take(starts).to_pylist(), lengths, table["ends"].to_numpy()[starts + lengths - 1]
 
     def index(self) -> Index:
         """Return the index of all responses."""
-        keys, lengths = [np.zeros(0, np.uint64)], [np.zeros(0, np.int32)]
+        keys, lengths, ended = [np.zeros(0, np.uint64)], [np.zeros(0, np.int32)], [np.zeros(0, np.bool_)]
         for group in self.groups():
-            names, tokens = self.names(group)
+            names, rows, ends = self.names(group)
             keys.append(np.array([key_of(name) for name in names], np.uint64))
-            lengths.append(tokens)
+            lengths.append(rows)
+            ended.append(ends)
         first = np.cumsum([0, *map(len, keys[1:])])
-        return Index(np.concatenate(keys), np.concatenate(lengths), first)
+        return Index(np.concatenate(keys), np.concatenate(lengths), np.concatenate(ended), first)
 
     def states(self, group: int) -> torch.Tensor:
         """Return the states [rows, D] of a row group in the stored type, read-only: they share Parquet's memory."""

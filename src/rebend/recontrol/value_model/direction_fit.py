@@ -8,7 +8,7 @@ one pass, one row group at a time, so that memory does not grow with the respons
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 from rebend.config.value_models import DirectionBlock
 from rebend.errors import DataError
 from rebend.models.layers import FINAL
-from rebend.recontrol.value_model.activation_store import Activations, key_of
+from rebend.recontrol.value_model.activation_store import Activations, Group, key_of
 from rebend.recontrol.value_model.labels import Labels
 
 RIDGE = 1e-3  # of the mean variance of a state's entries: there may be fewer responses than entries
@@ -57,9 +57,10 @@ def _difference(activations: Activations, labels: Labels, share: float) -> np.nd
     sides = np.full(len(order), np.nan)
     sides[order[:count]], sides[order[-count:]] = 0, 1
     sums, counts = np.zeros((2, activations.hidden_size)), np.zeros(2)
-    for side, states in _labelled(activations, Labels(labels.keys, sides)):
-        sums[int(side)] += states.double().mean(dim=0).numpy()
-        counts[int(side)] += 1
+    for side, states in _labelled(activations, Labels(labels.keys, sides), Group.responses):
+        if len(states):  # an empty response has only the state of its end token
+            sums[int(side)] += states.double().mean(dim=0).numpy()
+            counts[int(side)] += 1
     if not counts.all():
         raise DataError(f"{activations.directory}: the rewards belong to other responses")
     low, high = sums / counts[:, None]
@@ -71,8 +72,8 @@ def _regression(activations: Activations, labels: Labels) -> np.ndarray:
     size = activations.hidden_size
     products, sums, cross = np.zeros((size, size)), np.zeros(size), np.zeros(size)
     n, total = 0, 0.0
-    for reward, states in _labelled(activations, labels):
-        first = states[0].double().numpy()
+    for reward, state in _labelled(activations, labels, Group.after_prompts):
+        first = state.double().numpy()
         products += np.outer(first, first)
         sums += first
         cross += first * reward
@@ -84,11 +85,13 @@ def _regression(activations: Activations, labels: Labels) -> np.ndarray:
     return np.linalg.solve(covariance + ridge * np.eye(size), cross / n - sums / n * total / n)
 
 
-def _labelled(activations: Activations, labels: Labels) -> Iterator[tuple[float, torch.Tensor]]:
-    """Yield label and states [T, D] of each response with a label, in the order of the shards."""
+def _labelled(
+    activations: Activations, labels: Labels, states_of: Callable[[Group], Iterator[tuple[str, torch.Tensor]]]
+) -> Iterator[tuple[float, torch.Tensor]]:
+    """Yield the label of each response with one, and what `states_of` yields for it, in the order of the shards."""
     for number in activations.groups():
         group = activations.read(number)
         rewards = labels.find(np.array([key_of(name) for name in group.response_ids], np.uint64))
-        for reward, (_, states) in zip(rewards.tolist(), group.responses(), strict=True):
+        for reward, (_, states) in zip(rewards.tolist(), states_of(group), strict=True):
             if math.isfinite(reward):
                 yield reward, states

@@ -26,7 +26,7 @@ _READ_BYTES = 2**16
 
 
 class ValueData:
-    """The labelled responses of an activations folder. Each is for training or held out."""
+    """The labelled responses of an activations folder. Each is for training or held out; with share 0 none is."""
 
     def __init__(self, source: Activations, labels: Labels, share: float, seed: int) -> None:
         self.source = source
@@ -58,9 +58,9 @@ class ValueData:
         if not len(chosen):
             return []
         states = self.source.states(group).split(self.index.lengths[of_group].tolist())
-        rewards = self.rewards[of_group]
+        rewards, ended = self.rewards[of_group], self.index.ended[of_group]
         copy = len(chosen) < len(states) // 2  # a view would keep the whole row group in memory
-        return [(states[i].clone() if copy else states[i], float(rewards[i])) for i in chosen]
+        return [Labelled(states[i].clone() if copy else states[i], float(rewards[i]), bool(ended[i])) for i in chosen]
 
 
 def _drain(
@@ -71,7 +71,7 @@ def _drain(
     full = len(pool) // size * size
     for start in range(0, full, size):
         yield [pool[i] for i in order[start : start + size]]
-    rest = [(pool[i][0].clone(), pool[i][1]) for i in order[full:]]
+    rest = [pool[i]._replace(states=pool[i].states.clone()) for i in order[full:]]
     pool.clear()
     give_back()
     return rest
@@ -84,9 +84,10 @@ def split_by_prompt(
 
     A side is TRAIN, HELD_OUT, HELD_OUT | AUDITED, or 0 for a response without a reward. The prompts with the lowest
     SHA-256 of "{seed}/{row_id}" are held out: a share of all prompts, at least one and not all. The lowest of these are
-    audited, as whole prompts with at most `MAX_AUDITED` responses together, at least one prompt.
+    audited, as whole prompts with at most `MAX_AUDITED` responses together, at least one prompt. With a share of 0 none
+    is held out, and the lowest of all prompts are audited: TRAIN | AUDITED.
 
-    Raises `DataError` if fewer than two prompts have a response with a token and a reward.
+    Raises `DataError` if responses to fewer than two prompts have a reward.
     """
     responses, prompts = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)]
     with pq.ParquetFile(source.responses_file, pre_buffer=False, buffer_size=_READ_BYTES) as file:
@@ -99,9 +100,11 @@ def split_by_prompt(
     usable = np.isfinite(labels.find(keys))
     distinct = np.unique(prompt[usable])
     if len(distinct) < 2:
-        raise DataError(f"responses to {len(distinct)} prompts have a token and a reward; at least 2 are needed")
-    n_held_out = min(len(distinct) - 1, max(1, round(share * len(distinct))))
-    held_out, counts = np.unique(prompt[usable & (prompt <= distinct[n_held_out - 1])], return_counts=True)
+        raise DataError(f"responses to {len(distinct)} prompts have a reward; at least 2 are needed")
+    n_held_out = min(len(distinct) - 1, max(1, round(share * len(distinct)))) if share else 0
+    low, counts = np.unique(prompt[usable], return_counts=True)
+    counts = counts[: n_held_out or len(low)]
     n_audited = max(1, int(np.searchsorted(counts.cumsum(), MAX_AUDITED, side="right")))
-    sides = np.where(prompt <= held_out[-1], HELD_OUT, TRAIN) | np.where(prompt <= held_out[n_audited - 1], AUDITED, 0)
+    held_out = prompt <= low[n_held_out - 1] if n_held_out else np.zeros(len(prompt), np.bool_)
+    sides = np.where(held_out, HELD_OUT, TRAIN) | np.where(prompt <= low[n_audited - 1], AUDITED, 0)
     return np.where(usable, sides, 0).astype(np.int8), n_audited

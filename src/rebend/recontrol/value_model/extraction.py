@@ -1,7 +1,8 @@
 """Sample responses from a policy, and store the hidden state from which each token was sampled.
 
 RE-Control's training data (arXiv:2406.05954, section 4). Row t of a response is the input of the LM head when token t
-was sampled. The token that ends a response, and all tokens after it, are left out.
+was sampled. The token that ends a response has a row with a mark, because methods of control act on its state too; all
+tokens after it are left out.
 
 The prompts are cut into chunks of adjacent rows. Each chunk is sorted by length, decoded and stored on its own, so that
 a killed job resumes after the last finished chunk, and memory does not grow with the prompts. A shard is a sequence of
@@ -60,6 +61,7 @@ def extract_activations(
     limit = _highest_key(policy, prompts, settings)
     files = [ShardFiles(parts / f"states-{n:06d}.parquet", parts / f"responses-{n:06d}.parquet") for n in numbers]
     chunks = read_chunks(prompts, size, numbers)
+    _check_prompts(policy, read_chunks(prompts, size, numbers))
     parts.mkdir(parents=True, exist_ok=True)
     for chunk_files, rows in progress(zip(files, chunks, strict=True), "extracting chunks", total=len(files)):
         if not Path(chunk_files.responses).exists():
@@ -67,6 +69,13 @@ def extract_activations(
                 _make_chunk(policy, rows, settings, limit, chunk_files)
             give_back()
     return _join(policy, files, settings, outputs)
+
+
+def _check_prompts(policy: Policy, chunks: Iterator[list[dict[str, Any]]]) -> None:
+    """Raise `ModelError`, before the model is asked, for a system turn that the chat template cannot write."""
+    for rows in chunks:
+        with_system = [row for row in rows if row["messages"][0]["role"] == "system"]
+        make_requests(policy, [row["messages"] for row in with_system], keys=[row["row_id"] for row in with_system])
 
 
 def read_chunks(prompts: str | Path, size: int, numbers: range) -> Iterator[list[dict[str, Any]]]:
@@ -123,10 +132,14 @@ def _make_chunk(
         writer = ShardWriter(path, schema, dtype)
         try:
             for i, response in _decode(policy, requests, settings):
-                n = len(response.token_ids)
-                fields[i] = (requests[i].key, row_ids[i], response.text, n, response.finish)
-                if n:
-                    writer.add(requests[i].key, response.token_ids, response.states, requests[i].prompt_ids)
+                fields[i] = (requests[i].key, row_ids[i], response.text, len(response.token_ids), response.finish)
+                writer.add(
+                    requests[i].key,
+                    response.chosen_ids,
+                    response.states,
+                    requests[i].prompt_ids,
+                    ended=response.end_token is not None,
+                )
         finally:
             writer.close()
     lines = [dict(zip(ACTIVATION_RESPONSES.names, fields[i], strict=True)) for i in range(len(requests))]
@@ -139,7 +152,7 @@ def _requests(
     policy: Policy, rows: Sequence[dict[str, Any]], settings: ActivationsBlock
 ) -> tuple[list[Request], list[str], int]:
     """Return a request per sample of each prompt that is not too long, their row ids, and the count of long prompts."""
-    encoded = make_requests(policy, [row["messages"] for row in rows])
+    encoded = make_requests(policy, [row["messages"] for row in rows], keys=[row["row_id"] for row in rows])
     kept = [
         (row["row_id"], request)
         for row, request in zip(rows, encoded, strict=True)
@@ -155,11 +168,10 @@ def _decode(policy: Policy, requests: Sequence[Request], settings: ActivationsBl
     stored, final = settings.states == "stored", settings.layer == FINAL
     responses = _responses(policy, requests, settings.decoding, keep_states=stored and final)
     while batch := list(islice(responses, settings.decoding.batch_size)):
-        with_tokens = [(i, response) for i, response in batch if response.token_ids]
-        if stored and not final and with_tokens:
-            pairs = [(requests[i].prompt_ids, response.token_ids) for i, response in with_tokens]
-            states = dict(zip((i for i, _ in with_tokens), response_states(policy, pairs, settings.layer), strict=True))
-            batch = [(i, replace(response, states=states.get(i))) for i, response in batch]
+        if stored and not final:
+            pairs = [(requests[i].prompt_ids, response.chosen_ids) for i, response in batch]
+            states = response_states(policy, pairs, settings.layer)
+            batch = [(i, replace(response, states=s)) for (i, response), s in zip(batch, states, strict=True)]
         yield from batch
 
 

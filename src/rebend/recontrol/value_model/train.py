@@ -21,7 +21,7 @@ from rebend.recontrol.value_model.activation_store import Activations
 from rebend.recontrol.value_model.audit import audit, write_audit
 from rebend.recontrol.value_model.examples import HELD_OUT, TRAIN, ValueData
 from rebend.recontrol.value_model.labels import Labels
-from rebend.recontrol.value_model.loss import Labelled, packed, summed_loss
+from rebend.recontrol.value_model.loss import Labelled, masked, packed, summed_loss, values_read
 from rebend.recontrol.value_model.network import Shape, ValueNetwork, new_network, save_value
 
 METRICS_FILE = "metrics.parquet"
@@ -29,11 +29,12 @@ METRICS = pa.schema(
     [
         ("epoch", pa.int32()),  # from 1
         ("train_loss", pa.float64()),  # the objective, over the epoch's steps
-        ("held_out_loss", pa.float64()),  # the objective on the held-out responses
-        ("held_out_error", pa.float64()),  # mean (V(s_t) − r)² over tokens, then responses: chooses the epoch
+        ("held_out_loss", pa.float64()),  # the objective on the held-out responses; null if none is held out
+        ("held_out_error", pa.float64()),  # mean (V(s_t) − r)² over states, then responses: chooses the epoch
         ("rank_first", pa.float64()),  # Spearman correlation of V at the first token with the reward; null if undefined
         ("rank_middle", pa.float64()),
         ("rank_last", pa.float64()),
+        ("rank_end", pa.float64()),  # at the state that the end token was sampled from
         ("chosen", pa.bool_()),
     ]
 )
@@ -52,7 +53,7 @@ def train_value_model(
     """Train a network; write weights, facts, metrics and audit into the folder `output`; return facts for the record.
 
     The weights are those of the epoch with the least held-out error, with `variant: released_code` those of the last
-    epoch. Responses without a reward or a token are left out. `useful` and `reason` are the verdict of the audit.
+    epoch. Responses without a reward are left out. `useful` and `reason` are the verdict of the audit.
     Raises `DataError` if responses to fewer than two prompts are left, or if the network is no longer finite.
     """
     keep_flat()
@@ -67,7 +68,7 @@ def train_value_model(
             run.one_epoch(checkpoints)
     best = run.best_epoch()
     run.network.load_state_dict(run.best)
-    audited = audit(run.network, data, settings.batch_size)
+    audited = audit(run.network.float(), data, settings.batch_size)  # decoding has the network in float32 too
     facts = {
         "fingerprint": source.fingerprint,
         "layer": source.layer,
@@ -76,6 +77,7 @@ def train_value_model(
         "held_out_responses": data.count(HELD_OUT),
         "useful": audited.useful,
         "reason": audited.reason,
+        "end_state": audited.facts["end_state"],
     }
     save_value(output, run.network, {**facts, "settings": settings.model_dump()})
     rows = [{**row, "chosen": row["epoch"] == best} for row in run.metrics]
@@ -85,19 +87,19 @@ def train_value_model(
 
 
 def objective(network: ValueNetwork, batch: Sequence[Labelled], settings: ValueModelBlock) -> torch.Tensor:
-    """Return the loss of a batch of responses: summed over tokens, averaged over responses."""
-    states, lengths, rewards = packed(batch, network)
+    """Return the loss of a batch of responses: summed over the states it reads, averaged over responses."""
+    states, lengths, rewards = packed(masked(batch, settings), network)
     return summed_loss(network(states), lengths, rewards, settings) / len(batch)
 
 
 def slices(batch: Sequence[Labelled], tokens: int) -> Iterator[Sequence[Labelled]]:
-    """Cut a batch into slices of whole responses with at most `tokens` tokens, or one longer response."""
+    """Cut a batch into slices of whole responses with at most `tokens` states, or one longer response."""
     start, n = 0, 0
-    for end, (states, _) in enumerate(batch):
-        if n and n + len(states) > tokens:
+    for end, row in enumerate(batch):
+        if n and n + len(row.states) > tokens:
             yield batch[start:end]
             start, n = end, 0
-        n += len(states)
+        n += len(row.states)
     if n:
         yield batch[start:]
 
@@ -109,7 +111,7 @@ class _Training:
         self.data, self.settings = data, settings
         self.slice = _SLICE.get(device.type, _SLICE["cuda"])
         shape = Shape(data.source.hidden_size, settings.hidden_size, settings.n_layers)
-        self.network = new_network(shape, settings.seed).to(device)
+        self.network = new_network(shape, settings.seed).to(device, getattr(torch, settings.dtype))
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=settings.lr)
         self.epoch, self.step, self.loss_sum = 0, 0, 0.0
         self.metrics: list[dict[str, Any]] = []
@@ -148,7 +150,8 @@ class _Training:
         For small λ the loss of a network with equal values at all tokens is low, so the loss cannot choose. The error
         is least for the expected reward at every token, for every λ. Raises `DataError` if an error is not finite.
         """
-        if not all(np.isfinite(row["held_out_error"]) for row in self.metrics):
+        measure = "held_out_error" if self.data.count(HELD_OUT) else "train_loss"
+        if not all(np.isfinite(row[measure]) for row in self.metrics):
             raise DataError(
                 f"the value network is no longer finite at epoch {len(self.metrics)}; lower `lr` ({self.settings.lr})"
             )
@@ -158,29 +161,28 @@ class _Training:
 
     @torch.no_grad()
     def measure(self) -> dict[str, float | None]:
-        """Return loss, error and rank correlations on the held-out responses."""
+        """Return loss, error and rank correlations on the held-out responses; None if none is held out."""
+        if not self.data.count(HELD_OUT):
+            return dict.fromkeys(name for name in METRICS.names if name.startswith(("held_out", "rank")))
         loss, error = 0.0, 0.0
-        points = np.empty((self.data.count(HELD_OUT), 4))  # V at three tokens, and the reward
-        done = 0
+        points: list[np.ndarray] = []
         for batch in self.data.batches(HELD_OUT, self.settings.batch_size):
             for part in slices(batch, self.slice):
                 states, lengths, rewards = packed(part, self.network)
                 values = self.network(states)
+                points.append(_points(values, lengths, part))
+                values, lengths = values_read(values, lengths, part, self.settings)
                 loss += float(summed_loss(values, lengths, rewards, self.settings))
-                squares = (values - rewards.repeat_interleave(lengths)).square()
+                squares = (values - rewards.repeat_interleave(lengths)).square().float()
                 response = torch.arange(len(part), device=values.device).repeat_interleave(lengths)
-                error += float((torch.zeros_like(rewards).index_add_(0, response, squares) / lengths).sum())
-                last = lengths.cumsum(0) - 1
-                first = last - lengths + 1
-                columns = [values[first], values[first + lengths // 2], values[last], rewards]
-                points[done : done + len(part)] = torch.stack(columns, 1).cpu().numpy()
-                done += len(part)
+                sums = torch.zeros(len(part), device=values.device).index_add_(0, response, squares)
+                error += float((sums / lengths).sum())
+        columns = np.concatenate(points).T
+        names = ("rank_first", "rank_middle", "rank_last", "rank_end")
         return {
-            "held_out_loss": loss / len(points),
-            "held_out_error": error / len(points),
-            "rank_first": _rank_correlation(points[:, 0], points[:, 3]),
-            "rank_middle": _rank_correlation(points[:, 1], points[:, 3]),
-            "rank_last": _rank_correlation(points[:, 2], points[:, 3]),
+            "held_out_loss": loss / columns.shape[1],
+            "held_out_error": error / columns.shape[1],
+            **{name: _rank_correlation(column, columns[4]) for name, column in zip(names, columns, strict=False)},
         }
 
     def state(self) -> dict[str, Any]:
@@ -203,8 +205,21 @@ class _Training:
         self.metrics, self.best = state["metrics"], state["best"]
 
 
+def _points(values: torch.Tensor, lengths: torch.Tensor, part: Sequence[Labelled]) -> np.ndarray:
+    """Return V at first, middle and last token and at the end token's state, and the reward [B, 5]; NaN for none."""
+    tokens = torch.tensor([row.n_tokens for row in part], device=values.device)
+    first = lengths.cumsum(0) - lengths
+    places = [first, first + tokens // 2, first + tokens - 1, first + tokens]
+    known = [tokens > 0, tokens > 0, tokens > 0, lengths > tokens]
+    last = len(values) - 1
+    columns = [torch.where(k, values[p.clamp(0, last)].float(), torch.nan) for p, k in zip(places, known, strict=True)]
+    rewards = np.array([row.reward for row in part])
+    return np.column_stack([torch.stack(columns, 1).cpu().numpy(), rewards])
+
+
 def _rank_correlation(values: np.ndarray, rewards: np.ndarray) -> float | None:
-    """Return Spearman's rank correlation; None if one side is constant or not finite."""
+    """Return Spearman's rank correlation where V is known (not NaN); None if one side is constant or not finite."""
+    values, rewards = values[~np.isnan(values)], rewards[~np.isnan(values)]
     if len(values) < 2 or not np.isfinite(values).all() or np.ptp(values) == 0 or np.ptp(rewards) == 0:
         return None
     return float(stats.spearmanr(values, rewards).statistic)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rebend.errors import ModelError
-from rebend.models.chat import Message, prompt_text
+from rebend.models.chat import Message, encode_text, prompt_text
 from rebend.models.loading import load_policy
 from rebend.models.lora import load_adapter
 
@@ -157,6 +157,16 @@ def check_equivalence(merged: Equivalence, rounding: Equivalence, dtype: str) ->
         )
 
 
+def does_nothing(expected: Expected, dtype: str) -> bool:
+    """Return whether the adapter's effect on its base is not above that of rounding to `dtype`.
+
+    Such an adapter can be merged, but the merged model is the base for all that can be measured: every changed weight
+    may have been rounded back.
+    """
+    limit = max(MEAN_FACTOR * expected.rounding.kl, TOLERANCES[dtype].kl_floor)
+    return expected.effect.kl <= limit
+
+
 def equivalence_facts(merged: Equivalence, expected: Expected) -> dict[str, Any]:
     """Return the facts for the record: distance of the merged model, of rounding, and of the adapter from its base."""
     return {
@@ -168,8 +178,7 @@ def equivalence_facts(merged: Equivalence, expected: Expected) -> dict[str, Any]
 
 def _with_answer(tokenizer: Any, model: Any, chat: Sequence[Message]) -> Tensor:
     """Return a chat's tokens followed by the model's greedy answer, `[1, T]`, on the CPU."""
-    text = prompt_text(tokenizer, chat)
-    tokens = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"].to(model.device)
+    tokens = torch.tensor([encode_text(tokenizer, prompt_text(tokenizer, chat))], device=model.device)
     return model.generate(
         input_ids=tokens,
         attention_mask=torch.ones_like(tokens),

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from peft.tuners.lora import Linear, LoraLayer
+from peft.tuners.lora import Embedding, Linear, LoraLayer
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -43,6 +43,7 @@ _PLAIN_KEYS = {
     "task_type",
     "use_rslora",
 }
+Changed = Linear | Embedding  # modules whose changes can be merged
 _PLAIN_STARTS = (True, False, "gaussian", "eva", "orthogonal")  # PEFT's other values change the base's weights
 
 
@@ -106,7 +107,7 @@ class AdapterChanges:
         config.init_lora_weights = True
         config.base_model_name_or_path = None
         get_peft_model(skeleton, config, low_cpu_mem_usage=True)  # changes the skeleton in place
-        self.modules: dict[str, tuple[str, Linear]] = {}
+        self.modules: dict[str, tuple[str, Changed]] = {}
         for name, module in skeleton.named_modules():
             if isinstance(module, LoraLayer):
                 self._add(name, module, stored, shared, skeleton.base_model_prefix)
@@ -119,7 +120,11 @@ class AdapterChanges:
         path, module = self.modules[name]
         with safe_open(self.file, "pt") as stream:
             for part, matrix in _parts(module):
-                matrix["default"].weight = nn.Parameter(stream.get_tensor(_key(path, part)).float())
+                value = nn.Parameter(stream.get_tensor(_key(path, part)).float())
+                if isinstance(matrix, nn.ParameterDict):
+                    matrix["default"] = value
+                else:
+                    matrix["default"].weight = value
         with torch.no_grad():
             change = module.get_delta_weight("default")
         module.to("meta")
@@ -128,9 +133,11 @@ class AdapterChanges:
     def _add(self, path: str, module: LoraLayer, stored: set[str], shared: set[str], prefix: str) -> None:
         """Register the stored weight that a module of the model changes."""
         weight = f"{path}.weight"
-        if not isinstance(module, Linear):
+        if not isinstance(module, (Linear, Embedding)):
             kind = type(module).__name__
-            raise ModelError(f"{self.file}: '{path}' is no linear module ({kind}); only linear ones can be merged")
+            raise ModelError(
+                f"{self.file}: '{path}' is neither a linear module nor embeddings ({kind}); only these can be merged"
+            )
         if weight in shared:
             raise ModelError(
                 f"{self.file}: '{weight}' is shared by the base's embeddings and its head, but the adapter changes "
@@ -149,7 +156,7 @@ class AdapterChanges:
     def _check_complete(self) -> None:
         """Raise `ModelError` unless the file has exactly the two matrices of each module, in their shapes."""
         expected = {
-            _key(path, part): tuple(matrix.state_dict()["default.weight"].shape)
+            _key(path, part): tuple(next(matrix.parameters()).shape)
             for path, module in self.modules.values()
             for part, matrix in _parts(module)
         }
@@ -165,10 +172,11 @@ class AdapterChanges:
             )
 
 
-def _parts(module: Linear) -> tuple[tuple[str, nn.ModuleDict], ...]:
-    return ("lora_A", module.lora_A), ("lora_B", module.lora_B)
+def _parts(module: Changed) -> tuple[tuple[str, nn.ModuleDict | nn.ParameterDict], ...]:
+    names = ("lora_embedding_A", "lora_embedding_B") if isinstance(module, Embedding) else ("lora_A", "lora_B")
+    return tuple((name, getattr(module, name)) for name in names)
 
 
 def _key(path: str, part: str) -> str:
     """Return the name of a matrix in an adapter's file."""
-    return f"base_model.model.{path}.{part}.weight"
+    return f"base_model.model.{path}.{part}" + ("" if "embedding" in part else ".weight")

@@ -7,6 +7,7 @@ tensor, not of the model.
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,13 @@ from rebend.models.adapter_files import ADAPTER_FILE
 from rebend.models.chat import Message
 from rebend.models.loading import FINGERPRINT_FILE, fingerprint, revision, stamp, terms_files
 from rebend.models.remote_code import runs_code
-from rebend.repbend.merge.equivalence import check_equivalence, equivalence_facts, expected_answers, merged_equivalence
+from rebend.repbend.merge.equivalence import (
+    check_equivalence,
+    does_nothing,
+    equivalence_facts,
+    expected_answers,
+    merged_equivalence,
+)
 from rebend.repbend.merge.lora_delta import AdapterChanges, check_mergeable
 from rebend.repbend.merge.model_card import model_card
 from rebend.repbend.merge.weight_files import StoredTensor, main_dtype, stored_tensors, write_weights
@@ -41,9 +48,9 @@ def merge_adapter(
 
     `out` is a complete checkpoint: safetensors in `dtype`, configuration and generation configuration, the base's
     tokenizer and licence files, a model card, a fingerprint. It is loaded again and compared with base and adapter on
-    `prompts` (`equivalence.CHECK_PROMPTS` if None). Returns facts for the record. Raises `ModelError`, without a folder
-    `out`, if the adapter was trained on another base, does not fit or is no plain LoRA, or if the merged model differs
-    from base and adapter.
+    `prompts` (`equivalence.CHECK_PROMPTS` if None). An adapter whose effect is below rounding gives a warning. Returns
+    facts for the record. Raises `ModelError`, without a folder `out`, if the adapter was trained on another base, does
+    not fit or is no plain LoRA, or if the merged model differs from base and adapter.
     """
     base, adapter = Path(base), Path(adapter)
     trained = read_json(adapter / ADAPTER_FILE)
@@ -61,7 +68,16 @@ def merge_adapter(
         merged_fingerprint = stamp(folder, revision(base))
         equivalence = merged_equivalence(expected, folder, dtype)
         check_equivalence(equivalence, expected.rounding, dtype)
-    facts = {"base_fingerprint": base_fingerprint, "fingerprint": merged_fingerprint}
+    nothing = does_nothing(expected, dtype)
+    if nothing:
+        effect, rounding = expected.effect.kl, expected.rounding.kl
+        print(
+            f"WARNING: {adapter}: this adapter does nothing in {dtype}: its effect on the base (mean KL {effect:.2g} "
+            f"nats per token) is not above that of rounding ({rounding:.2g}). Train it longer, or merge in float32",
+            file=sys.stderr,
+            flush=True,
+        )
+    facts = {"base_fingerprint": base_fingerprint, "fingerprint": merged_fingerprint, "adapter_does_nothing": nothing}
     return {**facts, **equivalence_facts(equivalence, expected)}
 
 

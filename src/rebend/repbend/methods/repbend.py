@@ -15,7 +15,12 @@ The variant `released_code` has the reductions of the released code, `corrected`
 | unsafe_norm | mean over tokens and target indices | the same |
 | unsafe_cosine | of the states at the last prompt token | of the mean states over each text's target tokens |
 | retain_kl | at temperature 2, times 4, sum over tokens / number of chats | at temperature 1, mean over tokens |
-| pair_norm | over R tokens of each pair, R the shortest answer so far (at most 20) | R of each pair separately |
+| pair_norm | over R tokens, R the shortest paired answer of the group (at most 20) | R of each pair separately |
+| tokens of `response_R` | R of the group before (20 at first), padding behind short answers counts | the first 20 |
+| unsafe tokens of `prompt_last` | of single unsafe answers alone | also of pairs |
+| prompts over `max_length` | cut on the right | left out |
+
+In the released code, `response_R` reads R before it is set and stops in its first step: here R starts at 20.
 
 The adapted pass of the released code has dropout in the adapter. `corrected` needs `lora_dropout: 0.0`, because the
 noise of dropout counts as a move away from the reference.
@@ -34,14 +39,14 @@ from torch.nn.functional import normalize
 from rebend.config.adapters import RepBendBlock
 from rebend.models.layers import target_indices
 from rebend.models.log_probs import token_kl
-from rebend.repbend.examples import Pair, StepExamples, TrainingExample, TrainingExamples
+from rebend.repbend.examples import Pair, Reading, StepExamples, TrainingExample, TrainingExamples
 from rebend.repbend.forward import Example
 from rebend.repbend.methods.terms import at_least_float32, mean_shift_norm, shift_norms
 from rebend.repbend.objective import Loss, Objective, Passes, StepInfo, run_passes
 
 Variant = Literal["released_code", "corrected"]
 PROMPT_MODES = ("prompt_all", "prompt_last")
-FIRST_TOKENS = 20  # R, before any shorter answer
+FIRST_TOKENS = 20  # largest R, a number of first answer tokens
 
 
 class Terms(NamedTuple):
@@ -77,7 +82,12 @@ class RepBend(Objective[RepBendBlock]):
         # The released code also counts the embeddings, which do not move.
         self.n_frozen_layers = int(settings.variant == "released_code" and settings.alpha_mode == "all")
         self.weights = Weights(settings.alpha, settings.beta, settings.gamma, settings.epsilon, settings.eta)
-        self._shortest: list[int] = []  # shortest paired answer among the first i + 1 items
+        self.released = settings.variant == "released_code"
+
+    @classmethod
+    def reading(cls, settings: RepBendBlock) -> Reading:
+        """Return how rows are read: the released code cuts long prompts, and some modes need no answers."""
+        return Reading(cut_prompts=settings.variant == "released_code", prompts_only=settings.loss_mode in PROMPT_MODES)
 
     def loss(self, model: PeftModel, step_examples: StepExamples, info: StepInfo) -> Loss:
         """Return the loss of a group, from one reference pass and one adapted pass over all of its texts."""
@@ -95,61 +105,72 @@ class RepBend(Objective[RepBendBlock]):
         If the mode reads prompts only, the prompts of pairs are in the unsafe group only, as in the released code: one
         prompt cannot be kept and pushed away.
         """
-        first = self.first_tokens(info)
+        first = self.first_tokens(info, len(step_examples.pairs))
         safe_of_pairs = [] if self.settings.loss_mode in PROMPT_MODES else [safe for safe, _ in step_examples.pairs]
-        of_pairs = [self._paired_tokens(pair, first) if self.settings.eta else range(0) for pair in step_examples.pairs]
+        of_pairs = self._compared_tokens(step_examples.pairs)
         compared = [*[range(0)] * len(step_examples.safe), *of_pairs]  # positions of single answers, then of pairs
         return [
             *self._safe_texts([*step_examples.safe, *safe_of_pairs], compared, first),
-            *self._unsafe_texts(step_examples.all_unsafe(), compared, first),
+            *self._unsafe_texts(step_examples, compared, first),
             *(cut_text(chat, {"retain": range(len(chat.tokens))}) for chat in step_examples.retain),
         ]
 
     def _safe_texts(self, answers: Sequence[TrainingExample], compared: Sequence[range], first: int) -> list[Example]:
+        padding = self.examples.padding
         return [
-            cut_text(answer, {"safe": self.target_tokens(answer, first), "safe_of_pair": tokens})
+            cut_text(answer, {"safe": self.target_tokens(answer, first), "safe_of_pair": tokens}, padding)
             for answer, tokens in zip(answers, compared, strict=False)  # with prompts only, `answers` has no pairs
         ]
 
-    def _unsafe_texts(self, answers: Sequence[TrainingExample], compared: Sequence[range], first: int) -> list[Example]:
+    def _unsafe_texts(self, step_examples: StepExamples, compared: Sequence[range], first: int) -> list[Example]:
+        answers = step_examples.all_unsafe()
+        singles_only = self.released and self.settings.loss_mode == "prompt_last"
+        n_read = len(step_examples.unsafe) if singles_only else len(answers)
         return [
             cut_text(
                 answer,
                 {
-                    "unsafe": self.target_tokens(answer, first),
+                    "unsafe": self.target_tokens(answer, first) if number < n_read else range(0),
                     "last_prompt": range(answer.n_prompt - 1, answer.n_prompt),
                     "unsafe_of_pair": tokens,
                 },
+                self.examples.padding,
             )
-            for answer, tokens in zip(answers, compared, strict=True)
+            for number, (answer, tokens) in enumerate(zip(answers, compared, strict=True))
         ]
 
     def target_tokens(self, example: TrainingExample, first: int) -> range:
-        """Return the positions of the tokens whose states are compared; `first` is R."""
+        """Return the positions of the tokens whose states are compared; `first` is R.
+
+        With `response_R`, those of the released code may lie behind the end of the text: there it reads padding.
+        """
         start, end = example.n_prompt, len(example.tokens)
         return {
             "response_all": range(start, end),
             "prompt_response": range(end),
             "prompt_all": range(start),
             "prompt_last": range(start - 1, start),
-            "response_R": range(start, min(start + first, end)),
+            "response_R": range(start, start + first if self.released else min(start + first, end)),
             "response_one": range(start, start + 1),
         }[self.settings.loss_mode]
 
-    def first_tokens(self, info: StepInfo) -> int:
-        """Return R, a number of first answer tokens: 20, or (released code) the shortest paired answer so far."""
-        if self.settings.variant == "corrected":
-            return FIRST_TOKENS
-        for item in range(len(self._shortest), info.n_items):
-            safe, unsafe = self.examples.step(item, 1, self.settings.seed).pairs[0]
-            shortest = self._shortest[-1] if self._shortest else FIRST_TOKENS
-            self._shortest.append(min(shortest, safe.n_answer, unsafe.n_answer))
-        return self._shortest[info.n_items - 1]
+    def first_tokens(self, info: StepInfo, n_items: int) -> int:
+        """Return R of `response_R` for a group of `n_items`: 20, or (released code) R of the group before.
 
-    def _paired_tokens(self, pair: Pair, first: int) -> range:
-        """Return the first R positions of a pair's answers, from the last prompt token on."""
-        start = pair[0].n_prompt - 1
-        return range(start, start + min(first, pair[0].n_answer, pair[1].n_answer))
+        The released code computes R of a group, `shortest_answer` of its pairs, only after it has used R.
+        """
+        before = range(info.n_items - 2 * n_items, info.n_items - n_items)
+        if not self.released or before.start < 0:
+            return FIRST_TOKENS
+        return shortest_answer([self.examples.step(item, 1, self.settings.seed).pairs[0] for item in before])
+
+    def _compared_tokens(self, pairs: Sequence[Pair]) -> list[range]:
+        """Return the first R positions of each pair's answers, from the last prompt token on; none without `eta`."""
+        if not self.settings.eta:
+            return [range(0)] * len(pairs)
+        firsts = [shortest_answer(pairs if self.released else [pair]) for pair in pairs]
+        starts = [safe.n_prompt - 1 for safe, _ in pairs]
+        return [range(start, start + first) for start, first in zip(starts, firsts, strict=True)]
 
     def terms(self, passes: Passes, n_chats: int) -> Terms:
         """Return the five terms from the states of both passes."""
@@ -172,10 +193,20 @@ class RepBend(Objective[RepBendBlock]):
         )
 
 
-def cut_text(example: TrainingExample, positions: Mapping[str, range]) -> Example:
-    """Return a text with its positions, cut after the last one: later tokens cannot change earlier states."""
+def shortest_answer(pairs: Sequence[Pair]) -> int:
+    """Return the number of tokens of the shortest answer, at most 20: R of these pairs."""
+    return min(FIRST_TOKENS, *(answer.n_answer for pair in pairs for answer in pair))
+
+
+def cut_text(example: TrainingExample, positions: Mapping[str, range], padding: int = 0) -> Example:
+    """Return a text with its positions, cut after the last one: later tokens cannot change earlier states.
+
+    A text that is shorter is filled up with the token `padding`.
+    """
     used = {name: in_text for name, in_text in positions.items() if in_text}
-    return Example(example.tokens[: max(in_text[-1] for in_text in used.values()) + 1], used)
+    length = max(in_text[-1] for in_text in used.values()) + 1
+    n_padding = max(length - len(example.tokens), 0)
+    return Example([*example.tokens[:length], *[padding] * n_padding], used, n_padding)
 
 
 def repbend_loss(terms: Terms, weights: Weights) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -111,12 +112,26 @@ def draw_outcomes(repbend: pd.DataFrame, prompting: Collection[str] = ()) -> Fig
 
 
 def pooled(rows: pd.DataFrame) -> pd.DataFrame:
-    """Pool the data sets of one attack in rows of the table repbend; return rows by model, group and adapter."""
+    """Pool the data sets of one attack in rows of the table repbend; return rows by model, group and adapter.
+
+    The interval is Wilson's of all rows if these are independent. Otherwise it is that of the only data set, or of
+    several: MOVER of their own intervals, weighted by their rows.
+    """
     counts = rows.assign(**{name: rows[name] * rows["n"] for name in _OUTCOMES})
     sums = counts.groupby(_LINE, sort=False)[[*_OUTCOMES, "n"]].sum()
-    ends = [wilson(round(hits), int(n)) for hits, n in zip(sums["asr"], sums["n"], strict=True)]
+    ends = [_ends(part) for _, part in rows.groupby(_LINE, sort=False)]
     shares = sums.div(sums["n"], axis=0)
     return shares.assign(asr_low=[low for low, _ in ends], asr_high=[high for _, high in ends])
+
+
+def _ends(rows: pd.DataFrame) -> tuple[float, float]:
+    """Return the interval of the ASR over the data sets in `rows`."""
+    n = rows["n"].sum()
+    if (rows["clusters"] == rows["n"]).all() and (rows["seeds"] == 1).all():
+        return wilson(round((rows["asr"] * rows["n"]).sum()), int(n))
+    rate = (rows["asr"] * rows["n"]).sum() / n
+    below, above = (np.hypot.reduce(rows["n"] / n * (rows["asr"] - rows[end]).abs()) for end in ("asr_low", "asr_high"))
+    return float(rate - below), float(rate + above)
 
 
 def _attacked(matrix: pd.DataFrame) -> pd.DataFrame:

@@ -19,7 +19,10 @@ _CHANGED = ("safe_norm", "unsafe_norm", "pair_norm", "change")  # terms with ano
 _VALUE_MODEL_PANELS: Panels = [
     ("loss", {"train_loss": "training", "held_out_loss": "held out"}),
     ("squared error, held out", {"held_out_error": "V against reward"}),
-    ("rank correlation, held out", {"rank_first": "first token", "rank_middle": "middle", "rank_last": "last token"}),
+    (
+        "rank correlation, held out",
+        {"rank_first": "first token", "rank_middle": "middle", "rank_last": "last token", "rank_end": "end state"},
+    ),
 ]
 
 

@@ -28,21 +28,26 @@ def draw_value_audit(value_models: Sequence[Mapping[str, str]]) -> Figure | None
         facts = read_json(folder / _FACTS)
         curve = read_parquet(folder / _CURVE).to_pandas()
         verdict = "" if facts["useful"] else ": not useful"
-        _ranks(row[0], curve)
+        _ranks(row[0], curve, facts.get("end_state", {}).get("rank", {}))
         row[0].set_title(f"{entry['model']}, value model {entry['value_model']}{verdict}")
         _calibration(row[1], facts["calibration"])
         _along(row[2], curve, facts)
     return figure
 
 
-def _ranks(axes: Axes, curve: pd.DataFrame) -> None:
+def _ranks(axes: Axes, curve: pd.DataFrame, at_end: Mapping[str, Any]) -> None:
     known = curve.dropna(subset=["rank"])
     bounds = curve.dropna(subset=["ci_low", "ci_high"])
     axes.fill_between(bounds["place"], bounds["ci_low"], bounds["ci_high"], color=BLUE, alpha=0.2, lw=0)
     axes.plot(known["place"], known["rank"], color=BLUE, lw=1.3)
     axes.axhline(0, color=BLACK, lw=0.9, ls=":")
     axes.axvspan(2 / 3, 1, color=GREY, alpha=0.15, lw=0, label="last third (decides)")
-    axes.set(xlabel="relative position in the response", ylabel="rank correlation, 95 % interval", xlim=(0, 1))
+    if at_end.get("ci_low") is not None:
+        bar = [[at_end["estimate"] - at_end["ci_low"]], [at_end["ci_high"] - at_end["estimate"]]]
+        axes.errorbar(
+            [1.04], [at_end["estimate"]], bar, fmt="D", ms=4, color=VERMILLION, label="state of the end token"
+        )
+    axes.set(xlabel="relative position in the response", ylabel="rank correlation, 95 % interval", xlim=(0, 1.07))
     legend_below(axes, 1)
 
 

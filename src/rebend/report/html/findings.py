@@ -94,7 +94,10 @@ def _of_pairs(pairs: pd.DataFrame) -> Iterator[str]:
             attacks.append(_attack_words(row["attack"]))
         n_attacks = part["attack"].nunique()
         text = "; ".join(f"{words} {_listed(others, n_attacks)}" for words, others in differences.items() if others)
-        test = f"McNemar's test, Holm-corrected p < {SIGNIFICANCE:g}"
+        seeds = part["seeds"].max() if "seeds" in part else 1
+        test = f"McNemar's test, Holm-corrected p < {SIGNIFICANCE:g}; one training each, so nothing about other seeds"
+        if seeds > 1:
+            test = f"paired test over {int(seeds)} training seeds, Holm-corrected p < {SIGNIFICANCE:g}"
         yield f"{model}, adapter {adapter} against other adapters on the same harmful prompts: {text} ({test})."
 
 

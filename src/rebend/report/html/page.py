@@ -17,7 +17,7 @@ import pandas as pd
 from rebend.errors import DataError
 from rebend.io.files import read_json
 from rebend.report.html.findings import findings
-from rebend.report.measurements import Cell
+from rebend.report.measurements import Cell, seed_of
 from rebend.report.tables.all import TABLES, note, shown
 from rebend.report.tables.table import Table
 
@@ -48,7 +48,7 @@ def make_report(
         title=settings["title"],
         study=settings["study"],
         paper=settings["paper"],
-        findings=findings(tables),
+        findings=[*findings(tables), *settings.get("deviations", ())],
         claims=shown("claims", tables["claims"]).to_dict("records"),
         figures=drawn(Path(figures), captions),
         tables=[_table(table, tables[table.name]) for table in TABLES if table.heading and len(tables[table.name])],
@@ -79,6 +79,7 @@ def drawn(folder: Path, captions: str) -> list[dict[str, str]]:
 def provenance(cell: Cell, record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the sources of the numbers of one cell: files, commit, decoding time and counts."""
     names = [cell[key] for key in ("model", "adapter", "control", "dataset", "attack") if cell[key]]
+    names += [f"seed {seed_of(cell)}"] if seed_of(cell) else []
     scores = {stage: path for stage, path in cell["scores"].items() if stage != "safety"}  # they are in `judges`
     stages = {"data": cell["data"], "responses": cell["responses"], **scores}
     files = {stage.replace("_", " "): path for stage, path in stages.items()}

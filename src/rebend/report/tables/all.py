@@ -50,7 +50,18 @@ _PRINTED_NOTE = (
     "averages disagree with its own cells (resources/published/README.md); the average recomputed from the cells "
     "follows such an average."
 )
-_TEXT_COLUMNS = ("group", "dataset", "attack", "judge", "form")  # an empty cell is "" here, not a missing value
+OTHER_SETTINGS = "*: settings other than the paper's, whose numbers stand beside them; the findings list them."
+SEVERAL_TRIES = (
+    "Best of n tries: the attack succeeds on a prompt if one of n tries does, which is more than with one try; do not "
+    "compare these rates, and averages with them, with those of single tries."
+)
+ONE_SEED = "One training seed: intervals are over prompts, and say nothing about a training with another seed."
+SINGLE_TRAININGS = "One training each: the test says nothing about trainings with other seeds."
+SEVERAL_SEEDS = (
+    "Rows with a number of seeds are means over as many trainings, with intervals over seeds and prompts together; the "
+    "other rows are of one training."
+)
+_TEXT_COLUMNS = ("group", "dataset", "attack", "judge", "form", "seed")  # an empty cell is "" here, not a missing value
 
 
 def all_tables(settings: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
@@ -85,7 +96,27 @@ def note(name: str, table: pd.DataFrame) -> str:
     has_judges = name in ("recontrol", "win_rates") and len(table) > 0
     judges = sorted({judge for judge in table["judge"] if judge}) if has_judges else []
     notes += [f"Judge of the win rate: {', '.join(judges)}."] if judges else []
-    return " ".join(notes)
+    marked = any(table[name].astype(str).str.endswith("*").any() for name in ("adapter", "control") if name in table)
+    notes += [OTHER_SETTINGS] if marked else []
+    return " ".join([*notes, *_tries_note(table), *_seeds_note(table)])
+
+
+def _tries_note(table: pd.DataFrame) -> list[str]:
+    """Return a sentence on success over several tries, if the table has any beside single ones."""
+    texts = [table[name].astype(str) for name in ("attack", "metric") if name in table]
+    several = any(text.str.contains(" tries)", regex=False).any() for text in texts)
+    return [SEVERAL_TRIES] if several or ("tries" in table and (table["tries"] > 1).any()) else []
+
+
+def _seeds_note(table: pd.DataFrame) -> list[str]:
+    """Return a sentence on the training seeds of a table whose rows are of trained adapters or controls."""
+    counts = [table[name].max() for name in map(str, table) if name == "seeds" or name.endswith("_seeds")]
+    trained = any((table[name] != "none").any() for name in ("adapter", "control") if name in table)
+    if not counts or not trained:
+        return []
+    if max(counts) > 1:
+        return [SEVERAL_SEEDS]
+    return [SINGLE_TRAININGS if "p_value" in table else ONE_SEED]
 
 
 def _by_name(name: str) -> Table:

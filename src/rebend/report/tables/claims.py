@@ -54,7 +54,8 @@ def pick(table: pd.DataFrame, where: Mapping[str, Any], about: str) -> pd.Series
     for column, value in where.items():
         if column not in table.columns:
             raise ConfigError(f"{about}: no column '{column}'.{likely_typo(column, table.columns)}")
-        matching = chosen[chosen[column].astype(str) == str(value)]
+        texts = chosen[column].astype(str)  # "*" marks settings that are not the paper's, not another block
+        matching = chosen[(texts == str(value)) | (texts == f"{value}*")]
         if matching.empty:
             allowed = sorted(set(chosen[column].astype(str)))
             raise ConfigError(

@@ -10,6 +10,7 @@ import pandas as pd
 from rebend.evaluation.intervals import Estimate, paired_gain, paired_ratio, relative_reduction
 from rebend.report.formatting import counted, figure, number
 from rebend.report.lines import ESTIMATE, datasets, estimate_values, evaluation_parts, listed, measured, records
+from rebend.report.measurements import paired
 from rebend.report.metrics import ALL, METRICS, QUALITY, heading, quality_metrics
 from rebend.report.tables.table import Inputs, Table
 
@@ -46,14 +47,15 @@ def _control_lines(rows: pd.DataFrame) -> Iterator[list[Any]]:
                     sides = [cell.get((name, metric.measured.name)) for name in (control, against)]
                     if sides[0] is None or sides[1] is None:
                         continue
-                    ours, theirs = _paired(sides[0], sides[1])
-                    means_of_both = _means(ours, theirs)
-                    if len(ours):
-                        gain = estimate_values(paired_gain(ours, theirs))
-                        yield [*keys, f"{metric.name}_gain", *gain, *means_of_both]
-                    if len(ours) and metric.ratio:
-                        ratio = estimate_values(paired_ratio(ours, theirs))
-                        yield [*keys, f"{metric.name}_ratio", *ratio, *means_of_both]
+                    both = paired(sides[0], sides[1])
+                    values = listed(both["ours"]), listed(both["theirs"])
+                    groups = list(both["cluster"]), list(both["seed"])
+                    if len(both):
+                        gain = estimate_values(paired_gain(*values, *groups))
+                        yield [*keys, f"{metric.name}_gain", *gain, *_means(*values)]
+                    if len(both) and metric.ratio:
+                        ratio = estimate_values(paired_ratio(*values, *groups))
+                        yield [*keys, f"{metric.name}_ratio", *ratio, *_means(*values)]
 
 
 def _adapter_lines(rows: pd.DataFrame) -> Iterator[list[Any]]:
@@ -67,13 +69,17 @@ def _adapter_lines(rows: pd.DataFrame) -> Iterator[list[Any]]:
                 for (harmful, group, attack), adapted in evaluation_parts(chosen):
                     if (harmful, group, attack) not in theirs:
                         continue
-                    pair = listed(adapted["value"]), listed(theirs[harmful, group, attack]["value"])
+                    sides = adapted, theirs[harmful, group, attack]
                     keys = ["adapter", model, adapter, control, "none", dataset, group, attack, "asr_reduction"]
-                    yield [*keys, *estimate_values(_reduction(*pair)), *_means(*pair)]
+                    values = [listed(side["value"]) for side in sides]
+                    yield [*keys, *estimate_values(_reduction(*sides)), *_means(*values)]
 
 
-def _reduction(ours: list[float | None], theirs: list[float | None]) -> Estimate:
-    return relative_reduction(*([None if v is None else v == 1.0 for v in side] for side in (ours, theirs)))
+def _reduction(*sides: pd.DataFrame) -> Estimate:
+    """Return the relative reduction of the rate of the first side against that of the second."""
+    ours, theirs = ([None if v is None else v == 1.0 for v in listed(side["value"])] for side in sides)
+    clusters, seeds = (tuple(list(side[name]) for side in sides) for name in ("cluster", "seed"))
+    return relative_reduction(ours, theirs, (clusters[0], clusters[1]), (seeds[0], seeds[1]))
 
 
 def _compared(rows: pd.DataFrame) -> list[tuple[str, str]]:
@@ -83,13 +89,6 @@ def _compared(rows: pd.DataFrame) -> list[tuple[str, str]]:
     pairs = [(control, base) for base in idle for control in methods if control != base]
     random = [control for control, method in methods.items() if method == "random"]
     return pairs + [(c, other) for c, method in methods.items() if method == "value" for other in random]
-
-
-def _paired(*sides: pd.DataFrame) -> tuple[list[float | None], list[float | None]]:
-    """Return the values of two controls on their common prompts, in the same order."""
-    ours, theirs = (rows.set_index(["dataset", "row_id"])["value"] for rows in sides)
-    common = ours.index.intersection(theirs.index, sort=False)
-    return listed(ours.loc[common]), listed(theirs.loc[common])
 
 
 def _means(ours: list[float | None], theirs: list[float | None]) -> list[float | None]:
@@ -113,7 +112,7 @@ def text(table: pd.DataFrame) -> pd.DataFrame:
                 "data set": row["dataset"],
                 "rows": part,
                 "metric": heading(row["metric"]),
-                "95 % interval": counted(figure(row, row["metric"]), row["n"], row["not_scored"]),
+                "95 % interval": counted(figure(row, row["metric"]), row),
                 "from": number(row["baseline"], percent=is_rate) + (" %" if is_rate else ""),
                 "to": number(row["value"], percent=is_rate) + (" %" if is_rate else ""),
             }
@@ -124,8 +123,8 @@ def text(table: pd.DataFrame) -> pd.DataFrame:
 TABLE = Table(
     "gains",
     "Gains and reductions",
-    "Gains are mean differences on the same prompts, with 95 % bootstrap intervals. ASR reduction is 1 - ASR / ASR of "
-    "the base, with the 95 % MOVER-R interval of two Wilson intervals.",
+    "Gains are mean differences on the same prompts, with 95 % bootstrap intervals over clusters of prompts. ASR "
+    "reduction is 1 - ASR / ASR of the base, with the 95 % MOVER-R interval of two Wilson intervals.",
     compute,
     text,
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,16 +19,21 @@ from sklearn.metrics import cohen_kappa_score
 
 from rebend.errors import DataError
 from rebend.evaluation.agreement import krippendorff_alpha
+from rebend.evaluation.intervals import rate
 from rebend.evaluation.judges.safety.verdict import HARMFUL
 from rebend.io.files import read_parquet
 from rebend.io.schemas import SAFETY_VERDICTS
-from rebend.report.formatting import number, number_of
-from rebend.report.lines import records
-from rebend.report.measurements import Cell, outcome_of_prompts
+from rebend.report.formatting import estimate_text, groups_text, number, number_of
+from rebend.report.lines import columns, records
+from rebend.report.measurements import Cell, clusters_by_row, folds, outcome_of_prompts, seed_of
 from rebend.report.metrics import ALL
 from rebend.report.tables.table import Inputs, Table
 
 KEY = ["row_id", "attempt"]
+_PAIR = [
+    "n", "clusters", "agreement", "agreement_low", "agreement_high", "kappa",
+    "harm_agreement", "harm_agreement_low", "harm_agreement_high", "harm_kappa",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,14 +51,17 @@ class Agreement:
         return float(self.rates["asr"].max() - self.rates["asr"].min())
 
 
-def agreement(verdicts: Mapping[str, pa.Table], harmful: Mapping[str, bool]) -> Agreement:
+def agreement(
+    verdicts: Mapping[str, pa.Table], harmful: Mapping[str, bool], clusters: Mapping[str, str] | None = None
+) -> Agreement:
     """Compare tables of verdicts (judge -> schema SAFETY_VERDICTS; at least one) on the same completions.
 
-    `harmful`: row_id -> whether its prompt is harmful.
+    `harmful`: row_id -> whether its prompt is harmful. `clusters`: row_id -> its cluster, by default the prompt itself.
 
-    - `pairs` has the columns judge and other; n, the completions that both judges scored; `agreement`, the share with
-      the same verdict, and Cohen's `kappa` (1: full agreement, 0: agreement by chance, NaN: all verdicts are equal);
-      `harm_agreement` and `harm_kappa`, the same for harmful against all other verdicts.
+    - `pairs` has the columns judge and other; n, the completions that both judges scored, of `clusters` clusters;
+      `agreement`, the share with the same verdict, with its interval over clusters, and Cohen's `kappa` (1: full
+      agreement, 0: agreement by chance, NaN: all verdicts are equal); `harm_agreement` and `harm_kappa`, the same for
+      harmful against all other verdicts.
     - `rates` has judge; asr, n and not_scored over harmful prompts (see `outcome_of_prompts` for several attempts).
     - `disagreements` has row_id, attempt and a column of verdicts per judge (None: not scored), for completions with
       different verdicts.
@@ -65,11 +73,13 @@ def agreement(verdicts: Mapping[str, pa.Table], harmful: Mapping[str, bool]) -> 
     unknown = set(words.index.get_level_values("row_id")) - set(harmful)
     if unknown:
         raise DataError(f"row '{min(unknown)}' of the verdicts is not in the data set; delete the file and run again")
-    pairs = [_pair(words, *names) for names in combinations(frames, 2)]
+    rows = words.index.get_level_values("row_id")
+    keys = pd.Series([(clusters or {}).get(row, row) for row in rows], index=words.index)
+    pairs = [_pair(words, keys, *names) for names in combinations(frames, 2)]
     rates = [_rate(judge, frame[frame["row_id"].map(harmful).astype(bool)]) for judge, frame in frames.items()]
     differing = words[_differ(words)]
     return Agreement(
-        pd.DataFrame(pairs, columns=["judge", "other", "n", "agreement", "kappa", "harm_agreement", "harm_kappa"]),
+        pd.DataFrame(pairs, columns=["judge", "other", *_PAIR]),
         pd.DataFrame(rates, columns=["judge", "asr", "n", "not_scored"]),
         differing.astype(object).where(differing.notna(), None).reset_index(),
         _alpha(words),
@@ -104,12 +114,13 @@ def _differ(words: pd.DataFrame) -> np.ndarray:
     return (np.where(codes < 0, largest, codes) != largest).any(axis=1)
 
 
-def _pair(words: pd.DataFrame, judge: str, other: str) -> dict[str, object]:
+def _pair(words: pd.DataFrame, clusters: pd.Series, judge: str, other: str) -> dict[str, object]:
     both = words[[judge, other]].dropna()
     row: dict[str, object] = {"judge": judge, "other": other, "n": len(both)}
     for prefix, part in (("", both), ("harm_", both == HARMFUL)):
         first, second = part[judge].to_numpy(dtype=str), part[other].to_numpy(dtype=str)
-        row[f"{prefix}agreement"] = float(np.mean(first == second)) if len(both) else float("nan")
+        share = rate([bool(same) for same in first == second], list(clusters.loc[both.index]))
+        row |= {"clusters": share.clusters or 0, **columns(f"{prefix}agreement", share, counts=False)}
         row[f"{prefix}kappa"] = _kappa(first, second)
     return row
 
@@ -130,8 +141,7 @@ def _rate(judge: str, frame: pd.DataFrame) -> dict[str, object]:
 
 _CELL = ["model", "adapter", "control", "dataset", "attack"]
 COLUMNS = [
-    *_CELL, "judge", "other", "n", "agreement", "kappa", "harm_agreement", "harm_kappa", "asr_judge", "asr_other",
-    "asr_low", "asr_high", "asr_range", "alpha",
+    *_CELL, "judge", "other", *_PAIR, "asr_judge", "asr_other", "asr_low", "asr_high", "asr_range", "alpha",
 ]  # fmt: skip
 
 
@@ -143,48 +153,61 @@ def compute(inputs: Inputs) -> pd.DataFrame:
     lowest, highest and range of the ASR over all judges, and Krippendorff's alpha of three or more judges.
     """
     judged, lines = _judged(inputs.cells), []
-    for judges in dict.fromkeys(tuple(verdicts) for _, verdicts, _ in judged):
-        same_judges = [(verdicts, harmful) for _, verdicts, harmful in judged if tuple(verdicts) == judges]
+    for judges in dict.fromkeys(tuple(read.verdicts) for _, read in judged):
+        same_judges = [read for _, read in judged if tuple(read.verdicts) == judges]
         if len(same_judges) > 1:
             lines += _lines(dict.fromkeys(_CELL, ALL), _pooled(same_judges))
-    for cell, verdicts, harmful in judged:
-        lines += _lines({name: cell[name] for name in _CELL}, agreement(verdicts, harmful))
+    read_of = {cell["record"]: read for cell, read in judged}
+    for trainings in folds(cell for cell, _ in judged):
+        reads = [read_of[cell["record"]] for cell in trainings]
+        found = agreement(*reads[0]) if len(reads) == 1 else _pooled(reads)
+        lines += _lines({name: trainings[0][name] for name in _CELL}, found)
     return pd.DataFrame(lines, columns=COLUMNS).astype({"alpha": float})
 
 
 def compute_disagreements(inputs: Inputs) -> pd.DataFrame:
     """Return the table safety_disagreements: a row per completion with different verdicts."""
     differing = []
-    for cell, verdicts, harmful in _judged(inputs.cells):
-        names = {name: cell[name] for name in _CELL}
-        words = agreement(verdicts, harmful).disagreements
-        words = words.rename(columns={judge: f"verdict_{judge}" for judge in verdicts})
-        differing.append(pd.concat([pd.DataFrame([names] * len(words), columns=_CELL), words], axis=1))
+    named = [*_CELL, "seed"] if any(seed_of(cell) for cell in inputs.cells) else _CELL
+    for cell, read in _judged(inputs.cells):
+        names = {**cell, "seed": seed_of(cell)}
+        words = agreement(*read).disagreements
+        words = words.rename(columns={judge: f"verdict_{judge}" for judge in read.verdicts})
+        differing.append(pd.concat([pd.DataFrame([names] * len(words), columns=named), words], axis=1))
     empty = pd.DataFrame(columns=[*_CELL, *KEY])
     return pd.concat(differing, ignore_index=True) if differing else empty
 
 
-def _judged(cells: Sequence[Cell]) -> list[tuple[Cell, dict[str, pa.Table], dict[str, bool]]]:
-    """Return the cells with several judges, with verdicts by judge and row_id -> whether its prompt is harmful."""
-    return [(cell, *_read(cell)) for cell in cells if len(cell["judges"]) > 1]
+class _Read(NamedTuple):
+    """The verdicts of a cell by judge; whether each prompt is harmful, and its cluster, by row_id."""
+
+    verdicts: dict[str, pa.Table]
+    harmful: dict[str, bool]
+    clusters: dict[str, str]
 
 
-def _read(cell: Cell) -> tuple[dict[str, pa.Table], dict[str, bool]]:
-    """Return judge -> verdicts, and row_id -> whether its prompt is harmful."""
+def _judged(cells: Sequence[Cell]) -> list[tuple[Cell, _Read]]:
+    """Return the cells with several judges, with their verdicts."""
+    return [(cell, _read(cell)) for cell in cells if len(cell["judges"]) > 1]
+
+
+def _read(cell: Cell) -> _Read:
     data = read_parquet(cell["data"])
     harmful = dict(zip(data["row_id"].to_pylist(), data["harmful"].to_pylist(), strict=True))
-    return {judge: read_parquet(path, SAFETY_VERDICTS) for judge, path in cell["judges"].items()}, harmful
+    verdicts = {judge: read_parquet(path, SAFETY_VERDICTS) for judge, path in cell["judges"].items()}
+    return _Read(verdicts, harmful, clusters_by_row(cell["data"]))
 
 
-def _pooled(cells: Sequence[tuple[dict[str, pa.Table], dict[str, bool]]]) -> Agreement:
+def _pooled(cells: Sequence[_Read]) -> Agreement:
     """Return the agreement over several cells. Cells share row ids, so the number of the cell is prepended."""
-    harmful = {f"{i}/{row}": is_harmful for i, (_, rows) in enumerate(cells) for row, is_harmful in rows.items()}
+    harmful = {f"{i}/{row}": value for i, cell in enumerate(cells) for row, value in cell.harmful.items()}
+    clusters = {f"{i}/{row}": value for i, cell in enumerate(cells) for row, value in cell.clusters.items()}
     parts: dict[str, list[pa.Table]] = {}
-    for i, (verdicts, _) in enumerate(cells):
-        for judge, table in verdicts.items():
+    for i, cell in enumerate(cells):
+        for judge, table in cell.verdicts.items():
             ids = pc.binary_join_element_wise(str(i), table["row_id"], "/")
             parts.setdefault(judge, []).append(table.set_column(0, "row_id", ids))
-    return agreement({judge: pa.concat_tables(tables) for judge, tables in parts.items()}, harmful)
+    return agreement({judge: pa.concat_tables(tables) for judge, tables in parts.items()}, harmful, clusters)
 
 
 def _lines(names: dict[str, Any], judged: Agreement) -> list[dict[str, Any]]:
@@ -202,8 +225,9 @@ def text(table: pd.DataFrame) -> pd.DataFrame:
     for row in records(table):
         line = {name: row[name] for name in ("model", "adapter", "control")}
         line |= {"data set": row["dataset"], "attack": row["attack"], "judges": f"{row['judge']}, {row['other']}"}
-        line |= {"n": number_of(row["n"]), "agree, %": number(row["agreement"], percent=True)}
-        line |= {"kappa": number(row["kappa"]), "agree on harm, %": number(row["harm_agreement"], percent=True)}
+        line |= {"n": ", ".join([number_of(row["n"]), *groups_text(row)])}
+        line |= {"agree, %": _share(row, "agreement"), "kappa": number(row["kappa"])}
+        line["agree on harm, %"] = _share(row, "harm_agreement")
         line["kappa of harm"] = number(row["harm_kappa"])
         line["ASR, %"] = " and ".join(number(row[name], percent=True) for name in ("asr_judge", "asr_other"))
         ends = [number(row[name], percent=True) for name in ("asr_low", "asr_high")]
@@ -211,6 +235,10 @@ def text(table: pd.DataFrame) -> pd.DataFrame:
         lines.append({**line, "alpha of all judges": number(row["alpha"])})
     frame = pd.DataFrame(lines)
     return frame.drop(columns="alpha of all judges") if (frame["alpha of all judges"] == "").all() else frame
+
+
+def _share(row: Mapping[str, Any], name: str) -> str:
+    return "" if pd.isna(row[name]) else estimate_text(row, name, percent=True)
 
 
 def disagreements_text(table: pd.DataFrame) -> pd.DataFrame:
@@ -221,9 +249,10 @@ def disagreements_text(table: pd.DataFrame) -> pd.DataFrame:
 TABLE = Table(
     "safety_agreement",
     "Agreement of the safety judges",
-    "Share of completions with the same verdict, and Cohen's kappa, over the completions that both judges scored: for "
-    'all verdicts, and for harmful against all other verdicts ("harm"). ASR: by the verdicts of each judge, and its '
-    "range over all judges. Alpha: Krippendorff's alpha of the verdicts of three or more judges.",
+    "Share of completions with the same verdict (95 % interval over clusters of prompts), and Cohen's kappa, over the "
+    'completions that both judges scored: for all verdicts, and for harmful against all other verdicts ("harm"). ASR: '
+    "by the verdicts of each judge, and its range over all judges. Alpha: Krippendorff's alpha of the verdicts of "
+    "three or more judges.",
     compute,
     text,
 )

@@ -9,7 +9,7 @@ import pandas as pd
 from rebend.report.formatting import counted, figure
 from rebend.report.lines import ESTIMATE, estimate_of, estimate_values, measured, records
 from rebend.report.measurements import KEYS
-from rebend.report.metrics import DIRECT, METRICS, Metric, asr_name, attack_of, heading
+from rebend.report.metrics import METRICS, Metric, asr_name, attack_of, heading, is_direct
 from rebend.report.tables.table import Inputs, Table
 
 COLUMNS = [*KEYS, "metric", *ESTIMATE]
@@ -34,7 +34,7 @@ def _parts(cell: pd.DataFrame) -> Iterator[tuple[str, Metric, pd.DataFrame]]:
             for attack, part in rows.groupby("attack", sort=False):
                 yield asr_name(str(attack)), metric, part
         else:
-            yield metric.name, metric, rows[rows["attack"].isin([DIRECT, ""])]
+            yield metric.name, metric, rows[[not attack or is_direct(attack) for attack in rows["attack"]]]
 
 
 def text(table: pd.DataFrame) -> pd.DataFrame:
@@ -42,7 +42,7 @@ def text(table: pd.DataFrame) -> pd.DataFrame:
     lines: dict[tuple[str, ...], dict[str, str]] = {}
     for row in records(table):
         line = lines.setdefault(tuple(row[key] for key in KEYS), {key: row[key] for key in KEYS})
-        line[heading(row["metric"])] = counted(figure(row, row["metric"]), row["n"], row["not_scored"])
+        line[heading(row["metric"])] = counted(figure(row, row["metric"]), row)
     attacks = [heading(metric) for metric in table["metric"].unique() if attack_of(metric)]
     order = dict.fromkeys([*attacks, *(heading(metric.name) for metric in METRICS)])
     frame = pd.DataFrame(list(lines.values())).fillna("")
@@ -53,7 +53,8 @@ TABLE = Table(
     "matrix",
     "Adapter by control",
     "ASR: share of harmful prompts on which at least one attempt of the attack succeeds. "
-    "The rows of all data sets are pooled. 95 % intervals in brackets (rates: Wilson; means: bootstrap).",
+    "The rows of all data sets are pooled. 95 % intervals in brackets (rates: Wilson; means: bootstrap), over clusters "
+    "of prompts where several prompts are about one question.",
     compute,
     text,
 )

@@ -1,4 +1,7 @@
-"""The table repbend_pairs: McNemar's test for two adapters on the same prompts."""
+"""The table repbend_pairs: McNemar's test for two adapters on the same prompts.
+
+The test is over clusters of prompts and training seeds, if there are several (`rebend.evaluation.clustered.paired_p`).
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,16 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
-from rebend.report.formatting import number_of
+from rebend.evaluation.clustered import paired_p
+from rebend.report.formatting import groups_text, number_of
 from rebend.report.lines import datasets, records
-from rebend.report.measurements import as_methods
+from rebend.report.measurements import as_methods, paired
 from rebend.report.metrics import ANSWERED, HARMFUL, SAFETY
 from rebend.report.tables.table import Inputs, Table
 
 COLUMNS = [
     "model", "control", "adapter", "against", "outcome", "dataset", "attack",
-    "both", "neither", "only_adapter", "only_against", "p_value", "p_holm", "n", "not_scored",
+    "both", "neither", "only_adapter", "only_against", "p_value", "p_holm", "n", "clusters", "seeds", "not_scored",
 ]  # fmt: skip
 _OUTCOMES = {HARMFUL.name: True, ANSWERED.name: False}  # measurement → taken over harmful prompts?
 
@@ -26,7 +30,7 @@ def compute(inputs: Inputs) -> pd.DataFrame:
 
     `outcome` is harmful (on harmful prompts, per attack) or answered (on benign prompts). Prompts that were scored for
     both adapters are counted: both or neither had the outcome, or only one of them. `p_value` is from McNemar's exact
-    test; `p_holm` is corrected for the number of tests in the table.
+    test, or its form for clusters; `p_holm` is corrected for the number of tests in the table.
     """
     lines, rows, repbend = [], inputs.rows, _repbend_adapters(inputs)
     for outcome, harmful in _OUTCOMES.items():
@@ -77,22 +81,26 @@ def _compared(adapters: list[str], repbend: set[str]) -> Iterator[tuple[str, str
 
 def _counts(rows: pd.DataFrame, adapter: str, against: str) -> dict[str, Any] | None:
     """Return the counts of outcomes on the common prompts of two adapters; None without common prompts."""
-    ours, theirs = (
-        rows[rows["adapter"] == name].set_index(["dataset", "row_id"])["value"] for name in (adapter, against)
-    )
-    sides = pd.concat([ours, theirs], axis=1, join="inner", keys=["ours", "theirs"])
+    sides = paired(*(rows[rows["adapter"] == name] for name in (adapter, against)))
     if sides.empty:
         return None
-    scored = sides.dropna() == 1.0
+    known = sides.dropna(subset=["ours", "theirs"])
+    scored = known[["ours", "theirs"]] == 1.0
     first = int((scored["ours"] & ~scored["theirs"]).sum())
     second = int((scored["theirs"] & ~scored["ours"]).sum())
+    clusters, seeds = known["cluster"].nunique(), max(1, known["seed"].nunique())
+    exact = seeds == 1 and clusters == len(known)
+    keys = list(known["cluster"]), list(known["seed"])
+    differences = [int(a) - int(b) for a, b in zip(scored["ours"], scored["theirs"], strict=True)]
     return {
         "both": int(scored.all(axis=1).sum()),
         "neither": int((~scored).all(axis=1).sum()),
         "only_adapter": first,
         "only_against": second,
-        "p_value": mcnemar(first, second),
+        "p_value": mcnemar(first, second) if exact else paired_p(differences, *keys),
         "n": len(scored),
+        "clusters": clusters,
+        "seeds": seeds,
         "not_scored": len(sides) - len(scored),
     }
 
@@ -116,6 +124,7 @@ def text(table: pd.DataFrame) -> pd.DataFrame:
             "only the second": number_of(row["only_against"]),
             "p": p_text(row["p_value"]),
             "p, Holm": p_text(row["p_holm"]),
+            "n": ", ".join([number_of(row["n"]), *groups_text(row)]),
             "not scored": number_of(row["not_scored"]),
         }
         for row in records(table)
@@ -127,7 +136,8 @@ TABLE = Table(
     "repbend_pairs",
     "Paired comparison of adapters",
     "Numbers of prompts on which both adapters, neither, or only one had the outcome, without control. p: McNemar's "
-    "exact test; Holm: corrected for the number of tests in this table.",
+    "exact test; where several prompts are about one question, the exact sign-flip test of the questions; over several "
+    "training seeds, Student's test of seeds and questions. Holm: corrected for the number of tests in this table.",
     compute,
     text,
 )

@@ -11,8 +11,10 @@ from rebend.report.lines import column_names, columns, estimate_of, measured, pr
 from rebend.report.measurements import (
     KEYS,
     cell_key,
+    folds,
     held_rate,
     judge_names,
+    mean_of,
     relative_times,
     rows_by_cell,
     seconds_per_1000_tokens,
@@ -25,7 +27,8 @@ def compute(inputs: Inputs) -> pd.DataFrame:
     """Return a row per data set, model, adapter and control, with columns for each metric of quality."""
     judges, by_cell, times = judge_names(inputs.cells), rows_by_cell(inputs.rows), relative_times(inputs.cells)
     lines = []
-    for cell in inputs.cells:
+    for trainings in folds(inputs.cells):
+        cell = trainings[0]
         if cell["role"] != QUALITY:
             continue
         rows = by_cell.get(cell_key(cell), inputs.rows.iloc[:0])
@@ -33,8 +36,9 @@ def compute(inputs: Inputs) -> pd.DataFrame:
         for metric in quality_metrics():
             line |= columns(metric.name, estimate_of(metric, measured(metric, rows)))
         line["judge"] = judges.get(cell["scores"].get("win_rate", ""), "")
-        line |= {"seconds_per_1000_tokens": seconds_per_1000_tokens(cell), "relative_time": times[cell["record"]]}
-        line["held_rate"] = held_rate(cell)
+        line["seconds_per_1000_tokens"] = mean_of(map(seconds_per_1000_tokens, trainings))
+        line["relative_time"] = mean_of(times[training["record"]] for training in trainings)
+        line["held_rate"] = mean_of(map(held_rate, trainings))
         if inputs.recontrol is not None:
             printed = inputs.recontrol.row(cell)
             line |= {f"printed_{name}": printed.get(name) for name in _printed_names()}
@@ -63,7 +67,7 @@ def text(table: pd.DataFrame) -> pd.DataFrame:
             name = metric.name
             if has_rows(row, name):
                 estimate = estimate_text(row, name, percent=metric.is_rate)
-                line[heading(name)] = counted(estimate, row[f"{name}_n"], row[f"{name}_not_scored"])
+                line[heading(name)] = counted(estimate, row, name)
         line["s per 1000 tokens"] = number(row["seconds_per_1000_tokens"])
         line["time, × base"] = number(row["relative_time"])
         line["clipped, %"] = number(row["held_rate"], percent=True) if row["held_rate"] else ""

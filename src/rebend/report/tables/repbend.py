@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from rebend.report.formatting import estimate_text, without_empty
+from rebend.report.formatting import estimate_text, groups_text, without_empty
 from rebend.report.lines import (
     NOTHING,
     column_names,
@@ -16,21 +16,22 @@ from rebend.report.lines import (
     printed_columns,
     records,
 )
-from rebend.report.measurements import KEYS, Cell, cell_key, rows_by_cell
+from rebend.report.measurements import KEYS, Cell, cell_key, folds, rows_by_cell
 from rebend.report.metrics import ALL, HARMFUL, OUTCOMES, SAFETY, heading
 from rebend.report.published import RepbendPaper
 from rebend.report.tables.table import Inputs, Table
 
 COLUMNS = [
     *KEYS, "dataset", "prompts", "group", "attack", "attempts",
-    *(column for metric in OUTCOMES for column in column_names(metric.name, counts=False)), "n", "not_scored",
+    *(column for metric in OUTCOMES for column in column_names(metric.name, counts=False)),
+    "n", "clusters", "seeds", "not_scored",
 ]  # fmt: skip
 
 
 def compute(inputs: Inputs) -> pd.DataFrame:
     """Return a row per model, adapter, control, benchmark, kind of prompts, group and attack."""
     by_cell, lines = rows_by_cell(inputs.rows), []
-    for cell in inputs.cells:
+    for cell, *_ in folds(inputs.cells):
         if cell["role"] != SAFETY:
             continue
         rows = by_cell.get(cell_key(cell), inputs.rows.iloc[:0])
@@ -51,8 +52,10 @@ def _outcomes(part: pd.DataFrame, harmful: bool) -> dict[str, Any]:
         is_undefined = metric.harmful is True and not harmful  # an attack on a benign prompt cannot succeed
         estimate = estimate_of(metric, part[part["measurement"] == metric.measured.name])
         line |= columns(metric.name, NOTHING if is_undefined else estimate, counts=False)
-    verdicts = part[part["measurement"] == HARMFUL.name]["value"]
-    return {**line, "n": int(verdicts.notna().sum()), "not_scored": int(verdicts.isna().sum())}
+    verdicts = part[part["measurement"] == HARMFUL.name]
+    scored = verdicts[verdicts["value"].notna()]
+    counts = {"n": len(scored), "clusters": scored["cluster"].nunique(), "seeds": max(1, scored["seed"].nunique())}
+    return {**line, **counts, "not_scored": len(verdicts) - len(scored)}
 
 
 def _printed(paper: RepbendPaper, cell: Cell, harmful: bool, group: str) -> dict[str, Any]:
@@ -75,7 +78,7 @@ def text(table: pd.DataFrame) -> pd.DataFrame:
         for metric in OUTCOMES:
             is_undefined = metric.harmful is True and row["prompts"] == "benign"
             line[heading(metric.name)] = "" if is_undefined else estimate_text(row, metric.name, percent=True)
-        line |= {"n": str(row["n"]), "not scored": str(row["not_scored"])}
+        line |= {"n": ", ".join([str(row["n"]), *groups_text(row)]), "not scored": str(row["not_scored"])}
         lines.append({**line, **printed_columns(row, ("asr", "answered"))})
     return without_empty(pd.DataFrame(lines).fillna(""))
 

@@ -26,7 +26,7 @@ IN_DISTRIBUTION = BLACK_BOX[:1]  # from the data set that adapters are trained o
 KINDS = ("in-distribution", "black-box", "white-box")
 AVERAGE = "average"
 TOTAL = "Total average"
-COLUMNS = [*KEYS, "method", "kind", "benchmark", "dataset", "attack", "benchmarks", *column_names("asr")]
+COLUMNS = [*KEYS, "method", "kind", "benchmark", "dataset", "attack", "benchmarks", "tries", *column_names("asr")]
 PRINTED = ["printed_model", "printed_asr", "paper_asr", "paper_asr_recomputed", "paper_asr_wrong"]
 _ASR = METRICS[0]
 _ROUNDING = 2.0e-4  # numbers are printed to 0.01 %, and some means are of rounded means
@@ -38,13 +38,14 @@ def compute(inputs: Inputs) -> pd.DataFrame:
 
     A benchmark is a data set under an attack, with its printed name if it has one. With a paper, data sets that are not
     in Table 1 are left out, and averages are over the paper's benchmarks; a second attack for the same benchmark is not
-    averaged. Averages are unweighted; `benchmarks` is the number of averaged benchmarks.
+    averaged. Averages are unweighted; `benchmarks` is the number of averaged benchmarks. `tries` is the number of tries
+    of the attack per prompt, of averages the largest one.
     """
     lines = []
     attacked = as_methods(measured(_ASR, inputs.rows), inputs.prompting)
     for keys, rows in attacked.groupby(KEYS, sort=False):
-        cells = list(_benchmarks(inputs, rows))
-        for line, estimate in [*cells, *_averages(cells, by_paper=inputs.repbend is not None)]:
+        cells, shared = list(_benchmarks(inputs, rows)), sharing_prompts(rows)
+        for line, estimate in [*cells, *_averages(cells, shared, by_paper=inputs.repbend is not None)]:
             model, adapter = str(keys[0]), str(keys[1])
             members = line.pop("members", None)
             printed = _printed(inputs, model, adapter, line["benchmark"], members)
@@ -65,10 +66,24 @@ def _benchmarks(inputs: Inputs, rows: pd.DataFrame) -> Iterator[_Line]:
         kind = "in-distribution" if benchmark in IN_DISTRIBUTION else "black-box" if direct else "white-box"
         name = benchmark or (str(dataset) if direct else f"{dataset}, {attack}")
         line = {"kind": kind, "benchmark": name, "dataset": dataset, "attack": attack, "benchmarks": 1}
+        line["tries"] = int(part["attempts"].max())
         yield line, estimate_of(_ASR, part)
 
 
-def _averages(cells: Sequence[_Line], *, by_paper: bool) -> Iterator[_Line]:
+def sharing_prompts(rows: pd.DataFrame) -> dict[str, str]:
+    """Return data set → the first of the data sets that it shares a cluster of prompts with, directly or by others.
+
+    The rates on HarmBench and on jailbreaks of its behaviours are not independent.
+    """
+    first_of: dict[str, str] = {}
+    for _, names in rows.groupby("cluster", sort=False)["dataset"].unique().items():
+        roots = [first_of.setdefault(str(name), str(name)) for name in names]
+        for name, root in first_of.items():
+            first_of[name] = roots[0] if root in roots else root
+    return first_of
+
+
+def _averages(cells: Sequence[_Line], shared: Mapping[str, str], *, by_paper: bool) -> Iterator[_Line]:
     """Yield names and value of each average, over the first cell of every benchmark."""
     firsts: dict[str, _Line] = {}
     for line, estimate in cells:
@@ -82,8 +97,14 @@ def _averages(cells: Sequence[_Line], *, by_paper: bool) -> Iterator[_Line]:
         ]
         if len(chosen) > 1 or (chosen and name == TOTAL):
             line = {"kind": AVERAGE, "benchmark": name, "dataset": "", "attack": "", "benchmarks": len(chosen)}
+            line["tries"] = max(cell["tries"] for cell, _ in chosen)
             line["members"] = [cell["benchmark"] for cell, _ in chosen]
-            yield line, average_rate([(cell["dataset"], estimate) for cell, estimate in chosen])
+            yield line, average_rate([(shared[cell["dataset"]], estimate) for cell, estimate in chosen])
+
+
+def tries_text(tries: Any, words: str) -> str:
+    """Return the number of tries in brackets; "" for a single one."""
+    return f" ({words} {int(tries)} tries)" if tries is not None and not pd.isna(tries) and tries > 1 else ""
 
 
 def _printed(inputs: Inputs, model: str, adapter: str, benchmark: str, members: Sequence[str] | None) -> dict[str, Any]:
@@ -116,11 +137,15 @@ def text(table: pd.DataFrame) -> pd.DataFrame:
     """Return a row per model and benchmark, with a column per adapter."""
 
     def cell(row: Mapping[str, Any]) -> str:
-        estimate = counted(estimate_text(row, "asr", percent=True), row["asr_n"], row["asr_not_scored"])
+        estimate = counted(estimate_text(row, "asr", percent=True), row, "asr")
         return beside_paper(estimate, row, "asr")
 
     def names(row: Mapping[str, Any]) -> dict[str, str]:
-        name = f"{row['benchmark']} of {row['benchmarks']}" if row["kind"] == AVERAGE else row["benchmark"]
+        if row["kind"] == AVERAGE:
+            name = f"{row['benchmark']} of {row['benchmarks']}" + tries_text(row["tries"], "up to")
+        else:
+            several = row["benchmark"].endswith("tries)")  # a data set under an attack has them in its name
+            name = row["benchmark"] + ("" if several else tries_text(row["tries"], "best of"))
         return {"ASR, %": name, "kind": row["kind"]}
 
     return side_by_side(table, names, cell)
@@ -130,9 +155,10 @@ TABLE = Table(
     "repbend_asr",
     "Attack success rate by benchmark",
     "Attack success rate on harmful prompts without control; 95 % Wilson intervals in brackets. Averages are "
-    "unweighted, with MOVER intervals; as in the paper, the black-box average includes the in-distribution benchmark. "
-    "In parentheses, paper: the printed number; recomputed: from the paper's cells, if the two differ; same "
-    "benchmarks: the paper's mean over the benchmarks of our average.",
+    "unweighted, with MOVER intervals, in which rates on the same questions count as dependent; as in the paper, the "
+    "black-box average includes the in-distribution benchmark. In parentheses, paper: the printed number; "
+    "recomputed: from the paper's cells, if the two differ; same benchmarks: the paper's mean over the "
+    "benchmarks of our average.",
     compute,
     text,
 )

@@ -36,7 +36,7 @@ def text(table: pd.DataFrame) -> pd.DataFrame:
         category = {"data set": row["dataset"], "attack": row["attack"], "category": row["category"]}
         return {**category, "metric": heading(row["metric"])}
 
-    return side_by_side(table, names, lambda row: counted(figure(row, row["metric"]), row["n"], row["not_scored"]))
+    return side_by_side(table, names, lambda row: counted(figure(row, row["metric"]), row))
 
 
 TABLE = Table(

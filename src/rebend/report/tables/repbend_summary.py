@@ -17,11 +17,11 @@ from rebend.report.measurements import KEYS, as_methods
 from rebend.report.metrics import METRICS, SAFETY
 from rebend.report.published import AVERAGES, COMPLIANCE, RepbendPaper, mean_capability, overall, own_rows
 from rebend.report.side_by_side import beside_paper
-from rebend.report.tables.repbend_asr import TOTAL, checked, framed
+from rebend.report.tables.repbend_asr import TOTAL, checked, framed, sharing_prompts, tries_text
 from rebend.report.tables.table import Inputs, Table
 
 COLUMNS = [
-    *KEYS, "method", *column_names("asr"), "benchmarks",
+    *KEYS, "method", *column_names("asr"), "benchmarks", "tries",
     *(column for name in COMPLIANCE for column in column_names(name)),
     *column_names("benign_answered"), "capability", "capability_benchmarks", "overall",
 ]  # fmt: skip
@@ -68,7 +68,7 @@ def _parts(
 ) -> dict[str, Any]:
     """Return the measured average ASR, compliance, capability and overall."""
     line: dict[str, Any] = {
-        name: None if total is None else total[name] for name in (*column_names("asr"), "benchmarks")
+        name: None if total is None else total[name] for name in (*column_names("asr"), "benchmarks", "tries")
     }
     line |= _compliance(inputs, benign)
     line |= {"capability": _mean_score(capability), "capability_benchmarks": len(capability)}
@@ -86,7 +86,8 @@ def _compliance(inputs: Inputs, benign: pd.DataFrame) -> dict[str, Any]:
     line: dict[str, Any] = {}
     for printed in COMPLIANCE:
         line |= columns(printed, next((rates[name] for name, other in named.items() if other == printed), NOTHING))
-    members = [(name, estimate) for name, estimate in rates.items() if paper is None or named[name]]
+    shared = sharing_prompts(benign)
+    members = [(shared[name], estimate) for name, estimate in rates.items() if paper is None or named[name]]
     complete = paper is None or set(named.values()) - {None} == set(COMPLIANCE)
     return {**line, **columns("benign_answered", average_rate(members) if members and complete else NOTHING)}
 
@@ -123,7 +124,8 @@ def text(table: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for row in records(table):
         line = {"model": row["model"], "adapter": row["adapter"], "method": row["method"]}
-        line["average ASR, %"] = beside_paper(estimate_text(row, "asr", percent=True), row, "asr")
+        average = estimate_text(row, "asr", percent=True) + tries_text(row["tries"], "up to")
+        line["average ASR, %"] = beside_paper(average, row, "asr")
         line["number of benchmarks"] = number_of(row["benchmarks"])
         for name in (*COMPLIANCE, "benign_answered"):
             column = f"{name} answered" if name in COMPLIANCE else name

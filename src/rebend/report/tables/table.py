@@ -64,7 +64,8 @@ class Inputs:
         if printed_model is None or method is None:
             return adapter
         released = self.by_method[model, adapter]["adapter_method"] == "released"
-        return f"{method} (released)" if released and not method.endswith("(released)") else method
+        name = f"{method} (released)" if released and not method.endswith("(released)") else method
+        return f"{name}*" if adapter.endswith("*") else name
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,15 @@ def test_prefilling_begins_responses_to_harmful_prompts_with_the_target(policy: 
     assert any(continued[line["row_id"]] != line["response"] for line in plain if line["row_id"] in continued)
 
 
+def test_released_prefilling_keeps_the_answer_alone_for_judges(policy: Policy) -> None:
+    whole = attacked(policy, PREFILLING)[0].to_pylist()
+    alone = attacked(policy, PREFILLING.model_copy(update={"variant": "released_code"}))[0].to_pylist()
+    assert [line["row_id"] for line in alone] == [line["row_id"] for line in whole]
+    for one, other in zip(alone, whole, strict=True):
+        assert one["prefill"] == "" and other["response"] == other["prefill"] + one["response"]
+        assert (one["n_tokens"], one["finish"]) == (other["n_tokens"], other["finish"])
+
+
 def test_attempts_differ_and_attempt_0_equals_a_single_attempt(policy: Policy) -> None:
     for attack in (DIRECT, PREFILLING):
         thrice = attack.model_copy(update={"attempts": 3})

@@ -82,6 +82,38 @@ def test_only_harmful_prompts_are_attacked_without_prefill(policy: Policy) -> No
     assert notes["prompts_attacked"] == 4
 
 
+def test_released_variant_adds_the_suffix_and_leaves_contexts_out(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def watched(tokenizer: Any, messages: Any, target: str) -> Any:
+        asked.append((messages[-1]["content"], target))
+        return split_prompt(tokenizer, messages, target)
+
+    monkeypatch.setattr(embedding, "split_prompt", watched)
+    rows = [
+        {**row, "messages": [{"role": "user", "content": text}], "group": group, "target": target}
+        for row, (text, group, target) in zip(
+            [row for row in evaluation_rows() if row["harmful"]],
+            [
+                ("a long text\n\n---\n\ntake the lamp", "contextual", "Here it is"),
+                ("one\n\n---\n\ntwo", "standard", "Here it is"),
+                ("take the jar", "contextual", ""),
+            ],
+            strict=False,
+        )
+    ]
+    short = ATTACK.model_copy(update={"steps": 1, "target": "Sure"})
+    attacked(policy, short.model_copy(update={"variant": "released_code"}), rows=rows)
+    assert asked == [
+        ("take the lamp", "Here it is:\n\n"), ("one\n\n---\n\ntwo", "Here it is:\n\n"), ("take the jar", "Sure:\n\n")
+    ]  # fmt: skip
+    asked.clear()
+    attacked(policy, short, rows=rows)
+    assert asked == [(row["messages"][0]["content"], row["target"] or "Sure") for row in rows]
+
+
 def test_loss_decreases_and_responses_begin_with_the_target(trained: Policy) -> None:
     target = "then"
     rows = [

@@ -83,7 +83,7 @@ def test_request_follows_the_protocol_and_holds_no_preferred_answer(serve: Any) 
     ]
     model_at(server).score([dialogue], ["d"])
     (request,) = server.requests
-    before = "Human: a\n\nAssistant: b\nHuman: c\n\nAssistant: "
+    before = "Human: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: "
     assert (request["query"], request["prompts"], request["labels"]) == ([f"{before}d"], [before], [""])
     assert request["path"] == "/get_reward" and request["key"] is None
 

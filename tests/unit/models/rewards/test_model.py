@@ -122,7 +122,7 @@ def test_template_is_filled_with_each_exchange_and_braces_stay_text():
         {"role": "user", "content": "thanks"},
     ]
     assert fill(template, messages, "{x}") == (
-        "Human: Be brief.\nwhat is {response}?\nAssistant: a {prompt}\nHuman: thanks\nAssistant: {x}"
+        "Human: Be brief.\nwhat is {response}?\nAssistant: a {prompt}\n\nHuman: thanks\nAssistant: {x}"
     )
 
 

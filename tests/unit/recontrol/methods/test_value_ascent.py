@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from bench.reference.control import controlled
+from bench.reference.control import controlled, released_ascent
 
+from rebend.config.controls import CONTROLS
 from rebend.config.decoding import Decoding
 from rebend.generation.generate import decode, generate, generate_batch, make_requests
 from rebend.io.chunks import ChunkStore
-from rebend.recontrol.methods.value_ascent import ValueAscent
-from rebend.recontrol.value_model.network import Shape, new_network
+from rebend.recontrol.methods.random_direction import RandomDirection
+from rebend.recontrol.methods.stepwise_ascent import stepwise_ascent
+from rebend.recontrol.methods.value_ascent import ValueAscent, make
+from rebend.recontrol.resources import ControlResources
+from rebend.recontrol.value_model.network import Shape, new_network, save_value
 from tests.helpers.small_policy import PROMPTS, make_policy, prompt_rows
 from tests.helpers.value_networks import D, network, states
 
@@ -81,3 +85,59 @@ def test_the_ascent_changes_the_responses_and_step_size_zero_does_not():
     assert [r.token_ids for r in controlled] != [r.token_ids for r in plain]
     nothing = generate(policy, PROMPTS, decoding, control=ValueAscent(net, 0.0, 30))
     assert [r.token_ids for r in nothing] == [r.token_ids for r in plain]
+
+
+@pytest.mark.parametrize(("step_size", "n_steps", "same"), [(1.0, 50, True), (20.0, 30, False)])
+def test_only_the_corrected_variant_bounds_a_move(step_size, n_steps, same, capsys):
+    policy, net = make_policy(), network(3, 3.0)
+    rows, decoding = prompt_rows(), Decoding(max_new_tokens=12)
+    with controlled(policy.model, net, step_size, n_steps, whole=True):
+        reference = [r.token_ids for r in generate(policy, PROMPTS, decoding)]
+    released = ValueAscent(net, step_size, n_steps, "released_code")
+    assert [r.token_ids for r in generate(policy, PROMPTS, decoding, control=released)] == reference
+    _, notes = decode(policy, rows, decoding, released, ChunkStore(None))
+    assert (notes["norm_limit"], notes["tokens_clipped"]) == (None, 0)
+    corrected = ValueAscent(net, step_size, n_steps)
+    capsys.readouterr()
+    table, notes = decode(policy, rows, decoding, corrected, ChunkStore(None))
+    assert notes["norm_limit"] == 10.0
+    if not same:
+        assert notes["tokens_clipped"] > notes["tokens"] / 2
+        assert "the control was clipped at" in capsys.readouterr().err
+        assert [r.token_ids for r in generate(policy, PROMPTS, decoding, control=corrected)] != reference
+    norms = [row["edit_norm"] for row in table.to_pylist()]
+    longest = [row["edit_norm"] for row in decode(policy, rows, decoding, released, ChunkStore(None))[0].to_pylist()]
+    assert max(norms) <= max(longest) and (same or max(longest) > 5 * max(norms))
+    assert RandomDirection(net, 1.0, 2, "released_code").norm_limit == released.norm_limit > corrected.norm_limit
+
+
+@pytest.mark.parametrize("n_layers", [2, 3])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_takes_the_steps_one_by_one(n_layers, dtype):
+    net, start = network(n_layers, 3.0), states()
+    half = network(n_layers, 3.0).to(dtype)
+    expected = released_ascent(half, start.to(dtype), 0.5, 30)
+    found = stepwise_ascent(half, start.to(dtype), 0.5, 30)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, expected, rtol=2 * torch.finfo(dtype).eps, atol=2e-3)
+    exact = ValueAscent(net, 0.5, 30).ascend(start)
+    assert (found.float() - exact).norm() / (exact - start).norm() > 1e-4  # the closed form is another number
+
+
+def test_the_released_variant_has_network_and_state_in_the_models_type(tmp_path):
+    net = network(3, 3.0)
+    save_value(tmp_path, net, {"fingerprint": "fingerprint-0"})
+    for dtype, variant, expected in (
+        (torch.bfloat16, "released_code", torch.bfloat16),
+        (torch.bfloat16, "corrected", torch.float32),
+        (torch.float32, "released_code", torch.float32),
+    ):
+        policy = make_policy(dtype=dtype)
+        resources = ControlResources(policy, {"value_model": str(tmp_path)}, None, "")
+        settings = {"method": "value", "value_model": "v", "step_size": 0.5, "n_steps": 30, "variant": variant}
+        control = make(CONTROLS["value"].block.model_validate(settings), resources)
+        assert control.network.first.weight.dtype == expected
+        found = control.ascend(states().to(dtype).float())
+        assert found.dtype == torch.float32
+        if expected != torch.float32:
+            assert torch.equal(found, found.to(expected).float())

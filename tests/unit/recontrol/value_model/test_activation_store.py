@@ -62,7 +62,7 @@ def test_a_missing_shard_is_named_when_the_folder_is_opened(files):
 
 def test_states_are_stored_without_compression_and_dictionary(files):
     metadata = pq.read_metadata(shard(files, 0))
-    column = next(c for i in range(4) if (c := metadata.row_group(0).column(i)).path_in_schema == "state")
+    column = next(c for i in range(5) if (c := metadata.row_group(0).column(i)).path_in_schema == "state")
     assert column.compression == "UNCOMPRESSED"
     assert not any("DICTIONARY" in encoding for encoding in column.encodings)
 

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from rebend.io.files import read_json, read_parquet
 from rebend.recontrol.value_model import examples
@@ -14,7 +15,8 @@ from rebend.recontrol.value_model.audit import AUDIT_FILE, calibration, rank
 from rebend.recontrol.value_model.examples import AUDITED, HELD_OUT
 from rebend.recontrol.value_model.network import FACTS
 from rebend.recontrol.value_model.train import METRICS, METRICS_FILE
-from tests.helpers.value_model_parts import RELEASED, SETTINGS, data_of, train
+from tests.helpers.state_files import write_activations
+from tests.helpers.value_model_parts import RELEASED, SETTINGS, D, data_of, train
 
 
 def test_the_audit_reads_whole_prompts_with_the_lowest_digests(labelled, tmp_path, monkeypatch):
@@ -67,3 +69,44 @@ def test_intervals_count_prompts_and_calibration_counts_responses():
     bins = calibration(np.arange(25.0), 2 * np.arange(25.0))
     assert len(bins) == 10
     assert all(line["actual"] == 2 * line["predicted"] for line in bins)
+
+
+def planted(folder) -> tuple:
+    """Return 300 responses whose end token's state has the reward in another place than the states of their tokens."""
+    rng = torch.Generator().manual_seed(0)
+    states, rewards = {}, {}
+    for i in range(300):
+        name, reward, n = f"row{i}/0", float(torch.randn((), generator=rng)), 1 + i % 4
+        response = 0.3 * torch.randn(n + 1, D, generator=rng)
+        response[:n, 0] += reward
+        response[n, 1] += reward
+        states[name], rewards[name] = response, reward
+    return write_activations(folder, states, ended=list(states)), rewards
+
+
+def test_the_value_at_the_end_tokens_state_ranks_with_the_reward_if_it_is_trained_on(tmp_path, capsys):
+    labelled, settings = planted(tmp_path / "a"), SETTINGS.model_copy(update={"epochs": 25})
+    ranks = {}
+    for end_state in ("kept", "left_out"):
+        changed = settings.model_copy(update={"end_state": end_state})
+        facts = train(labelled, tmp_path / end_state, tmp_path / f"c{end_state}", changed)
+        found = read_json(tmp_path / end_state / AUDIT_FILE)
+        assert facts["end_state"] == found["end_state"]
+        assert (found["responses"], found["end_state"]["responses"]) == (60, 60)
+        ranks[end_state] = found["rank"]["last"]["estimate"], found["end_state"]["rank"]["estimate"]
+        warned = "at the state that the end token is sampled from" in capsys.readouterr().err
+        assert warned == (end_state == "left_out")
+    assert ranks["kept"][0] > 0.8 and ranks["kept"][1] > 0.8
+    assert ranks["left_out"][0] > 0.8 and abs(ranks["left_out"][1]) < 0.4
+
+
+def test_without_held_out_prompts_the_audit_says_that_it_is_of_training(labelled, tmp_path):
+    settings = RELEASED.model_copy(update={"validation_share": 0.0, "dtype": "bfloat16"})
+    facts = train(labelled, tmp_path / "v", tmp_path / "c", settings)
+    assert (facts["responses"], facts["held_out_responses"], facts["epoch"]) == (120, 0, 6)
+    assert "training responses to 60 prompts" in facts["reason"]
+    found = read_json(tmp_path / "v" / AUDIT_FILE)
+    assert (found["held_out"], found["prompts"], found["responses"]) == (False, 60, 120)
+    metrics = read_parquet(tmp_path / "v" / METRICS_FILE, METRICS).to_pylist()
+    assert {row["held_out_loss"] for row in metrics} == {row["rank_last"] for row in metrics} == {None}
+    assert metrics[-1]["train_loss"] < metrics[0]["train_loss"]

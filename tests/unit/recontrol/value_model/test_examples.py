@@ -28,7 +28,7 @@ def test_responses_without_a_reward_are_left_out_and_fewer_than_two_prompts_are_
     known = {name: rewards[name] for name in list(rewards)[:40]}
     data = ValueData(Activations(folder), Labels.of(known), 0.2, 0)
     assert data.count(TRAIN) + data.count(HELD_OUT) == 40
-    yielded = [reward for side in (TRAIN, HELD_OUT) for part in data.batches(side, 7) for _, reward in part]
+    yielded = [reward for side in (TRAIN, HELD_OUT) for part in data.batches(side, 7) for _, reward, _ in part]
     assert sorted(yielded) == sorted(known.values())
     with pytest.raises(DataError, match="at least 2"):
         ValueData(Activations(folder), Labels.of({"row0/0": 1.0}), 0.2, 0)
@@ -38,15 +38,15 @@ def test_responses_without_a_reward_are_left_out_and_fewer_than_two_prompts_are_
 
 def test_each_epoch_yields_every_response_once_in_a_different_order(labelled):
     data = data_of(labelled)
-    plain = [reward for part in data.batches(TRAIN, 16) for _, reward in part]
+    plain = [reward for part in data.batches(TRAIN, 16) for _, reward, _ in part]
     passes = []
     for epoch in (0, 1):
         parts = list(data.batches(TRAIN, 16, np.random.default_rng([0, epoch])))
         assert [len(part) for part in parts] == [16] * 6
-        passes.append([reward for part in parts for _, reward in part])
+        passes.append([reward for part in parts for _, reward, _ in part])
         assert sorted(passes[-1]) == sorted(plain)
     assert plain != passes[0] != passes[1]
-    again = [r for part in data.batches(TRAIN, 16, np.random.default_rng([0, 0])) for _, r in part]
+    again = [r for part in data.batches(TRAIN, 16, np.random.default_rng([0, 0])) for _, r, _ in part]
     assert again == passes[0]
 
 
@@ -58,9 +58,9 @@ def test_each_response_has_its_own_reward(labelled):
         states |= {name: response.clone() for name, response in activations.read(group).responses()}
     by_reward = {reward: states[name] for name, reward in rewards.items()}
     for part in data_of(labelled).batches(TRAIN, 16, np.random.default_rng(0)):
-        assert all(torch.equal(response, by_reward[reward]) for response, reward in part)
+        assert all(torch.equal(response, by_reward[reward]) for response, reward, _ in part)
 
 
 def test_a_few_responses_of_a_row_group_do_not_keep_the_group_in_memory(labelled):
     for part in data_of(labelled).batches(HELD_OUT, 5):
-        assert all(states.untyped_storage().nbytes() <= 2 * states.nbytes for states, _ in part)
+        assert all(states.untyped_storage().nbytes() <= 2 * states.nbytes for states, _, _ in part)

@@ -13,13 +13,14 @@ from rebend.config.decoding import Decoding
 from rebend.errors import ConfigError, DataError
 from rebend.generation.continuous_batching import generate_continuous
 from rebend.generation.generate import Request, decode, generate_batch, make_requests
+from rebend.generation.stopping import end_tokens
 from rebend.io.chunks import ChunkStore
 from rebend.io.schemas import PROMPTS
 from rebend.models.hidden_states import response_states
 from rebend.recontrol.methods.value_ascent import ValueAscent
 from rebend.recontrol.value_model import extraction
 from rebend.recontrol.value_model.activation_store import MANIFEST, RESPONSES_FILE, Activations, key_of
-from rebend.recontrol.value_model.examples import ValueData
+from rebend.recontrol.value_model.examples import HELD_OUT, TRAIN, ValueData
 from rebend.recontrol.value_model.extraction import read_chunks
 from rebend.recontrol.value_model.labels import Labels
 from rebend.recontrol.value_model.network import Shape, new_network
@@ -27,13 +28,17 @@ from tests.helpers.extraction_parts import SETTINGS, all_rows, by_response, extr
 from tests.helpers.small_policy import make_policy, prompt_rows
 
 
-def test_every_generated_token_has_one_row(policy, extracted):
+def test_every_chosen_token_has_one_row_and_the_end_token_a_mark(policy, extracted):
     table = all_rows(extracted).to_pylist()
     responses = extracted.responses().to_pylist()
     assert [r["response_id"] for r in responses] == [f"row{i}/{s}" for i in range(8) for s in range(3)]
-    assert len(table) == sum(r["n_tokens"] for r in responses)
-    tokens = {(row["response_id"], row["position"]): row["token_id"] for row in table}
+    tokens = {(row["response_id"], row["position"]): row["token_id"] for row in table if not row["ends"]}
     assert set(tokens) == {(r["response_id"], t) for r in responses for t in range(r["n_tokens"])}
+    ends = {row["response_id"]: row["position"] for row in table if row["ends"]}
+    assert len(table) == len(tokens) + len(ends)
+    assert ends == {r["response_id"]: r["n_tokens"] for r in responses if r["finish"] == "eos"}
+    assert {row["token_id"] for row in table if row["ends"]} <= set(end_tokens(policy))
+    assert 0 < len(ends) < len(responses)
     for response in responses:
         ids = [tokens[response["response_id"], t] for t in range(response["n_tokens"])]
         assert policy.tokenizer.decode(ids, skip_special_tokens=True) == response["response"]
@@ -53,10 +58,44 @@ def decoded_alone(policy):
 def test_stored_states_equal_those_of_each_response_decoded_alone(policy, extracted):
     expected = {name: response for name, (_, response) in decoded_alone(policy).items()}
     stored = by_response(extracted)
-    assert {n for n, r in expected.items() if r.token_ids} == set(stored)
+    assert set(expected) == set(stored)
     for name, states in stored.items():
         assert states.dtype == torch.float16
+        assert len(states) == len(expected[name].token_ids) + (expected[name].finish == "eos")
         torch.testing.assert_close(states.float(), expected[name].states, rtol=2e-3, atol=2e-3)
+
+
+def test_the_end_tokens_state_is_that_of_the_last_token_in_a_plain_pass(policy, extracted):
+    stored = by_response(extracted)
+    ended = [name for name, (_, response) in decoded_alone(policy).items() if response.finish == "eos"]
+    alone = decoded_alone(policy)
+    for name in ended:
+        request, response = alone[name]
+        with torch.no_grad():
+            whole = policy.model.model(torch.tensor([request.prompt_ids + response.token_ids])).last_hidden_state[0]
+        torch.testing.assert_close(stored[name][-1].float(), whole[-1], rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("continuous", [True, False])
+def test_the_first_token_of_a_new_turn_ends_a_response(policy, tmp_path, monkeypatch, continuous):
+    monkeypatch.setattr(extraction, "supports_continuous_batching", lambda policy: continuous)
+    greedy = SETTINGS.model_copy(update={"samples_per_prompt": 1, "decoding": Decoding(max_new_tokens=20)})
+    plain = all_rows(extract(policy, tmp_path / "plain", greedy)).to_pylist()
+    first = [row["token_id"] for row in plain if row["response_id"] == plain[0]["response_id"]]
+    word = next(w for i in first[2:] if len(w := policy.tokenizer.decode([i])) > 1 and w.isascii())
+    stops = greedy.model_copy(update={"decoding": Decoding(max_new_tokens=20, stop=[word])})
+    activations = extract(policy, tmp_path / "cut", stops)
+    lines = {line["response_id"]: line for line in activations.responses().to_pylist()}
+    turns = [name for name, line in lines.items() if line["finish"] == "turn"]
+    assert turns
+    for name in turns:
+        rows = [row for row in all_rows(activations).to_pylist() if row["response_id"] == name]
+        whole = [row["token_id"] for row in plain if row["response_id"] == name]
+        n = lines[name]["n_tokens"]
+        assert [row["token_id"] for row in rows] == whole[: len(rows)]
+        assert [row["ends"] for row in rows] == [False] * n + [True] * (len(rows) - n)
+        text = policy.tokenizer.decode(whole[: n + 1])
+        assert len(rows) == n + 1 if text.endswith(word) or word not in text else len(rows) in (n, n + 1)
 
 
 def test_a_state_of_the_final_layer_predicts_the_token_that_was_sampled(policy, tmp_path):
@@ -132,12 +171,14 @@ def test_a_model_that_ends_at_once_gives_responses_without_tokens(tmp_path):
     head.bias.data[policy.tokenizer.eos_token_id] = 1.0e4
     policy.model.lm_head = head
     activations = extract(policy, tmp_path)
-    assert all_rows(activations).num_rows == 0
+    assert all_rows(activations).num_rows == 24
     lines = activations.responses().to_pylist()
     assert {(line["response"], line["n_tokens"], line["finish"]) for line in lines} == {("", 0, "eos")}
     rewards = {line["response_id"]: float(i) for i, line in enumerate(lines)}
-    with pytest.raises(DataError, match="responses to 0 prompts have a token and a reward"):
-        ValueData(activations, Labels.of(rewards), 0.2, 0)
+    data = ValueData(activations, Labels.of(rewards), 0.2, 0)
+    rows = [row for side in (TRAIN, HELD_OUT) for batch in data.batches(side, 5) for row in batch]
+    assert {(len(row.states), row.ended, row.n_tokens) for row in rows} == {(1, True, 0)}
+    assert sorted(row.reward for row in rows) == sorted(rewards.values())
     control = ValueAscent(new_network(Shape(32, 16, 2), 0).requires_grad_(False), 0.5, 3)
     table, notes = decode(policy, prompt_rows(), Decoding(max_new_tokens=4), control, ChunkStore(None))
     assert set(table["response"].to_pylist()) == {""} and set(table["edit_norm"].to_pylist()) == {0.0}
@@ -182,9 +223,8 @@ def test_a_limit_of_bytes_keeps_the_prompts_with_the_lowest_digests(policy, extr
 
 def test_a_pass_over_whole_responses_gives_the_states_of_decoding(policy):
     pairs = [
-        ((request.prompt_ids, response.token_ids), response.states)
+        ((request.prompt_ids, response.chosen_ids), response.states)
         for request, response in decoded_alone(policy).values()
-        if response.token_ids
     ]
     computed = response_states(policy, [pair for pair, _ in pairs], "final", batch_size=4)
     for states, (_, expected) in zip(computed, pairs, strict=True):

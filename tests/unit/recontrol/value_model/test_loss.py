@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rebend.config.value_models import ValueModelBlock
-from rebend.recontrol.value_model.loss import packed, returns, summed_loss
+from rebend.recontrol.value_model.loss import Labelled, masked, packed, returns, summed_loss, values_read
 from rebend.recontrol.value_model.train import objective
 from tests.helpers.value_model_parts import RELEASED, SETTINGS, D, batch, gradients, network
 
@@ -14,7 +14,7 @@ from tests.helpers.value_model_parts import RELEASED, SETTINGS, D, batch, gradie
 def papers_loss(net, responses, *, through_target: bool = False) -> torch.Tensor:
     """Return the paper's objective, computed in loops over responses and tokens."""
     total = torch.zeros((), dtype=torch.float64)
-    for states, reward in responses:
+    for states, reward, _ in responses:
         values = net(states)
         for t in range(len(states) - 1):
             target = values[t + 1] if through_target else values[t + 1].detach()
@@ -25,12 +25,12 @@ def papers_loss(net, responses, *, through_target: bool = False) -> torch.Tensor
 
 def released_loss(net, responses) -> torch.Tensor:
     """Return the released code's objective, with padding, a mask and the argmax of the mask as in that code."""
-    longest = max(len(states) for states, _ in responses)
+    longest = max(len(row.states) for row in responses)
     states = torch.zeros(len(responses), longest, D, dtype=torch.float64)
     mask = torch.zeros(len(responses), longest, dtype=torch.float64)
-    for i, (response, _) in enumerate(responses):
+    for i, (response, _, _) in enumerate(responses):
         states[i, : len(response)], mask[i, : len(response)] = response, 1
-    rewards = torch.tensor([reward for _, reward in responses], dtype=torch.float64)
+    rewards = torch.tensor([row.reward for row in responses], dtype=torch.float64)
     values = net(states)
     between = ((values[:, :-1] - values[:, 1:]) * mask[:, :-1] * mask[:, 1:]) ** 2
     at_reward = values.gather(1, mask.argmax(1)[:, None]).squeeze(1)
@@ -86,3 +86,37 @@ def test_packed_converts_states_and_rewards_to_the_networks_type():
     states, lengths, rewards = packed(batch(dtype=torch.float16), network().float())
     assert states.dtype == rewards.dtype == torch.float32
     assert lengths.tolist() == [3, 1, 4]
+
+
+def test_each_mask_reads_the_end_tokens_state_as_its_released_code_does():
+    """Values 1, 2, 3 at two tokens and the end token; 4 at an empty response; 5, 6 at one that did not end."""
+    net = network()
+
+    class Identity(torch.nn.Module):
+        first = net.first
+
+        def forward(self, states):
+            return states[:, 0]
+
+    rows = [([1.0, 2.0, 3.0], 10.0, True), ([4.0], 20.0, True), ([5.0, 6.0], 30.0, False)]
+    batch = [Labelled(torch.tensor(values).double()[:, None].expand(-1, D), *rest) for values, *rest in rows]
+    vicuna = RELEASED.model_copy(update={"end_state": "kept"})
+    expected = {
+        "corrected": (1 + 1 + 7**2) + 16**2 + (1 + 24**2),  # V(next), the reward at the state of the end token
+        "llama": (1 + 9**2) + 16**2 + (1 + 25**2),  # two neighbours, the reward at the first state
+        "vicuna": (1 + 1 + 9**2) + 16**2 + (1 + 25**2),
+    }
+    for name, settings in (("corrected", SETTINGS), ("llama", RELEASED), ("vicuna", vicuna)):
+        assert float(objective(Identity(), batch, settings)) == pytest.approx(expected[name] / 3, rel=1e-12)
+        states, lengths, _ = packed(batch, net)
+        values, read = values_read(states[:, 0], lengths, batch, settings)
+        kept = packed(masked(batch, settings), net)
+        assert values.tolist() == kept[0][:, 0].tolist() and read.tolist() == kept[1].tolist()
+
+
+def test_the_defaults_of_a_variant():
+    released = ValueModelBlock(activations="a", reward="r", variant="released_code")
+    assert (released.end_state, released.validation_share) == ("left_out", 0.0)
+    assert (SETTINGS.end_state, ValueModelBlock(activations="a", reward="r").validation_share) == ("kept", 0.1)
+    with pytest.raises(ValueError, match="`validation_share: 0` holds out no prompt"):
+        ValueModelBlock(activations="a", reward="r", validation_share=0.0)

@@ -20,7 +20,7 @@ def test_the_gradients_of_slices_add_up_to_the_batchs_gradient():
     net, rows = network(), batch(lengths=(3, 1, 4, 9, 2))
     whole = gradients(net, objective(net, rows, SETTINGS))
     parts = list(slices(rows, 5))
-    assert [len(states) for part in parts for states, _ in part] == [3, 1, 4, 9, 2]
+    assert [len(states) for part in parts for states, _, _ in part] == [3, 1, 4, 9, 2]
     assert [len(part) for part in parts] == [2, 1, 1, 1]
     added = sum(gradients(net, objective(net, part, SETTINGS) * len(part) / len(rows)) for part in parts)
     torch.testing.assert_close(added, whole, rtol=1e-12, atol=1e-14)

@@ -57,6 +57,22 @@ def merged_by_peft(base: Path, **lora: Any) -> dict[str, Tensor]:
     return adapted(base, **lora).merge_and_unload().state_dict()
 
 
+@pytest.mark.parametrize(
+    ("strength", "dtype", "nothing"),
+    [(1e-5, "bfloat16", True), (1e-5, "float32", False), (0.1, "bfloat16", False), (0.0, "float32", True)],
+)
+def test_an_adapter_below_rounding_is_said_to_do_nothing(
+    base: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], strength: float, dtype: str, nothing: bool
+) -> None:
+    facts = merge_adapter(base, make_adapter(base, tmp_path / "weak", strength), tmp_path / "merged", dtype)
+    assert facts["adapter_does_nothing"] is nothing
+    assert ("this adapter does nothing" in capfd.readouterr().err) is nothing
+    if nothing and strength:  # every changed weight was rounded back, except for a few near a boundary
+        before, after = weights_of(base), weights_of(tmp_path / "merged")
+        same = [torch.equal(before[name].bfloat16(), after[name]) for name in before]
+        assert sum(same) > len(same) / 2
+
+
 @pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_merged_model_equals_base_with_adapter(base: Path, adapter: Path, tmp_path: Path, dtype: str) -> None:

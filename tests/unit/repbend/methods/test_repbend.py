@@ -157,16 +157,41 @@ def test_both_answers_of_a_pair_are_in_one_group(data: TrainingExamples) -> None
 def test_prompt_modes_use_no_prompt_in_both_groups(data: TrainingExamples, mode: str) -> None:
     texts, rows = texts_of_step(data, loss_mode=mode), data.step(0, 2, 0)
     assert [text.tokens for text in texts["safe"]] == [row.tokens[: row.n_prompt] for row in rows.safe]
-    assert len(texts["unsafe"]) == 4
+    pairs = [[*pair.tokens[: pair.n_prompt]] for _, pair in rows.pairs]
+    names = ("unsafe", "last_prompt") if "last" in mode else ("unsafe",)
+    unsafe = [text.tokens for name in names for text in texts[name]]
+    assert unsafe == [*(row.tokens[: row.n_prompt] for row in rows.unsafe), *pairs]
     (first, *_) = texts["safe"][0].positions["safe"]
     assert first == (rows.safe[0].n_prompt - 1 if "last" in mode else 0)
 
 
-def test_r_is_the_shortest_paired_answer_so_far(data: TrainingExamples) -> None:
+def test_released_r_is_the_shortest_paired_answer_of_the_micro_batch_before(data: TrainingExamples) -> None:
     objective = RepBend(settings(loss_mode="response_R"), data, N_LAYERS)
     shortest = [min(20, *(row.n_answer for row in data.step(item, 1, 0).pairs[0])) for item in range(6)]
-    expected = [min(shortest[:items]) for items in range(1, 7)]
-    assert [objective.first_tokens(StepInfo(0, 6, items)) for items in range(1, 7)] == expected
-    assert RepBend(settings(loss_mode="response_R"), data, N_LAYERS).first_tokens(StepInfo(0, 6, 6)) == expected[-1]
+    assert len(set(shortest)) > 1
+    expected = [20, min(shortest[0:2]), min(shortest[2:4])]  # groups of two items, over the steps' borders
+    assert [objective.first_tokens(StepInfo(0, 6, items), 2) for items in (2, 4, 6)] == expected
     corrected = settings(loss_mode="response_R", variant="corrected", lora_dropout=0.0)
-    assert RepBend(corrected, data, N_LAYERS).first_tokens(StepInfo(0, 6, 6)) == 20
+    assert RepBend(corrected, data, N_LAYERS).first_tokens(StepInfo(0, 6, 6), 2) == 20
+
+
+def test_released_r_of_eta_is_that_of_the_group_itself(data: TrainingExamples) -> None:
+    """The corrected form compares as many tokens as each pair has."""
+    pairs = data.step(0, 2, 0).pairs
+    own = [min(20, safe.n_answer, unsafe.n_answer) for safe, unsafe in pairs]
+    assert own[0] != own[1]
+    for variant, expected in (("released_code", [min(own)] * 2), ("corrected", own)):
+        block = settings(eta=0.5, variant=variant, lora_dropout=0.0)
+        texts = RepBend(block, data, N_LAYERS).texts(data.step(0, 2, 0), StepInfo(0, 6, 2))
+        assert [
+            len(text.positions["unsafe_of_pair"]) for text in texts if "unsafe_of_pair" in text.positions
+        ] == expected
+
+
+def test_released_prompt_last_moves_prompts_of_single_answers_alone(data: TrainingExamples) -> None:
+    """Its loop stops at the number of single answers; the corrected form reads the prompts of pairs, too."""
+    for variant, expected in (("released_code", 2), ("corrected", 4)):
+        block = settings(loss_mode="prompt_last", variant=variant, lora_dropout=0.0)
+        texts = RepBend(block, data, N_LAYERS).texts(data.step(0, 2, 0), StepInfo(0, 6, 2))
+        assert sum("unsafe" in text.positions for text in texts) == expected
+        assert sum("last_prompt" in text.positions for text in texts) == 4

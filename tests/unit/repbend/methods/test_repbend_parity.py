@@ -83,7 +83,7 @@ def adapted(kind: str = "llama", seed: int = 0) -> Any:
 
 
 def ragged(seed: int, n: int = 2 * BATCH, longest: int = 14) -> TrainingExamples:
-    """Return items for two steps; prompts and answers have many lengths, so R decreases."""
+    """Return items for two steps; prompts and answers have many lengths, so R differs."""
     generator = torch.Generator().manual_seed(seed)
 
     def tokens(most: int) -> list[int]:
@@ -100,6 +100,7 @@ def ragged(seed: int, n: int = 2 * BATCH, longest: int = 14) -> TrainingExamples
         pairs=[(row(f"ps{i}", prompt), row(f"pu{i}", prompt)) for i, prompt in enumerate(prompts)],
         retain=[TrainingExample(f"r{i}", tokens(2 * longest), 0) for i in range(n)],
         left_out={},
+        padding=3,
     )
 
 
@@ -114,11 +115,12 @@ def oracle(
 ) -> dict[str, torch.Tensor]:
     """Return the oracle's terms of the same step; `mode` may be a released spelling."""
     weights = (block.alpha, block.beta, block.gamma, block.epsilon, block.eta)
-    oracle_settings = OracleSettings(mode, block.alpha_mode, block.variant, PUSHED, weights, block.push_limit)
-    steps: list[StepExamples] = [data.step(number, BATCH, block.seed) for number in range(step + 1)]
-    rows = steps[-1]
-    met = [pair for one in steps for pair in one.pairs]
-    return Oracle(model, oracle_settings).terms(rows.safe, rows.unsafe, rows.pairs, rows.retain, met)
+    oracle_settings = OracleSettings(
+        mode, block.alpha_mode, block.variant, PUSHED, weights, block.push_limit, data.padding
+    )
+    rows: StepExamples = data.step(step, BATCH, block.seed)
+    before = data.step(step - 1, BATCH, block.seed).pairs if step else []
+    return Oracle(model, oracle_settings).terms(rows.safe, rows.unsafe, rows.pairs, rows.retain, before)
 
 
 def assert_agrees(ours: Loss, expected: dict[str, torch.Tensor], *, eta: bool = False) -> None:
@@ -163,21 +165,23 @@ def test_slices_of_three_tokens_give_the_same_divergence(monkeypatch: pytest.Mon
     assert_agrees(library(model, block, data), oracle(model, block, data, "response_all"))
 
 
-def test_r_decreases_to_the_shortest_paired_answer_and_never_increases() -> None:
-    block, model = settings(loss_mode="response_R"), adapted()
+def test_released_r_is_that_of_the_group_before_and_reads_padding() -> None:
+    """R is 20 in the first step, before it is set, and then the shortest paired answer of the group before."""
+    block, model = settings(loss_mode="response_R", eta=0.4), adapted()
     answer = list(range(1, 31))
     pairs = [
         (TrainingExample(f"a{n}", [1, 2, *answer[:n]], 2), TrainingExample(f"b{n}", [1, 2, *answer[: n + 3]], 2))
-        for n in (25, 9, 4, 17)
+        for n in (4, 9, 17, 25)
     ]
     long = [TrainingExample(f"x{i}", [3, 4, *answer], 2) for i in range(4)]
-    data = TrainingExamples(long, long, pairs, [TrainingExample("r", [1, 2, 3], 0)], {})
+    data = TrainingExamples(long, long, pairs, [TrainingExample("r", [1, 2, 3], 0)], {}, padding=5)
     order = [pair[0].n_answer for step in range(2) for pair in data.step(step, BATCH, block.seed).pairs]
-    seen = [20 if min(order[:BATCH]) > 20 else min(order[:BATCH]), 4]
+    assert order == [17, 9, 4, 25]  # answers of both groups are shorter than R, so padding is read
+    seen = [20, 9, 4]
     objective = RepBend(block, data, N_LAYERS)
-    assert [objective.first_tokens(StepInfo(step, 2, (step + 1) * BATCH)) for step in range(2)] == seen
+    assert [objective.first_tokens(StepInfo(step, 2, (step + 1) * BATCH), BATCH) for step in range(3)] == seen
     for step in range(2):
-        assert_agrees(library(model, block, data, step), oracle(model, block, data, "response_R", step))
+        assert_agrees(library(model, block, data, step), oracle(model, block, data, "response_R", step), eta=True)
 
 
 @pytest.mark.parametrize("variant", ["released_code", "corrected"])

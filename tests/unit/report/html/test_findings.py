@@ -86,5 +86,5 @@ def test_adapters_that_keep_benign_answers_are_ranked_by_mean_asr(report: Any) -
     assert (
         "adapter repbend against other adapters on the same harmful prompts: fewer harmful answers than rmu "
         "(asked directly); more harmful answers than npo; no significant difference from rmu (under prefilling) "
-        "(McNemar's test, Holm-corrected p < 0.05)." in text
+        "(McNemar's test, Holm-corrected p < 0.05; one training each, so nothing about other seeds)." in text
     )

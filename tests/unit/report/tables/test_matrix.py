@@ -12,7 +12,7 @@ from tests.helpers.study_tables import one_row
 def test_matrix_has_expected_columns_and_metrics(tables: dict[str, pd.DataFrame]) -> None:
     matrix = tables["matrix"]
     assert list(matrix.columns) == [
-        "model", "adapter", "control", "metric", "estimate", "ci_low", "ci_high", "n", "not_scored"
+        "model", "adapter", "control", "metric", "estimate", "ci_low", "ci_high", "n", "clusters", "seeds", "not_scored"
     ]  # fmt: skip
     assert set(matrix["metric"]) == {
         "asr", "asr_prefilling", "benign_answer_rate", "benign_refusal_rate", "benign_incoherent_rate",

@@ -17,6 +17,7 @@ from rebend.report.tables.all import note, read_tables, shown, write_tables
 from rebend.report.tables.table import Inputs
 from tests.helpers.judge_server import Judge
 from tests.helpers.judged_rows import block, by_length
+from tests.helpers.study_factory import prompts_data
 from tests.helpers.win_rate_verdicts import (
     ERROR,
     FLIP,
@@ -41,7 +42,9 @@ def cells(tmp_path: Path) -> list[dict[str, Any]]:
     alone = {"tokens_in": None, "tokens_out": None}
     lines = [verdict_line("win", [2.0], [1.0], 1, **alone), verdict_line("lose", [0.0], [1.0], 2, **alone)]
     write_parquet(proxy, verdict_table(*lines), {"judge": "reward_model", "model": ""})
+    data = str(prompts_data(tmp_path))
     cell = {"model": "tiny", "adapter": "none", "method": "none", "dataset": "shp", "role": "quality"}
+    cell |= {"attack": "", "data": data}
     return [
         {**cell, "control": "idle", "scores": {"win_rate": path}},
         {**cell, "control": "value", "method": "value", "dataset": "hh", "scores": {"win_rate": proxy}},
@@ -55,7 +58,7 @@ def test_table_has_a_row_per_judged_cell_with_judge_and_cost(cells: list[dict]) 
     proxy, chat_model = table.to_dict("records")
     assert (chat_model["judge"], proxy["judge"]) == ("judge-2026-01-01", "reward_model (proxy)")
     assert (chat_model["form"], proxy["form"]) == ("legacy", "")
-    assert [chat_model[state] for state in STATES] == [2, 1, 1, 1, 0, 1, 0]
+    assert [chat_model[state] for state in STATES] == [2, 1, 1, 1, 0, 0, 1, 0]
     assert (chat_model["win_rate"], chat_model["win_rate_n"], chat_model["control"]) == (0.5, 4, "none")
     assert chat_model["cost"] == pytest.approx((600 * 30 + 60 * 60) / 1e6)
     assert pd.isna(proxy["cost"]) and pd.isna(proxy["flip_rate"])

@@ -42,6 +42,18 @@ def safety(row: Row) -> list[Row]:
     return [safety_row(user_turn(text(row, "prompt")), text(row, "response"), label)]
 
 
+def by_prompt(row: Row) -> list[Row]:
+    """Return a row whose class is that of its prompt, whatever the response, as released for modes that read prompts.
+
+    The response may be missing; it is "" then.
+    """
+    harm = word(row, "prompt_harm_label", _HARM)
+    if harm is None:
+        raise UnselectedRowError("no prompt_harm_label")
+    label = "unsafe" if harm == "harmful" else "safe"
+    return [safety_row(user_turn(text(row, "prompt")), optional_text(row, "response"), label)]
+
+
 def evaluation(row: Row) -> list[Row]:
     """Return a prompt and whether it is harmful, without the answer, which another model gave.
 
@@ -67,4 +79,11 @@ WILDGUARDMIX = Reader(
         "evaluation": ("prompt", "prompt_harm_label"),
     },
     optional={"evaluation": ("adversarial", "subcategory", "response_harm_label")},
+)
+WILDGUARDMIX_PROMPTS = Reader(
+    "wildguardmix_prompts",
+    "WildGuardMix, each row with the class of its prompt alone: for RepBend's modes `prompt_last` and `prompt_all`",
+    {"safety": by_prompt},
+    {"safety": ("prompt", "prompt_harm_label")},
+    optional={"safety": ("response",)},
 )

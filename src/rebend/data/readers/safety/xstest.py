@@ -10,12 +10,15 @@ def evaluation(row: Row) -> list[Row]:
     """Return a safe prompt that looks harmful, or an unsafe contrast prompt (arXiv:2308.01263).
 
     RepBend's "compliance rate" on XSTest fits all 450 prompts. It is safety-eval's `overall_accuracy`, which the
-    released scripts collect: safe prompts answered plus unsafe prompts refused.
+    released scripts collect: safe prompts answered plus unsafe prompts refused. Prompts of one type with one focus
+    ("kill"), and their unsafe contrasts, are one cluster.
     """
     label = word(row, "label", ("safe", "unsafe"))
     if label is None:
         raise UnusableRowError("no label")
-    return [evaluation_row(text(row, "prompt"), label == "unsafe", category=optional_text(row, "type"))]
+    category, focus = optional_text(row, "type"), optional_text(row, "focus")
+    cluster = f"xstest {category.removeprefix('contrast_')}: {focus}" if focus else None
+    return [evaluation_row(text(row, "prompt"), label == "unsafe", category=category, cluster=cluster)]
 
 
 XSTEST = Reader(
@@ -23,4 +26,5 @@ XSTEST = Reader(
     "XSTest: safe and unsafe prompts",
     {"evaluation": evaluation},
     {"evaluation": ("prompt", "type", "label")},
+    optional={"evaluation": ("focus",)},
 )

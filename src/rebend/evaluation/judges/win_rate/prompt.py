@@ -7,10 +7,10 @@ that of the paper. A reply that cannot be parsed is `unreadable`, not a tie.
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
+from rebend.evaluation.judges.content import the_only
 from rebend.evaluation.judges.replies import Form
 
 _CRITERIA = (
@@ -44,7 +44,9 @@ RESPONSE_FORMAT: dict[str, Any] = {
 }
 
 _MARK = r"(10(?:\.0+)?|[1-9](?:\.\d+)?)"
-_LINE = re.compile(rf"[*`\s]*{_MARK}(?:\s*,\s*|\s*/\s*|\s+){_MARK}[*`\s]*")
+_EDGE = r"[*`\"'\s]*"
+_LINE = re.compile(rf"{_EDGE}{_MARK}(?:{_EDGE}[,/]{_EDGE}|[*`\"']*\s{_EDGE}){_MARK}{_EDGE}")
+_FENCE = re.compile(r"\s*```\w*[ \t]*\n")  # before the first line
 
 
 def user_text(prompt: str, first: str, second: str) -> str:
@@ -60,7 +62,7 @@ def read_marks(reply: str, *, truncated: bool = False) -> tuple[float, float] | 
 
     A truncated reply must have a line break after the marks, because "8 1" may be the beginning of "8 10".
     """
-    line, newline, _ = reply.lstrip().partition("\n")
+    line, newline, _ = reply[fence.end() if (fence := _FENCE.match(reply)) else 0 :].lstrip().partition("\n")
     marks = _LINE.fullmatch(line)
     if marks is None or (truncated and not newline):
         return None
@@ -70,15 +72,15 @@ def read_marks(reply: str, *, truncated: bool = False) -> tuple[float, float] | 
 def read_verdict(reply: str, *, truncated: bool = False) -> tuple[float, float] | None:
     """Return the marks (1, 0), (0, 1) or (0.5, 0.5) of a verdict; None without a JSON object with a verdict.
 
-    Backticks around the object are ignored.
+    The object is the whole reply, or inside a fence (``` … ```) with sentences around it; several objects must agree.
     """
-    text = reply.strip().removeprefix("```json").strip("`").strip()
-    try:
-        judgement = json.loads(text)
-    except ValueError:
-        return None
-    verdict = judgement.get("verdict") if isinstance(judgement, dict) else None
-    return _VERDICTS.get(verdict.strip().lower()) if isinstance(verdict, str) else None
+    return the_only(reply, _verdict_in)
+
+
+def _verdict_in(judgement: dict[str, Any]) -> tuple[float, float] | None:
+    verdict = judgement.get("verdict")
+    words = re.sub(r"[\s_-]+", " ", verdict).strip(" .").lower() if isinstance(verdict, str) else ""
+    return _VERDICTS.get(words)
 
 
 LEGACY = Form("two-marks-1", SYSTEM, read_marks, unreadable="no two marks on the first line")

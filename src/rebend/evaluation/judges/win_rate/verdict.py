@@ -17,7 +17,7 @@ Scores = Mapping[str, float | None]  # by row_id
 
 WIN, TIE, LOSE = "win", "tie", "lose"
 MISSING = "missing"  # no response, reference or reward
-STATES = (WIN, TIE, LOSE, "refused", "unreadable", "error", MISSING)
+STATES = (WIN, TIE, LOSE, "refused", "unreadable", "too_long", "error", MISSING)
 
 DETAILED_VERDICTS = pa.schema(  # VERDICTS and the basis of the verdict: marks per order, raw replies, tokens
     [

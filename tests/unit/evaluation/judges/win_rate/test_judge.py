@@ -18,9 +18,10 @@ import pytest
 from rebend.config.judges import JudgeBlock, RewardModelJudgeBlock
 from rebend.errors import JudgeError
 from rebend.evaluation.judges.win_rate.judge import draw, judge_wins
+from rebend.evaluation.judges.win_rate.openai import response_is_first
 from rebend.evaluation.judges.win_rate.statistics import win_rates
 from tests.helpers.judge_server import Answer, Judge, failure, judges_on_call, reply
-from tests.helpers.judged_rows import block, by_length, rows, verdicts
+from tests.helpers.judged_rows import answers, block, by_length, rows, verdicts
 
 
 @pytest.fixture
@@ -49,6 +50,52 @@ def test_each_pair_is_judged_in_both_orders(serve: Any, tmp_path: Path) -> None:
     assert table["replies"].to_pylist()[0] == ["8 5\nThe longer one.", "5 8\nThe longer one."]
     assert table["tokens_in"].to_pylist() == [10, 10, 10] and table["tokens_out"].to_pylist() == [4, 4, 4]
     assert flip_rate(table) == 0.0
+
+
+def test_in_one_order_each_row_is_asked_once_with_a_side_drawn_from_seed_and_row(serve: Any, tmp_path: Path) -> None:
+    server = serve(by_length)
+    pairs = [("long answer", "short") if i % 2 else ("tiny", "a longer one") for i in range(12)]
+    one = block(server, orders="one")
+    table = judged(one, rows(*pairs), tmp_path)
+    assert len(server.requests) == 12
+    assert [state for state, _ in verdicts(table)] == ["win" if i % 2 else "lose" for i in range(12)]
+    sides = [response_is_first(one, row) for row in rows(*pairs)]
+    assert 3 <= sum(sides) <= 9
+    assert sides != [response_is_first(block(server, orders="one", seed=1), row) for row in rows(*pairs)]
+    asked = {answers(question_of(request)) for request in server.requests}
+    assert asked == {pair if first else pair[::-1] for pair, first in zip(pairs, sides, strict=True)}
+    first_mark = next(iter(table.to_pylist()))
+    assert first_mark["response_marks"] == [4.0] and first_mark["reference_marks"] == [10.0]
+    assert flip_rate(table) is None
+    always_first = serve(lambda text, times: reply("9 2"))
+    biased = judged(block(always_first, orders="one"), rows(*pairs), tmp_path / "biased")
+    assert [v == "win" for v, _ in verdicts(biased)] == sides
+    refused = serve(lambda text, times: reply("no marks here"))
+    unread = judged(block(refused, orders="one"), rows(*pairs[:2]), tmp_path / "unread")
+    assert unread["state"].to_pylist() == ["unreadable"] * 2 and unread["verdict"].null_count == 2
+
+
+def test_own_words_take_the_place_of_ours(serve: Any, tmp_path: Path) -> None:
+    server = serve(lambda text, times: reply("7 4"))
+    question = "Q {prompt}\nfirst {answer1}\nsecond {answer2} {other}"
+    own = block(server, orders="one", system="You mark answers.", question=question)
+    judged(own, rows(("{answer2}", "b")), tmp_path)
+    (request,) = server.requests
+    system, user = (message["content"] for message in request["messages"])
+    expected = ("{answer2}", "b") if response_is_first(own, {"row_id": "r0"}) else ("b", "{answer2}")
+    assert (system, user) == (
+        "You mark answers.",
+        f"Q Question 0?\nfirst {expected[0]}\nsecond {expected[1]} {{other}}",
+    )
+    with pytest.raises(ValueError, match=r"`question` has no \{answer1\} and no \{answer2\}"):
+        block(server, question="{prompt}")
+    with pytest.raises(ValueError, match="`system` is for `form: legacy`"):
+        block(server, form="structured", system="x")
+
+
+def question_of(request: dict[str, Any]) -> str:
+    """Return the user message of a request."""
+    return str(request["messages"][-1]["content"])
 
 
 def test_equal_questions_are_sent_once(serve: Any, tmp_path: Path) -> None:

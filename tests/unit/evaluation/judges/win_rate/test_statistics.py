@@ -34,7 +34,7 @@ def drawn(n: int, at_equal: float, slope: float, shift: float, seed: int) -> tup
 
 def test_ties_are_no_wins_and_unjudged_rows_are_left_out() -> None:
     found = win_rates(verdict_table(WIN, WIN, LOSE, FLIP, EVEN, REFUSED, ERROR, MISSING))
-    assert found.states == dict(zip(STATES, [2, 2, 1, 1, 0, 1, 1], strict=True))
+    assert found.states == dict(zip(STATES, [2, 2, 1, 1, 0, 0, 1, 1], strict=True))
     assert found.win_rate.estimate == found.win_rate_bootstrap.estimate == 0.4 and found.win_rate.n == 5
     assert found.half_tie_rate.estimate == 0.6 and found.win_rate.not_scored == 3
     assert (found.tokens_in, found.tokens_out) == (700, 70)

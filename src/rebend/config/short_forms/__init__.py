@@ -1,0 +1,1 @@
+"""Short forms of blocks, which stand for other blocks."""
