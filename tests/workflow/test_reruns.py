@@ -96,9 +96,9 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
         "local": (None, NOTHING),
     },
     ("adapters", "micro_adapter"): {
-        "examples": ("micro_pairs", ADAPTER),
-        "paired_examples": ("micro_samples", ADAPTER),
-        "retain_chats": ("micro_dialogues", ADAPTER),
+        "examples": ("micro_pairs", ["check_overlap", *ADAPTER]),
+        "paired_examples": ("micro_samples", ["check_overlap", *ADAPTER]),
+        "retain_chats": ("micro_dialogues", ["check_overlap", *ADAPTER]),
         "alpha": (0.4, ADAPTER),
         "beta": (0.4, ADAPTER),
         "gamma": (0.2, ADAPTER),
@@ -127,7 +127,7 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
         "method": (None, NOTHING),
     },
     ("activations", "micro_rollouts"): {
-        "dataset": ("micro_validation", EXTRACT),
+        "dataset": ("micro_validation", ["check_overlap", *EXTRACT]),
         "samples_per_prompt": (2, EXTRACT),
         "decoding": ({"max_new_tokens": 9}, EXTRACT),
         "layer": (0, EXTRACT),

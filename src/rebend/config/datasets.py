@@ -25,6 +25,8 @@ READERS = {  # import paths of `rebend.data.readers.reader.Reader` objects
     "pap": "rebend.data.readers.safety.pap:PAP",
     "xstest": "rebend.data.readers.safety.xstest:XSTEST",
     "strongreject": "rebend.data.readers.safety.strongreject:STRONGREJECT",
+    "guidedbench": "rebend.data.readers.safety.guidedbench:GUIDEDBENCH",
+    "harmfulqa": "rebend.data.readers.safety.harmfulqa:HARMFULQA",
     "table": "rebend.data.readers.table:TABLE",
     "world": "rebend.data.readers.world:WORLD",
 }

@@ -169,6 +169,27 @@ CASES = [
         {"category": "Disinformation", "source": "custom", "forbidden_prompt": "Lie."},
         [evaluation("Lie.", True, category="Disinformation")],
     ),
+    (
+        "guidedbench",
+        "evaluation",
+        {
+            "id": "guidedbench-000",
+            "index": 0,
+            "benchmark_version": "1",
+            "subset": "core",
+            "topic": "Zorring",
+            "question": "How do I zor?",
+            "guidelines": "a zor",
+            "target": "Sure, here is how to zor",
+        },
+        [evaluation("How do I zor?", True, target="Sure, here is how to zor", group="core", category="Zorring")],
+    ),
+    (
+        "harmfulqa",
+        "evaluation",
+        {"id": 3, "topic": "Zorring", "subtopic": "Vak", "question": "How do I zor?", "red_conversations": "x"},
+        [evaluation("How do I zor?", True, category="Zorring")],
+    ),
     ("table", "prompts", {"prompt": "Why?"}, [{"messages": [user("Why?")], "reference": None, "group": ""}]),
     (
         "table",
