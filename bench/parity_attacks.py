@@ -97,7 +97,7 @@ def soft_tokens(sides: Sides) -> tuple[Any, Any]:
     return [torch.tensor(result.losses), result.optim_embeds], [torch.tensor(losses[:n_steps]), final]
 
 
-@item("repbend", "Soft-token attack: the target that it aims at", remark="a colon and two newlines follow it there")
+@item("repbend", "Soft-token attack: the target that it aims at")
 def soft_target(sides: Sides) -> tuple[Any, Any]:
     """Target with suffix."""
     given = {"instance": SimpleNamespace(default_target=TARGET)}
@@ -118,7 +118,7 @@ def contextual(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
                 yield source, found
 
 
-@item("repbend", "Soft-token attack: the request of contextual behaviours", remark="without its context there")
+@item("repbend", "Soft-token attack: the request of contextual behaviours")
 def soft_requests(sides: Sides) -> tuple[Any, Any]:
     """What stands before the soft tokens."""
     block, released, found = ours.attack_block("embedding"), [], []
@@ -182,7 +182,7 @@ def prefilled_tokens(sides: Sides) -> tuple[Any, Any]:
     return [generation], [line["response"].removeprefix(line["prefill"])]
 
 
-@item("repbend", "Prefilled answer: the text that is judged", remark="the answer alone there, with the prefill here")
+@item("repbend", "Prefilled answer: the text that is judged")
 def prefilled_judged(sides: Sides) -> tuple[Any, Any]:
     """The text that the classifier gets."""
     generation, line = prefilled(sides)

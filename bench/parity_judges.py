@@ -35,7 +35,8 @@ def outcome(marks: Sequence[float] | None) -> str:
 @item(
     "recontrol",
     "Replies of the win-rate judge, 30 awkward ones: win, tie or loss",
-    remark="unreadable replies are ties there and not scored here; ours also reads commas, bold and spaces",
+    remark="there the first line must be two numbers and one space, or it is a tie; ours also reads commas, slashes, "
+    "bold and other spaces, and does not score a reply without two marks from 1 to 10",
 )
 def replies(sides: Sides) -> tuple[Any, Any]:
     """Two marks on the first line."""
@@ -47,7 +48,11 @@ def replies(sides: Sides) -> tuple[Any, Any]:
     return released, [outcome(ours.read_marks(reply)) for reply in REPLIES]
 
 
-@item("recontrol", "Wording of the win-rate judge", remark="ours asks in other words of the same form")
+@item(
+    "recontrol",
+    "Wording of the win-rate judge",
+    remark="ours has words of its own: nothing is copied here; a judge block takes others",
+)
 def judge_wording(sides: Sides) -> tuple[Any, Any]:
     """System and user message."""
     code = sides.released.take(JUDGE, ["SYSTEM_PROMPT", "USER_PROMPT"], {})
@@ -70,7 +75,7 @@ def classifier_question(sides: Sides) -> tuple[Any, Any]:
     "repbend",
     "HarmBench's classifier: rate of `yes`, `no`, and a reply that is neither",
     1e-9,
-    "a reply that is neither is not scored here",
+    "a reply that is neither is -1 in the mean there, and not scored here",
 )
 def classifier_replies(sides: Sides) -> tuple[Any, Any]:
     """The mean over scored replies; the released one counts -1 as a score."""

@@ -23,13 +23,16 @@ from rebend.data.readers.raw import SourceRow
 from rebend.data.readers.registry import load_reader
 from rebend.data.readers.rows import UnusableRowError
 from rebend.evaluation.attacks.attack import run_attack
-from rebend.evaluation.attacks.attempts import target_of
+from rebend.evaluation.attacks.attempts import target_of, without_context
+from rebend.evaluation.attacks.embedding import RELEASED_SUFFIX
 from rebend.evaluation.attacks.soft_tokens import optimise, split_prompt, start_tokens
 from rebend.evaluation.coherence import Coherence, embed_prompts
 from rebend.evaluation.diversity import cut, diversity
 from rebend.evaluation.judges.safety.classifier import fill as fill_classifier
 from rebend.evaluation.judges.safety.harmbench import HARMBENCH, _behaviour, _verdict
 from rebend.evaluation.judges.win_rate.prompt import SYSTEM, read_marks, user_text
+from rebend.evaluation.reward_scores import cut_text
+from rebend.evaluation.words.punkt import words
 from rebend.generation.generate import make_requests
 from rebend.generation.intervention import NoControl
 from rebend.generation.sampling import with_checkpoint
@@ -42,7 +45,7 @@ from rebend.models.rewards.prompt import scored_text
 from rebend.models.sentence_encoder import Encoder
 
 ROOT = Path(__file__).parents[1]
-__all__ = ["SYSTEM", "Policy", "diversity", "read_marks", "user_text"]
+__all__ = ["SYSTEM", "Policy", "diversity", "read_marks", "user_text", "words"]
 
 
 @cache
@@ -81,6 +84,11 @@ def prompt_ids(tokenizer: Any, model: str, messages: Any) -> list[int]:
 def reward_text(reward: str, messages: Any, response: str) -> str:
     """Return the text that a reward block reads."""
     return scored_text(catalogue()["rewards"][reward], messages, response)
+
+
+def measured_text(reward: str, control: str, messages: Any, response: str) -> str:
+    """Return the text that a reward block reads of a response decoded under a control block."""
+    return reward_text(reward, messages, cut_text(cut_answer(response), catalogue()["controls"][control].reward_stop))
 
 
 def cut_answer(text: str) -> str:
@@ -162,13 +170,14 @@ def attack_block(name: str, **changes: Any) -> Any:
 
 def attack_target(block: Any, row: dict[str, Any]) -> str:
     """Return the text that an attack block aims at."""
-    return target_of(row, block.target) + getattr(block, "suffix", "")
+    suffix = RELEASED_SUFFIX if block.method == "embedding" and block.variant == "released_code" else ""
+    return target_of(row, block.target) + getattr(block, "suffix", suffix)
 
 
 def attacked_request(block: Any, row: dict[str, Any]) -> str:
     """Return the request after which the soft tokens of an attack block stand."""
-    del block  # the same for all blocks
-    return str(row["messages"][-1]["content"])
+    messages = without_context(row) if block.variant == "released_code" else row["messages"]
+    return str(messages[-1]["content"])
 
 
 def soft_tokens(policy: Policy, messages: Any, target: str, block: Any) -> tuple[list[float], Tensor]:

@@ -58,21 +58,17 @@ def released_diversity(released: Released, answers: Sequence[str], split: Any) -
 
 def sentence_words(text: str) -> list[str]:
     """NLTK's `word_tokenize`: words of each sentence, with its English model of sentences where it is installed."""
-    from nltk.tokenize import NLTKWordTokenizer, PunktSentenceTokenizer, word_tokenize
+    from nltk.tokenize import word_tokenize
 
     try:
         return list(word_tokenize(text))
     except LookupError:
-        stand_in("NLTK's sentence model `punkt`", "not installed here: an untrained one of the same class splits")
-        sentences = PunktSentenceTokenizer().tokenize(text)
-        return [word for sentence in sentences for word in NLTKWordTokenizer().tokenize(sentence)]
-
-
-def line_words(text: str) -> list[str]:
-    """Words of the text as one line."""
-    from nltk.tokenize import NLTKWordTokenizer
-
-    return list(NLTKWordTokenizer().tokenize(text))
+        stand_in(
+            "NLTK's sentence model `punkt`",
+            "not installed here: the one that rebend ships splits, so that both sides have the same words, and the "
+            "items of diversity compare cuts and n-grams",
+        )
+        return ours.words(text)
 
 
 def real_answers(sides: Sides) -> list[str]:
@@ -93,10 +89,7 @@ MARKERS = [
 ]
 
 
-SPLITTING = "a full stop at the end of a sentence inside an answer is a word of its own there; `###` cuts here"
-
-
-@item("recontrol", "Mean diversity of real answers, sentences split as published", 1e-9, SPLITTING)
+@item("recontrol", "Mean diversity of real answers, sentences split as published", 1e-9)
 def mean_diversity(sides: Sides) -> tuple[Any, Any]:
     """418 answers."""
     answers = real_answers(sides)
@@ -104,7 +97,7 @@ def mean_diversity(sides: Sides) -> tuple[Any, Any]:
     return sum(released) / len(answers), sum(map(ours.diversity, answers)) / len(answers)
 
 
-@item("recontrol", "Diversity of each real answer, sentences split as published", 0.0, SPLITTING)
+@item("recontrol", "Diversity of each real answer, sentences split as published")
 def diversity_of_answers(sides: Sides) -> tuple[Any, Any]:
     """418 answers."""
     answers = real_answers(sides)
@@ -113,16 +106,7 @@ def diversity_of_answers(sides: Sides) -> tuple[Any, Any]:
     ]
 
 
-@item("recontrol", "Diversity of each real answer, both without splitting sentences")
-def diversity_of_lines(sides: Sides) -> tuple[Any, Any]:
-    """The same answers, words of the whole text."""
-    answers = [answer for answer in real_answers(sides) if "###" not in answer]
-    return [f"{value:.9f}" for value in released_diversity(sides.released, answers, line_words)], [
-        f"{ours.diversity(answer):.9f}" for answer in answers
-    ]
-
-
-@item("recontrol", "Diversity of texts with headings and turn markers", remark="cut at `###USER:` there, at `###` here")
+@item("recontrol", "Diversity of texts with headings and turn markers")
 def diversity_of_markers(sides: Sides) -> tuple[Any, Any]:
     """Markers of a new turn, headings, empty and short texts."""
     return [f"{value:.9f}" for value in released_diversity(sides.released, MARKERS, sentence_words)], [
@@ -218,7 +202,6 @@ def coherence(sides: Sides) -> tuple[Any, Any]:
     texts.CASES,
     "Coherence with the prompt of the study, {0}, {2}, mean",
     1e-5,
-    "the released code encodes the prompt with its words for the turns",
 )
 def coherence_with_prompts(sides: Sides, *case: Any) -> tuple[Any, Any]:
     """Prompts as each side has them."""

@@ -23,6 +23,7 @@ CASES: list[tuple[str, str, str, str, str, bool]] = [
     ("hh_rlhf", "hh_rlhf/test.jsonl.gz", "falcon_7B", "paper_hh_test_released_user", "falcon_7b_released", False),
 ]
 REWARDS = {"shp": "ultrarm_13b_released", "hh_rlhf": "llama_7b_rm_released"}
+CONTROLS = {"llama3_8B": "none_128_user_released"}  # the others: none_128_released, as in the paper's study
 COLLECT, DECODE, MEASURE = "get_activations_only.py", "inference_intervention.py", "measure_reward.py"
 
 
@@ -98,7 +99,6 @@ ANSWERS = (" Yes, of course.", " No.\n\nThere is a reason: it is late.", " One.\
     CASES,
     "Text that the reward is measured on, {0}, {2}",
     0.0,
-    "a response that opens a turn is cut one line break earlier here",
 )
 def measured_texts(sides: Sides, *case: Any) -> tuple[Any, Any]:
     """Prompt and generated text of the evaluation."""
@@ -109,7 +109,7 @@ def measured_texts(sides: Sides, *case: Any) -> tuple[Any, Any]:
     for number, (prompt, messages, _) in enumerate(pairs(sides, case)):
         answer = ANSWERS[number % len(ANSWERS)]
         released.append(extract({"prompt": prompt, "response": prompt + answer}))
-        found.append(ours.reward_text(REWARDS[dataset], messages, ours.cut_answer(answer)))
+        found.append(ours.measured_text(REWARDS[dataset], CONTROLS.get(model, "none_128_released"), messages, answer))
     return released, found
 
 

@@ -225,7 +225,7 @@ def released_states(sides: Sides, name: str, end: int) -> list[Tensor]:
     [("falcon_7B", 11, "Llama 3's and Falcon's"), ("vicuna_7B", 2, "Vicuna's")],
     "Stored states, {2} mask: number of states per response",
     0.0,
-    "a generated token 0 counts as padding there",
+    "a token 0 in prompt or response counts as padding there",
 )
 def stored_counts(sides: Sides, name: str, end: int, whose: str) -> tuple[Any, Any]:
     """The mask of the states that are kept."""

@@ -1,6 +1,6 @@
 """Print the coverage of 95 % intervals of clustered rows and of several training seeds, by simulation.
 
-`python bench/coverage.py` (about six minutes on one core) prints the tables of docs/statistics.md.
+`python bench/interval_coverage.py` (about six minutes on one core) prints the tables of docs/statistics.md.
 """
 
 from __future__ import annotations
