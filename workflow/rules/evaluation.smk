@@ -155,6 +155,7 @@ rule attack:
     input:
         model=paths.model("{model}"),
         data=paths.data("{dataset}"),
+        examples=partial(evaluation.attack_examples, CONFIG),
         value_model=partial(recontrol.control_value_model, CONFIG),
         direction=partial(recontrol.control_direction, CONFIG),
         guidance_reward=partial(recontrol.control_reward_model, CONFIG),

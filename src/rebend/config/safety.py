@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from rebend.config.base import Block, Method, NamedBlock, Positive, Resources, exactly_one
+from rebend.config.base import Block, Method, NamedBlock, Positive, Rate, Resources, exactly_one, refers
 from rebend.config.judges import ChatEndpointBlock
 from rebend.config.models import HubModel
 
@@ -111,6 +111,31 @@ class GcgBlock(TargetedBlock):
     early_stop: bool = Field(False, description="stop when the target is the likeliest text (saves time)")
 
 
+class ScavBlock(AttackBlock):
+    """Move hidden states until linear probes take a harmful prompt for a harmless one (SCAV, arXiv:2404.12038).
+
+    More than one attempt needs sampling.
+    """
+
+    method: Literal["scav"] = Field(description="moved hidden states (SCAV)")
+    probe_prompts: str = refers(
+        "datasets", "evaluation data set whose harmful and benign prompts the probes are fitted to", kind="evaluation"
+    )
+    probability: float = Field(
+        1.0e-4, gt=0, lt=0.5, description="probability of a harmful prompt, by its probe, to which a state is moved"
+    )
+    accuracy: Rate = Field(
+        0.9, description="least accuracy of a block's probe on held-out examples; other blocks are left alone"
+    )
+    held_out: float = Field(0.3, gt=0, lt=1, description="share of the examples that measures the accuracy")
+    penalty: float = Field(1.0, gt=0, description="weight of half the squared norm of a probe's weights in its fit")
+    variant: Literal["released_code", "corrected"] = Field(
+        "corrected",
+        description="`released_code`: each state is moved to `probability`, also from below, as in the code of SCAV; "
+        "`corrected`: only states above it, as in its paper",
+    )
+
+
 class SafetyJudgeBlock(Block):
     """A judge with the verdicts harmful, harmless, refusal and incoherent."""
 
@@ -176,6 +201,7 @@ ATTACKS: dict[str, Method] = {
     "prefilling": Method(PrefillingBlock, "rebend.evaluation.attacks.prefilling:attack"),
     "embedding": Method(EmbeddingBlock, "rebend.evaluation.attacks.embedding:attack"),
     "gcg": Method(GcgBlock, "rebend.evaluation.attacks.gcg:attack"),
+    "scav": Method(ScavBlock, "rebend.evaluation.attacks.scav:attack"),
 }
 SAFETY_JUDGES: dict[str, Method] = {
     "world_truth": Method(WorldTruthBlock, "rebend.evaluation.judges.safety.world_truth:judge"),

@@ -22,7 +22,8 @@ with job(snakemake) as run:
     acting = make_control(control, resources)
     parts = ChunkStore(run.progress)
     rows = read_parquet(snakemake.input.data, EVALUATION).to_pylist()
-    completions, notes = run_attack(policy, rows, block, control.decoding, acting, parts)
+    examples = read_parquet(snakemake.input.examples, EVALUATION).to_pylist() if snakemake.input.get("examples") else []
+    completions, notes = run_attack(policy, rows, block, control.decoding, acting, parts, examples)
     write_parquet(snakemake.output.completions, completions, {"fingerprint": policy.fingerprint})
     run.note(batch_size=control.decoding.batch_size, **control.facts(), **notes)
     parts.clear()

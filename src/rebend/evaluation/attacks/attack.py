@@ -31,15 +31,17 @@ def run_attack(
     decoding: Decoding,
     control: Control,
     parts: ChunkStore,
+    examples: Sequence[PromptRow] = (),
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Return the completions of an evaluation data set under an attack (schema COMPLETIONS), and counts for the record.
 
     The attempts of a prompt are adjacent and in order. A prompt that exceeds the model's context has a null response
-    in every attempt. `parts` keeps finished work, so that a killed job can resume.
+    in every attempt. `parts` keeps finished work, so that a killed job can resume. `examples` are the rows of the data
+    set that the attack's settings name, if they name one.
     """
     decoding = decoding.model_copy(update={"seed": decoding.seed + settings.seed})
     result: AttackResult = load_code(ATTACKS[settings.method].code)(
-        rows, settings, AttackSetup(policy, decoding, control, parts)
+        rows, settings, AttackSetup(policy, decoding, control, parts, examples)
     )
     lines = [
         _line(row, attempt, prefill, response)

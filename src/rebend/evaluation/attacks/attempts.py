@@ -20,12 +20,13 @@ Attempts = list[list[Response | None]]  # per prompt, one response per attempt; 
 
 @dataclass(frozen=True)
 class AttackSetup:
-    """The attacked model, its decoding and control, and the store of finished work."""
+    """The attacked model with its decoding and control, the store of finished work, and prompts to learn from."""
 
     policy: Policy
     decoding: Decoding
     control: Control
     parts: ChunkStore
+    examples: Sequence[PromptRow] = ()
 
 
 @dataclass(frozen=True)

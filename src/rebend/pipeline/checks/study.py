@@ -226,7 +226,7 @@ def _attempt_mistakes(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[
     """Yield attacks with several attempts under greedy decoding, if only sampling would make the attempts differ."""
     for attack_name in grid.attacks if grid.evaluation else []:
         attack = catalogue["attacks"].get(attack_name)
-        if attack is None or attack.attempts == 1 or attack.method not in ("direct", "prefilling"):
+        if attack is None or attack.attempts == 1 or attack.method not in ("direct", "prefilling", "scav"):
             continue
         for control_name in grid.controls:
             control = catalogue["controls"].get(control_name)

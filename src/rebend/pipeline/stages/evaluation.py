@@ -10,7 +10,7 @@ from rebend.config.base import Resources, settings
 from rebend.config.datasets import DataSource
 from rebend.config.judges import LIMITS, ChatEndpointBlock, RewardModelJudgeBlock, limits_of
 from rebend.config.load import Config
-from rebend.config.safety import ModelJudgeBlock
+from rebend.config.safety import ModelJudgeBlock, ScavBlock
 from rebend.pipeline.graph import paths
 from rebend.pipeline.stages.common import Paths, code_of, dtype, encoder_folder, local_file, local_path, manifests
 from rebend.pipeline.stages.recontrol import control_code, decoding_settings
@@ -67,6 +67,12 @@ def request_resources(config: Config, section: str) -> dict[str, Callable[[Any],
 
 def _judge_block(config: Config, section: str, wildcards: Any) -> Any:
     return config[section][wildcards.judge if section == "judges" else wildcards.safety_judge]
+
+
+def attack_examples(config: Config, wildcards: Any) -> Paths:
+    """Return the data set that an attack learns from, if it has one."""
+    block = config["attacks"][wildcards.attack]
+    return paths.data(block.probe_prompts) if isinstance(block, ScavBlock) else []
 
 
 def attack_settings(config: Config, wildcards: Any) -> dict[str, Any]:
