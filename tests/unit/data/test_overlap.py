@@ -102,11 +102,11 @@ def test_studies_leave_out_of_the_learnt_data_what_they_choose_or_report_on(stud
     """Draws from one source, or from sources of one data set, share prompts unless they are left out."""
     made = plan(study)
     blocks = made.config["datasets"]
-    same = [  # (chosen or reported, learnt) from the same repository or folder
+    same = [  # (chosen or reported, learnt) from the same repository or folder, in the same form of text
         (name, other)
         for name in (*made.reported, *made.chosen_on)
         for other in made.kept_apart(name)
-        if origin(blocks[name]) == origin(blocks[other])
+        if origin(blocks[name]) == origin(blocks[other]) and form(blocks[name]) == form(blocks[other])
     ]
     assert same
     assert [pair for pair in same if pair[0] not in blocks[pair[1]].without] == []
@@ -115,6 +115,10 @@ def test_studies_leave_out_of_the_learnt_data_what_they_choose_or_report_on(stud
 def origin(block: DatasetBlock) -> str:
     hub, local = block.source.hub, block.source.local
     return hub.repo if hub else (local or block.source.url or "").split("/")[0]
+
+
+def form(block: DatasetBlock) -> Any:
+    return block.variant, block.user_word
 
 
 def test_data_set_that_is_left_out_of_itself_is_refused() -> None:
