@@ -20,7 +20,7 @@ from rebend.config.adapters import ADAPTERS
 from rebend.config.base import Block, settings
 from rebend.config.catalogue import CATALOGUE, block_classes
 from rebend.config.judges import OpenAIJudgeBlock
-from rebend.config.safety import SAFETY_JUDGES, GcgBlock
+from rebend.config.safety import SAFETY_JUDGES, GcgBlock, ScavBlock
 from tests.workflow.checkout import Checkout
 from tests.workflow.jobs import copy_of
 
@@ -209,11 +209,16 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
         "attempts": (None, NOTHING),  # greedy attempts would be equal, and are refused
         "method": (None, NOTHING),
     },
-    ("attacks", "micro_prefilling"): {"target": ("Take", ATTACK), "suffix": (":", ATTACK)},
+    ("attacks", "micro_prefilling"): {
+        "target": ("Take", ATTACK),
+        "suffix": (":", ATTACK),
+        "variant": ("released_code", ATTACK),
+    },
     ("attacks", "micro_embedding"): {
         "attempts": (2, ATTACK),
         "target": ("Take", ATTACK),
         "update": ("sign", ATTACK),
+        "variant": ("released_code", ATTACK),
         "start": ("y", ATTACK),
         "n_tokens": (3, ATTACK),
         "steps": (3, ATTACK),
@@ -228,6 +233,7 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
 ELSEWHERE = [
     *(kind.block for method, kind in ADAPTERS.items() if method != "repbend"),
     GcgBlock,
+    ScavBlock,
     *(kind.block for method, kind in SAFETY_JUDGES.items() if method not in ("world_truth", "refusal_matcher")),
     OpenAIJudgeBlock,
 ]
@@ -395,9 +401,9 @@ EDITS: dict[str, tuple[str, str, str, set[str]]] = {
     ),
     "preferred answer of one reader": (
         "data/readers/shp.py",
-        'if str(label) == "1" else',
-        'if str(label) == "0" else',
-        stages_with({"shp"}, "prepare_dataset"),
+        'if label == "1" else',
+        'if label == "0" else',
+        stages_with({"shp", "recontrol"}, "prepare_dataset"),
     ),
     "loss of DPO": (
         "repbend/methods/dpo.py",
