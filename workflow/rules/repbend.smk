@@ -44,7 +44,9 @@ rule orthogonalise_weights:
     benchmark:
         benchmark_of("orthogonalise_weights", "{base}", "{adapter}")
     wildcard_constraints:
-        adapter=one_of(common.names_of_method(CONFIG, "adapters", "weight_orthogonalisation")),
+        adapter=one_of(
+            common.names_of_method(CONFIG, "adapters", "weight_orthogonalisation")
+        ),
     conda:
         ENVIRONMENT
     resources:
