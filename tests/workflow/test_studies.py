@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -83,16 +84,29 @@ def paper_data(folder: Path) -> dict[str, Any]:
     xstest = "id,prompt,type,label,focus,note\n1,is it late,homonyms,safe,x,\n2,open a jar,contrast,unsafe,x,\n"
     (folder / "xstest.csv").write_text(xstest)
     return {
-        "paper_shp_train": {"source": lines(folder / "shp.jsonl", shp)},
+        "paper_shp_train": {"source": lines(folder / "shp.jsonl", shp), "without": ["paper_shp_test"]},
         "paper_shp_test": {
             "source": lines(
-                folder / "test.jsonl", [{"post_id": str(i), "history": prompt} for i, prompt in enumerate(prompts)]
+                folder / "test.jsonl",
+                [{"post_id": str(i), "history": f"how do I close box number {i}"} for i in range(len(prompts))],
             ),
             "reference": lines(folder / "prefer.jsonl", [{"prefer": "turn its lid"} for _ in prompts]),
         },
-        "paper_wildguard": {"source": lines(folder / "guard.jsonl", guard), "rows": 6},
-        "paper_wildjailbreak_pairs": {"source": lines(folder / "jailbreak.jsonl", jailbreak), "rows": 6},
-        "paper_ultrachat": {"source": lines(folder / "chat.jsonl", chats), "rows": 6},
+        "paper_wildguard": {
+            "source": lines(folder / "guard.jsonl", guard),
+            "rows": 6,
+            "without": ["paper_xstest"],
+        },
+        "paper_wildjailbreak_pairs": {
+            "source": lines(folder / "jailbreak.jsonl", jailbreak),
+            "rows": 6,
+            "without": ["paper_xstest"],
+        },
+        "paper_ultrachat": {
+            "source": lines(folder / "chat.jsonl", chats),
+            "rows": 6,
+            "without": ["paper_xstest"],
+        },
         "paper_xstest": {"source": {"local": str(folder / "xstest.csv"), "url": None, "sha256": None}},
     }
 
@@ -130,7 +144,8 @@ def test_papers_studies_run_on_small_models_in_hub_layout(
     done = checkout.snakemake(study=f"{MICRO}/paper.yaml", change=change)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
     table = rows_of(checkout, "recontrol")
-    assert {row["control"] for row in table} == {"none_128", "prompting_128", "value_shp_llama3"}
+    # "*": the value model has fewer epochs than the paper prints.
+    assert {row["control"] for row in table} == {"none_128", "prompting_128", "value_shp_llama3*"}
     assert all(row["reward_n"] == "8" for row in table)
     wins = [row for row in rows_of(checkout, "matrix") if row["metric"] == "win_rate"]
     assert {row["n"] for row in wins} == {"4"}
@@ -235,6 +250,13 @@ def test_tiny_study_meets_its_claims(checkout: Checkout) -> None:
     assert "Nothing to be done" in (again := checkout.snakemake(study="tiny")).stdout + again.stderr
 
 
+def test_study_with_three_seeds_is_planned_with_three_trainings(checkout: Checkout) -> None:
+    done = checkout.snakemake("--dry-run", study="tiny_seeds")
+    assert done.returncode == 0, done.stderr
+    adapters = set(re.findall(r"adapter=(\w+)", done.stdout + done.stderr))
+    assert {f"{name}_seed_{seed}" for name in ("repbend_trainings", "rmu_trainings") for seed in range(3)} <= adapters
+
+
 def test_all_studies_of_the_repository_are_tested_here() -> None:
     studies = {path.stem for path in (ROOT / "config/studies").glob("*.yaml")}
-    assert studies == {"tiny", "real_small", "paper_recontrol", "paper_repbend"}
+    assert studies == {"tiny", "real_small", "paper_recontrol", "paper_repbend", "tiny_seeds"}
