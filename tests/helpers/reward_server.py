@@ -10,10 +10,15 @@ from typing import Any
 import pytest
 
 from rebend.config.rewards import RewardBlock
+from rebend.models.rewards.endpoint import EndpointReward
+from rebend.models.rewards.prompt import fill
 from tests.helpers.json_server import JsonServer, Reply, started_servers
 from tests.helpers.reward_models import make_reward
+from tests.helpers.small_policy import PROMPTS as MESSAGES
 
 TEMPLATE = "Human: {prompt}\n\nAssistant: {response}"
+TEXTS = [f"take the lamp {i}" for i in range(7)]
+QUESTIONS = [MESSAGES[i % len(MESSAGES)] for i in range(7)]
 
 
 class RewardServer(JsonServer):
@@ -64,3 +69,15 @@ def block(server: RewardServer, batch_size: int = 2, **changes: Any) -> RewardBl
     """Return a reward block with the address of a server."""
     http = {"model": "tiny-2026-01-01", "url": server.url, "concurrency": 2, "retries": 2, "timeout": 20, **changes}
     return RewardBlock.model_validate({"http": http, "template": TEMPLATE, "batch_size": batch_size})
+
+
+def model_at(server: RewardServer, **changes: Any) -> EndpointReward:
+    """Return the client of a server, with changes of its block."""
+    reward = block(server, **changes)
+    assert reward.http is not None
+    return EndpointReward(reward, reward.http)
+
+
+def by_model(server: RewardServer) -> list[float]:
+    """Return the rewards of `TEXTS` after `QUESTIONS`, each scored alone."""
+    return server.rewards([fill(TEMPLATE, *pair) for pair in zip(QUESTIONS, TEXTS, strict=True)])

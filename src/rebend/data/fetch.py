@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,7 +11,7 @@ from rebend.data.assets import Asset
 from rebend.data.download import download
 from rebend.data.hub import Snapshot, fetch_snapshot
 from rebend.errors import DataError
-from rebend.io.checksums import bytes_digest, file_digest
+from rebend.io.checksums import file_digest, json_digest
 
 
 def fetch_asset(asset: Asset, folder: Path, locked: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -37,7 +36,7 @@ def fetch_asset(asset: Asset, folder: Path, locked: Mapping[str, Any] | None = N
         "licence": snapshot.licence,
         "size": sum(facts["size"] for facts in files.values()),
         "files": files,
-        "digest": bytes_digest(json.dumps(files, sort_keys=True).encode()),
+        "digest": json_digest(files),
         "folder": str(snapshot.folder.absolute()),
     }
 

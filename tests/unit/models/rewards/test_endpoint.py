@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,30 +36,21 @@ from rebend.recontrol.value_model.activation_store import ACTIVATION_RESPONSES
 from rebend.recontrol.value_model.reward_labels import label_rewards
 from tests.helpers.json_server import Reply
 from tests.helpers.reward_models import make_reward
-from tests.helpers.reward_server import TEMPLATE, RewardServer, block, busy_reply, endpoints_on_call, rewards_reply
+from tests.helpers.reward_server import (
+    QUESTIONS,
+    TEMPLATE,
+    TEXTS,
+    block,
+    busy_reply,
+    by_model,
+    model_at,
+    rewards_reply,
+)
 from tests.helpers.small_policy import PROMPTS as MESSAGES
 from tests.helpers.small_policy import make_policy, prompt_rows
 
-TEXTS = [f"take the lamp {i}" for i in range(7)]
-QUESTIONS = [MESSAGES[i % len(MESSAGES)] for i in range(7)]
 SECRET = "reward-key-7741"
 GREEDY = Decoding(max_new_tokens=5)
-
-
-@pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., RewardServer]]:
-    with endpoints_on_call(monkeypatch) as start:
-        yield start
-
-
-def model_at(server: RewardServer, **changes: Any) -> EndpointReward:
-    reward = block(server, **changes)
-    assert reward.http is not None
-    return EndpointReward(reward, reward.http)
-
-
-def by_model(server: RewardServer) -> list[float]:
-    return server.rewards([fill(TEMPLATE, *pair) for pair in zip(QUESTIONS, TEXTS, strict=True)])
 
 
 def test_texts_are_scored_in_batches_with_limited_concurrency(serve: Any) -> None:

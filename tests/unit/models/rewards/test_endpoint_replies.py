@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,30 +9,14 @@ import pytest
 
 from rebend.errors import ModelError
 from rebend.io.chunks import ChunkStore
-from rebend.models.rewards.endpoint import EndpointReward
-from rebend.models.rewards.prompt import fill
 from tests.helpers.json_server import Reply
-from tests.helpers.reward_server import TEMPLATE, RewardServer, block, endpoints_on_call, rewards_reply
-from tests.helpers.small_policy import PROMPTS as MESSAGES
-
-TEXTS = [f"take the lamp {i}" for i in range(7)]
-QUESTIONS = [MESSAGES[i % len(MESSAGES)] for i in range(7)]
-
-
-@pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., RewardServer]]:
-    with endpoints_on_call(monkeypatch) as start:
-        yield start
-
-
-def model_at(server: RewardServer, **changes: Any) -> EndpointReward:
-    reward = block(server, **changes)
-    assert reward.http is not None
-    return EndpointReward(reward, reward.http)
-
-
-def by_model(server: RewardServer) -> list[float]:
-    return server.rewards([fill(TEMPLATE, *pair) for pair in zip(QUESTIONS, TEXTS, strict=True)])
+from tests.helpers.reward_server import (
+    QUESTIONS,
+    TEXTS,
+    by_model,
+    model_at,
+    rewards_reply,
+)
 
 
 @pytest.mark.parametrize(
