@@ -9,6 +9,7 @@ import torch
 
 from rebend.errors import ConfigError
 from rebend.models.batching import batches_by_length
+from rebend.models.hooks import on_blocks
 from rebend.models.layers import FINAL, decoder_blocks
 from rebend.models.loading import Policy
 
@@ -62,14 +63,36 @@ def _pass(
     def keep(module: Any, inputs: Any, output: Any) -> None:
         outputs.append(output if isinstance(output, torch.Tensor) else output[0])
 
+    handle = block_of(policy, layer).register_forward_hook(keep)
+    try:
+        _run(policy, texts)
+    finally:
+        handle.remove()
+    return [outputs[-1][row, span.start : span.stop].cpu() for row, span in enumerate(spans)]
+
+
+@torch.no_grad()
+def last_states(policy: Policy, texts: Sequence[Sequence[int]], batch_size: int) -> torch.Tensor:
+    """Return the outputs [n, L, D] of all L blocks at the last token of each text, in double precision on the CPU."""
+    blocks = decoder_blocks(policy.model)
+    states = torch.zeros(len(texts), len(blocks), policy.hidden_size, dtype=torch.float64)
+    for batch in batches_by_length([len(text) for text in texts], batch_size):
+        last = torch.tensor([len(texts[i]) - 1 for i in batch], device=policy.device)
+
+        def keep(layer: int, output: torch.Tensor, batch: list[int] = batch, last: torch.Tensor = last) -> torch.Tensor:
+            states[batch, layer] = output[torch.arange(len(batch), device=last.device), last].double().cpu()
+            return output
+
+        with on_blocks(blocks, range(len(blocks)), keep):
+            _run(policy, [texts[i] for i in batch])
+    return states
+
+
+def _run(policy: Policy, texts: Sequence[Sequence[int]]) -> None:
+    """Pass one batch through the model, padded on the right."""
     longest = max(len(text) for text in texts)
     pad = policy.tokenizer.pad_token_id
     ids = torch.tensor([[*text, *[pad] * (longest - len(text))] for text in texts], device=policy.device)
     lengths = torch.tensor([len(text) for text in texts], device=policy.device)
     mask = (torch.arange(longest, device=policy.device) < lengths[:, None]).long()
-    handle = block_of(policy, layer).register_forward_hook(keep)
-    try:
-        policy.model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
-    finally:
-        handle.remove()
-    return [outputs[-1][row, span.start : span.stop].cpu() for row, span in enumerate(spans)]
+    policy.model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)

@@ -1,8 +1,8 @@
-"""Read or replace the state from which the next token is sampled, with hooks on the model."""
+"""Read or replace hidden states with hooks on the model: after decoder blocks, or before the LM head."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -57,3 +57,23 @@ def on_prompts(model: Any, act: Callable[[torch.Tensor], torch.Tensor]) -> Itera
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def on_blocks(blocks: Any, layers: Sequence[int], act: Callable[[int, torch.Tensor], torch.Tensor]) -> Iterator[None]:
+    """Inside the block, replace the outputs [B, T, D] of these decoder blocks by `act(layer, output)`."""
+
+    def hook_of(layer: int) -> Callable[[Any, Any, Any], Any]:
+        def hook(module: Any, inputs: Any, output: Any) -> Any:
+            if isinstance(output, torch.Tensor):
+                return act(layer, output)
+            return (act(layer, output[0]), *output[1:])
+
+        return hook
+
+    handles = [blocks[layer].register_forward_hook(hook_of(layer)) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -34,10 +34,10 @@ from rebend.evaluation.attacks.attempts import (
 )
 from rebend.generation.generate import has_room, make_requests
 from rebend.generation.sampling import row_seed
-from rebend.models.batching import batches_by_length
 from rebend.models.chat import dialogue_text
+from rebend.models.hidden_states import last_states
+from rebend.models.hooks import on_blocks
 from rebend.models.layers import decoder_blocks
-from rebend.models.loading import Policy
 
 LEAST = 4  # examples of each class: some for the fit, some for the accuracy
 _ROUNDS = 200  # of L-BFGS, for each probe
@@ -140,27 +140,6 @@ def _probe(states: Tensor, labels: Tensor, held_out: Tensor, penalty: float) -> 
     return Probe(probe.weight, probe.bias, right.double().mean().item())
 
 
-@torch.no_grad()
-def last_states(policy: Policy, texts: Sequence[Sequence[int]], batch_size: int) -> Tensor:
-    """Return the outputs [n, L, D] of all L blocks at the last token of each text, in double precision on the CPU."""
-    blocks = decoder_blocks(policy.model)
-    states = torch.zeros(len(texts), len(blocks), policy.hidden_size, dtype=torch.float64)
-    pad = policy.tokenizer.pad_token_id
-    for batch in batches_by_length([len(text) for text in texts], batch_size):
-        longest = max(len(texts[i]) for i in batch)
-        ids = torch.tensor([[*texts[i], *[pad] * (longest - len(texts[i]))] for i in batch], device=policy.device)
-        last = torch.tensor([len(texts[i]) - 1 for i in batch], device=policy.device)
-        mask = (torch.arange(longest, device=policy.device) <= last[:, None]).long()
-
-        def keep(layer: int, output: Tensor, batch: list[int] = batch, last: Tensor = last) -> Tensor:
-            states[batch, layer] = output[torch.arange(len(batch), device=last.device), last].double().cpu()
-            return output
-
-        with _on_blocks(blocks, range(len(blocks)), keep):
-            policy.model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
-    return states
-
-
 @contextmanager
 def moved_states(model: Any, probes: Mapping[int, Probe], probability: float, always: bool = False) -> Iterator[None]:
     """Inside the block, move the state of each pass's last position after each block of `probes`."""
@@ -173,25 +152,5 @@ def moved_states(model: Any, probes: Mapping[int, Probe], probability: float, al
         last = placed[layer].moved(output[:, -1:].float(), probability, always)
         return torch.cat([output[:, :-1], last.to(output.dtype)], dim=1)
 
-    with _on_blocks(decoder_blocks(model), list(probes), move):
+    with on_blocks(decoder_blocks(model), list(probes), move):
         yield
-
-
-@contextmanager
-def _on_blocks(blocks: Any, layers: Sequence[int], act: Callable[[int, Tensor], Tensor]) -> Iterator[None]:
-    """Inside the block, replace the outputs [B, T, D] of these decoder blocks by `act(layer, output)`."""
-
-    def hook_of(layer: int) -> Callable[[Any, Any, Any], Any]:
-        def hook(module: Any, inputs: Any, output: Any) -> Any:
-            if isinstance(output, Tensor):
-                return act(layer, output)
-            return (act(layer, output[0]), *output[1:])
-
-        return hook
-
-    handles = [blocks[layer].register_forward_hook(hook_of(layer)) for layer in layers]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
