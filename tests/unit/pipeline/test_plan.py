@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from rebend.config.base import Resources, settings
+from rebend.errors import ConfigError
 from rebend.pipeline.checks.study import load_plan
 from rebend.pipeline.graph import paths
 from rebend.pipeline.graph.plan import Plan
@@ -202,3 +203,16 @@ def test_second_attempt_gets_twice_the_memory_and_time_and_the_same_gpus(tiny: P
     functions = resources(lambda wildcards: Resources(gpu=2, mem_mb=1000, runtime=30))
     assert (functions["mem_mb"](None, attempt=2), functions["runtime"](None, attempt=2)) == (2000, 60)
     assert functions["gpu"](None) == 2
+
+
+def test_probes_of_scav_get_their_own_data_set_as_an_input(tmp_path: Path) -> None:
+    raw = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
+    grid = {"models": ["tiny"], "adapters": ["none"], "controls": ["none"], "safety_judges": ["refusal_matcher"]}
+    study = {"title": "x", "grids": [{**grid, "evaluation": ["tiny_safety_test"], "attacks": ["scav", "direct"]}]}
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
+    config = load_plan({**raw, "study": "s"}, tmp_path).config
+    assert evaluation.attack_examples(config, Wildcards(attack="scav")) == "results/data/paper_xstest.parquet"
+    assert evaluation.attack_examples(config, Wildcards(attack="direct")) == []
+    raw["attacks"]["scav"]["probe_prompts"] = "tiny_safety_test"
+    with pytest.raises(ConfigError, match="'scav' has probe_prompts 'tiny_safety_test', which `evaluation` attacks"):
+        load_plan({**raw, "study": "s"}, tmp_path)

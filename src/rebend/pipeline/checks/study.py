@@ -52,6 +52,7 @@ def reference_mistakes(catalogue: Catalogue, study_name: str, study: Study, seed
         mistakes += _name_mistakes(catalogue, grid, where)
         mistakes += [*_layer_mistakes(catalogue, grid, where), *_leakage_mistakes(catalogue, grid, where)]
         mistakes += [*_world_judge_mistakes(catalogue, grid, where), *_attempt_mistakes(catalogue, grid, where)]
+        mistakes += _probe_mistakes(catalogue, grid, where)
         mistakes += text_mistakes(catalogue, grid, where)
     return mistakes
 
@@ -220,6 +221,17 @@ def _world_judge_mistakes(catalogue: Catalogue, grid: Grid, where: str) -> Itera
             block = catalogue["datasets"].get(dataset)
             if block is not None and block.source.world is None:
                 yield f"{where}: '{name}' judges only data of the tiny world; '{dataset}' is not"
+
+
+def _probe_mistakes(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:
+    """Yield attacks whose probes would be fitted to the very prompts that they attack."""
+    for name in grid.attacks if grid.evaluation else []:
+        learnt = getattr(catalogue["attacks"].get(name), "probe_prompts", None)
+        if learnt in grid.evaluation:
+            yield (
+                f"{where}.attacks: '{name}' has probe_prompts '{learnt}', which `evaluation` attacks; "
+                "give it another data set"
+            )
 
 
 def _attempt_mistakes(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:
