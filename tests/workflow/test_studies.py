@@ -17,7 +17,19 @@ from tests.conftest import shared_data
 from tests.workflow.checkout import MICRO, ROOT, Checkout
 from tests.workflow.hub_layout import causal_model, sim_cse, ultra_rm
 
-MATRIX = ["model", "adapter", "control", "metric", "estimate", "ci_low", "ci_high", "n", "not_scored"]
+MATRIX = [
+    "model",
+    "adapter",
+    "control",
+    "metric",
+    "estimate",
+    "ci_low",
+    "ci_high",
+    "n",
+    "clusters",
+    "seeds",
+    "not_scored",
+]
 
 
 def rows_of(checkout: Checkout, table: str) -> list[dict[str, str]]:
