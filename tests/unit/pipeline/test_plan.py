@@ -213,6 +213,8 @@ def test_probes_of_scav_get_their_own_data_set_as_an_input(tmp_path: Path) -> No
     config = load_plan({**raw, "study": "s"}, tmp_path).config
     assert evaluation.attack_examples(config, Wildcards(attack="scav")) == "results/data/paper_xstest.parquet"
     assert evaluation.attack_examples(config, Wildcards(attack="direct")) == []
+    apart = Plan(config).kept_apart("tiny_safety_test")
+    assert apart["paper_xstest"] == "attacks.scav.probe_prompts"
     raw["attacks"]["scav"]["probe_prompts"] = "tiny_safety_test"
     with pytest.raises(ConfigError, match="'scav' has probe_prompts 'tiny_safety_test', which `evaluation` attacks"):
         load_plan({**raw, "study": "s"}, tmp_path)

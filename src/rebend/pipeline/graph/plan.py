@@ -9,6 +9,7 @@ from typing import Any
 from rebend.config.adapters import TrainedAdapter
 from rebend.config.base import Block, references
 from rebend.config.load import Config
+from rebend.config.safety import ScavBlock
 from rebend.config.value_models import ValueModelBlock
 from rebend.data.assets import Asset, block_assets
 from rebend.pipeline.graph import paths
@@ -102,7 +103,10 @@ class Plan:
 
     def kept_apart(self, dataset: str) -> dict[str, str]:
         """Return data set → use, of the data sets that may share no prompt with `dataset`."""
-        return {**self.learnt, **(self.chosen_on if dataset in self.reported else {})}
+        attacks = {cell.attack for cell in self.cells if cell.dataset == dataset and cell.attack}
+        blocks = {name: self.config["attacks"][name] for name in sorted(attacks)}
+        probed = {b.probe_prompts: f"attacks.{n}.probe_prompts" for n, b in blocks.items() if isinstance(b, ScavBlock)}
+        return {**self.learnt, **(self.chosen_on if dataset in self.reported else {}), **probed}
 
     def inputs(self) -> list[str]:
         """Every result that the study's tables and figures read."""
