@@ -48,6 +48,7 @@ def snakemake_job(
         params=Params(common, **params),
         log=[log or str(Path(folder) / "l.log")],
         threads=1,
+        wildcards={},
         resources=Params(),
     )
 

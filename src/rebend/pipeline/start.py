@@ -21,6 +21,7 @@ from rebend.pipeline.cost.judges import judge_outlook
 from rebend.pipeline.cost.work import PlannedJob
 from rebend.pipeline.graph import paths
 from rebend.pipeline.graph.plan import Plan
+from rebend.pipeline.jobs.benchmarks import measure_workers
 from rebend.pipeline.jobs.gpus import lend, visible_gpus
 from rebend.pipeline.jobs.planned_version import write_plan
 from rebend.pipeline.jobs.signals import end_jobs_on_signals
@@ -31,7 +32,9 @@ _FETCHING = {"fetch", "fetch_asset"}  # these rules need neither judges' keys no
 _TARGETS = {"all", "fetch", "plan"}  # these rules run no script
 _MIN_WARM_JOBS = 9  # with fewer jobs, starting the server takes longer than it saves
 
-_servers: list[Any] = []  # a server ends when its object is deleted, so at the latest with this process
+_kept: list[
+    Any
+] = []  # server and folder of the run end when their objects are deleted, at the latest with this process
 
 
 def register_gpus(workflow: Any) -> None:
@@ -66,8 +69,9 @@ def start_run(workflow: Any, plan: Plan, texts: str) -> None:
             logger.info(line)
     write_plan(planned_versions(jobs), texts, f"{paths.PROGRESS}/plans")
     if workflow.local_exec:
+        measures = measure_workers()  # before the server, which inherits the environment
         server = start_server() if len(jobs) >= _MIN_WARM_JOBS else None
-        _servers.append(server)
+        _kept.extend([server, measures])
         end_jobs_on_signals(server.pid if server else None)
 
 

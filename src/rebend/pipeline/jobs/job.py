@@ -14,8 +14,9 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO
@@ -28,7 +29,9 @@ from rebend.io.locks import locked
 from rebend.io.secrets import clear_of_keys, show_without_keys, without_keys
 from rebend.pipeline.jobs.gpus import take_gpus
 from rebend.pipeline.jobs.integrity import check, digests_of, recorded_digests
+from rebend.pipeline.jobs.out_of_memory import earlier_message, error_advice, kills_of, report_kill
 from rebend.pipeline.jobs.planned_version import check_planned
+from rebend.pipeline.jobs.supervised import run_apart
 from rebend.pipeline.jobs.warm_start import hand_over
 
 _PACKAGES = ("torch", "transformers", "peft", "pandas", "pyarrow", "snakemake")
@@ -56,6 +59,9 @@ def job(snakemake: Any) -> Iterator[Run]:
     `params` (see `rebend.pipeline.stages.rules.Stages`), `log`, `threads` and the resource `gpu`. Two jobs for the same
     results run one after the other; the second exits with status 0 if the first has written them.
 
+    The block runs in another process than the one that Snakemake has started (`rebend.pipeline.jobs.supervised`); if
+    that is killed, the first process writes to the log that memory ran out, and which keys need less.
+
     Raises `ChangedError` before the work if code or settings differ from the planned ones, and `DataError` if a result
     among the inputs is damaged.
     """
@@ -64,7 +70,7 @@ def job(snakemake: Any) -> Iterator[Run]:
     _prepare_process(snakemake)
     settings, known = dict(params.settings), recorded_digests(snakemake.input)
     key = _key([outputs.record, params.code, settings], snakemake.input, known)
-    run = Run(stage, settings, Path(params.progress) / stage / key)
+    run, kills = Run(stage, settings, Path(params.progress) / stage / key), kills_of(snakemake)
     with disk_advice(Path(outputs.record)), locked(_lock(run, outputs.record)) as waited:
         if waited and _is_made(outputs.record, key):
             print(f"{stage}: another process made these results in the meantime", file=sys.stderr, flush=True)
@@ -74,8 +80,10 @@ def job(snakemake: Any) -> Iterator[Run]:
         sweep_inside(run.progress)
         devices = take_gpus(gpus)
         start = time.time()
-        with _output_in(log):
+        with _output_in(log, partial(error_advice, snakemake)):
             print(f"{stage}: started {time.strftime('%Y-%m-%d %H:%M:%S')}", flush=True)
+            if before := earlier_message(stage, kills):
+                print(before, flush=True)
             if devices:
                 print(f"{stage}: on GPU {', '.join(devices)}", flush=True)
             check_planned(stage, outputs.record, params.code, settings, params.get("entries", ()))
@@ -86,17 +94,20 @@ def job(snakemake: Any) -> Iterator[Run]:
             print(f"{stage}: done in {seconds:.1f} s", flush=True)
         facts = {"key": key, "digests": digests, "notes": run.notes, "seconds": round(seconds, 2)}
         write_json(outputs.record, {**_job_facts(snakemake, settings), **facts, **_usage(), **_environment(gpus)})
+        kills.clear()
 
 
 def _prepare_process(snakemake: Any) -> None:
-    """Hand the script to the warm server if possible; set network, file permissions and threads of this process.
+    """Continue in the warm server if possible, else in a fork; set network, file permissions and threads there.
 
     Without the param `network`, the script may run in the warm server, and the hub's libraries stay offline. With
     `private`, only the owner can read results, progress and log.
     """
     if not snakemake.params.get("network", False):
-        hand_over()
+        hand_over(partial(report_kill, snakemake))
         os.environ["HF_HUB_OFFLINE"] = "1"
+    if getattr(sys.modules["__main__"], "snakemake", None) is snakemake:  # a script of Snakemake, no test
+        run_apart(partial(report_kill, snakemake))
     sys.excepthook = show_without_keys
     if snakemake.params.get("private", False):
         os.umask(0o077)
@@ -135,8 +146,11 @@ def _environment(gpus: int) -> dict[str, Any]:
 
 
 @contextmanager
-def _output_in(log: Path) -> Iterator[None]:
-    """Send Python's output, and that of other programs and of C libraries (descriptors 1 and 2), to `log`."""
+def _output_in(log: Path, advice: Callable[[BaseException], str]) -> Iterator[None]:
+    """Send Python's output, and that of other programs and of C libraries (descriptors 1 and 2), to `log`.
+
+    An error goes to the log, too, followed by the `advice` about it.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -149,7 +163,7 @@ def _output_in(log: Path) -> Iterator[None]:
             with disk_advice(log):
                 yield
     except BaseException as error:
-        _write_error(error, stream, terminal=saved[1])
+        _write_error(error, advice(error), stream, terminal=saved[1])
         raise
     finally:
         for number, descriptor in zip((1, 2), saved, strict=True):
@@ -160,11 +174,11 @@ def _output_in(log: Path) -> Iterator[None]:
             clear_of_keys(log)
 
 
-def _write_error(error: BaseException, log: TextIO, terminal: int) -> None:
-    """Write an error to the log, or to the terminal if the log's disk is full."""
+def _write_error(error: BaseException, advice: str, log: TextIO, terminal: int) -> None:
+    """Write an error and the advice about it to the log, or to the terminal if the log's disk is full."""
     is_expected = isinstance(error, RebendError)
     text = f"{type(error).__name__}: {error}\n" if is_expected else "".join(traceback.format_exception(error))
-    text = without_keys(text)
+    text = without_keys(text + advice)
     try:
         log.write(text)
         log.flush()

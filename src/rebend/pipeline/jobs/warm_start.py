@@ -1,10 +1,10 @@
 """Start the jobs of a local run in a process that has imported torch already.
 
 Importing torch and transformers takes seconds, longer than many jobs of a small study. So a local run starts one server
-process that imports the heavy packages, and nothing of rebend, and then waits for connections. A script connects to it
-with `hand_over`: the server forks, the fork runs the script from its beginning, and the first process only waits for
-the exit status. Without a server, or before it is ready, the script runs in its own process. `REBEND_WARM=off` in the
-environment turns the server off.
+process that imports the heavy packages (of rebend only what this module needs), and then waits for connections. A
+script connects to it with `hand_over`: the server forks, the fork runs the script from its beginning, and the first
+process only waits for its end. Without a server, or before it is ready, the script runs without it. `REBEND_WARM=off`
+in the environment turns the server off.
 
 Each job has three processes: the script as Snakemake started it (client), a fork of the server that supervises the job
 (keeper), and a fork of the keeper that runs the job (worker). If the client receives a signal or is killed, the keeper
@@ -24,9 +24,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import NoReturn
+
+from rebend.pipeline.jobs.supervised import WORKER, End, Report, finish, note, watch
 
 VARIABLE = "REBEND_WARM"
 HEAVY = (
@@ -47,7 +48,6 @@ HEAVY = (
     "pydantic.json_schema",
     "numba",
 )
-_GRACE_SECONDS = 60  # for a worker to save its progress after SIGTERM
 
 
 def start_server() -> subprocess.Popen[bytes] | None:
@@ -65,8 +65,11 @@ def start_server() -> subprocess.Popen[bytes] | None:
     return subprocess.Popen(command, env=environment, stdin=pipe, stdout=nothing, start_new_session=True)
 
 
-def hand_over() -> None:
-    """Run this script in the server and exit with its status; return if no server is ready."""
+def hand_over(report: Report = lambda end: None) -> None:
+    """Run this script in the server, call `report` with its end, and exit with its status.
+
+    Returns if no server is ready.
+    """
     address = os.environ.get(VARIABLE)
     if not address or address == "off":
         return
@@ -82,10 +85,16 @@ def hand_over() -> None:
     sys.stderr.flush()
     socket.send_fds(connection, [b"job"], [1, 2])
     connection.sendall(json.dumps(job).encode() + b"\n")
-    status = b""
-    while part := connection.recv(16):
-        status += part
-    os._exit(int(status) if status else 1)  # no status: the keeper was killed
+    finish(_end_of(connection), report)
+
+
+def _end_of(connection: socket.socket) -> End:
+    """Note the worker of a job, and return its end; status 1 if the keeper was killed."""
+    lines = connection.makefile("rb")
+    if worker := lines.readline():
+        note(worker=int(worker))
+    end = lines.readline()
+    return End(**json.loads(end)) if end else End(1)
 
 
 def serve(address: str) -> None:
@@ -113,7 +122,7 @@ def serve(address: str) -> None:
 
 
 def _keep(connection: socket.socket) -> NoReturn:
-    """Run one job in a fork, stop it if the client closes the connection, and send its status to the client."""
+    """Run one job in a fork, stop it if the client closes the connection, and send its end to the client."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the server's last signal must not end the keeper before its worker
     _, outputs, _, _ = socket.recv_fds(connection, 3, 2)
@@ -122,21 +131,12 @@ def _keep(connection: socket.socket) -> NoReturn:
     if worker == 0:
         connection.close()
         _work(job, outputs)
-    stop_time: float | None = None
-    while True:
-        done, status = os.waitpid(worker, os.WNOHANG)
-        if done:
-            break
-        if stop_time is None and select.select([connection], [], [], 0.02)[0]:
-            os.kill(worker, signal.SIGTERM)  # the client sends nothing else: it was stopped or killed
-            stop_time = time.monotonic()
-        elif stop_time is not None:
-            time.sleep(0.02)
-            if time.monotonic() - stop_time > _GRACE_SECONDS:
-                os.kill(worker, signal.SIGKILL)
-    code = os.waitstatus_to_exitcode(status)
     with contextlib.suppress(OSError):
-        connection.sendall(str(code if code >= 0 else 128 - code).encode())
+        connection.sendall(b"%d\n" % worker)
+    # The client sends nothing else: a connection that can be read was closed by a client that was stopped or killed.
+    end = watch(worker, lambda seconds: bool(select.select([connection], [], [], seconds)[0]))
+    with contextlib.suppress(OSError):
+        connection.sendall(json.dumps(end._asdict()).encode() + b"\n")
     os._exit(0)
 
 
@@ -147,7 +147,7 @@ def _work(job: dict, outputs: list[int]) -> NoReturn:
         os.dup2(descriptor, number)
     os.chdir(job["folder"])
     os.environ.clear()
-    os.environ.update({**job["environment"], VARIABLE: "off"})
+    os.environ.update({**job["environment"], VARIABLE: "off", WORKER: str(os.getpid())})
     sys.argv = [job["script"]]
     code = 0
     try:

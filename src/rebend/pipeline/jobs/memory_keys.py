@@ -1,0 +1,69 @@
+"""Keys of the configuration that lower the peak memory of a stage, the most effective ones first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Key(NamedTuple):
+    """A key of a block, as `section` and `path` inside the block, and the values that need less memory."""
+
+    section: str
+    path: str
+    lower: str = "smaller"
+
+
+_DECODING = (
+    Key("controls", "decoding.batch_size"),
+    Key("controls", "decoding.max_new_tokens"),
+)
+_REWARD = (Key("rewards", "batch_size"), Key("rewards", "max_length"))
+_ENCODER = (Key("encoders", "batch_size"), Key("encoders", "max_length"))
+
+# Where the settings of a stage hold the keys of a section, and the wildcard with the name of the block.
+PLACES: Mapping[str, tuple[str, str]] = {
+    "activations": ("activations", "activations"),
+    "adapters": ("adapter", "adapter"),
+    "attacks": ("attack", "attack"),
+    "capabilities": ("block", "capability"),
+    "controls": ("control", "control"),
+    "encoders": ("encoder", "encoder"),
+    "models": ("", "model"),
+    "rewards": ("reward", "reward"),
+    "safety_judges": ("safety_judge", "safety_judge"),
+    "value_models": ("value_model", "value_model"),
+}
+
+KEYS: Mapping[str, tuple[Key, ...]] = {
+    "train_tiny_model": (Key("models", "tiny.batch_size"), Key("models", "tiny.context")),
+    "train_tiny_reward_model": (Key("rewards", "tiny.batch_size"),),
+    "train_adapter": (
+        Key("adapters", "micro_batch"),
+        Key("adapters", "gradient_checkpointing", "true"),
+        Key("adapters", "max_length"),
+        Key("adapters", "base_bits", "8 or 4, with a GPU"),
+    ),
+    "project_hidden_states": (Key("adapters", "max_length"),),
+    "extract_activations": (
+        Key("activations", "decoding.batch_size"),
+        Key("activations", "decoding.max_new_tokens"),
+        Key("activations", "max_prompt_tokens"),
+        Key("activations", "prompts_per_chunk"),
+    ),
+    "train_value_model": (Key("value_models", "batch_size"), Key("value_models", "hidden_size")),
+    "label_rewards": _REWARD,
+    "score_reward": _REWARD,
+    "score_references": _REWARD,
+    "choose_strength": _DECODING,
+    "decode": _DECODING,
+    "attack": (Key("attacks", "batch_size"), Key("attacks", "search_width"), *_DECODING),
+    "judge_safety": (Key("safety_judges", "batch_size"), Key("safety_judges", "max_length")),
+    "embed_prompts": _ENCODER,
+    "score_coherence": _ENCODER,
+    "score_capability": (
+        Key("capabilities", "batch_size"),
+        Key("capabilities", "few_shot"),
+        Key("capabilities", "max_new_tokens"),
+    ),
+}
