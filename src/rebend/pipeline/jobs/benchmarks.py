@@ -2,8 +2,8 @@
 
 Snakemake measures the shell of a script and the processes below it, twice a second at first and then every 30 s. The
 worker of a warm job (`rebend.pipeline.jobs.warm_start`) is below the server instead. So the timer of this module counts
-it, too. In the end it takes the CPU time, the peak memory (`max_rss`, of the largest single process) and the bytes read
-and written that the kernel has measured, which miss nothing between two samples.
+it, too. In the end it takes the CPU time and the bytes read and written that the kernel has measured, and its peak memory
+of the largest process if that is more than every sample of all processes.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class WorkerTimer(BenchmarkTimer):  # type: ignore[misc]
         record.data_collected = True
         record.cpu_time = end.cpu_seconds
         record.cpu_usage = 100 * end.cpu_seconds  # `mean_load` is this, in percent, divided by the seconds of the job
-        record.max_rss = end.peak_mib
+        record.max_rss = max(record.max_rss or 0.0, end.peak_mib)
         record.io_in, record.io_out = end.read_mib, end.written_mib
 
 
