@@ -2,8 +2,8 @@
 
 Snakemake measures the shell of a script and the processes below it, twice a second at first and then every 30 s. The
 worker of a warm job (`rebend.pipeline.jobs.warm_start`) is below the server instead. So the timer of this module counts
-it, too. In the end it takes the CPU time and the bytes read and written that the kernel has measured, and its peak memory
-of the largest process if that is more than every sample of all processes.
+it, too. In the end it takes the CPU time and the bytes read and written that the kernel has measured, and the peak
+memory of the largest process if that is more than every sample of all processes.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class WorkerTimer(BenchmarkTimer):  # type: ignore[misc]
         record.io_in, record.io_out = end.read_mib, end.written_mib
 
 
-class _WithWorker(psutil.Process):
+class _WithWorker(psutil.Process):  # type: ignore[misc]
     """A process whose children include the worker in its note."""
 
     def __init__(self, pid: int, note: Path) -> None:

@@ -96,8 +96,12 @@ def run_apart(report: Report) -> None:
         threading.Thread(target=_end_after, args=(reader,), daemon=True).start()
         return
     os.close(reader)
-    end = watch(worker, lambda seconds: bool(asked or time.sleep(seconds)))
-    finish(end, report)
+
+    def is_asked(seconds: float) -> bool:
+        time.sleep(0 if asked else seconds)
+        return bool(asked)
+
+    finish(watch(worker, is_asked), report)
 
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
