@@ -5,10 +5,12 @@ from pathlib import Path
 from snakemake.utils import min_version
 
 from rebend.pipeline.checks.workflow import planned_study
+from rebend.pipeline.cost.memory import Memory
 from rebend.pipeline.graph import paths
 from rebend.pipeline.stages.rules import Stages, benchmark_of, log_of, one_of
-from rebend.pipeline.stages.rules import resources, wildcard_patterns, with_record
+from rebend.pipeline.stages.rules import wildcard_patterns, with_record
 from rebend.pipeline.stages import common, data, evaluation, models, recontrol, repbend
+from rebend.pipeline.stages import rules as stage_rules
 
 min_version("9.0")
 
@@ -21,6 +23,7 @@ ENVIRONMENT = str(HOME / "workflow/envs/rebend.yaml")
 stage = Stages(HOME / "workflow/scripts")
 PLAN = planned_study(config, HOME / "config/studies")
 CONFIG = PLAN.config
+resources = partial(stage_rules.resources, estimate=Memory(PLAN).megabytes)
 
 
 wildcard_constraints:

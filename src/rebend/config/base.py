@@ -114,7 +114,11 @@ class Resources(Block):
     """Resources of one job with this model."""
 
     gpu: int = Field(0, ge=0, description="GPUs per job")
-    mem_mb: Positive = Field(4000, description="memory per job, MB")
+    mem_mb: Positive | None = Field(
+        None,
+        description="memory per job, MB; absent: estimated from the model's size, batches and lengths "
+        "(4000 while the size is not known, before a download)",
+    )
     runtime: Positive = Field(60, description="time limit per job, minutes")
 
 

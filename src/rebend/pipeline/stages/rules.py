@@ -14,6 +14,8 @@ from rebend.pipeline.jobs.code_version import code_version, texts_digest
 
 Entries = Callable[[Any], Sequence[str]]
 
+_MEM_MB = 4000  # without an estimate
+
 
 class Stages:
     """Params of the rules; the script of a rule is `<scripts>/<room>/<rule>.py`."""
@@ -55,11 +57,23 @@ def with_record(**outputs: str) -> dict[str, str]:
     return {**outputs, "record": paths.record(str(next(iter(outputs.values()))))}
 
 
-def resources(resources_of: Callable[[Any], Resources]) -> dict[str, Callable[..., int]]:
-    """Return the resources of a rule as functions of its wildcards; memory and time are proportional to the attempt."""
+def resources(
+    resources_of: Callable[[Any], Resources], estimate: Callable[[str, Any, int], int] | None = None
+) -> dict[str, Callable[..., int]]:
+    """Return the resources of a rule as functions of its wildcards; memory and time are proportional to the attempt.
+
+    `estimate` returns the memory of a job in MB, for a block that sets none, from rule, wildcards and number of GPUs.
+    """
+
+    def mem_mb(wildcards: Any, attempt: int, rulename: str = "") -> int:
+        given = resources_of(wildcards)
+        if given.mem_mb is not None:
+            return given.mem_mb * attempt
+        return (estimate(rulename, wildcards, given.gpu) if estimate else _MEM_MB) * attempt
+
     return {
         "gpu": lambda wildcards: resources_of(wildcards).gpu,
-        "mem_mb": lambda wildcards, attempt: resources_of(wildcards).mem_mb * attempt,
+        "mem_mb": mem_mb,
         "runtime": lambda wildcards, attempt: resources_of(wildcards).runtime * attempt,
     }
 
