@@ -26,6 +26,7 @@ _ROUNDED = 100  # MB
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _PROMPT = 512  # tokens of a long prompt
 _PACKAGED = (1e8, 2e8)  # weights and batches of the encoder in a package, MiniLM
+_HARNESS = 4e8  # bytes of the packages of lm-evaluation-harness
 _ATTACKED = 128  # tokens of a prompt and its target in the search of an attack
 _KEPT, _KEPT_INNER = 26, 8  # numbers per token and block for a backward pass, in widths and in feed-forward widths
 _PASSED, _PASSED_INNER = 16, 8  # the same of the one block that a pass without gradient is in
@@ -71,12 +72,12 @@ class Memory:
         }
 
     def megabytes(self, rule: str, wildcards: Any, gpus: int = 0) -> int:
-        """Return the memory that a job asks for, MB of 2^20 bytes; 4,000 if it cannot be estimated."""
+        """Return the memory that a job asks for, MB; 4,000 if it cannot be estimated."""
         need = self._needs[rule](wildcards) if rule in self._needs else None
         if need is None:
             return UNKNOWN_MB
         rest = gpus * (_CUDA + need.weights) if gpus else need.weights + need.rest
-        return _ROUNDED * ceil((_START + rest) / 2**20 / _ROUNDED)
+        return _ROUNDED * ceil((_START + rest) / 1e6 / _ROUNDED)
 
     def _model(self, wildcards: Any) -> tuple[Shape | None, int]:
         """Return the shape of a job's model and the bytes of one of its numbers."""
@@ -179,7 +180,7 @@ class Memory:
             return None
         tokens = block.batch_size * min(128 * (1 + block.shots) + (block.max_new_tokens or 0), shape.context)
         logits = 8 * tokens * shape.vocabulary  # the harness takes the logits of all tokens, and their logarithms
-        return Need(shape.parameters * size, _pass(shape, size, tokens) + logits)
+        return Need(shape.parameters * size, _pass(shape, size, tokens) + logits + _HARNESS)
 
     def _train_value(self, wildcards: Any) -> Need | None:
         section = "value_models" if wildcards.get("value_model") else "directions"
