@@ -35,7 +35,7 @@ WIDE = {
     "num_attention_heads": 12,
     "vocab_size": 8000,
 }
-PARAMETERS = {"smol": 134_515_008, "wide": 87_832_320}
+PARAMETERS = {"smol": 134_515_008, "wide": 87_832_320, "r": 134_515_008}
 HERE = 300  # MiB of the Snakemake that the estimate has in it and the measured process has not
 Make = Callable[..., Memory]
 
@@ -163,7 +163,6 @@ def test_dtype_reward_model_and_gpus_count(make: Make) -> None:
     best = {"method": "best_of_n", "n": 4, "reward": "r", "decoding": {"temperature": 1.0, "batch_size": 8}}
     rewards = {"r": {"local": "/nowhere/r", "batch_size": 4, "max_length": 64}}
     write_json(f"{paths.reward_model('r')}/config.json", SMOL)
-    PARAMETERS["r"] = 134_515_008
     with_reward = make(controls={"c": best}, rewards=rewards).megabytes("decode", names)
     plain = {"method": "none", "decoding": best["decoding"]}
     alone = make(controls={"c": plain}).megabytes("decode", names)
