@@ -158,6 +158,18 @@ def test_whole_text_is_no_longer_than_the_context(make: Make) -> None:
     assert training(make, "smol", max_length=1024) == training(make, "smol", max_length=4096)
 
 
+def test_training_of_a_reward_model_keeps_both_texts_of_a_pair_and_all_weights(make: Make) -> None:
+    """The tiny study's had a peak of 797 MiB; SmolLM2's was killed at 21.5 GB, at the longest dialogues."""
+    tiny = make().megabytes("train_reward_model", Names(reward="tiny_reward"))
+    assert 1 <= tiny / megabytes(797) <= 2
+    block = {"model": "smol", "dataset": "tiny_preferences", "batch_size": 8}
+    memory = make(rewards={"r": {"tiny": block}, "half": {"tiny": {**block, "batch_size": 4}}})
+    whole, half = (memory.megabytes("train_reward_model", Names(reward=name)) for name in ("r", "half"))
+    assert 21_500 < whole < 2 * 21_500
+    fixed = 2 * half - whole  # Python, weights, gradient and moments, which no batch changes
+    assert fixed > (1 + 7) * 4 * 134_515_008 / 1e6
+
+
 def test_dtype_reward_model_and_gpus_count(make: Make) -> None:
     names = Names(model="smol", control="c")
     best = {"method": "best_of_n", "n": 4, "reward": "r", "decoding": {"temperature": 1.0, "batch_size": 8}}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from math import ceil
+from math import ceil, inf
 from typing import Any, NamedTuple
 
 from rebend.config.decoding import Decoding
@@ -53,6 +53,7 @@ class Memory:
         self.shape: Callable[[str], Shape | None] = cache(lambda place: shape_of(self.facts, place))
         self._needs: dict[str, Callable[[Any], Need | None]] = {
             "train_adapter": self._train_adapter,
+            "train_reward_model": self._train_reward,
             "merge_adapter": self._copied_weights,
             "orthogonalise_weights": self._copied_weights,
             "project_hidden_states": self._read_states,
@@ -93,13 +94,24 @@ class Memory:
         items = block.micro_batch or block.batch_size
         tokens = items * _TEXTS.get(block.method, 5) * min(2 * block.max_length, shape.context)
         blocks = min(shape.blocks, getattr(block, "target_layer", shape.blocks))
-        kept = tokens * size * (_KEPT * shape.width + _KEPT_INNER * shape.inner)
-        # with checkpointing: the states between the blocks, of both passes, and one block with its gradients
-        between = 4 * tokens * size * shape.width * blocks
-        activations = 4 * kept + between if block.gradient_checkpointing else kept * blocks
-        sides = _LINEAR * shape.width + 3 * shape.inner + 2 * shape.key_width + 2 * shape.width
-        adapter = 4 * (1 + _STATES) * block.lora_r * sides * shape.blocks
-        return Need(shape.parameters * size, activations + adapter + _SLICES)
+        activations = _kept(shape, size, tokens, blocks, block.gradient_checkpointing)
+        return Need(shape.parameters * size, activations + _adapter(shape, block.lora_r) + _SLICES)
+
+    def _train_reward(self, wildcards: Any) -> Need | None:
+        """Both texts of the pairs of a pass; all weights with their gradient and moments, or an adapter."""
+        reward = self.config["rewards"][wildcards.reward]
+        block = reward.tiny or reward.trained
+        shape, size = self.shape(f"models/{block.model}"), _BYTES[self.config["models"][block.model].dtype]
+        if shape is None:
+            return None
+        pairs = getattr(block, "micro_batch", None) or block.batch_size
+        tokens = 2 * pairs * min(getattr(block, "max_length", None) or _PROMPT, shape.context)
+        used = getattr(block, "n_blocks", None) or shape.blocks
+        blocks = min(used, shape.blocks) - getattr(block, "frozen_blocks", 0)
+        activations = _kept(shape, size, tokens, blocks, getattr(block, "gradient_checkpointing", False))
+        rank = getattr(block, "lora_r", 0)
+        trained = _adapter(shape, rank) if rank else 4 * _STATES * shape.parameters * blocks / shape.blocks
+        return Need(shape.parameters * size, activations + trained + _pass(shape, size, tokens))
 
     def _copied_weights(self, wildcards: Any) -> Need | None:
         shape, size = self._model(wildcards)
@@ -140,8 +152,11 @@ class Memory:
 
     def _generate(self, shape: Shape, size: int, decoding: Decoding, prompt: int, kept: float = 0.0) -> Need:
         """Decoding in batches: one pass over the prompts, the cache (twice while it grows) and the logits."""
-        rows, prompt = decoding.batch_size, min(prompt, shape.context)
-        cache_size = 2 * rows * (prompt + decoding.max_new_tokens) * 2 * shape.key_width * shape.blocks * size
+        prompt = min(prompt, shape.context)
+        longest = prompt + decoding.max_new_tokens
+        limit = getattr(decoding, "batch_tokens", None) or inf
+        rows = max(1, min(decoding.batch_size, limit // longest))
+        cache_size = 2 * rows * longest * 2 * shape.key_width * shape.blocks * size
         logits = 4 * rows * shape.vocabulary * 4
         passed = _pass(shape, size, rows * prompt)
         return Need(shape.parameters * size, max(passed + cache_size / 2, cache_size) + logits + kept)
@@ -171,8 +186,11 @@ class Memory:
     def _texts(self, place: str, block: Any) -> Need | None:
         """Return the memory of a pass over a batch of the longest texts of a reward model, an encoder or a judge."""
         shape, size = self.shape(place), _BYTES[getattr(block, "dtype", "float32")]
-        tokens = block.batch_size * min(block.max_length, shape.context) if shape else 0
-        return shape and Need(shape.parameters * size, _pass(shape, size, tokens))
+        if shape is None:
+            return None
+        longest = min(block.max_length, shape.context)
+        tokens = longest * max(1, min(block.batch_size, (getattr(block, "batch_tokens", None) or inf) // longest))
+        return Need(shape.parameters * size, _pass(shape, size, tokens))
 
     def _capability(self, wildcards: Any) -> Need | None:
         (shape, size), block = self._model(wildcards), self.config["capabilities"][wildcards.capability]
@@ -195,6 +213,22 @@ class Memory:
         streamed = activations.states == "streamed"
         weights = shape.parameters * size if streamed else 0.0
         return Need(weights, states + network + passed + (_pass(shape, size, 32 * _PROMPT) if streamed else 0))
+
+
+def _kept(shape: Shape, size: int, tokens: float, blocks: int, checkpointing: bool) -> float:
+    """Return the bytes that a training keeps for the backward pass through so many blocks.
+
+    With checkpointing these are the states between the blocks, and one block with its gradients.
+    """
+    of_block = tokens * size * (_KEPT * shape.width + _KEPT_INNER * shape.inner)
+    between = 4 * tokens * size * shape.width * blocks
+    return min(4, blocks) * of_block + between if checkpointing else blocks * of_block
+
+
+def _adapter(shape: Shape, rank: int) -> float:
+    """Return the bytes of a LoRA adapter on all linear modules (float32), with gradient, moments and checkpoint."""
+    sides = _LINEAR * shape.width + 3 * shape.inner + 2 * shape.key_width + 2 * shape.width
+    return 4 * (1 + _STATES) * rank * sides * shape.blocks
 
 
 def _together(*needs: Need | None) -> Need | None:
