@@ -26,6 +26,7 @@ _ROUNDED = 100  # MB
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _PROMPT = 512  # tokens of a long prompt
 _PACKAGED = (1e8, 2e8)  # weights and batches of the encoder in a package, MiniLM
+_LIKELIHOOD = 4096  # tokens of a batch whose likelihood is computed
 _HARNESS = 4e8  # bytes of the packages of lm-evaluation-harness
 _ATTACKED = 128  # tokens of a prompt and its target in the search of an attack
 _KEPT, _KEPT_INNER = 26, 8  # numbers per token and block for a backward pass, in widths and in feed-forward widths
@@ -70,6 +71,9 @@ class Memory:
             "score_coherence": self._encode,
             "judge_safety": self._judge,
             "score_capability": self._capability,
+            "score_perplexity": self._likelihood,
+            "score_chats": self._likelihood,
+            "sample_pairs": self._sample_pairs,
         }
 
     def megabytes(self, rule: str, wildcards: Any, gpus: int = 0) -> int:
@@ -82,8 +86,7 @@ class Memory:
 
     def _model(self, wildcards: Any) -> tuple[Shape | None, int]:
         """Return the shape of a job's model and the bytes of one of its numbers."""
-        base = wildcards.get("base")
-        name = base or wildcards.model
+        name = wildcards.get("base") or wildcards.get("model") or wildcards.answers.split("/")[1]
         block = self.config["models"][paths.base_and_adapter(name)[0]]
         return self.shape(f"models/{name}"), _BYTES[block.dtype]
 
@@ -178,10 +181,21 @@ class Memory:
         return Need(*_PACKAGED) if block.package else self._texts(f"encoders/{name}", block)
 
     def _judge(self, wildcards: Any) -> Need | None:
-        block = self.config["safety_judges"][wildcards.safety_judge]
-        if not hasattr(block, "max_length"):
-            return Need(0.0)
-        return self._texts(f"judge_models/{wildcards.safety_judge}", block)
+        return self._judged(wildcards.safety_judge)
+
+    def _judged(self, name: str) -> Need | None:
+        block = self.config["safety_judges"][name]
+        return self._texts(f"judge_models/{name}", block) if hasattr(block, "max_length") else Need(0.0)
+
+    def _sample_pairs(self, wildcards: Any) -> Need | None:
+        block = self.config["datasets"][wildcards.dataset]
+        shape, size = self.shape(f"models/{block.model}"), _BYTES[self.config["models"][block.model].dtype]
+        return shape and _together(self._generate(shape, size, block.decoding, _PROMPT), self._judged(block.judge))
+
+    def _likelihood(self, wildcards: Any) -> Need | None:
+        """Passes over texts, whose logits are computed in slices."""
+        shape, size = self._model(wildcards)
+        return shape and Need(shape.parameters * size, _pass(shape, size, _LIKELIHOOD) + _SLICES)
 
     def _texts(self, place: str, block: Any) -> Need | None:
         """Return the memory of a pass over a batch of the longest texts of a reward model, an encoder or a judge."""

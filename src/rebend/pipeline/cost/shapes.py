@@ -41,16 +41,15 @@ def shape_of(facts: Facts, place: str) -> Shape | None:
     shelf, name = place.split("/")
     base = paths.base_and_adapter(name)[0]
     block: Any = facts.plan.config.catalogue.get(paths.SHELVES.get(shelf, ""), {}).get(base)
-    parameters = facts.parameters(place)
+    size = facts.parameters(place)
+    parameters = None if f"{paths.ROOT}/{place}" in facts.guesses else size
     for folder in _folders(facts, place, shelf, base, block):
         with suppress(DataError, OSError, ValueError):
             if (shape := _configured(read_json(folder / "config.json"), parameters)) is not None:
                 return shape
-    if tiny := getattr(block, "tiny", None):
-        model = tiny if hasattr(tiny, "hidden_size") else None
-        return _tiny(model, parameters) if model else shape_of(facts, f"models/{tiny.model}")
-    is_guess = f"{paths.ROOT}/{place}" in facts.guesses
-    return None if is_guess or not parameters else _usual(parameters)
+    if made := getattr(block, "tiny", None) or getattr(block, "trained", None):
+        return _tiny(made, size) if hasattr(made, "hidden_size") else shape_of(facts, f"models/{made.model}")
+    return _usual(parameters) if parameters else None
 
 
 def _folders(facts: Facts, place: str, shelf: str, base: str, block: Any) -> Iterator[Path]:
@@ -63,7 +62,11 @@ def _folders(facts: Facts, place: str, shelf: str, base: str, block: Any) -> Ite
             yield Path(read_json(paths.asset(model_asset(block.hub).name))["folder"])
 
 
-def _configured(config: Mapping[str, Any], parameters: float) -> Shape | None:
+def _configured(config: Mapping[str, Any], parameters: float | None) -> Shape | None:
+    """Return the shape in a `config.json`, if it has one; without `parameters`, those of a dense decoder of its shape.
+
+    The embeddings count once if they are tied, as they are by default.
+    """
     config = config.get("text_config", config)
     if "hidden_size" not in config or "num_hidden_layers" not in config:
         return None
@@ -72,8 +75,10 @@ def _configured(config: Mapping[str, Any], parameters: float) -> Shape | None:
     keys = int(config.get("num_key_value_heads") or heads) * int(config.get("head_dim") or width // heads)
     inner = int(config.get("intermediate_size") or config.get("ffn_hidden_size") or 4 * width)
     context = int(config.get("max_position_embeddings") or _CONTEXT)
-    vocabulary = int(config.get("vocab_size") or _VOCABULARY)
-    return Shape(parameters, int(config["num_hidden_layers"]), width, inner, keys, vocabulary, context)
+    vocabulary, blocks = int(config.get("vocab_size") or _VOCABULARY), int(config["num_hidden_layers"])
+    of_block = 2 * width**2 + 2 * width * keys + 3 * width * inner
+    embedded = (1 if config.get("tie_word_embeddings", True) else 2) * vocabulary * width
+    return Shape(parameters or blocks * of_block + embedded, blocks, width, inner, keys, vocabulary, context)
 
 
 def _tiny(tiny: Any, parameters: float) -> Shape:
