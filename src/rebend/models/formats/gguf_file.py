@@ -31,10 +31,10 @@ def convert_gguf(file: Path, target: Path, licence: str | None = None) -> dict[s
     """Fill the empty folder `target` with the checkpoint in a GGUF file; return facts for the record.
 
     Facts are the architecture, the licence that the file names, the quantised type that holds most weights
-    (`quantisation`, e.g. "Q4_1"), the number of weights of each type, and the file's SHA-256. A model card states them, with the `licence`;
-    licence files beside the GGUF file are copied. Raises `ModelError` for a file that is no complete GGUF file, for an
-    architecture that transformers cannot read or that is no causal language model, for an unknown quantisation, and for
-    missing weights.
+    (`quantisation`, e.g. "Q4_1"), the number of weights of each type, and the file's SHA-256. A model card states them,
+    with the `licence`; licence files beside the GGUF file are copied. Raises `ModelError` for a file that is no
+    complete GGUF file, for an architecture that transformers cannot read or that is no causal language model, for an
+    unknown quantisation, and for missing weights.
     """
     if find_spec("gguf") is None:
         raise ModelError(f"{file}: GGUF files need the package gguf; install the extra: pip install '.[gguf]'")
@@ -122,8 +122,8 @@ def _plain_model(folder: str, file: Path, config: PretrainedConfig) -> nn.Module
     transformers does not save a model that it has read from a GGUF file. Its weights therefore move into a new model.
     """
     loaded: Any = AutoModelForCausalLM.from_pretrained(
-        folder, gguf_file=file.name, dtype=torch.float32, output_loading_info=True, local_files_only=True,
-        trust_remote_code=runs_code(folder),
+        folder, config=config, gguf_file=file.name, dtype=torch.float32, output_loading_info=True,
+        local_files_only=True, trust_remote_code=runs_code(folder),
     )  # fmt: skip
     read, loading = loaded
     unlike = {*loading["missing_keys"], *(str(key) for key in loading["mismatched_keys"])}
