@@ -1,4 +1,4 @@
-"""GGUF files before the first job, and accounts of a cluster, with a `sacctmgr` of the test (tests/slurm: a real one)."""
+"""GGUF files before the first job; accounts of a cluster with a `sacctmgr` of the test (tests/slurm: a real one)."""
 
 from __future__ import annotations
 
