@@ -1,4 +1,4 @@
-# Assets from the hub and from addresses, and data sets in one schema per kind.
+# Assets from the hub, Python packages and addresses, and data sets in one schema per kind.
 
 
 # Only these jobs use the network. They run on the machine of Snakemake.
