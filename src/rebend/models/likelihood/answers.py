@@ -1,4 +1,4 @@
-"""The tokens of an answer as the chat template ends it, for the methods that train likelihoods."""
+"""The tokens of an answer as the chat template ends it, for methods that train likelihoods and for perplexities."""
 
 from __future__ import annotations
 
@@ -30,6 +30,18 @@ def ended_answer(tokenizer: Any, messages: Sequence[Message], prompt: str, answe
     tokens = continuation(encode, prompt, text + after)
     places = [place for place, token in enumerate(tokens) if token in special]
     return tokens[: places[-n_special] + 1]
+
+
+def end_of_turn(tokenizer: Any, messages: Sequence[Message], encode: Encode) -> int:
+    """Return the token that ends an answer to a prompt: the first special token that the template writes after it.
+
+    If the template writes none, it is the tokenizer's EOS. Raises `ModelError` if there is no such token, or if the
+    template loses or changes answers.
+    """
+    _, after = _around_answer(tokenizer, messages)
+    special = _special_tokens(tokenizer)
+    ends = [token for token in encode(after) if token in special]
+    return ends[0] if ends else _end_token(tokenizer)
 
 
 def continuation(encode: Encode, prompt: str, text: str) -> list[int]:
