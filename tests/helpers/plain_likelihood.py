@@ -1,4 +1,4 @@
-"""Likelihoods by a plain loop over transformers: one text, one token at a time; and random models with real templates."""
+"""Likelihoods by a plain loop over transformers, token by token, and random models with real templates."""
 
 from __future__ import annotations
 

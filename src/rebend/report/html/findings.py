@@ -36,7 +36,7 @@ def _of_adapters(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
     Up to `FEW` adapters have one sentence each. More adapters are sorted by their rates, in one sentence per attack.
     """
     gains, matrix = tables["gains"], tables["matrix"]
-    reductions = gains[(gains["compares"] == "adapter") & (gains["dataset"] == ALL) & (gains["group"] == ALL)]
+    reductions = gains[(gains["metric"] == "asr_reduction") & (gains["dataset"] == ALL) & (gains["group"] == ALL)]
     if (reductions["control"] == "none").any():
         reductions = reductions[reductions["control"] == "none"]
     for (model, control), adapters in reductions.groupby(["model", "control"], sort=False):

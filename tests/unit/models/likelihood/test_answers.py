@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from rebend.config.adapters import trained_adapter
 from rebend.errors import ModelError
 from rebend.models.chat import prompt_text
-from rebend.models.loading import Policy
 from rebend.models.likelihood.answers import ended_answer
+from rebend.models.loading import Policy
 from rebend.repbend.examples import Reading, TrainingExamples, load_training_examples
 from rebend.repbend.train import AdapterTrainer, objective_class
 from tests.helpers.template_shapes import SHAPES, each, shaped_tokenizer
