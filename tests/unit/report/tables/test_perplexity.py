@@ -121,6 +121,9 @@ def test_held_out_chats_are_compared_with_the_base_dialogue_by_dialogue(tmp_path
     text = shown("gains", tables["gains"])
     assert "chat perplexity ratio, %" in set(text["metric"])
     assert rates(tables) == rates(make_tables(cells)) != []
+    ends = [f"{100 * ratio[end]:.1f}" for end in ("estimate", "ci_low", "ci_high")]
+    said = "tiny, perplexity on held-out chats relative to that without an adapter: repbend {} [{}, {}] %."
+    assert said.format(*ends) in findings(tables)
 
 
 def test_several_trainings_on_held_out_chats_are_one_row(tmp_path: Path) -> None:
