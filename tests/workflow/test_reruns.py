@@ -432,6 +432,13 @@ EDITS: dict[str, tuple[str, str, str, set[str]]] = {
         # The reader of the test cases finds the behaviours with a function of the same file.
         stages_with({"harmbench", "harmbench_cases"}, "prepare_dataset"),
     ),
+    "length of repeated sequences": ("evaluation/repetition.py", "ORDER = 4", "ORDER = 3", {"score_repetition"}),
+    "tokens of a batch of scored texts": (
+        "models/likelihood/nll.py",
+        "BATCH_TOKENS = 4096",
+        "BATCH_TOKENS = 2048",
+        {"score_perplexity", "score_chats"},
+    ),
     "a docstring": ("evaluation/diversity.py", '"""', '"""Other words. ', set()),
     "a comment": ("evaluation/diversity.py", "import annotations\n", "import annotations\n# a comment\n", set()),
     "a description of a key": (

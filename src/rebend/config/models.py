@@ -181,7 +181,7 @@ class ModelBlock(NamedBlock):
 
 
 class EncoderBlock(Block):
-    """A sentence encoder for coherence: exactly one of hub, local, package."""
+    """A sentence encoder for coherence (with MiniLM: prompt relevance): exactly one of hub, local, package."""
 
     hub: HubModel | None = Field(None, description="a hub repository at a pinned revision")
     local: str | None = Field(None, description="folder in hub layout")

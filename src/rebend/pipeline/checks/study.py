@@ -52,7 +52,7 @@ def reference_mistakes(catalogue: Catalogue, study_name: str, study: Study, seed
         mistakes += _name_mistakes(catalogue, grid, where)
         mistakes += [*_layer_mistakes(catalogue, grid, where), *_leakage_mistakes(catalogue, grid, where)]
         mistakes += [*_world_judge_mistakes(catalogue, grid, where), *_attempt_mistakes(catalogue, grid, where)]
-        mistakes += _probe_mistakes(catalogue, grid, where)
+        mistakes += [*_probe_mistakes(catalogue, grid, where), *_chat_mistakes(catalogue, grid, where)]
         mistakes += text_mistakes(catalogue, grid, where)
     return mistakes
 
@@ -232,6 +232,17 @@ def _probe_mistakes(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[st
                 f"{where}.attacks: '{name}' has probe_prompts '{learnt}', which `evaluation` attacks; "
                 "give it another data set"
             )
+
+
+def _chat_mistakes(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:
+    """Yield held-out chats that a model or an adapter of the grid learns from."""
+    learning = [("models", name) for name in grid.models]
+    learning += [("adapters", name) for name in dict.fromkeys(_with_parts(catalogue["adapters"], grid.adapters))]
+    for section, name in learning:
+        block = catalogue[section].get(name)
+        for key, named, _, dataset in references(block) if block is not None else ():
+            if named == "datasets" and dataset in grid.held_out_chats:
+                yield f"{where}.held_out_chats: {section}.{name}.{key} learns from '{dataset}'; name other chats"
 
 
 def _attempt_mistakes(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:

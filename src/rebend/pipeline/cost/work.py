@@ -154,6 +154,15 @@ def _score_diversity(job: PlannedJob, facts: Facts) -> Work:
     return Work("rows", _responses(job, facts))
 
 
+def _score_tokens(job: PlannedJob, facts: Facts) -> Work:
+    """Prompts and answers, or dialogues, of as many rows as the data set has."""
+    return Work("forward", facts.data(job.inputs) * attempts(job, facts) * (_PROMPT + 128) * facts.model(job.inputs))
+
+
+def _score_repetition(job: PlannedJob, facts: Facts) -> Work:
+    return Work("rows", facts.rows(job.inputs[0].split("/")[3]) * attempts(job, facts))
+
+
 def _train_adapter(job: PlannedJob, facts: Facts) -> Work:
     adapter = job.settings["adapter"]
     tokens = adapter["max_step"] * adapter["batch_size"] * 3 * adapter["max_length"]  # safe, unsafe and retain texts
@@ -219,6 +228,9 @@ _RULES: dict[str, Callable[[PlannedJob, Facts], Work]] = {
     "embed_prompts": _embed_prompts,
     "score_coherence": _score_coherence,
     "score_diversity": _score_diversity,
+    "score_perplexity": _score_tokens,
+    "score_chats": _score_tokens,
+    "score_repetition": _score_repetition,
     "judge_win_rate": _judge,
     "train_adapter": _train_adapter,
     "orthogonalise_weights": _orthogonalise,

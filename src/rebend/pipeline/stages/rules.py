@@ -89,4 +89,6 @@ _SECTIONS = {
 def wildcard_patterns(config: Config) -> dict[str, str]:
     """Return wildcard → regular expression of its values: the names of a section of the catalogue."""
     names = {wildcard: one_of(config[section]) for wildcard, section in _SECTIONS.items()}
-    return {**names, "model": r"[a-z0-9_]+(\+[a-z0-9_]+)?", "study": r"[a-z0-9_]+"}
+    model = r"[a-z0-9_]+(\+[a-z0-9_]+)?"
+    answers = rf"responses/{model}/[a-z0-9_]+/[a-z0-9_]+|completions/{model}/[a-z0-9_]+/[a-z0-9_]+/[a-z0-9_]+"
+    return {**names, "model": model, "answers": answers, "study": r"[a-z0-9_]+"}
