@@ -51,6 +51,7 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
         "rows": (100, DATA),
         "skip": (20, DATA),
         "seed": (1, DATA),
+        "stratified": (None, NOTHING),  # chats have no categories
         "kind": (None, NOTHING),
         "reader": (None, NOTHING),
         "only": (None, NOTHING),  # columns of a file; the world has none

@@ -25,6 +25,7 @@ READERS = {  # import paths of `rebend.data.readers.reader.Reader` objects
     "pap": "rebend.data.readers.safety.pap:PAP",
     "xstest": "rebend.data.readers.safety.xstest:XSTEST",
     "strongreject": "rebend.data.readers.safety.strongreject:STRONGREJECT",
+    "simple_safety_tests": "rebend.data.readers.safety.simple_safety_tests:SIMPLE_SAFETY_TESTS",
     "guidedbench": "rebend.data.readers.safety.guidedbench:GUIDEDBENCH",
     "harmfulqa": "rebend.data.readers.safety.harmfulqa:HARMFULQA",
     "table": "rebend.data.readers.table:TABLE",
@@ -137,6 +138,11 @@ class DatasetBlock(NamedBlock):
         description="number of rows to skip at the start of the draw: with the same seed, `rows: 400` and `skip: 400` "
         "share no row",
     )
+    stratified: bool = Field(
+        False,
+        description="draw the same share of each category (kind evaluation): with the same seed, `rows: 50` and "
+        "`rows: 10` with `skip: 50` are two parts that share no row and have nearly the same categories",
+    )
     seed: int = Field(0, description="seed of the draw")
     without: list[str] = refers(
         "datasets",
@@ -144,6 +150,15 @@ class DatasetBlock(NamedBlock):
         "training data",
         default=[],
     )
+
+    @model_validator(mode="after")
+    def categories_are_drawn(self) -> DatasetBlock:
+        """Refuse `stratified` for rows without categories, and without a draw."""
+        if self.stratified and self.kind != "evaluation":
+            raise ValueError(f"`stratified` needs categories, which only kind evaluation has; this is of {self.kind}")
+        if self.stratified and self.rows is None and not self.skip:
+            raise ValueError("`stratified` needs a draw: give `rows` or `skip`")
+        return self
 
     @model_validator(mode="after")
     def released_texts_are_prompts(self) -> DatasetBlock:
