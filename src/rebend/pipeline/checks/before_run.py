@@ -112,6 +112,8 @@ def _checkpoints(plan: Plan) -> Iterator[str]:
     for section in ("models", "rewards", "encoders", "safety_judges"):
         for name in plan.used[section]:
             block = plan.config[section][name]
+            if getattr(block, "gguf", None):
+                yield from _gguf_mistakes(f"models.{name}.gguf", Path(local_path(plan.config, block.gguf)))
             if getattr(block, "local", None):
                 template = getattr(block, "chat_template", None)
                 chat = section == "models" and template is None
@@ -120,6 +122,16 @@ def _checkpoints(plan: Plan) -> Iterator[str]:
                 if template and not Path(template).is_file():
                     yield f"{section}.{name}.chat_template: there is no file {template}"
     yield from _layers(plan)
+
+
+def _gguf_mistakes(key: str, file: Path) -> Iterator[str]:
+    """Yield why a local file cannot be a GGUF file."""
+    if not file.is_file():
+        yield f"{key}: there is no file {file}"
+        return
+    with file.open("rb") as stream:
+        if stream.read(4) != b"GGUF":
+            yield f"{key}: {file} is no GGUF file (its first four bytes are not 'GGUF')"
 
 
 def _value_models(plan: Plan) -> Iterator[str]:
@@ -203,6 +215,9 @@ def _packages(plan: Plan) -> Iterator[str]:
     for name in plan.used["attacks"]:
         if isinstance(plan.config["attacks"][name], GcgBlock) and importlib.util.find_spec(GcgBlock.package) is None:
             yield f"attacks.{name}: {GcgBlock.missing}"
+    for name in plan.used["models"]:
+        if plan.config["models"][name].from_gguf and importlib.util.find_spec("gguf") is None:
+            yield f"models.{name}: a GGUF file needs the package gguf; install the extra: pip install '.[gguf]'"
 
 
 def check_accounts(settings: Iterable[str]) -> None:

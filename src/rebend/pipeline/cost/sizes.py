@@ -28,7 +28,7 @@ _PARAMETERS = 7e9  # of a model of unknown size
 _ENCODER = 1.1e8
 _ROWS = 10_000
 _EVALUATED = 500  # rows of an evaluation data set
-_FILES = {"dataset": 1e8, "url": 1e6}  # bytes of an asset that is not fetched yet
+_FILES = {"dataset": 1e8, "package": 1e8, "url": 1e6}  # bytes of an asset that is not fetched yet
 _ROW_BYTES = {".gz": 400, ".parquet": 500}  # bytes per row of a file, by its suffix; others 1,000
 _BLOCKS = 32
 
