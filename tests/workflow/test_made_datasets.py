@@ -82,10 +82,8 @@ def test_killed_sampling_ends_in_the_same_bytes(sampled: Checkout, server: str) 
 @pytest.mark.parametrize(
     ("section", "block", "keys", "stages"),
     [
-        ("datasets", "micro_sampled", {"tries": 3}, {"sample_pairs"}),
         ("datasets", "micro_sampled", {"near": None}, {"sample_pairs"}),
         ("datasets", "micro_asked", {"datasets": ["micro_near"]}, {"join_datasets", "embed_prompts", "sample_pairs"}),
-        ("safety_judges", "micro_rules", {"method": "world_truth"}, {"sample_pairs"}),
     ],
 )
 def test_changed_key_runs_the_stages_that_depend_on_it(
