@@ -23,6 +23,9 @@ from rebend.io.chunks import ChunkStore
 from rebend.models.loading import Policy, load_policy
 from rebend.models.tiny_model import train_tiny_model
 from rebend.repbend.examples import load_training_examples
+from tests.helpers.classifier_judges import harmbench
+from tests.helpers.small_judge import make_model as make_judge
+from tests.helpers.small_judge import make_tokenizer
 from tests.helpers.small_policy import PROMPTS, make_policy
 
 RULES = RefusalMatcherBlock(method="refusal_matcher")
@@ -128,6 +131,18 @@ def test_too_few_pairs_are_an_error_with_reasons(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match=expected + reasons):
         sampled(make_policy(), block(least=17), tmp_path / "b")
+
+
+def test_answers_that_a_model_judge_does_not_score_are_not_kept(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    for part in (tokenizer, make_judge(tokenizer)):  # random weights: its replies cannot be read
+        part.save_pretrained(tmp_path / "judge")
+    judge = RoundJudge(harmbench(), tmp_path / "judge", tmp_path / "judged")
+    settings = block(tries=1, answers_per_prompt=1)
+    sampler = Sampler(make_policy(), settings.decoding, judge, ChunkStore(None))
+    with pytest.raises(DataError, match="of 8 samples for unsafe answers, left out: not scored by the judge: 8"):
+        sample_pairs(settings, ROWS, sampler, REFUSALS)
+    assert [folder.name for folder in (tmp_path / "judged").iterdir()] == ["unsafe-000"]
 
 
 def test_prompt_without_room_is_asked_once(tmp_path: Path) -> None:
