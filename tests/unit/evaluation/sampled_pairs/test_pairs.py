@@ -17,7 +17,7 @@ from rebend.errors import DataError
 from rebend.evaluation.judges.safety.text_rules import without_harm
 from rebend.evaluation.sampled_pairs.pairs import sample_pairs
 from rebend.evaluation.sampled_pairs.sampling import RoundJudge, Sampler
-from rebend.generation.generate import generate
+from rebend.generation.generate import generate, make_requests
 from rebend.io.checkpoints import Checkpoints
 from rebend.io.chunks import ChunkStore
 from rebend.models.loading import Policy, load_policy
@@ -146,9 +146,13 @@ def test_answers_that_a_model_judge_does_not_score_are_not_kept(tmp_path: Path) 
 
 
 def test_prompt_without_room_is_asked_once(tmp_path: Path) -> None:
-    _, facts = sampled(make_policy(), block(decoding={"max_new_tokens": 100, "temperature": 1.0}), tmp_path)
-    assert facts["unsafe_left_out"]["no room for the prompt in the context"] > 0
-    assert facts["prompts_with_unsafe_answer"] < 8
+    policy = make_policy()
+    settings = block(decoding={"max_new_tokens": 100, "temperature": 1.0}, answers_per_prompt=1)
+    lengths = [len(request) for request in make_requests(policy, [row["messages"] for row in ROWS])]
+    too_long = sum(length + 100 > 128 for length in lengths)
+    _, facts = sampled(policy, settings, tmp_path)
+    assert facts["unsafe_left_out"]["no room for the prompt in the context"] == too_long > 0
+    assert facts["prompts_with_unsafe_answer"] <= 8 - too_long
 
 
 def test_interrupted_sampling_resumes_and_ends_in_the_same_rows(tmp_path: Path) -> None:
@@ -221,6 +225,35 @@ def test_safe_answers_of_the_model_itself_are_its_refusals_under_the_instruction
     ]
     assert all(row["messages"] == rows[0]["messages"] for row in table.to_pylist())
     assert facts["instruction_as"] == place
+
+
+def asked_obedient(policy: Policy, folder: Path, **settings: Any) -> tuple[pa.Table, dict[str, Any]]:
+    made = block(**settings)
+    rows = [{**ROWS[0], "messages": [{"role": "user", "content": ASKED}]}]
+    return sample_pairs(
+        made, rows, Sampler(policy, made.decoding, RoundJudge(RULES, None, folder), ChunkStore(None)), []
+    )
+
+
+def test_nothing_after_the_prefill_is_no_answer(obedient: Policy, tmp_path: Path) -> None:
+    settings = {"prefill": HELP, "tries": 2, "decoding": {"max_new_tokens": 8, "temperature": 0.2}}
+    with pytest.raises(DataError, match="of 2 samples for unsafe answers, left out: empty: 2"):
+        asked_obedient(obedient, tmp_path, **settings)
+
+
+def test_each_unsafe_answer_is_in_a_pair_if_there_are_fewer_safe_ones(obedient: Policy, tmp_path: Path) -> None:
+    table, _ = asked_obedient(
+        obedient,
+        tmp_path,
+        safe={"instruction": INSTRUCTION},
+        answers_per_prompt=6,
+        tries=12,
+        decoding={"max_new_tokens": 24, "temperature": 1.6},
+    )
+    answers = [row["response"] for row in table.to_pylist()]
+    safe, unsafe = answers[::2], answers[1::2]
+    assert len(set(safe)) < len(unsafe) == len(set(unsafe)) == 6
+    assert safe == [safe[i % len(set(safe))] for i in range(6)]
 
 
 def test_prompts_that_the_model_never_refuses_give_no_pair(tmp_path: Path) -> None:
