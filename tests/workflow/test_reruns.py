@@ -73,6 +73,8 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
         "n_layers": (None, NOTHING),
         "hub": (None, NOTHING),
         "local": (None, NOTHING),
+        "package": (None, NOTHING),  # this and the next in place of `tiny`: tests/workflow/test_model_sources.py
+        "gguf": (None, NOTHING),
     },
     ("rewards", "micro_reward"): {
         "tiny": ({"steps": 3}, REWARD),

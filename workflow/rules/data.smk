@@ -1,4 +1,4 @@
-# Assets from the hub and from addresses, and data sets in one schema per kind.
+# Assets from the hub, Python packages and addresses, and data sets in one schema per kind.
 # Three rules make `results/data/{dataset}.parquet`: which one depends on the block's reader.
 from rebend.config.datasets import DatasetBlock, JoinedBlock, SampledPairsBlock
 

@@ -18,9 +18,9 @@ from rebend.io.checksums import file_digest, json_digest
 def fetch_asset(asset: Asset, folder: Path, locked: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the manifest of `asset` (plain values, sizes in bytes); fetch the asset unless its files exist.
 
-    Files behind addresses and in packages are written into `folder`; files of the hub stay in the hub's cache. `locked` is the
-    asset's entry in the lock file, with the commit of a branch. Raises `DataError` if the asset cannot be downloaded,
-    is damaged, or has another digest than the one in the configuration.
+    Files behind addresses and in packages are written into `folder`; files of the hub stay in the hub's cache. `locked`
+    is the asset's entry in the lock file, with the commit of a branch. Raises `DataError` if the asset cannot be
+    downloaded, is damaged, or has another digest than the one in the configuration.
     """
     if asset.kind == "url":
         snapshot = _from_address(asset, folder, locked)

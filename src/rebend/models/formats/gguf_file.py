@@ -20,21 +20,21 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Pretra
 
 from rebend.errors import ModelError
 from rebend.io.checksums import file_digest
-from rebend.io.files import write_text
+from rebend.io.files import read_json, write_json, write_text
 from rebend.models.loading import terms_files
 from rebend.models.remote_code import runs_code
 
-_SAFE = frozenset({"F32", "F16", "BF16"})  # types without quantisation
+_PLAIN = frozenset({"F32", "F16", "BF16"})  # types without quantisation
 
 
 def convert_gguf(file: Path, target: Path, licence: str | None = None) -> dict[str, Any]:
     """Fill the empty folder `target` with the checkpoint in a GGUF file; return facts for the record.
 
-    Facts are the architecture, the licence that the file names, the type that holds most weights (`quantisation`, e.g.
-    "Q4_1"), the number of weights of each type, and the file's SHA-256. A model card states them, with the `licence`;
-    licence files beside the GGUF file are copied. Raises `ModelError` for a file that is no complete GGUF file, for an
-    architecture that transformers cannot read or that is no causal language model, for an unknown quantisation, and for
-    missing weights.
+    Facts are the architecture, the licence that the file names, the quantised type that holds most weights
+    (`quantisation`, e.g. "Q4_1"), the number of weights of each type, and the file's SHA-256. A model card states them,
+    with the `licence`; licence files beside the GGUF file are copied. Raises `ModelError` for a file that is no
+    complete GGUF file, for an architecture that transformers cannot read or that is no causal language model, for an
+    unknown quantisation, and for missing weights.
     """
     if find_spec("gguf") is None:
         raise ModelError(f"{file}: GGUF files need the package gguf; install the extra: pip install '.[gguf]'")
@@ -45,6 +45,7 @@ def convert_gguf(file: Path, target: Path, licence: str | None = None) -> dict[s
         model: Any = _plain_model(alone, file, config)
         model.save_pretrained(target)
         _tokenizer(alone, file).save_pretrained(target)
+    _drop_pieces_beyond(facts["tokens"], target / "tokenizer.json")
     for terms in terms_files(file.parent):
         shutil.copyfile(terms, target / terms.name)
     facts["gguf_sha256"] = file_digest(file)
@@ -53,7 +54,7 @@ def convert_gguf(file: Path, target: Path, licence: str | None = None) -> dict[s
 
 
 def gguf_facts(file: Path) -> dict[str, Any]:
-    """Return architecture, licence, main type and number of weights of each type in a GGUF file.
+    """Return architecture, licence, vocabulary size, main type and number of weights of each type in a GGUF file.
 
     Raises `ModelError` for a file that is not complete, or that has a type of weights which `gguf` cannot dequantise.
     """
@@ -61,23 +62,25 @@ def gguf_facts(file: Path) -> dict[str, Any]:
 
     try:
         reader = GGUFReader(file)
-        named = {key: reader.get_field(f"general.{key}") for key in ("architecture", "license")}
-        architecture, licence = (str(field.contents()) if field else None for field in named.values())
-        counts: Counter[str] = Counter()
-        for tensor in reader.tensors:
-            counts[tensor.tensor_type.name] += int(tensor.n_elements)
     except (ValueError, IndexError, KeyError, OSError) as error:
         raise ModelError(f"{file}: no GGUF file that can be read, or of an unknown quantisation ({error})") from error
+    counts: Counter[str] = Counter()
+    for tensor in reader.tensors:
+        counts[tensor.tensor_type.name] += int(tensor.n_elements)
     if unknown := sorted(name for name in counts if not _is_readable(name)):
         raise ModelError(
             f"{file}: its weights have the quantisation {', '.join(unknown)}, which cannot be read; choose another "
             "file of the model, e.g. with Q8_0 or Q4_K_M in its name"
         )
+    architecture, licence = (reader.get_field(f"general.{key}") for key in ("architecture", "license"))
+    pieces = reader.get_field("tokenizer.ggml.tokens")
     types = dict(counts.most_common())
+    quantised = [name for name in types if name not in _PLAIN]
     return {
-        "architecture": architecture,
-        "licence": licence,
-        "quantisation": next(iter(types), "none"),
+        "architecture": str(architecture.contents()) if architecture else None,
+        "licence": str(licence.contents()) if licence else None,
+        "tokens": len(pieces.data) if pieces else 0,
+        "quantisation": next(iter(quantised or types), "none"),
         "weights_by_type": types,
     }
 
@@ -87,7 +90,7 @@ def _is_readable(name: str) -> bool:
     import numpy as np
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
 
-    if name in _SAFE:
+    if name in _PLAIN:
         return True
     kind = GGMLQuantizationType[name]
     try:
@@ -119,8 +122,8 @@ def _plain_model(folder: str, file: Path, config: PretrainedConfig) -> nn.Module
     transformers does not save a model that it has read from a GGUF file. Its weights therefore move into a new model.
     """
     loaded: Any = AutoModelForCausalLM.from_pretrained(
-        folder, gguf_file=file.name, dtype=torch.float32, output_loading_info=True, local_files_only=True,
-        trust_remote_code=runs_code(folder),
+        folder, config=config, gguf_file=file.name, dtype=torch.float32, output_loading_info=True,
+        local_files_only=True, trust_remote_code=runs_code(folder),
     )  # fmt: skip
     read, loading = loaded
     unlike = {*loading["missing_keys"], *(str(key) for key in loading["mismatched_keys"])}
@@ -148,6 +151,14 @@ def _tokenizer(folder: str, file: Path) -> Any:
         return tokenizer
     except (ValueError, KeyError, OSError, NotImplementedError) as error:
         raise ModelError(f"{file}: its tokenizer cannot be read ({str(error).splitlines()[0]})") from error
+
+
+def _drop_pieces_beyond(size: int, file: Path) -> None:
+    """Remove tokens that are not in the GGUF file: transformers adds `<|endoftext|>` to every byte-level vocabulary."""
+    state = read_json(file)
+    kept = [piece for piece in state["added_tokens"] if piece["id"] < size]
+    if len(kept) < len(state["added_tokens"]):
+        write_json(file, {**state, "added_tokens": kept})
 
 
 def _card(name: str, facts: dict[str, Any], licence: str | None) -> str:

@@ -113,7 +113,7 @@ def _checkpoints(plan: Plan) -> Iterator[str]:
         for name in plan.used[section]:
             block = plan.config[section][name]
             if getattr(block, "gguf", None):
-                yield from _gguf_mistakes(f"models.{name}.gguf", Path(local_path(plan.config, block.gguf)))
+                yield from gguf_mistakes(f"models.{name}.gguf", Path(local_path(plan.config, block.gguf)))
             if getattr(block, "local", None):
                 template = getattr(block, "chat_template", None)
                 chat = section == "models" and template is None
@@ -124,8 +124,8 @@ def _checkpoints(plan: Plan) -> Iterator[str]:
     yield from _layers(plan)
 
 
-def _gguf_mistakes(key: str, file: Path) -> Iterator[str]:
-    """Yield why a local file cannot be a GGUF file."""
+def gguf_mistakes(key: str, file: Path) -> Iterator[str]:
+    """Yield why the file under `key` cannot be a GGUF file."""
     if not file.is_file():
         yield f"{key}: there is no file {file}"
         return

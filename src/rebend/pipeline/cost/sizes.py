@@ -93,6 +93,8 @@ class Facts:
             return counted or self._guess(f"{paths.ROOT}/{place}", _PARAMETERS)
         if getattr(block, "tiny", None):
             return self._tiny(shelf, block)
+        if getattr(block, "from_gguf", False):
+            return self._of_gguf(place, block)
         if getattr(block, "hub", None):
             return self._of_hub(place, block)
         return _ENCODER if shelf == "encoders" else 0.0  # an encoder inside a package; a model behind an address
@@ -112,6 +114,13 @@ class Facts:
             return sum(weights) / 2  # stored in 16 bits, as nearly all are
         guess = _ENCODER if place.startswith("encoders/") else _PARAMETERS
         return self._guess(f"{paths.ROOT}/{place}", guess)
+
+    def _of_gguf(self, place: str, block: Any) -> float:
+        """Return the parameters that the name of a GGUF file or of its repository states, else a guess."""
+        stored = block.gguf or (block.package or block.hub).file
+        more = [block.package.name] if block.package else [block.hub.repo] if block.hub else []
+        named = (_named_size(name) for name in (stored, *more))
+        return next((size for size in named if size), None) or self._guess(f"{paths.ROOT}/{place}", _PARAMETERS)
 
     def _guess(self, name: str, size: float) -> float:
         self.guesses[name] = f"{size:.2g} parameters"
@@ -152,9 +161,9 @@ class Facts:
 
 
 def _named_size(repo: str) -> float | None:
-    """Return the parameters that the name of a repository states: 8e9 for "Llama-3-8B"."""
-    named = re.search(r"(\d+(?:\.\d+)?)[bB](?![a-zA-Z])", repo)
-    return float(named[1]) * 1e9 if named else None
+    """Return the parameters that the name of a repository states: 8e9 for "Llama-3-8B", 1.35e8 for "SmolLM2-135M"."""
+    named = re.search(r"(\d+(?:\.\d+)?)([bBmM])(?![a-zA-Z])", repo)
+    return float(named[1]) * (1e9 if named[2] in "bB" else 1e6) if named else None
 
 
 def _is_weights(name: str) -> bool:

@@ -249,6 +249,8 @@ def bytes_of(job: PlannedJob, facts: Facts) -> float | None:
     if job.rule in ("train_tiny_model", "train_tiny_reward_model"):
         place = next((name for name in job.outputs if not name.endswith(".json")), "")
         return 4 * facts.parameters("/".join(place.split("/")[1:3])) if place else None
+    if job.rule == "prepare_model" and s.get("format") == "gguf":  # other checkpoints are links
+        return 4 * facts.parameters("/".join(job.outputs[0].split("/")[1:3]))
     if job.rule == "merge_adapter":
         return (4 if s["dtype"] == "float32" else 2) * facts.model(job.inputs)
     if job.rule in ("prepare_dataset", "join_datasets", "sample_pairs"):

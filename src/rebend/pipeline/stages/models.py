@@ -35,7 +35,10 @@ def _is_gguf(block: Any) -> bool:
 def checkpoint_files(config: Config, wildcards: Any) -> list[str]:
     """Return the files of a local model: if a file changes, the model is prepared again."""
     block = prepared_checkpoints(config)[wildcards.place]
-    return [local_path(config, block.gguf)] if getattr(block, "gguf", None) else local_files(config, block)
+    file = local_path(config, block.gguf) if getattr(block, "gguf", None) else None
+    if file is None:
+        return local_files(config, block)
+    return [file] if Path(file).is_file() else []  # a missing file is named before the first job
 
 
 def checkpoint_assets(config: Config, wildcards: Any) -> list[str]:

@@ -157,24 +157,21 @@ def test_prompt_without_room_is_asked_once(tmp_path: Path) -> None:
 
 def test_interrupted_sampling_resumes_and_ends_in_the_same_rows(tmp_path: Path) -> None:
     whole, facts = sampled(make_policy(), block(), tmp_path / "whole")
-    made = 0
+    folder = tmp_path / "stopped"
 
-    def stop_at_fourth() -> None:
-        nonlocal made
-        made += 1
-        if made == 4:
+    def stop_after_a_chunk() -> None:
+        if (folder / "sampled/unsafe-000").exists():
             raise StoppedError
 
-    folder = tmp_path / "stopped"
     with pytest.raises(StoppedError):
-        sampled(make_policy(), block(), folder, ChunkStore(folder / "sampled", stop_at_fourth))
+        sampled(make_policy(), block(), folder, ChunkStore(folder / "sampled", stop_after_a_chunk))
     again: list[None] = []
     store = ChunkStore(folder / "sampled", lambda: again.append(None))
     table, same = sampled(make_policy(), block(), folder, store)
     assert table.equals(whole) and same == facts
     fresh: list[None] = []
     sampled(make_policy(), block(), tmp_path / "c", ChunkStore(tmp_path / "c", lambda: fresh.append(None)))
-    assert len(again) == len(fresh) - 3  # three chunks were there already
+    assert 0 < len(again) < len(fresh)  # a chunk was there already
 
 
 INSTRUCTION = "Refuse harm."
