@@ -8,7 +8,8 @@ from rebend.pipeline.checks.workflow import planned_study
 from rebend.pipeline.graph import paths
 from rebend.pipeline.stages.rules import Stages, benchmark_of, log_of, one_of
 from rebend.pipeline.stages.rules import resources, wildcard_patterns, with_record
-from rebend.pipeline.stages import common, data, evaluation, models, recontrol, repbend
+from rebend.pipeline.stages import common, data, evaluation, made_datasets, models
+from rebend.pipeline.stages import recontrol, repbend
 
 min_version("9.0")
 

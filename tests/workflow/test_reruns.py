@@ -19,6 +19,7 @@ import pytest
 from rebend.config.adapters import ADAPTERS
 from rebend.config.base import Block, settings
 from rebend.config.catalogue import CATALOGUE, block_classes
+from rebend.config.datasets import MADE_DATASETS
 from rebend.config.judges import OpenAIJudgeBlock
 from rebend.config.safety import SAFETY_JUDGES, GcgBlock, ScavBlock
 from tests.workflow.checkout import Checkout
@@ -51,6 +52,7 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
         "rows": (100, DATA),
         "skip": (20, DATA),
         "seed": (1, DATA),
+        "stratified": (None, NOTHING),  # chats have no categories
         "kind": (None, NOTHING),
         "reader": (None, NOTHING),
         "only": (None, NOTHING),  # columns of a file; the world has none
@@ -238,6 +240,7 @@ ELSEWHERE = [
     ScavBlock,
     *(kind.block for method, kind in SAFETY_JUDGES.items() if method not in ("world_truth", "refusal_matcher")),
     OpenAIJudgeBlock,
+    *MADE_DATASETS.values(),  # tests/workflow/test_made_datasets.py
 ]
 CHANGES = [
     (section, block, key, value, stages)

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from rebend.config.adapters import TrainedAdapter
+from rebend.config.datasets import REFUSAL_COLUMN, DatasetBlock, SampledPairsBlock
 from rebend.config.safety import GcgBlock
 from rebend.data.asset_lock import lock_mistakes
 from rebend.data.assets import Asset, block_assets, token_mistake
 from rebend.errors import ConfigError, likely_typo
-from rebend.pipeline.checks.files import check_source, file_mistakes
+from rebend.pipeline.checks.files import check_source, file_mistakes, table_mistakes
 from rebend.pipeline.graph import paths
 from rebend.pipeline.graph.plan import Plan
 from rebend.pipeline.stages.common import local_path
@@ -87,7 +88,10 @@ def check_gpus(plan: Plan, gpus: int) -> None:
 def _datasets(plan: Plan) -> Iterator[str]:
     for name in plan.used["datasets"]:
         block = plan.config["datasets"][name]
-        if block.source.local is not None:
+        if isinstance(block, SampledPairsBlock) and block.safe.file:
+            file = Path(local_path(plan.config, block.safe.file))
+            yield from (f"datasets.{name}.safe.file: {mistake}" for mistake in table_mistakes(file, REFUSAL_COLUMN))
+        if isinstance(block, DatasetBlock) and block.source.local is not None:
             second = block.reference and block.reference.local
             reference = Path(local_path(plan.config, second)) if second else None
             source = Path(local_path(plan.config, block.source.local))

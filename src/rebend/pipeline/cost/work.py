@@ -51,6 +51,14 @@ def _prepare_dataset(job: PlannedJob, facts: Facts) -> Work:
     return Work("rows", facts.rows(job.settings["name"]))
 
 
+def _sample_pairs(job: PlannedJob, facts: Facts) -> Work:
+    """Samples of the model: all tries for the unsafe answers, and as many for safe ones under an instruction."""
+    block = job.settings["block"]
+    prompts = sum(facts.rows(name) for name in block["prompts"])
+    samples = prompts * block["tries"] * (2 if block["safe"]["instruction"] else 1)
+    return Work("decode", samples * block["decoding"]["max_new_tokens"] * facts.model(job.inputs))
+
+
 def _prepare_model(job: PlannedJob, facts: Facts) -> Work:
     place = next((name for name in job.outputs if not name.endswith(".json")), "results/models/")
     return Work("bytes", 2 * facts.parameters("/".join(place.split("/")[1:3])))
@@ -212,6 +220,8 @@ _DECODED_IN_ONE = 20  # tokens of a forward pass that take as long as one decode
 _RULES: dict[str, Callable[[PlannedJob, Facts], Work]] = {
     "fetch_asset": _fetch,
     "prepare_dataset": _prepare_dataset,
+    "join_datasets": _prepare_dataset,
+    "sample_pairs": _sample_pairs,
     "prepare_model": _prepare_model,
     "train_tiny_model": _train_tiny_model,
     "train_tiny_reward_model": _train_tiny_reward,
@@ -255,7 +265,7 @@ def bytes_of(job: PlannedJob, facts: Facts) -> float | None:
         return 4 * facts.parameters("/".join(job.outputs[0].split("/")[1:3]))
     if job.rule == "merge_adapter":
         return (4 if s["dtype"] == "float32" else 2) * facts.model(job.inputs)
-    if job.rule == "prepare_dataset":
+    if job.rule in ("prepare_dataset", "join_datasets", "sample_pairs"):
         return _ROW * facts.rows(s["name"])
     if job.rule == "fetch_asset":
         return facts.asset_bytes(Path(job.outputs[0]).stem, s["where"], s["kind"])

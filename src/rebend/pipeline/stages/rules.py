@@ -29,7 +29,7 @@ class Stages:
         `settings` is a dict, or a function of the wildcards that returns one. `entries` is a function of the wildcards
         that returns the import paths of the chosen methods ("module:attribute"): the code version covers them and no
         other method. With `network=True` the stage may use the network; with `private=True` only the owner can read its
-        files. Raises KeyError if there is no script of this name.
+        files and their folders, with `private="files"` its files. Raises KeyError if there is no script of this name.
         """
         common = {"settings": settings, "progress": paths.PROGRESS, **params}
         if entries is None:
