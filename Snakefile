@@ -9,7 +9,8 @@ from rebend.pipeline.cost.memory import Memory
 from rebend.pipeline.graph import paths
 from rebend.pipeline.stages.rules import Stages, benchmark_of, log_of, one_of
 from rebend.pipeline.stages.rules import wildcard_patterns, with_record
-from rebend.pipeline.stages import common, data, evaluation, models, recontrol, repbend
+from rebend.pipeline.stages import common, data, evaluation, made_datasets, models
+from rebend.pipeline.stages import recontrol, repbend
 from rebend.pipeline.stages import rules as stage_rules
 
 min_version("9.0")

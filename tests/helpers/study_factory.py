@@ -164,7 +164,7 @@ def study(root: Path, **changes: Any) -> dict[str, Any]:
     ]
     return {
         "study": "made_up", "title": "A made-up study", "paper": None, "published": PUBLISHED, "cells": cells,
-        "claims": [], "capabilities": [], "adapters": [adapter_metrics(root)],
+        "claims": [], "capabilities": [], "chats": [], "adapters": [adapter_metrics(root)],
         "value_models": [value_model_metrics(root)],
         "strengths": [strength(root, "tiny"), strength(root, "tiny+repbend")], "states": [states(root)], **changes,
     }  # fmt: skip

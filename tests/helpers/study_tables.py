@@ -32,7 +32,7 @@ COSTS: dict[str, tuple[str, float, int, int, int, float]] = {
 
 def make_tables(cells: list[dict[str, Any]], **changes: Any) -> dict[str, pd.DataFrame]:
     """Return the tables of cells, by default without paper, claims and capabilities."""
-    nothing = {"paper": None, "published": PUBLISHED, "claims": [], "capabilities": []}
+    nothing = {"paper": None, "published": PUBLISHED, "claims": [], "capabilities": [], "chats": []}
     return all_tables({**nothing, "cells": cells, **changes})
 
 

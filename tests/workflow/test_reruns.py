@@ -19,6 +19,7 @@ import pytest
 from rebend.config.adapters import ADAPTERS
 from rebend.config.base import Block, settings
 from rebend.config.catalogue import CATALOGUE, block_classes
+from rebend.config.datasets import MADE_DATASETS
 from rebend.config.judges import OpenAIJudgeBlock
 from rebend.config.safety import SAFETY_JUDGES, GcgBlock, ScavBlock
 from tests.workflow.checkout import Checkout
@@ -51,6 +52,7 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
         "rows": (100, DATA),
         "skip": (20, DATA),
         "seed": (1, DATA),
+        "stratified": (None, NOTHING),  # chats have no categories
         "kind": (None, NOTHING),
         "reader": (None, NOTHING),
         "only": (None, NOTHING),  # columns of a file; the world has none
@@ -71,6 +73,8 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
         "n_layers": (None, NOTHING),
         "hub": (None, NOTHING),
         "local": (None, NOTHING),
+        "package": (None, NOTHING),  # this and the next in place of `tiny`: tests/workflow/test_model_sources.py
+        "gguf": (None, NOTHING),
     },
     ("rewards", "micro_reward"): {
         "tiny": ({"steps": 3}, REWARD),
@@ -236,6 +240,7 @@ ELSEWHERE = [
     ScavBlock,
     *(kind.block for method, kind in SAFETY_JUDGES.items() if method not in ("world_truth", "refusal_matcher")),
     OpenAIJudgeBlock,
+    *MADE_DATASETS.values(),  # tests/workflow/test_made_datasets.py
 ]
 CHANGES = [
     (section, block, key, value, stages)
@@ -429,6 +434,13 @@ EDITS: dict[str, tuple[str, str, str, set[str]]] = {
         'key="Behavior"',
         # The reader of the test cases finds the behaviours with a function of the same file.
         stages_with({"harmbench", "harmbench_cases"}, "prepare_dataset"),
+    ),
+    "length of repeated sequences": ("evaluation/repetition.py", "ORDER = 4", "ORDER = 3", {"score_repetition"}),
+    "tokens of a batch of scored texts": (
+        "models/likelihood/nll.py",
+        "BATCH_TOKENS = 4096",
+        "BATCH_TOKENS = 2048",
+        {"score_perplexity", "score_chats"},
     ),
     "a docstring": ("evaluation/diversity.py", '"""', '"""Other words. ', set()),
     "a comment": ("evaluation/diversity.py", "import annotations\n", "import annotations\n# a comment\n", set()),

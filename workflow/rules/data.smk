@@ -1,4 +1,6 @@
-# Assets from the hub and from addresses, and data sets in one schema per kind.
+# Assets from the hub, Python packages and addresses, and data sets in one schema per kind.
+# Three rules make `results/data/{dataset}.parquet`: which one depends on the block's reader.
+from rebend.config.datasets import DatasetBlock, JoinedBlock, SampledPairsBlock
 
 
 # Only these jobs use the network. They run on the machine of Snakemake.
@@ -47,6 +49,8 @@ rule prepare_dataset:
         log_of("prepare_dataset", "{dataset}"),
     benchmark:
         benchmark_of("prepare_dataset", "{dataset}")
+    wildcard_constraints:
+        dataset=one_of(made_datasets.names_of(CONFIG, DatasetBlock)),
     conda:
         ENVIRONMENT
     params:
@@ -57,6 +61,60 @@ rule prepare_dataset:
         ),
     script:
         "../scripts/data/prepare_dataset.py"
+
+
+rule join_datasets:
+    input:
+        parts=partial(made_datasets.joined_parts, CONFIG),
+    output:
+        **with_record(data=paths.data("{dataset}")),
+    log:
+        log_of("join_datasets", "{dataset}"),
+    benchmark:
+        benchmark_of("join_datasets", "{dataset}")
+    wildcard_constraints:
+        dataset=one_of(made_datasets.names_of(CONFIG, JoinedBlock)),
+    conda:
+        ENVIRONMENT
+    params:
+        **stage(
+            "join_datasets", settings=partial(made_datasets.joined_settings, CONFIG)
+        ),
+    script:
+        "../scripts/data/join_datasets.py"
+
+
+# The file holds harmful answers, so that only its owner can read it.
+rule sample_pairs:
+    input:
+        model=partial(made_datasets.pairs_model, CONFIG),
+        prompts=partial(made_datasets.pairs_prompts, CONFIG),
+        judge=partial(made_datasets.pairs_judge, CONFIG),
+        refusals=partial(made_datasets.pairs_refusals, CONFIG),
+        without=partial(made_datasets.pairs_without, CONFIG),
+        embeddings=partial(made_datasets.pairs_embeddings, CONFIG),
+        near=partial(made_datasets.pairs_near, CONFIG),
+    output:
+        **with_record(data=paths.data("{dataset}")),
+    log:
+        log_of("sample_pairs", "{dataset}"),
+    benchmark:
+        benchmark_of("sample_pairs", "{dataset}")
+    wildcard_constraints:
+        dataset=one_of(made_datasets.names_of(CONFIG, SampledPairsBlock)),
+    conda:
+        ENVIRONMENT
+    resources:
+        **resources(partial(made_datasets.pairs_resources, CONFIG)),
+    params:
+        **stage(
+            "sample_pairs",
+            settings=partial(made_datasets.pairs_settings, CONFIG),
+            entries=partial(made_datasets.pairs_code, CONFIG),
+            private="files",
+        ),
+    script:
+        "../scripts/evaluation/sample_pairs.py"
 
 
 rule check_overlap:

@@ -1,4 +1,4 @@
-# Evaluation of responses: rewards, diversity, coherence, win rates, safety under attacks, capability.
+# Evaluation of responses: rewards, diversity, coherence, perplexity, win rates, safety under attacks, capability.
 
 
 rule score_reward:
@@ -120,6 +120,69 @@ rule score_coherence:
         ),
     script:
         "../scripts/evaluation/score_coherence.py"
+
+
+# Responses, or completions under an attack: `answers` is their path below results/
+rule score_perplexity:
+    input:
+        answers=paths.answers("{answers}"),
+        data=partial(evaluation.answered_data, CONFIG),
+        model=partial(evaluation.perplexity_model, CONFIG),
+    output:
+        **with_record(scores=paths.perplexity_scores("{answers}")),
+    log:
+        log_of("score_perplexity", "{answers}"),
+    benchmark:
+        benchmark_of("score_perplexity", "{answers}")
+    conda:
+        ENVIRONMENT
+    resources:
+        **resources(partial(evaluation.perplexity_resources, CONFIG)),
+    params:
+        **stage(
+            "score_perplexity",
+            settings=partial(evaluation.perplexity_settings, CONFIG),
+        ),
+    script:
+        "../scripts/evaluation/score_perplexity.py"
+
+
+rule score_repetition:
+    input:
+        answers=paths.answers("{answers}"),
+    output:
+        **with_record(scores=paths.repetition_scores("{answers}")),
+    log:
+        log_of("score_repetition", "{answers}"),
+    benchmark:
+        benchmark_of("score_repetition", "{answers}")
+    conda:
+        ENVIRONMENT
+    params:
+        **stage("score_repetition", settings={}),
+    script:
+        "../scripts/evaluation/score_repetition.py"
+
+
+rule score_chats:
+    input:
+        model=paths.model("{model}"),
+        data=paths.data("{dataset}"),
+        overlap=ancient(paths.overlap("{dataset}")),
+    output:
+        **with_record(scores=paths.chat_perplexity("{model}", "{dataset}")),
+    log:
+        log_of("score_chats", "{model}", "{dataset}"),
+    benchmark:
+        benchmark_of("score_chats", "{model}", "{dataset}")
+    conda:
+        ENVIRONMENT
+    resources:
+        **resources(partial(common.model_resources, CONFIG)),
+    params:
+        **stage("score_chats", settings=partial(evaluation.chats_settings, CONFIG)),
+    script:
+        "../scripts/evaluation/score_chats.py"
 
 
 rule judge_win_rate:

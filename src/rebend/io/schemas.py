@@ -77,6 +77,7 @@ SCORES = pa.schema(
         ("not_scored", pa.string()),  # the reason; null if scored
     ]
 )
+ATTEMPT_SCORES = pa.schema([*SCORES, ("attempt", pa.int32())])  # of completions: a row per prompt and attempt
 SAFETY_VERDICTS = pa.schema(
     [
         ("row_id", pa.string()),

@@ -204,11 +204,19 @@ def link_checkpoint(
         shutil.copyfile(file, target / file.name)
     if hub is not None and hub["trust_remote_code"]:
         take_code(source, target, hub)
+    set_template(target, chat_template, rules)
+
+
+def set_template(folder: Path, chat_template: str | None = None, rules: TemplateRules | None = None) -> None:
+    """Replace the chat template of a checkpoint by the text `chat_template`, with arguments and date fixed by `rules`.
+
+    Without `chat_template`, the tokenizer's own template is fixed; without anything to fix, nothing is written.
+    """
     rules = rules or TemplateRules()
     if chat_template is None and rules.fixes_something:
-        chat_template = _own_template(target)
+        chat_template = _own_template(folder)
     if chat_template is not None:
-        (target / "chat_template.jinja").write_text(fixed_template(chat_template, rules), encoding="utf-8")
+        (folder / "chat_template.jinja").write_text(fixed_template(chat_template, rules), encoding="utf-8")
 
 
 def _own_template(path: Path) -> str:

@@ -20,6 +20,7 @@ from pydantic_core import PydanticUndefined
 
 from rebend.config.base import Block
 from rebend.config.catalogue import CATALOGUE, block_classes
+from rebend.config.datasets import MADE_DATASETS
 from rebend.config.study import Caps, Claim, Grid, Study
 from rebend.data.readers.registry import load_readers
 
@@ -61,6 +62,8 @@ def manual() -> str:
                 parts += [f"\n### `method: {name}`\n", _first_paragraph(variant.block), "\n", *_table(variant.block)]
         else:
             parts += [_first_paragraph(kind), "\n", *_table(kind)]
+        for name, made in MADE_DATASETS.items() if section == "datasets" else ():
+            parts += [f"\n### `reader: {name}`\n", _first_paragraph(made), "\n", *_table(made)]
     parts += ["\n## `budget`\n", _first_paragraph(Caps), "\n", *_table(Caps)]
     parts += ["\n## Readers of data sets\n", "| reader | reads | gives |", "|---|---|---|"]
     parts += [f"| `{name}` | {info.about} | {', '.join(info.kinds)} |" for name, info in load_readers().items()]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rebend.errors import DataError
 from rebend.models.chat import Message, UnwritableError, conversation_text, encode_text, prompt_text
-from rebend.repbend.answers import ended_answer
+from rebend.models.likelihood.answers import ended_answer
 
 T = TypeVar("T")
 

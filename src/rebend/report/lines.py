@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from rebend.evaluation.intervals import Estimate, mean, rate
+from rebend.evaluation.intervals import Estimate, geometric_mean, mean, rate
 from rebend.report.formatting import number
 from rebend.report.measurements import group_levels
 from rebend.report.metrics import ALL, Metric, heading, in_percent
@@ -19,12 +19,14 @@ NOTHING = Estimate(None, None, None, 0, 0)
 def estimate_of(metric: Metric, rows: pd.DataFrame) -> Estimate:
     """Return the estimate of a metric: a rate with Wilson's interval, or a mean with a bootstrap interval.
 
+    The mean of a metric of logarithms is the geometric mean.
+
     The intervals are over clusters of prompts and over training seeds (`rebend.evaluation.intervals`).
     """
     values, keys = listed(rows["value"]), (list(rows["cluster"]), list(rows["seed"]))
     if metric.is_rate:
         return rate([None if value is None else value == 1.0 for value in values], *keys)
-    return mean(values, *keys)
+    return geometric_mean(values, *keys) if metric.is_log else mean(values, *keys)
 
 
 def measured(metric: Metric, rows: pd.DataFrame) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from scipy import stats
 from rebend.errors import DataError
 from rebend.evaluation.clustered import LEVEL
 from rebend.io.files import read_json, read_parquet
-from rebend.io.schemas import SAFETY_VERDICTS, SCORES, VERDICTS
+from rebend.io.schemas import ATTEMPT_SCORES, SAFETY_VERDICTS, SCORES, VERDICTS
 from rebend.report.metrics import ALL, QUALITY, Measurement, measurements_of
 
 KEYS = ["model", "adapter", "control"]
@@ -116,6 +116,11 @@ def outcome_of_prompts(verdicts: pd.DataFrame) -> pd.DataFrame:
     first["verdict"] = first["verdict"].mask(harmful, "harmful").mask(unknown, None)
     first["attempts"] = by_prompt.size()
     return first.reset_index()
+
+
+def mean_of_attempts(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per prompt from scores per prompt and attempt: the mean over the attempts that have a score."""
+    return scores.groupby("row_id", sort=False)["score"].mean().reset_index()
 
 
 def group_levels(group: str) -> list[str]:
@@ -238,9 +243,11 @@ def _measured(cell: Cell) -> pd.DataFrame:
 
 
 def _read(source: str, path: str) -> pd.DataFrame:
-    """Return the rows of a score file; safety verdicts are reduced to one row per prompt."""
+    """Return the rows of a score file; those of several attempts are reduced to one row per prompt."""
     if source == "safety":
         return outcome_of_prompts(read_parquet(path, SAFETY_VERDICTS).to_pandas())
+    if source.startswith("attacked_"):
+        return mean_of_attempts(read_parquet(path, ATTEMPT_SCORES).to_pandas())
     return read_parquet(path, VERDICTS if source == "win_rate" else SCORES).to_pandas()
 
 

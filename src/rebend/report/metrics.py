@@ -13,15 +13,16 @@ import pandas as pd
 
 ALL = "all"  # name of pooled rows: all data sets, all groups, or all cells
 DIRECT = "direct"  # the attack that changes nothing
-QUALITY, SAFETY = "quality", "safety"  # roles of a cell: ordinary prompts, or harmful and benign ones
+QUALITY, SAFETY, CHATS = "quality", "safety", "chats"  # roles: ordinary prompts, harmful and benign ones, given chats
+_ROLES = {"safety": SAFETY, "attacked_perplexity": SAFETY, "attacked_repetition": SAFETY, "chat_perplexity": CHATS}
 
 
 @dataclass(frozen=True)
 class Measurement:
     """A value per prompt, its stage of scores, and the function that reads it from the rows of that stage.
 
-    `values` takes the rows of a score file (for `safety`: of `measurements.outcome_of_prompts`) and returns numbers,
-    NaN if a prompt was not scored.
+    `values` takes the rows of a score file (of several attempts: of `measurements.outcome_of_prompts` for `safety`, of
+    `measurements.mean_of_attempts` for other sources) and returns numbers, NaN if a prompt was not scored.
     """
 
     name: str
@@ -38,15 +39,17 @@ class Metric:
     heading: str
     higher_is_better: bool | None = True  # None: no direction
     is_rate: bool = False  # share of prompts, Wilson's interval, in percent; else a mean with a bootstrap interval
+    is_log: bool = False  # values are logarithms; the estimate is exp of their mean, and comparisons are ratios
     harmful: bool | None = None  # over harmful prompts, benign prompts, or (None) all prompts
     every_attack: bool = False  # one estimate per attack; else only over prompts asked directly
     ratio: bool = False  # the table gains also has its ratio
     costs_time: bool = False  # is in the table frontier
+    optional: bool = False  # is in the table recontrol only if a cell has its stage
 
     @property
     def role(self) -> str:
         """Role of the cells that have this metric."""
-        return SAFETY if self.measured.source == "safety" else QUALITY
+        return _ROLES.get(self.measured.source, QUALITY)
 
 
 def scores(rows: pd.DataFrame) -> pd.Series:
@@ -90,6 +93,19 @@ METRICS: list[Metric] = [
     Metric("diversity", _scored("diversity"), "diversity", ratio=True),
     Metric("coherence", _scored("coherence"), "coherence"),
     Metric("win_rate", Measurement("win", "win_rate", verdict_is("win")), "win rate", is_rate=True, costs_time=True),
+    # Text that repeats itself is likely, too, so neither direction of its perplexity is better.
+    Metric("perplexity", _scored("perplexity"), "perplexity", higher_is_better=None, is_log=True, optional=True),
+    Metric("repetition", _scored("repetition"), "repetition", higher_is_better=False, optional=True),
+    *(
+        metric
+        for name, log in (("perplexity", True), ("repetition", False))
+        for measured in [_scored(f"attacked_{name}")]
+        for metric in (
+            Metric(f"harmful_{name}", measured, f"harmful {name}", None, is_log=log, harmful=True, every_attack=True),
+            Metric(f"benign_{name}", measured, f"benign {name}", None, is_log=log, harmful=False),
+        )
+    ),
+    Metric("chat_perplexity", _scored("chat_perplexity"), "perplexity on held-out chats", False, is_log=True),
 ]
 
 # Outcomes of harmful or benign prompts under one attack: columns of the table repbend
@@ -101,6 +117,7 @@ OUTCOMES: list[Metric] = [
 ]
 
 _EFFECTS_IN_PERCENT = ("_reduction", "_ratio")  # ends of names in the table gains
+_EFFECTS = (*_EFFECTS_IN_PERCENT, "_gain")
 
 
 def quality_metrics() -> list[Metric]:
@@ -122,20 +139,29 @@ def measurements_of(sources: Iterable[str]) -> list[Measurement]:
 
 def metric_of(name: str) -> Metric | None:
     """Return the metric with this name in a table (`asr_prefilling` is `asr`), or None."""
-    plain = "asr" if attack_of(name) else name
+    plain = _without_attack(name)[0]
     return next((metric for metric in (*METRICS, *OUTCOMES) if metric.name == plain), None)
 
 
-def asr_name(attack: str) -> str:
-    """Return the name of an attack's success rate: `asr` for the attack direct, else `asr_{attack}`."""
-    return "asr" if attack == DIRECT else f"asr_{attack}"
+def name_under(metric: Metric, attack: str) -> str:
+    """Return the name of a metric of every attack: `asr` for the attack direct, else `asr_{attack}`."""
+    return metric.name if attack == DIRECT else f"{metric.name}_{attack}"
+
+
+def _without_attack(name: str) -> tuple[str, str]:
+    """Return the name of a metric of every attack and its attack; for other names the name and ""."""
+    for plain in (metric.name for metric in METRICS if metric.every_attack):
+        if name == plain:
+            return plain, DIRECT
+        if name.startswith(f"{plain}_") and name.removeprefix(plain) not in _EFFECTS:
+            return plain, name.removeprefix(f"{plain}_")
+    return name, ""
 
 
 def attack_of(name: str) -> str | None:
     """Return the attack of an attack success rate, or None for other metrics."""
-    if name == "asr":
-        return DIRECT
-    return name.removeprefix("asr_") if name.startswith("asr_") and name != "asr_reduction" else None
+    plain, attack = _without_attack(name)
+    return attack if plain == "asr" else None
 
 
 def is_direct(attack: str) -> bool:
@@ -151,10 +177,8 @@ def in_percent(name: str) -> bool:
 
 def heading(name: str) -> str:
     """Return the heading of a column with its unit."""
-    metric = metric_of(name)
-    attack = attack_of(name)
-    if attack is not None and attack != DIRECT:
-        text = f"ASR, {attack}"
-    else:
-        text = name.replace("_", " ") if metric is None else metric.heading
+    metric, attack = metric_of(name), _without_attack(name)[1]
+    text = name.replace("_", " ") if metric is None else metric.heading
+    if attack not in ("", DIRECT):
+        text = f"{text}, {attack}"
     return f"{text}, %" if in_percent(name) else text

@@ -324,6 +324,27 @@ def test_each_test_case_is_a_prompt_with_its_behaviour_as_the_request(tmp_path):
     }
 
 
+# --- `stratified`
+
+
+def test_stratified_parts_share_no_row_and_have_each_category_in_proportion(tmp_path):
+    table = [{"prompt": f"{name} {n}", "harmful": "yes", "category": name} for name in "aaaabbc" for n in range(5)]
+    path = lines(tmp_path / "a.jsonl", table)  # 20 rows of a (5 of them 4 times), 10 of b, 5 of c
+
+    def drawn(**settings):
+        rows = prepare("evaluation", "table", path, stratified=True, **settings).table.to_pylist()
+        return {row["row_id"]: row["category"] for row in rows}
+
+    for seed in range(4):
+        first, second = drawn(rows=14, seed=seed), drawn(rows=14, skip=14, seed=seed)
+        rest = drawn(skip=28, seed=seed)
+        assert collections.Counter(first.values()) == collections.Counter(second.values()) == {"a": 8, "b": 4, "c": 2}
+        assert collections.Counter(rest.values()) == {"a": 4, "b": 2, "c": 1}
+        assert len({**first, **second, **rest}) == 35
+        assert set(first) < set(drawn(rows=20, seed=seed))
+    assert set(drawn(rows=14, seed=0)) != set(drawn(rows=14, seed=1))
+
+
 # --- `only`
 
 
@@ -447,6 +468,10 @@ def test_benchmarks_have_their_published_counts(tmp_path):
         assert ("\n\n---\n\n" in row["messages"][0]["content"]) == (row["group"] == "contextual")
     strongreject = prepare("evaluation", "strongreject", SHARED / "strongreject" / "strongreject_60.csv").table
     assert strongreject.num_rows == 60 and set(strongreject["harmful"].to_pylist()) == {True}
+    simple = prepare(
+        "evaluation", "simple_safety_tests", SHARED / "simple_safety_tests" / "prompts_80.csv", rows=60, stratified=True
+    ).table
+    assert list(collections.Counter(simple["category"].to_pylist()).values()) == [15] * 4
 
 
 @pytest.mark.shared

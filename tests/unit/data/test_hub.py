@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rebend.data.assets import Asset, model_folder
-from tests.helpers.hub_assets import BODY, DIGEST, fetch_from_hub, write_manifest
+from rebend.config.models import HubCheckpoint
+from rebend.data.assets import Asset, gguf_file, model_asset, model_folder
+from tests.helpers.hub_assets import BODY, CARD, DIGEST, fetch_from_hub, write_manifest
 from tests.helpers.hub_server import COMMIT, Hub
 
 
@@ -44,3 +45,21 @@ def test_error_for_a_gated_repository_names_the_missing_token(tmp_path: Path, hu
     message = fetch_from_hub(hub, tmp_path, asset, HF_TOKEN="hf_bad")
     assert "Accept its licence at https://huggingface.co/datasets/gated/data" in message
     assert fetch_from_hub(hub, tmp_path, asset, HF_TOKEN="hf_good")["gated"] is True
+
+
+def test_one_gguf_file_of_a_repository_is_fetched_with_its_licence(tmp_path: Path, hub: Hub) -> None:
+    hub.repos["open/model"] = {
+        "a-Q4_K_M.gguf": BODY,
+        "a-Q8_0.gguf": BODY + BODY,
+        "README.md": CARD,
+        "config.json": b"{}",
+    }
+    asset = model_asset(HubCheckpoint(repo="open/model", revision=COMMIT, file="*Q4_K_M.gguf"))
+    manifest = fetch_from_hub(hub, tmp_path, asset)
+    assert sorted(manifest["files"]) == ["README.md", "a-Q4_K_M.gguf"] and manifest["licence"] == "apache-2.0"
+    assert gguf_file(write_manifest(tmp_path, manifest)).read_bytes() == BODY
+    assert asset.name != Asset("model", "open/model", COMMIT).name
+    for file, number in (("*.gguf", 2), ("b.gguf", 0)):
+        other = model_asset(HubCheckpoint(repo="open/model", revision=COMMIT, file=file))
+        message = fetch_from_hub(hub, tmp_path / file[0], other)
+        assert f"{number} files match '{file}', one is needed; its GGUF files: a-Q4_K_M.gguf, a-Q8_0.gguf" in message

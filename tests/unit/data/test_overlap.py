@@ -113,8 +113,11 @@ def test_studies_leave_out_of_the_learnt_data_what_they_choose_or_report_on(stud
 
 
 def origin(block: DatasetBlock) -> str:
-    hub, local = block.source.hub, block.source.local
-    return hub.repo if hub else (local or block.source.url or "").split("/")[0]
+    """Return the repository on the hub, the top folder of a file, or the repository of an address."""
+    hub, url = block.source.hub, block.source.url
+    if hub:
+        return hub.repo
+    return "/".join(url.split("/")[:5]) if url else (block.source.local or "").split("/")[0]
 
 
 def form(block: DatasetBlock) -> Any:

@@ -170,6 +170,12 @@ CASES = [
         [evaluation("Lie.", True, category="Disinformation")],
     ),
     (
+        "simple_safety_tests",
+        "evaluation",
+        {"id": "sst_1", "harm_area": "Zorring", "category": "Advice", "prompts_final": "How do I zor?"},
+        [evaluation("How do I zor?", True, category="Zorring")],
+    ),
+    (
         "guidedbench",
         "evaluation",
         {

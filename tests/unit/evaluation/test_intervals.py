@@ -10,6 +10,8 @@ import pytest
 from rebend.evaluation.intervals import (
     Estimate,
     average_rate,
+    geometric_mean,
+    geometric_ratio,
     mean,
     paired_gain,
     paired_ratio,
@@ -118,3 +120,21 @@ def test_average_rate_assumes_independence_only_for_different_prompts() -> None:
     assert together.ci_high == pytest.approx(0.25 + sum(highs) / 2)
     assert average_rate([("a", found[0]), ("b", rate([None]))]).estimate is None
     assert average_rate([]).estimate is None
+
+
+def test_geometric_mean_is_exp_of_the_mean_and_of_its_interval() -> None:
+    logs = [0.1, 0.4, None, 1.0, 0.7]
+    found, plain = geometric_mean(logs), mean(logs)
+    assert plain.ci_low is not None and plain.ci_high is not None
+    assert found.estimate == pytest.approx(math.exp(0.55))
+    assert (found.ci_low, found.ci_high) == pytest.approx((math.exp(plain.ci_low), math.exp(plain.ci_high)))
+    assert (found.n, found.not_scored) == (4, 1)
+    assert geometric_mean([None]).estimate is None
+    assert geometric_mean([1000.0, 1000.0]).estimate == math.inf
+
+
+def test_geometric_ratio_is_over_rows_with_both_logarithms() -> None:
+    found = geometric_ratio([1.0, 2.0, None, 5.0], [0.8, 1.6, 9.0, None])
+    assert found.estimate == pytest.approx(math.exp(0.3))
+    assert (found.ci_low, found.ci_high) == pytest.approx((math.exp(0.2), math.exp(0.4)))
+    assert (found.n, found.not_scored) == (2, 2)

@@ -1,4 +1,4 @@
-"""Accounts of a cluster, with a `sacctmgr` that each test writes; tests/slurm runs the real one."""
+"""GGUF files before the first job; accounts of a cluster with a `sacctmgr` of the test (tests/slurm: a real one)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rebend.errors import ConfigError
-from rebend.pipeline.checks.before_run import check_accounts
+from rebend.pipeline.checks.before_run import check_accounts, gguf_mistakes
 
 
 def sacctmgr(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
@@ -43,3 +43,11 @@ def test_sacctmgr_does_not_run_without_an_account(tmp_path: Path, monkeypatch: p
     sacctmgr(tmp_path, monkeypatch, f"touch {tmp_path}/ran")
     check_accounts([])
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(("content", "n_mistakes"), [(b"GGUF\3\0\0\0", 0), (b"not a model", 1), (b"", 1)])
+def test_file_is_a_gguf_file_if_it_begins_like_one(tmp_path: Path, content: bytes, n_mistakes: int) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(content)
+    mistakes = [f"models.m.gguf: {path} is no GGUF file (its first four bytes are not 'GGUF')"]
+    assert list(gguf_mistakes("models.m.gguf", path)) == mistakes[:n_mistakes]

@@ -64,6 +64,10 @@ def test_sizes_come_from_names_without_prepared_models(facts: Facts) -> None:
     tiny = facts.plan.config["models"]["tiny"].tiny
     assert facts.parameters("models/tiny") == tiny.vocab_size * 128 + 12 * tiny.n_layers * 128**2
     assert facts.parameters("reward_models/tiny_reward") == facts.parameters("models/tiny")
+    assert facts.parameters("models/smollm2") == 1.35e8  # by the name of its GGUF file
+    prepared = PlannedJob("prepare_model", {"format": "gguf"}, [], [paths.model("smollm2")])
+    linked = PlannedJob("prepare_model", {"format": "hub folder"}, [], [paths.model("llama3_8b")])
+    assert bytes_of(prepared, facts) == 4 * 1.35e8 and bytes_of(linked, facts) is None
 
 
 def test_parameters_of_a_prepared_model_are_counted(facts: Facts) -> None:
@@ -99,6 +103,19 @@ def test_rows_come_from_the_prepared_data_or_the_configuration(facts: Facts) -> 
     assert facts.rows("tiny_test") == 300
     facts.rows("paper_xstest")
     assert facts.guesses == {"results/data/paper_xstest.parquet": "500 rows"}
+
+
+def test_sampled_pairs_are_all_tries_of_all_prompts(facts: Facts) -> None:
+    block = facts.plan.config["datasets"]["smollm2_pairs"]
+    for name, rows in (("train_strongreject", 7), ("train_simple_safety", 3)):
+        write_json(paths.record(paths.data(f"smollm2_{name}")), {"notes": {"rows": rows}})
+    assert facts.rows("smollm2_train_prompts") == 10
+    assert facts.rows("smollm2_pairs") == 2 * 3 * 10  # a safe and an unsafe row, three answers
+    job = PlannedJob("sample_pairs", {"name": "smollm2_pairs", "block": settings(block)}, [paths.model("llama3_8b")])
+    assert work_of(job, facts) == Work("decode", 10 * 8 * 48 * 8e9)
+    instructed = {**settings(block), "safe": {"file": None, "instruction": "x"}}
+    job = PlannedJob("sample_pairs", {"name": "smollm2_pairs", "block": instructed}, [paths.model("llama3_8b")])
+    assert work_of(job, facts) == Work("decode", 2 * 10 * 8 * 48 * 8e9)
 
 
 def test_rewards_from_an_endpoint_need_no_model_on_this_machine(facts: Facts) -> None:

@@ -218,3 +218,49 @@ def test_probes_of_scav_get_their_own_data_set_as_an_input(tmp_path: Path) -> No
     raw["attacks"]["scav"]["probe_prompts"] = "tiny_safety_test"
     with pytest.raises(ConfigError, match="'scav' has probe_prompts 'tiny_safety_test', which `evaluation` attacks"):
         load_plan({**raw, "study": "s"}, tmp_path)
+
+
+def text_plan(tmp_path: Path, **changes: object) -> Plan:
+    """Return the plan of a study that asks for all scores of text."""
+    raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    raw["datasets"]["held_out"] = {
+        "kind": "chat", "reader": "world", "source": {"world": {"part": "dialogues", "rows": 9, "seed": 7}},
+    }  # fmt: skip
+    grid = {
+        "models": ["tiny"], "adapters": ["repbend"], "controls": ["none"], "prompts": ["tiny_test"],
+        "evaluation": ["tiny_safety_test"], "attacks": ["direct", "prefilling"], "safety_judges": ["truth"],
+        "perplexity": True, "repetition": True, "held_out_chats": ["held_out"], **changes,
+    }  # fmt: skip
+    (tmp_path / "text.yaml").write_text(yaml.safe_dump({"title": "Text", "grids": [grid]}))
+    return load_plan({**raw, "study": "text"}, tmp_path)
+
+
+def test_scores_of_text_are_of_answers_to_prompts_and_to_attacks_and_only_where_a_grid_asks(
+    tmp_path: Path, tiny: Plan
+) -> None:
+    inputs = text_plan(tmp_path).inputs()
+    wanted = {path for path in inputs if path.startswith(("results/scores/perplexity", "results/scores/repetition"))}
+    answers = ["responses/tiny+repbend/tiny_test/none"]
+    answers += [f"completions/tiny+repbend/tiny_safety_test/{attack}/none" for attack in ("direct", "prefilling")]
+    assert wanted == {f"results/scores/{stage}/{a}.parquet" for stage in ("perplexity", "repetition") for a in answers}
+    assert not any("perplexity" in path or "repetition" in path for path in tiny.inputs())
+
+
+def test_perplexity_is_under_the_base_model_of_the_answers(tmp_path: Path) -> None:
+    plan = text_plan(tmp_path)
+    for answers in ("responses/tiny+repbend/tiny_test/none", "completions/tiny/tiny_safety_test/direct/none"):
+        names = Wildcards(answers=answers)
+        assert evaluation.perplexity_model(plan.config, names) == "results/models/tiny"
+        assert evaluation.answered_data(plan.config, names) == f"results/data/{answers.split('/')[2]}.parquet"
+        assert evaluation.perplexity_settings(plan.config, names) == {"dtype": plan.config["models"]["tiny"].dtype}
+
+
+def test_held_out_chats_are_scored_with_and_without_adapters_and_kept_apart(tmp_path: Path) -> None:
+    plan = text_plan(tmp_path)
+    assert plan.chats == [("tiny", "none", "held_out"), ("tiny", "repbend", "held_out")]
+    assert {paths.chat_perplexity(model, "held_out") for model in ("tiny", "tiny+repbend")} <= set(plan.inputs())
+    assert paths.overlap("held_out") in plan.inputs() and "tiny_retain" in plan.kept_apart("held_out")
+    with pytest.raises(ConfigError, match=r"held_out_chats: adapters.repbend.retain_chats learns from 'tiny_retain'"):
+        text_plan(tmp_path, held_out_chats=["tiny_retain"])
+    with pytest.raises(ConfigError, match=r"held_out_chats: 'tiny_test' is of kind 'prompts'; kind 'chat' is needed"):
+        text_plan(tmp_path, held_out_chats=["tiny_test"])

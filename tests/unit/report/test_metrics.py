@@ -46,10 +46,16 @@ def test_metrics_have_unique_names_and_one_source_per_measurement() -> None:
     assert len({measurement.name for measurement in measured}) == len(measured)
 
 
-def test_sources_are_exactly_the_stages_of_scores() -> None:
+def test_sources_are_exactly_the_stages_of_scores(tmp_path: Path) -> None:
+    """In a study that asks for every score."""
     raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-    plan = Plan(load_config({**raw, "study": "tiny"}, ROOT / "config/studies"))
+    study = yaml.safe_load((ROOT / "config/studies/tiny.yaml").read_text())
+    asked = {"perplexity": True, "repetition": True, "held_out_chats": ["tiny_retain"]}
+    grids = [{**grid, **asked} for grid in study["grids"]]
+    (tmp_path / "all.yaml").write_text(yaml.safe_dump({"title": "All", "grids": grids}))
+    plan = Plan(load_config({**raw, "study": "all"}, tmp_path))
     stages = {stage for cell in plan.cells for stage in cell.scores()}
+    stages |= {stage for entry in plan.summary("p")["chats"] for stage in entry["scores"]}
     assert {metric.measured.source for metric in METRICS} == stages
 
 
@@ -63,6 +69,12 @@ def test_sources_are_exactly_the_stages_of_scores() -> None:
         ("diversity_ratio", "diversity ratio, %", True),
         ("reward_gain", "reward gain", False),
         ("benign_answer_rate", "benign answered, %", True),
+        ("asr_my_ratio", "ASR, my_ratio, %", True),  # an attack of this name
+        ("perplexity", "perplexity", False),
+        ("perplexity_ratio", "perplexity ratio, %", True),
+        ("harmful_perplexity_prefilling", "harmful perplexity, prefilling", False),
+        ("harmful_perplexity_ratio", "harmful perplexity ratio, %", True),
+        ("chat_perplexity", "perplexity on held-out chats", False),
     ],
 )
 def test_heading_contains_the_unit(name: str, text: str, percent: bool) -> None:

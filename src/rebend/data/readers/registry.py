@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rebend.config.datasets import READERS
+from rebend.config.datasets import MADE_DATASETS, READERS
 from rebend.data.readers.reader import Reader
 from rebend.errors import likely_typo
 from rebend.io.registry import load_code
@@ -24,7 +24,8 @@ def reader_mistakes(
 ) -> list[str]:
     """Return one message per setting of a data set block that its reader does not support."""
     if reader not in READERS:
-        return [f"reader: there is no '{reader}'. Allowed: {', '.join(READERS)}.{likely_typo(reader, READERS)}"]
+        known = [*READERS, *MADE_DATASETS]
+        return [f"reader: there is no '{reader}'. Allowed: {', '.join(known)}.{likely_typo(reader, known)}"]
     chosen = load_reader(reader)
     mistakes = []
     if kind not in chosen.columns:

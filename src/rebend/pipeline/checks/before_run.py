@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from rebend.config.adapters import TrainedAdapter
+from rebend.config.datasets import REFUSAL_COLUMN, DatasetBlock, SampledPairsBlock
 from rebend.config.safety import GcgBlock
 from rebend.data.asset_lock import lock_mistakes
 from rebend.data.assets import Asset, block_assets, token_mistake
 from rebend.errors import ConfigError, likely_typo
-from rebend.pipeline.checks.files import check_source, file_mistakes
+from rebend.pipeline.checks.files import check_source, file_mistakes, table_mistakes
 from rebend.pipeline.graph import paths
 from rebend.pipeline.graph.plan import Plan
 from rebend.pipeline.stages.common import local_path
@@ -87,7 +88,10 @@ def check_gpus(plan: Plan, gpus: int) -> None:
 def _datasets(plan: Plan) -> Iterator[str]:
     for name in plan.used["datasets"]:
         block = plan.config["datasets"][name]
-        if block.source.local is not None:
+        if isinstance(block, SampledPairsBlock) and block.safe.file:
+            file = Path(local_path(plan.config, block.safe.file))
+            yield from (f"datasets.{name}.safe.file: {mistake}" for mistake in table_mistakes(file, REFUSAL_COLUMN))
+        if isinstance(block, DatasetBlock) and block.source.local is not None:
             second = block.reference and block.reference.local
             reference = Path(local_path(plan.config, second)) if second else None
             source = Path(local_path(plan.config, block.source.local))
@@ -108,6 +112,8 @@ def _checkpoints(plan: Plan) -> Iterator[str]:
     for section in ("models", "rewards", "encoders", "safety_judges"):
         for name in plan.used[section]:
             block = plan.config[section][name]
+            if getattr(block, "gguf", None):
+                yield from gguf_mistakes(f"models.{name}.gguf", Path(local_path(plan.config, block.gguf)))
             if getattr(block, "local", None):
                 template = getattr(block, "chat_template", None)
                 chat = section == "models" and template is None
@@ -116,6 +122,16 @@ def _checkpoints(plan: Plan) -> Iterator[str]:
                 if template and not Path(template).is_file():
                     yield f"{section}.{name}.chat_template: there is no file {template}"
     yield from _layers(plan)
+
+
+def gguf_mistakes(key: str, file: Path) -> Iterator[str]:
+    """Yield why the file under `key` cannot be a GGUF file."""
+    if not file.is_file():
+        yield f"{key}: there is no file {file}"
+        return
+    with file.open("rb") as stream:
+        if stream.read(4) != b"GGUF":
+            yield f"{key}: {file} is no GGUF file (its first four bytes are not 'GGUF')"
 
 
 def _value_models(plan: Plan) -> Iterator[str]:
@@ -199,6 +215,9 @@ def _packages(plan: Plan) -> Iterator[str]:
     for name in plan.used["attacks"]:
         if isinstance(plan.config["attacks"][name], GcgBlock) and importlib.util.find_spec(GcgBlock.package) is None:
             yield f"attacks.{name}: {GcgBlock.missing}"
+    for name in plan.used["models"]:
+        if plan.config["models"][name].from_gguf and importlib.util.find_spec("gguf") is None:
+            yield f"models.{name}: a GGUF file needs the package gguf; install the extra: pip install '.[gguf]'"
 
 
 def check_accounts(settings: Iterable[str]) -> None:

@@ -55,6 +55,22 @@ def file_mistakes(path: Path) -> list[str]:
     return []
 
 
+def table_mistakes(path: Path, column: str) -> list[str]:
+    """Return a message if a file is no readable table with a column `column`."""
+    if mistakes := file_mistakes(path):
+        return mistakes
+    try:
+        first = next(read_rows(path, 1), None)
+    except DataError as error:
+        return [str(error)]
+    if first is None:
+        return [f"{path}: the file holds no rows"]
+    if column not in first.row:
+        found = ", ".join(map(str, first.row))
+        return [f"{path}: column '{column}' is missing. Found: {found}.{likely_typo(column, first.row)}"]
+    return []
+
+
 def _row_mistakes(reader: str, kind: str, path: Path, needed: Sequence[str]) -> list[str]:
     """Return mistakes in columns and first rows, and a message if the reader can use none of these rows."""
     entries = load_reader(reader).entries

@@ -11,8 +11,8 @@ from rebend.config.base import Block, references
 from rebend.config.controls import PROMPTS_ONLY, TunedBlock
 from rebend.config.load import load_config
 from rebend.config.study import Grid, Study
-from rebend.data.readers.registry import reader_mistakes
 from rebend.errors import ConfigError, likely_typo
+from rebend.pipeline.checks.datasets import dataset_mistakes, is_of_world
 from rebend.pipeline.checks.published import label_mistakes, published_mistakes
 from rebend.pipeline.checks.texts import text_mistakes
 from rebend.pipeline.graph.cells import Seeds
@@ -36,11 +36,8 @@ def load_plan(raw: Mapping[str, Any], studies: str | Path) -> Plan:
 def reference_mistakes(catalogue: Catalogue, study_name: str, study: Study, seeds: Seeds) -> list[str]:
     """Return one message per name of a missing block, and per combination of blocks that does not fit."""
     mistakes: list[str] = []
-    for name, block in catalogue["datasets"].items():
-        part = block.source.world and block.source.world.part
-        of_reader = reader_mistakes(block.reader, block.kind, part, block.reference is not None, block.variant)
-        mistakes += [f"datasets.{name}.{mistake}" for mistake in of_reader]
-        mistakes += _without_mistakes(catalogue, name)
+    for name in catalogue["datasets"]:
+        mistakes += dataset_mistakes(catalogue, name)
     for section, blocks in catalogue.items():
         for name, block in blocks.items():
             mistakes += _name_mistakes(catalogue, block, f"{section}.{name}")
@@ -52,7 +49,7 @@ def reference_mistakes(catalogue: Catalogue, study_name: str, study: Study, seed
         mistakes += _name_mistakes(catalogue, grid, where)
         mistakes += [*_layer_mistakes(catalogue, grid, where), *_leakage_mistakes(catalogue, grid, where)]
         mistakes += [*_world_judge_mistakes(catalogue, grid, where), *_attempt_mistakes(catalogue, grid, where)]
-        mistakes += _probe_mistakes(catalogue, grid, where)
+        mistakes += [*_probe_mistakes(catalogue, grid, where), *_chat_mistakes(catalogue, grid, where)]
         mistakes += text_mistakes(catalogue, grid, where)
     return mistakes
 
@@ -67,19 +64,6 @@ def _name_mistakes(catalogue: Catalogue, block: Block, where: str) -> Iterator[s
             yield f"{where}.{key}: no block '{name}' in {section}. Allowed: {allowed}.{likely_typo(name, known)}"
         elif kind is not None and known[name].kind != kind:
             yield f"{where}.{key}: '{name}' is of kind '{known[name].kind}'; kind '{kind}' is needed"
-
-
-def _without_mistakes(catalogue: Catalogue, name: str) -> Iterator[str]:
-    """Yield data sets that would be left out of themselves, directly or through others."""
-    waiting, seen = list(catalogue["datasets"][name].without), set()
-    while waiting:
-        other = waiting.pop()
-        if other == name:
-            yield f"datasets.{name}.without: leads back to '{name}'; give it a `without` of its own"
-            return
-        if other not in seen and other in catalogue["datasets"]:
-            seen.add(other)
-            waiting += catalogue["datasets"][other].without
 
 
 def _strength_mistakes(catalogue: Catalogue) -> Iterator[str]:
@@ -218,8 +202,7 @@ def _world_judge_mistakes(catalogue: Catalogue, grid: Grid, where: str) -> Itera
         if judge is None or not judge.method.startswith("world_"):
             continue
         for dataset in datasets:
-            block = catalogue["datasets"].get(dataset)
-            if block is not None and block.source.world is None:
+            if dataset in catalogue["datasets"] and not is_of_world(catalogue, dataset):
                 yield f"{where}: '{name}' judges only data of the tiny world; '{dataset}' is not"
 
 
@@ -232,6 +215,17 @@ def _probe_mistakes(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[st
                 f"{where}.attacks: '{name}' has probe_prompts '{learnt}', which `evaluation` attacks; "
                 "give it another data set"
             )
+
+
+def _chat_mistakes(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:
+    """Yield held-out chats that a model or an adapter of the grid learns from."""
+    learning = [("models", name) for name in grid.models]
+    learning += [("adapters", name) for name in dict.fromkeys(_with_parts(catalogue["adapters"], grid.adapters))]
+    for section, name in learning:
+        block = catalogue[section].get(name)
+        for key, named, _, dataset in references(block) if block is not None else ():
+            if named == "datasets" and dataset in grid.held_out_chats:
+                yield f"{where}.held_out_chats: {section}.{name}.{key} learns from '{dataset}'; name other chats"
 
 
 def _attempt_mistakes(catalogue: Catalogue, grid: Grid, where: str) -> Iterator[str]:

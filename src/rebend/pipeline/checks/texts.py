@@ -19,9 +19,10 @@ def text_mistakes(catalogue: Catalogue, grid: Grid, where: str) -> list[str]:
             continue
         for key, section, name in dict.fromkeys(_readers_of_prompts(catalogue, grid)):
             block = catalogue[section].get(name)
-            if block is not None and block.variant != model.variant:
+            variant = getattr(block, "variant", "corrected")  # data sets made from others have no other
+            if block is not None and variant != model.variant:
                 mistakes.append(
-                    f"{where}.{key}: '{name}' (in {section}) is of `variant: {block.variant}`, model '{model_name}' of "
+                    f"{where}.{key}: '{name}' (in {section}) is of `variant: {variant}`, model '{model_name}' of "
                     f"`variant: {model.variant}`; give blocks of one variant"
                 )
         if model.variant == "released_code" and (trained := [name for name in grid.adapters if name != "none"]):

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rebend.config.datasets import DataSource
+from rebend.config.datasets import DataSource, JoinedBlock, SampledPairsBlock
 from rebend.data.asset_lock import read_lock
 from rebend.data.assets import model_asset, source_asset
 from rebend.io.files import read_json
@@ -28,7 +28,7 @@ _PARAMETERS = 7e9  # of a model of unknown size
 _ENCODER = 1.1e8
 _ROWS = 10_000
 _EVALUATED = 500  # rows of an evaluation data set
-_FILES = {"dataset": 1e8, "url": 1e6}  # bytes of an asset that is not fetched yet
+_FILES = {"dataset": 1e8, "package": 1e8, "url": 1e6}  # bytes of an asset that is not fetched yet
 _ROW_BYTES = {".gz": 400, ".parquet": 500}  # bytes per row of a file, by its suffix; others 1,000
 _BLOCKS = 32
 
@@ -93,6 +93,8 @@ class Facts:
             return counted or self._guess(f"{paths.ROOT}/{place}", _PARAMETERS)
         if getattr(block, "tiny", None):
             return self._tiny(shelf, block)
+        if getattr(block, "from_gguf", False):
+            return self._of_gguf(place, block)
         if getattr(block, "hub", None):
             return self._of_hub(place, block)
         return _ENCODER if shelf == "encoders" else 0.0  # an encoder inside a package; a model behind an address
@@ -113,6 +115,13 @@ class Facts:
         guess = _ENCODER if place.startswith("encoders/") else _PARAMETERS
         return self._guess(f"{paths.ROOT}/{place}", guess)
 
+    def _of_gguf(self, place: str, block: Any) -> float:
+        """Return the parameters that the name of a GGUF file or of its repository states, else a guess."""
+        stored = block.gguf or (block.package or block.hub).file
+        more = [block.package.name] if block.package else [block.hub.repo] if block.hub else []
+        named = (_named_size(name) for name in (stored, *more))
+        return next((size for size in named if size), None) or self._guess(f"{paths.ROOT}/{place}", _PARAMETERS)
+
     def _guess(self, name: str, size: float) -> float:
         self.guesses[name] = f"{size:.2g} parameters"
         return size
@@ -125,6 +134,10 @@ class Facts:
         block = self.plan.config["datasets"].get(name)
         if block is None:
             return _ROWS
+        if isinstance(block, JoinedBlock):
+            return sum(self.rows(part) for part in block.datasets)
+        if isinstance(block, SampledPairsBlock):
+            return 2 * block.answers_per_prompt * sum(self.rows(prompts) for prompts in block.prompts)
         if block.source.world is not None:
             return int(min(block.source.world.rows, block.rows or block.source.world.rows))
         limit = block.rows * (2 if block.kind == "safety" else 1) if block.rows else None
@@ -148,9 +161,9 @@ class Facts:
 
 
 def _named_size(repo: str) -> float | None:
-    """Return the parameters that the name of a repository states: 8e9 for "Llama-3-8B"."""
-    named = re.search(r"(\d+(?:\.\d+)?)[bB](?![a-zA-Z])", repo)
-    return float(named[1]) * 1e9 if named else None
+    """Return the parameters that the name of a repository states: 8e9 for "Llama-3-8B", 1.35e8 for "SmolLM2-135M"."""
+    named = re.search(r"(\d+(?:\.\d+)?)([bBmM])(?![a-zA-Z])", repo)
+    return float(named[1]) * (1e9 if named[2] in "bB" else 1e6) if named else None
 
 
 def _is_weights(name: str) -> bool:

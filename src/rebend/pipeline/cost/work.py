@@ -51,6 +51,14 @@ def _prepare_dataset(job: PlannedJob, facts: Facts) -> Work:
     return Work("rows", facts.rows(job.settings["name"]))
 
 
+def _sample_pairs(job: PlannedJob, facts: Facts) -> Work:
+    """Samples of the model: all tries for the unsafe answers, and as many for safe ones under an instruction."""
+    block = job.settings["block"]
+    prompts = sum(facts.rows(name) for name in block["prompts"])
+    samples = prompts * block["tries"] * (2 if block["safe"]["instruction"] else 1)
+    return Work("decode", samples * block["decoding"]["max_new_tokens"] * facts.model(job.inputs))
+
+
 def _prepare_model(job: PlannedJob, facts: Facts) -> Work:
     place = next((name for name in job.outputs if not name.endswith(".json")), "results/models/")
     return Work("bytes", 2 * facts.parameters("/".join(place.split("/")[1:3])))
@@ -154,6 +162,15 @@ def _score_diversity(job: PlannedJob, facts: Facts) -> Work:
     return Work("rows", _responses(job, facts))
 
 
+def _score_tokens(job: PlannedJob, facts: Facts) -> Work:
+    """Prompts and answers, or dialogues, of as many rows as the data set has."""
+    return Work("forward", facts.data(job.inputs) * attempts(job, facts) * (_PROMPT + 128) * facts.model(job.inputs))
+
+
+def _score_repetition(job: PlannedJob, facts: Facts) -> Work:
+    return Work("rows", facts.rows(job.inputs[0].split("/")[3]) * attempts(job, facts))
+
+
 def _train_adapter(job: PlannedJob, facts: Facts) -> Work:
     adapter = job.settings["adapter"]
     tokens = adapter["max_step"] * adapter["batch_size"] * 3 * adapter["max_length"]  # safe, unsafe and retain texts
@@ -203,6 +220,8 @@ _DECODED_IN_ONE = 20  # tokens of a forward pass that take as long as one decode
 _RULES: dict[str, Callable[[PlannedJob, Facts], Work]] = {
     "fetch_asset": _fetch,
     "prepare_dataset": _prepare_dataset,
+    "join_datasets": _prepare_dataset,
+    "sample_pairs": _sample_pairs,
     "prepare_model": _prepare_model,
     "train_tiny_model": _train_tiny_model,
     "train_tiny_reward_model": _train_tiny_reward,
@@ -219,6 +238,9 @@ _RULES: dict[str, Callable[[PlannedJob, Facts], Work]] = {
     "embed_prompts": _embed_prompts,
     "score_coherence": _score_coherence,
     "score_diversity": _score_diversity,
+    "score_perplexity": _score_tokens,
+    "score_chats": _score_tokens,
+    "score_repetition": _score_repetition,
     "judge_win_rate": _judge,
     "train_adapter": _train_adapter,
     "orthogonalise_weights": _orthogonalise,
@@ -239,9 +261,11 @@ def bytes_of(job: PlannedJob, facts: Facts) -> float | None:
     if job.rule in ("train_tiny_model", "train_tiny_reward_model"):
         place = next((name for name in job.outputs if not name.endswith(".json")), "")
         return 4 * facts.parameters("/".join(place.split("/")[1:3])) if place else None
+    if job.rule == "prepare_model" and s.get("format") == "gguf":  # other checkpoints are links
+        return 4 * facts.parameters("/".join(job.outputs[0].split("/")[1:3]))
     if job.rule == "merge_adapter":
         return (4 if s["dtype"] == "float32" else 2) * facts.model(job.inputs)
-    if job.rule == "prepare_dataset":
+    if job.rule in ("prepare_dataset", "join_datasets", "sample_pairs"):
         return _ROW * facts.rows(s["name"])
     if job.rule == "fetch_asset":
         return facts.asset_bytes(Path(job.outputs[0]).stem, s["where"], s["kind"])

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from rebend.config.study import Grid, Study
 from rebend.pipeline.graph import paths
 
-QUALITY, SAFETY = "quality", "safety"  # roles of a cell
+QUALITY, SAFETY, CHATS = "quality", "safety", "chats"  # roles of a cell; `Plan.chats` has those of chats
 # Part of a cell → its section of the catalogue
 PARTS = {"model": "models", "adapter": "adapters", "control": "controls", "dataset": "datasets", "attack": "attacks"}
 
@@ -43,13 +43,20 @@ class Cell:
     def scores(self) -> dict[str, str]:
         """Return score stage → path of its scores or verdicts of this cell."""
         names = (self.model, self.dataset, self.control)
+        answers = paths.answers_of(self.responses)
+        text = {
+            "perplexity": paths.perplexity_scores(answers) if self.grid.perplexity else None,
+            "repetition": paths.repetition_scores(answers) if self.grid.repetition else None,
+        }
         if self.role == SAFETY:
-            return {"safety": self.safety(self.grid.safety_judges[0])}
+            attacked = {f"attacked_{stage}": path for stage, path in text.items() if path}
+            return {"safety": self.safety(self.grid.safety_judges[0]), **attacked}
         stages = {
             "reward": self.grid.reward and paths.reward_scores(self.grid.reward, *names),
             "heldout_reward": self.grid.heldout_reward and paths.reward_scores(self.grid.heldout_reward, *names),
             "diversity": paths.diversity_scores(*names),
             "coherence": self.grid.encoder and paths.coherence_scores(self.grid.encoder, *names),
+            **text,
             "win_rate": self.grid.judge and paths.verdicts(self.grid.judge, *names),
         }
         return {stage: path for stage, path in stages.items() if path}

@@ -136,6 +136,31 @@ def coherence_scores(encoder_: str, model_: str, dataset: str, control: str) -> 
     return f"{ROOT}/scores/coherence/{encoder_}/{model_}/{dataset}/{control}.parquet"
 
 
+def perplexity_scores(answers: str) -> str:
+    """Return the path of the perplexities of responses or completions; `answers` is their `answers_of`."""
+    return f"{ROOT}/scores/perplexity/{answers}.parquet"
+
+
+def repetition_scores(answers: str) -> str:
+    """Return the path of the repetition of responses or completions; `answers` is their `answers_of`."""
+    return f"{ROOT}/scores/repetition/{answers}.parquet"
+
+
+def answers_of(path: str) -> str:
+    """Return the part of the path of responses or completions that names them: "responses/{model}/…"."""
+    return path.removeprefix(f"{ROOT}/").removesuffix(".parquet")
+
+
+def answers(name: str) -> str:
+    """Return the path of responses or completions by their `answers_of`."""
+    return f"{ROOT}/{name}.parquet"
+
+
+def chat_perplexity(model_: str, dataset: str) -> str:
+    """Return the path of a model's perplexities on the dialogues of a chat data set."""
+    return f"{ROOT}/scores/chat_perplexity/{dataset}/{model_}.parquet"
+
+
 def embeddings(encoder_: str, dataset: str) -> str:
     """Return the path of the sentence embeddings of a data set's prompts."""
     return f"{ROOT}/embeddings/{encoder_}/{dataset}.parquet"

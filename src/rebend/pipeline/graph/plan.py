@@ -13,7 +13,7 @@ from rebend.config.safety import ScavBlock
 from rebend.config.value_models import ValueModelBlock
 from rebend.data.assets import Asset, block_assets
 from rebend.pipeline.graph import paths
-from rebend.pipeline.graph.cells import Cell, cells_of, label, method_of
+from rebend.pipeline.graph.cells import CHATS, Cell, cells_of, label, method_of
 from rebend.pipeline.graph.cells import published as published_names
 from rebend.pipeline.graph.deviations import MARK, deviations
 
@@ -66,6 +66,16 @@ class Plan:
         return list(dict.fromkeys(runs))
 
     @cached_property
+    def chats(self) -> list[tuple[str, str, str]]:
+        """(base, adapter, data set) of every perplexity on held-out chats; the base model is always among them."""
+        runs = (
+            (base, adapter, dataset)
+            for grid in self.study.grids
+            for base, adapter, dataset in product(grid.models, ["none", *grid.adapters], grid.held_out_chats)
+        )
+        return list(dict.fromkeys(runs))
+
+    @cached_property
     def projections(self) -> list[tuple[str, str, str]]:
         """(base, adapter, data set) of every figure of projected hidden states; of several seeds only the first."""
         projections = [
@@ -99,7 +109,8 @@ class Plan:
     def reported(self) -> list[str]:
         """Every data set that the study's tables and figures report on."""
         states = (grid.states for grid in self.study.grids if grid.states)
-        return list(dict.fromkeys([*(cell.dataset for cell in self.cells), *states]))
+        chats = (dataset for *_, dataset in self.chats)
+        return list(dict.fromkeys([*(cell.dataset for cell in self.cells), *states, *chats]))
 
     def kept_apart(self, dataset: str) -> dict[str, str]:
         """Return data set → use, of the data sets that may share no prompt with `dataset`."""
@@ -118,6 +129,8 @@ class Plan:
         results += [paths.strength(*pair) for pair in self.tuned_controls]
         results += [paths.states(*triple) for triple in self.projections]
         results += [paths.capability(paths.model_name(base, adapter), name) for base, adapter, name in self.benchmarks]
+        results += [paths.chat_perplexity(paths.model_name(base, adapter), name) for base, adapter, name in self.chats]
+        results += [paths.data(name) for *_, name in self.chats]
         results += [paths.overlap(dataset) for dataset in (*self.reported, *self.chosen_on)]
         return list(dict.fromkeys(results))
 
@@ -177,6 +190,7 @@ class Plan:
                 for m, b, d in self.projections
             ],
             "capabilities": [self._capability(*triple) for triple in self.benchmarks],
+            "chats": [self._chats(*triple) for triple in self.chats],
         }
 
     def _marked(self, described: dict[str, Any], base: str, adapter: str, control: str = "none") -> dict[str, Any]:
@@ -211,5 +225,21 @@ class Plan:
             "published": published_names(self.config, names),
             "task": self.config["capabilities"][name].task,
             "path": paths.capability(paths.model_name(base, adapter), name),
+        }
+        return self._marked(entry, base, adapter)
+
+    def _chats(self, base: str, adapter: str, dataset: str) -> dict[str, Any]:
+        """Return one model on held-out chats as plain values for tables, with the keys of a cell without control."""
+        named = {"model": ("models", base), "adapter": ("adapters", adapter), "dataset": ("datasets", dataset)}
+        path = paths.chat_perplexity(paths.model_name(base, adapter), dataset)
+        entry = {
+            **{part: label(self.config, section, block) for part, (section, block) in named.items()},
+            "control": "none",
+            "method": "none",
+            "attack": "",
+            "role": CHATS,
+            "seed": str(self.config.seeds.get("adapters", {}).get(adapter, "")),
+            "data": paths.data(dataset),
+            "scores": {"chat_perplexity": path},
         }
         return self._marked(entry, base, adapter)

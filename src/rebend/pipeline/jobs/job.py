@@ -101,7 +101,8 @@ def _prepare_process(snakemake: Any) -> None:
     """Continue in the warm server if possible, else in a fork; set network, file permissions and threads there.
 
     Without the param `network`, the script may run in the warm server, and the hub's libraries stay offline. With
-    `private`, only the owner can read results, progress and log.
+    `private`, only the owner can read results, progress and log. With `private="files"`, the folder of the results
+    stays readable, because other stages share it.
     """
     if not snakemake.params.get("network", False):
         hand_over(partial(report_kill, snakemake))
@@ -111,7 +112,8 @@ def _prepare_process(snakemake: Any) -> None:
     sys.excepthook = show_without_keys
     if snakemake.params.get("private", False):
         os.umask(0o077)
-        _make_folders_private([*snakemake.output, *snakemake.log])
+        of_results = [] if snakemake.params.private == "files" else snakemake.output
+        _make_folders_private([*of_results, *snakemake.log])
     _use_threads(snakemake.threads)
 
 

@@ -28,6 +28,7 @@ PLACES: Mapping[str, tuple[str, str]] = {
     "attacks": ("attack", "attack"),
     "capabilities": ("block", "capability"),
     "controls": ("control", "control"),
+    "datasets": ("block", "dataset"),
     "encoders": ("encoder", "encoder"),
     "models": ("", "model"),
     "rewards": ("reward", "reward"),
@@ -59,6 +60,7 @@ KEYS: Mapping[str, tuple[Key, ...]] = {
     "decode": _DECODING,
     "attack": (Key("attacks", "batch_size"), Key("attacks", "search_width"), *_DECODING),
     "judge_safety": (Key("safety_judges", "batch_size"), Key("safety_judges", "max_length")),
+    "sample_pairs": (Key("datasets", "decoding.batch_size"), Key("datasets", "decoding.max_new_tokens")),
     "embed_prompts": _ENCODER,
     "score_coherence": _ENCODER,
     "score_capability": (

@@ -31,6 +31,36 @@ def encoder_settings(config: Config, wildcards: Any) -> dict[str, Any]:
     return {"encoder": settings(config["encoders"][wildcards.encoder])}
 
 
+def answered_data(config: Config, wildcards: Any) -> str:
+    """Return the data set of responses or completions that the wildcard `answers` names."""
+    return paths.data(wildcards.answers.split("/")[2])
+
+
+def base_of_answers(config: Config, wildcards: Any) -> str:
+    """Return the name of the base model of the model that wrote the answers."""
+    return paths.base_and_adapter(wildcards.answers.split("/")[1])[0]
+
+
+def perplexity_model(config: Config, wildcards: Any) -> str:
+    """Return the folder of the base model of the model that wrote the answers."""
+    return paths.model(base_of_answers(config, wildcards))
+
+
+def perplexity_settings(config: Config, wildcards: Any) -> dict[str, Any]:
+    """Return the settings of `score_perplexity`."""
+    return {"dtype": config["models"][base_of_answers(config, wildcards)].dtype}
+
+
+def perplexity_resources(config: Config, wildcards: Any) -> Resources:
+    """Return the resources of `score_perplexity`: those of a job with the base model."""
+    return config["models"][base_of_answers(config, wildcards)].resources
+
+
+def chats_settings(config: Config, wildcards: Any) -> dict[str, Any]:
+    """Return the settings of `score_chats`."""
+    return {"dtype": dtype(config, wildcards)}
+
+
 def judged_rewards(config: Config, wildcards: Any) -> Paths:
     """Return the rewards of the responses, for a judge that compares rewards."""
     block = config["judges"][wildcards.judge]

@@ -19,18 +19,26 @@ def names_with(config: Config, section: str, key: str) -> list[str]:
 
 
 def prepared_checkpoints(config: Config) -> dict[str, Any]:
-    """Return folder below `results/` → block, for every checkpoint from the hub or a local folder."""
+    """Return folder below `results/` → block, for every checkpoint from the hub, a package, a local folder or file."""
     return {
         f"{shelf}/{name}": block
         for shelf, section in paths.SHELVES.items()
         for name, block in config[section].items()
-        if getattr(block, "hub", None) or getattr(block, "local", None)
+        if getattr(block, "hub", None) or getattr(block, "local", None) or _is_gguf(block)
     }
 
 
+def _is_gguf(block: Any) -> bool:
+    return isinstance(block, ModelBlock) and block.from_gguf
+
+
 def checkpoint_files(config: Config, wildcards: Any) -> list[str]:
-    """Return the files of a local model folder: if a file changes, the model is prepared again."""
-    return local_files(config, prepared_checkpoints(config)[wildcards.place])
+    """Return the files of a local model: if a file changes, the model is prepared again."""
+    block = prepared_checkpoints(config)[wildcards.place]
+    file = local_path(config, block.gguf) if getattr(block, "gguf", None) else None
+    if file is None:
+        return local_files(config, block)
+    return [file] if Path(file).is_file() else []  # a missing file is named before the first job
 
 
 def checkpoint_assets(config: Config, wildcards: Any) -> list[str]:
@@ -42,10 +50,12 @@ def checkpoint_settings(config: Config, wildcards: Any) -> dict[str, Any]:
     """Return the settings of `prepare_model`: the source of the checkpoint, and its requirements."""
     block = prepared_checkpoints(config)[wildcards.place]
     template = getattr(block, "chat_template", None)  # a file of the workflow, not of the data
+    local = block.local or getattr(block, "gguf", None)
     return {
         "chat": wildcards.place.startswith("models/"),
+        "format": "gguf" if _is_gguf(block) else "hub folder",
         "hub": block.hub and block.hub.model_dump(),
-        "local": block.local and local_path(config, block.local),
+        "local": local and local_path(config, local),
         "chat_template": template and Path(template).read_text(encoding="utf-8"),
         "template": template_rules(block),
         "n_layers": getattr(block, "n_layers", None),

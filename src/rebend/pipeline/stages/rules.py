@@ -31,7 +31,7 @@ class Stages:
         `settings` is a dict, or a function of the wildcards that returns one. `entries` is a function of the wildcards
         that returns the import paths of the chosen methods ("module:attribute"): the code version covers them and no
         other method. With `network=True` the stage may use the network; with `private=True` only the owner can read its
-        files. Raises KeyError if there is no script of this name.
+        files and their folders, with `private="files"` its files. Raises KeyError if there is no script of this name.
         """
         common = {"settings": settings, "progress": paths.PROGRESS, **params}
         if entries is None:
@@ -103,4 +103,6 @@ _SECTIONS = {
 def wildcard_patterns(config: Config) -> dict[str, str]:
     """Return wildcard → regular expression of its values: the names of a section of the catalogue."""
     names = {wildcard: one_of(config[section]) for wildcard, section in _SECTIONS.items()}
-    return {**names, "model": r"[a-z0-9_]+(\+[a-z0-9_]+)?", "study": r"[a-z0-9_]+"}
+    model = r"[a-z0-9_]+(\+[a-z0-9_]+)?"
+    answers = rf"responses/{model}/[a-z0-9_]+/[a-z0-9_]+|completions/{model}/[a-z0-9_]+/[a-z0-9_]+/[a-z0-9_]+"
+    return {**names, "model": model, "answers": answers, "study": r"[a-z0-9_]+"}

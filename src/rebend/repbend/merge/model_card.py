@@ -59,10 +59,16 @@ def model_card(base: Path, adapter: dict[str, Any], fingerprint: str, dtype: str
     return (
         f"---\n{front.to_yaml()}\n---\n\n# {base.name}, adapted\n\n"
         f"The model `{base.name}` (fingerprint {fingerprint}) with an adapter merged into its weights, "
-        f"stored as {dtype}.\n\nMethod `{settings['method']}`: {about}.\n\n"
+        f"stored as {dtype}.{_quantisation(base)}\n\nMethod `{settings['method']}`: {about}.\n\n"
         f"## Data\n\n{_data(adapter)}\n\n## Licence\n\n{_licence(base.name, licence)}\n\n"
         f"## Settings\n\n{_settings(adapter)}\n"
     )
+
+
+def _quantisation(base: Path) -> str:
+    """Return a sentence on the type that the base model's weights were stored as; "" for weights as published."""
+    stored = _front_matter(base / _CARD).get("quantisation")
+    return f" The base model's weights were converted from {stored} and keep its rounding." if stored else ""
 
 
 def _front_matter(card: Path) -> dict[str, Any]:

@@ -27,7 +27,8 @@ _FEWER, _MORE, _ALIKE = "fewer harmful answers than", "more harmful answers than
 def findings(tables: Mapping[str, pd.DataFrame]) -> list[str]:
     """Return the sentences; the one on claims comes first."""
     safety = [*_of_adapters(tables), *_of_pairs(tables["repbend_pairs"]), *_of_judges(tables["safety_agreement"])]
-    return [*_of_claims(tables["claims"]), *safety, *_of_controls(tables), *_of_caveats(tables)]
+    chats = _of_chats(tables["gains"])
+    return [*_of_claims(tables["claims"]), *safety, *chats, *_of_controls(tables), *_of_caveats(tables)]
 
 
 def _of_adapters(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
@@ -36,7 +37,7 @@ def _of_adapters(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
     Up to `FEW` adapters have one sentence each. More adapters are sorted by their rates, in one sentence per attack.
     """
     gains, matrix = tables["gains"], tables["matrix"]
-    reductions = gains[(gains["compares"] == "adapter") & (gains["dataset"] == ALL) & (gains["group"] == ALL)]
+    reductions = gains[(gains["metric"] == "asr_reduction") & (gains["dataset"] == ALL) & (gains["group"] == ALL)]
     if (reductions["control"] == "none").any():
         reductions = reductions[reductions["control"] == "none"]
     for (model, control), adapters in reductions.groupby(["model", "control"], sort=False):
@@ -121,6 +122,14 @@ def _of_judges(agreement: pd.DataFrame) -> Iterator[str]:
             f"The judges {row['judge']} and {row['other']} agree on whether a completion is harmful in {share} % of "
             f"{int(row['n'])} completions; the attack success rates by their verdicts are {rates}."
         )
+
+
+def _of_chats(gains: pd.DataFrame) -> Iterator[str]:
+    """Yield a sentence per model: the perplexity of each adapter on held-out chats, relative to the base."""
+    rows = gains[(gains["metric"] == "chat_perplexity_ratio") & (gains["dataset"] == ALL) & gains["estimate"].notna()]
+    for model, part in rows.groupby("model", sort=False):
+        ratios = ", ".join(f"{row['adapter']} {_percent(row)}" for row in records(part.sort_values("estimate")))
+        yield f"{model}, perplexity on held-out chats relative to that without an adapter: {ratios}."
 
 
 def _metrics(matrix: pd.DataFrame, model: Any, adapter: Any, control: Any) -> Metrics:

@@ -67,13 +67,13 @@ _TEXT_COLUMNS = ("group", "dataset", "attack", "judge", "form", "seed")  # an em
 def all_tables(settings: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
     """Return the tables of `TABLES` by name.
 
-    `settings` (see `rebend.pipeline.graph.plan.Plan.summary`) has the study's `cells`, `capabilities`, `claims` and
-    `paper`, and `published`, the folder of the printed numbers.
+    `settings` (see `rebend.pipeline.graph.plan.Plan.summary`) has the study's `cells`, `chats`, `capabilities`,
+    `claims` and `paper`, and `published`, the folder of the printed numbers.
     """
     cells, folder, paper = named_controls(settings["cells"]), settings["published"], settings["paper"]
     inputs = Inputs(
         cells,
-        measurements(cells),
+        measurements([*cells, *settings["chats"]]),
         settings["capabilities"],
         settings["claims"],
         RecontrolPaper(folder) if paper == "recontrol" else None,

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from rebend.evaluation.intervals import Estimate, paired_gain, paired_ratio, relative_reduction
+from rebend.evaluation.intervals import Estimate, geometric_ratio, paired_gain, paired_ratio, relative_reduction
 from rebend.report.formatting import counted, figure, number
 from rebend.report.lines import ESTIMATE, datasets, estimate_values, evaluation_parts, listed, measured, records
 from rebend.report.measurements import paired
-from rebend.report.metrics import ALL, METRICS, QUALITY, heading, quality_metrics
+from rebend.report.metrics import ALL, CHATS, METRICS, QUALITY, SAFETY, Metric, heading, quality_metrics
 from rebend.report.tables.table import Inputs, Table
 
 _ASR = METRICS[0]
+_RATIO_KEYS = ["model", "control", "attack"]
 SIDES = ["value", "baseline"]  # the two compared means or rates
 COLUMNS = [
     "compares", "model", "adapter", "control", "against", "dataset", "group", "attack", "metric", *ESTIMATE, *SIDES
@@ -25,11 +27,11 @@ def compute(inputs: Inputs) -> pd.DataFrame:
     """Return control against no control, `value` against `random`, and adapter against no adapter.
 
     `compares` is "control" or "adapter", the part of the cell that differs; `against` is the baseline's name.
-    Metrics: `{metric}_gain` of every mean (mean of paired differences), diversity_ratio, and asr_reduction (1 - ASR /
-    ASR of the base; unknown if the ASR of the base is 0). `not_scored` of a gain counts the prompts without one of the
-    two scores.
+    Metrics: `{metric}_gain` of every mean (mean of paired differences), diversity_ratio, `{metric}_ratio` of every
+    perplexity (ratio of geometric means on the same prompts or dialogues), and asr_reduction (1 - ASR / ASR of the
+    base; unknown if the ASR of the base is 0). `not_scored` of a gain counts the prompts without one of the two scores.
     """
-    lines = [*_control_lines(inputs.rows), *_adapter_lines(inputs.rows)]
+    lines = [*_control_lines(inputs.rows), *_adapter_lines(inputs.rows), *_adapter_ratios(inputs.rows)]
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
@@ -44,18 +46,25 @@ def _control_lines(rows: pd.DataFrame) -> Iterator[list[Any]]:
             for dataset, cell in cells:
                 keys = ["control", model, adapter, control, against, dataset, ALL, ""]
                 for metric in means:
-                    sides = [cell.get((name, metric.measured.name)) for name in (control, against)]
-                    if sides[0] is None or sides[1] is None:
-                        continue
-                    both = paired(sides[0], sides[1])
-                    values = listed(both["ours"]), listed(both["theirs"])
-                    groups = list(both["cluster"]), list(both["seed"])
-                    if len(both):
-                        gain = estimate_values(paired_gain(*values, *groups))
-                        yield [*keys, f"{metric.name}_gain", *gain, *_means(*values)]
-                    if len(both) and metric.ratio:
-                        ratio = estimate_values(paired_ratio(*values, *groups))
-                        yield [*keys, f"{metric.name}_ratio", *ratio, *_means(*values)]
+                    ours, theirs = (cell.get((name, metric.measured.name)) for name in (control, against))
+                    if ours is not None and theirs is not None:
+                        yield from ([*keys, *effect] for effect in _effects(metric, ours, theirs))
+
+
+def _effects(metric: Metric, ours: pd.DataFrame, theirs: pd.DataFrame) -> Iterator[list[Any]]:
+    """Yield the name, the estimate and both sides' means of each effect on a metric; nothing without pairs."""
+    both = paired(ours, theirs)
+    values = listed(both["ours"]), listed(both["theirs"])
+    groups = list(both["cluster"]), list(both["seed"])
+    if not len(both):
+        return
+    if metric.is_log:
+        powers = [None if mean is None else float(np.exp(mean)) for mean in _means(*values)]
+        yield [f"{metric.name}_ratio", *estimate_values(geometric_ratio(*values, *groups)), *powers]
+        return
+    yield [f"{metric.name}_gain", *estimate_values(paired_gain(*values, *groups)), *_means(*values)]
+    if metric.ratio:
+        yield [f"{metric.name}_ratio", *estimate_values(paired_ratio(*values, *groups)), *_means(*values)]
 
 
 def _adapter_lines(rows: pd.DataFrame) -> Iterator[list[Any]]:
@@ -73,6 +82,20 @@ def _adapter_lines(rows: pd.DataFrame) -> Iterator[list[Any]]:
                     keys = ["adapter", model, adapter, control, "none", dataset, group, attack, "asr_reduction"]
                     values = [listed(side["value"]) for side in sides]
                     yield [*keys, *estimate_values(_reduction(*sides)), *_means(*values)]
+
+
+def _adapter_ratios(rows: pd.DataFrame) -> Iterator[list[Any]]:
+    """Yield ratios of perplexities with an adapter to those without: of answers to attacks, and on held-out chats."""
+    for metric in METRICS:
+        if not metric.is_log or metric.role not in (CHATS, SAFETY):
+            continue
+        for (model, control, attack), part in measured(metric, rows).groupby(_RATIO_KEYS, sort=False):
+            base = part[part["adapter"] == "none"]
+            for adapter in [name for name in part["adapter"].unique() if name != "none"]:
+                for dataset, chosen in datasets(part[part["adapter"] == adapter]):
+                    before = base if dataset == ALL else base[base["dataset"] == dataset]
+                    keys = ["adapter", model, adapter, control, "none", dataset, ALL, attack]
+                    yield from ([*keys, *effect] for effect in _effects(metric, chosen, before))
 
 
 def _reduction(*sides: pd.DataFrame) -> Estimate:
@@ -123,7 +146,8 @@ def text(table: pd.DataFrame) -> pd.DataFrame:
 TABLE = Table(
     "gains",
     "Gains and reductions",
-    "Gains are mean differences on the same prompts, with 95 % bootstrap intervals over clusters of prompts. ASR "
+    "Gains are mean differences on the same prompts, with 95 % bootstrap intervals over clusters of prompts. Ratios of "
+    "perplexities are exp of such a difference of mean negative log-likelihoods. ASR "
     "reduction is 1 - ASR / ASR of the base, with the 95 % MOVER-R interval of two Wilson intervals.",
     compute,
     text,

@@ -9,7 +9,7 @@ import pandas as pd
 from rebend.report.formatting import counted, figure
 from rebend.report.lines import ESTIMATE, estimate_of, estimate_values, measured, records
 from rebend.report.measurements import KEYS
-from rebend.report.metrics import METRICS, Metric, asr_name, attack_of, heading, is_direct
+from rebend.report.metrics import METRICS, Metric, heading, is_direct, metric_of, name_under
 from rebend.report.tables.table import Inputs, Table
 
 COLUMNS = [*KEYS, "metric", *ESTIMATE]
@@ -32,7 +32,7 @@ def _parts(cell: pd.DataFrame) -> Iterator[tuple[str, Metric, pd.DataFrame]]:
         rows = measured(metric, cell)
         if metric.every_attack:
             for attack, part in rows.groupby("attack", sort=False):
-                yield asr_name(str(attack)), metric, part
+                yield name_under(metric, str(attack)), metric, part
         else:
             yield metric.name, metric, rows[[not attack or is_direct(attack) for attack in rows["attack"]]]
 
@@ -43,8 +43,8 @@ def text(table: pd.DataFrame) -> pd.DataFrame:
     for row in records(table):
         line = lines.setdefault(tuple(row[key] for key in KEYS), {key: row[key] for key in KEYS})
         line[heading(row["metric"])] = counted(figure(row, row["metric"]), row)
-    attacks = [heading(metric) for metric in table["metric"].unique() if attack_of(metric)]
-    order = dict.fromkeys([*attacks, *(heading(metric.name) for metric in METRICS)])
+    names = list(table["metric"].unique())
+    order = dict.fromkeys(heading(name) for metric in METRICS for name in names if metric_of(name) == metric)
     frame = pd.DataFrame(list(lines.values())).fillna("")
     return frame[[*KEYS, *(column for column in order if column in frame)]]
 
@@ -52,9 +52,10 @@ def text(table: pd.DataFrame) -> pd.DataFrame:
 TABLE = Table(
     "matrix",
     "Adapter by control",
-    "ASR: share of harmful prompts on which at least one attempt of the attack succeeds. "
-    "The rows of all data sets are pooled. 95 % intervals in brackets (rates: Wilson; means: bootstrap), over clusters "
-    "of prompts where several prompts are about one question.",
+    "ASR: share of harmful prompts on which at least one attempt of the attack succeeds. Perplexity: exp of the mean "
+    "over answers of the mean negative log-likelihood per token, of generated answers under the base model and on "
+    "held-out chats under the model itself. The rows of all data sets are pooled. 95 % intervals in brackets (rates: "
+    "Wilson; means: bootstrap), over clusters of prompts where several prompts are about one question.",
     compute,
     text,
 )

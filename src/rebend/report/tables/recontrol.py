@@ -26,14 +26,15 @@ from rebend.report.tables.table import Inputs, Table
 def compute(inputs: Inputs) -> pd.DataFrame:
     """Return a row per data set, model, adapter and control, with columns for each metric of quality."""
     judges, by_cell, times = judge_names(inputs.cells), rows_by_cell(inputs.rows), relative_times(inputs.cells)
-    lines = []
+    stages = {stage for cell in inputs.cells for stage in cell["scores"]}
+    lines, metrics = [], [m for m in quality_metrics() if not m.optional or m.measured.source in stages]
     for trainings in folds(inputs.cells):
         cell = trainings[0]
         if cell["role"] != QUALITY:
             continue
         rows = by_cell.get(cell_key(cell), inputs.rows.iloc[:0])
         line: dict[str, Any] = {name: cell[name] for name in ("dataset", *KEYS)}
-        for metric in quality_metrics():
+        for metric in metrics:
             line |= columns(metric.name, estimate_of(metric, measured(metric, rows)))
         line["judge"] = judges.get(cell["scores"].get("win_rate", ""), "")
         line["seconds_per_1000_tokens"] = mean_of(map(seconds_per_1000_tokens, trainings))
@@ -50,12 +51,12 @@ def compute(inputs: Inputs) -> pd.DataFrame:
 
 def _columns() -> list[str]:
     """Return the names of all columns except those of printed numbers."""
-    metrics = [column for metric in quality_metrics() for column in column_names(metric.name)]
+    metrics = [column for m in quality_metrics() if not m.optional for column in column_names(m.name)]
     return ["dataset", *KEYS, *metrics, "judge", "seconds_per_1000_tokens", "relative_time", "held_rate"]
 
 
 def _printed_names() -> list[str]:
-    return [*(metric.name for metric in quality_metrics()), "hours"]
+    return [*(metric.name for metric in quality_metrics() if not metric.optional), "hours"]
 
 
 def text(table: pd.DataFrame) -> pd.DataFrame:
@@ -65,7 +66,7 @@ def text(table: pd.DataFrame) -> pd.DataFrame:
         line = {key: row[key] for key in ("dataset", *KEYS)}
         for metric in quality_metrics():
             name = metric.name
-            if has_rows(row, name):
+            if f"{name}_n" in row and has_rows(row, name):
                 estimate = estimate_text(row, name, percent=metric.is_rate)
                 line[heading(name)] = counted(estimate, row, name)
         line["s per 1000 tokens"] = number(row["seconds_per_1000_tokens"])

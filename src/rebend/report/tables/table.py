@@ -19,7 +19,7 @@ class Inputs:
     """Cells and measurements of a study, the papers with printed numbers, and the tables computed so far."""
 
     cells: Sequence[Cell]
-    rows: pd.DataFrame  # `rebend.report.measurements.measurements` of the cells
+    rows: pd.DataFrame  # `rebend.report.measurements.measurements` of the cells and of chats
     capabilities: Sequence[Mapping[str, Any]] = ()  # one per model, adapter and capability benchmark
     claims: Sequence[Mapping[str, Any]] = ()
     recontrol: RecontrolPaper | None = None

@@ -13,8 +13,12 @@ from transformers import (
     AutoModelForCausalLM,
     FalconConfig,
     Gemma2Config,
+    Gemma3TextConfig,
     LlamaConfig,
     MistralConfig,
+    Phi3Config,
+    Qwen2Config,
+    Qwen3Config,
 )
 
 from rebend.config.safety import EmbeddingBlock
@@ -40,6 +44,10 @@ ARCHITECTURES = {
     "mistral": MistralConfig(**KV, sliding_window=16),
     "gemma2": Gemma2Config(**KV, sliding_window=16, final_logit_softcapping=5.0, query_pre_attn_scalar=8),
     "falcon": FalconConfig(**SIZES, alibi=False),
+    "qwen2": Qwen2Config(**SIZES, intermediate_size=64, num_key_value_heads=2),
+    "qwen3": Qwen3Config(**KV),
+    "gemma3": Gemma3TextConfig(**KV, sliding_window=16, query_pre_attn_scalar=8),
+    "phi3": Phi3Config(**SIZES, intermediate_size=64, num_key_value_heads=2, pad_token_id=0),
 }
 
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from pydantic import BaseModel
 
-from rebend.config.catalogue import CATALOGUE
+from rebend.config.catalogue import block_classes
 from rebend.errors import ModelError
 from rebend.pipeline.jobs.memory_keys import KEYS, PLACES, Key
 from rebend.pipeline.jobs.out_of_memory import is_out_of_memory, killed_message, remedies
@@ -191,11 +191,6 @@ def test_keys_that_a_block_does_not_have_are_left_out() -> None:
     assert "no key lowers its peak memory, but fewer jobs" in remedies("make_tables", {}, {})
 
 
-def _classes(section: str) -> list[type[BaseModel]]:
-    kind: Any = CATALOGUE[section]
-    return [method.block for method in kind.values()] if isinstance(kind, dict) else [kind]
-
-
 def _has(block: Any, path: str) -> bool:
     name, _, rest = path.partition(".")
     if name not in block.model_fields:
@@ -206,7 +201,7 @@ def _has(block: Any, path: str) -> bool:
 
 @pytest.mark.parametrize(("stage", "key"), [(stage, key) for stage, keys in KEYS.items() for key in keys])
 def test_keys_of_the_table_are_keys_of_the_configuration(stage: str, key: Key) -> None:
-    assert any(_has(block, key.path) for block in _classes(key.section)), f"{stage}: {key}"
+    assert any(_has(block, key.path) for block in block_classes(key.section)), f"{stage}: {key}"
     assert key.section in PLACES
 
 

@@ -18,12 +18,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GPT2Config, LlamaConfig
 
+from rebend.config.decoding import Decoding
 from rebend.errors import ModelError
-from rebend.models.loading import check_checkpoint, fingerprint, stamp
+from rebend.generation.generate import generate, make_requests
+from rebend.models.loading import check_checkpoint, fingerprint, load_policy, stamp
 from rebend.repbend.merge.lora_delta import AdapterChanges, check_mergeable
 from rebend.repbend.merge.merge import merge_adapter, merged_tensor, write_merged
+from tests.helpers import small_policy
 from tests.helpers.adapter_parts import adapted, make_adapter
+from tests.helpers.small_policy import PROMPTS
 from tests.helpers.training_parts import configuration, make_base, tokenizer
+from tests.helpers.windowed import ARCHITECTURES, windowed_policy
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +137,42 @@ def test_other_architectures_are_merged_too(tmp_path: Path) -> None:
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").state_dict()
     for name, value in merged_by_peft(base, **lora).items():
         assert torch.equal(value, merged[name]), name
+
+
+_ATTENTION = {"mixtral": ["q_proj", "v_proj"]}  # its experts are one tensor, which no LoRA on linear layers reaches
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_answers_after_merging_as_with_the_adapter(tmp_path: Path, name: str) -> None:
+    """Weights equal PEFT's bit by bit, and greedy tokens equal a plain loop over base and adapter."""
+    policy = windowed_policy(name)
+    base = tmp_path / "base"
+    policy.model.save_pretrained(base)
+    policy.tokenizer.save_pretrained(base)
+    stamp(base)
+    lora = {"target_modules": _ATTENTION.get(name, "all-linear"), "exclude_modules": ["lm_head"]}
+    merge_adapter(base, make_adapter(base, tmp_path / "adapter", **lora), tmp_path / "merged", "float32")
+    merged = load_policy(tmp_path / "merged")
+    together = adapted(base, **lora)
+    prompts = [request.prompt_ids for request in make_requests(merged, PROMPTS[:2])]
+    settings = Decoding(max_new_tokens=6, batch_size=2)
+    expected = [greedy_tokens(together, ids, settings.max_new_tokens) for ids in prompts]
+    assert [response.token_ids for response in generate(merged, PROMPTS[:2], settings)] == expected
+    assert expected != [greedy_tokens(policy.model, ids, settings.max_new_tokens) for ids in prompts]
+    for key, value in together.merge_and_unload().state_dict().items():
+        assert torch.equal(value, merged.model.state_dict()[key]), key
+
+
+@torch.no_grad()
+def greedy_tokens(model: Any, ids: list[int], count: int) -> list[int]:
+    """Return at most `count` tokens, each from a pass over the whole text, without the end token."""
+    found: list[int] = []
+    for _ in range(count):
+        token = int(model(input_ids=torch.tensor([[*ids, *found]]), use_cache=False).logits[0, -1].argmax())
+        if token in (small_policy.tokenizer().eos_token_id, small_policy.tokenizer().pad_token_id):
+            break
+        found.append(token)
+    return found
 
 
 def tied_base(folder: Path) -> Path:

@@ -14,11 +14,11 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from rebend.config.adapters import trained_adapter
 from rebend.errors import ModelError
 from rebend.models.chat import prompt_text
+from rebend.models.likelihood.answers import end_of_turn, ended_answer
 from rebend.models.loading import Policy
-from rebend.repbend.answers import ended_answer
 from rebend.repbend.examples import Reading, TrainingExamples, load_training_examples
 from rebend.repbend.train import AdapterTrainer, objective_class
-from tests.helpers.template_shapes import SHAPES, each, shaped_tokenizer
+from tests.helpers.template_shapes import SHAPES, TEMPLATES, each, shaped_tokenizer
 from tests.helpers.training_parts import configuration, pairs, retain, samples, user
 
 ASK, ANSWER = "how do I make tea", "take tea </think> and take tea again"  # the answer's words stand in it twice
@@ -105,3 +105,17 @@ def test_without_any_end_token_the_model_is_refused() -> None:
     tokenizer.eos_token = None
     with pytest.raises(ModelError, match="writes no special token after it, and the tokenizer has no EOS"):
         text_after(tokenizer, ANSWER)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_end_of_turn_is_the_last_token_of_an_ended_answer(name: str) -> None:
+    tokenizer = shaped_tokenizer(SHAPES[name], WORDS)
+    end = end_of_turn(tokenizer, user(ASK), lambda text: tokenizer(text, add_special_tokens=False)["input_ids"])
+    assert end == tokens_after(tokenizer, ASK, ANSWER)[-1]
+
+
+def test_end_of_turn_of_a_template_for_whole_texts_is_the_end_of_text() -> None:
+    """Such a template (`variant: released_code`) refuses a dialogue."""
+    whole = SHAPES["Llama 2"]._replace(template=(TEMPLATES / "as_written.jinja").read_text(encoding="utf-8"))
+    tokenizer = shaped_tokenizer(whole, WORDS)
+    assert end_of_turn(tokenizer, user(ASK), tokenizer.encode) == tokenizer.eos_token_id

@@ -1,4 +1,4 @@
-"""The tokens of an answer as the chat template ends it, for the methods that train likelihoods."""
+"""The tokens of an answer as the chat template ends it, for methods that train likelihoods and for perplexities."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rebend.errors import ModelError
-from rebend.models.chat import Message, conversation_text
+from rebend.models.chat import Message, UnwritableError, conversation_text
 
 Encode = Callable[[str], list[int]]  # from a text to its tokens
 _MARK = "zulvorim"  # invented, so neither a template nor a conversation contains it
@@ -30,6 +30,21 @@ def ended_answer(tokenizer: Any, messages: Sequence[Message], prompt: str, answe
     tokens = continuation(encode, prompt, text + after)
     places = [place for place, token in enumerate(tokens) if token in special]
     return tokens[: places[-n_special] + 1]
+
+
+def end_of_turn(tokenizer: Any, messages: Sequence[Message], encode: Encode) -> int:
+    """Return the token that ends an answer to a prompt: the first special token that the template writes after it.
+
+    If the template writes none, or writes prompts only, it is the tokenizer's EOS. Raises `ModelError` if there is no
+    such token, or if the template loses or changes answers.
+    """
+    try:
+        _, after = _around_answer(tokenizer, messages)
+    except UnwritableError:
+        return _end_token(tokenizer)
+    special = _special_tokens(tokenizer)
+    ends = [token for token in encode(after) if token in special]
+    return ends[0] if ends else _end_token(tokenizer)
 
 
 def continuation(encode: Encode, prompt: str, text: str) -> list[int]:

@@ -1,0 +1,67 @@
+"""The data that comes with the repository, through the blocks of the catalogue."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import yaml
+
+from rebend.config.datasets import DatasetBlock
+from rebend.config.load import Config, load_config
+from rebend.data.datasets import prepare_dataset
+from rebend.data.joined import join
+from rebend.data.overlap import prompts_in
+from rebend.io.checksums import file_digest
+
+ROOT = Path(__file__).parents[3]
+DATA = ROOT / "resources/data"
+
+
+@pytest.fixture(scope="module")
+def catalogue() -> Config:
+    raw = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
+    return load_config({**raw, "study": "tiny"}, ROOT / "config/studies")
+
+
+def prepared(catalogue: Config, name: str) -> pa.Table:
+    block: Any = catalogue["datasets"][name]
+    if isinstance(block, DatasetBlock):
+        return prepare_dataset(block, DATA / str(block.source.local)).table
+    table, repeated = join([prepared(catalogue, part) for part in block.datasets])
+    assert repeated == 0
+    return table
+
+
+def test_parts_have_their_sizes_and_share_no_prompt(catalogue: Config) -> None:
+    names = ("train_prompts", "validation_prompts", "harmbench", "xstest")
+    tables = {name: prepared(catalogue, f"smollm2_{name}") for name in names}
+    assert [table.num_rows for table in tables.values()] == [110, 30, 60, 450]
+    prompts = {
+        name: {key for messages in table["messages"].to_pylist() for key in prompts_in(messages)}
+        for name, table in tables.items()
+    }
+    assert sum(map(len, prompts.values())) == 110 + 30 + 60 + 450 == len(set.union(*prompts.values()))
+    assert Counter(tables["harmbench"]["group"].to_pylist()) == {"standard": 50, "contextual": 10}
+    assert Counter(tables["xstest"]["harmful"].to_pylist()) == {True: 200, False: 250}
+    for name, counts in (("train_prompts", {8, 9, 15}), ("validation_prompts", {1, 2, 5})):
+        assert set(Counter(tables[name]["category"].to_pylist()).values()) == counts
+        assert set(tables[name]["harmful"].to_pylist()) == {True}
+
+
+def test_held_out_chats_are_no_training_chats(catalogue: Config) -> None:
+    chats = [prepared(catalogue, name) for name in ("smollm2_chats", "smollm2_held_out_chats")]
+    assert [table.num_rows for table in chats] == [400, 100]
+    first, second = ({key for m in table["messages"].to_pylist() for key in prompts_in(m)} for table in chats)
+    assert first and second and not first & second
+
+
+def test_the_page_of_the_data_states_the_digest_of_each_file() -> None:
+    page = (DATA / "README.md").read_text(encoding="utf-8")
+    files = ["strongreject/strongreject_60.csv", "simple_safety_tests/prompts_80.csv", "xstest/xstest_prompts.csv"]
+    for name in (*files, "harmbench/behaviors_text_test.csv", "retain/chat_500.jsonl.gz"):
+        line = next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
+        assert file_digest(DATA / name).removeprefix("sha256:") in line
