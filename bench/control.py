@@ -26,8 +26,9 @@ from reference.control import controlled, released_ascent
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rebend.config.decoding import Decoding
-from rebend.generation.generate import Request, generate_batch
+from rebend.generation.fixed_batches import generate_batch
 from rebend.generation.intervention import NoControl
+from rebend.generation.requests import Request
 from rebend.models.loading import Policy
 from rebend.models.tiny_model import train_tokenizer
 from rebend.recontrol.methods.ascent import AscentCache, ascend

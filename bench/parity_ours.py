@@ -20,7 +20,8 @@ from rebend.config.value_models import ValueModelBlock
 from rebend.data.readers.registry import load_reader
 from rebend.data.readers.rows import UnusableRowError
 from rebend.generation.continuous_batching import generate_continuous
-from rebend.generation.generate import Request, generate_batch
+from rebend.generation.fixed_batches import generate_batch
+from rebend.generation.requests import Request
 from rebend.io.checkpoints import Checkpoints
 from rebend.models.loading import Policy
 from rebend.models.lora import add_adapter

@@ -33,8 +33,8 @@ from rebend.evaluation.judges.safety.harmbench import HARMBENCH, _behaviour, _ve
 from rebend.evaluation.judges.win_rate.prompt import SYSTEM, read_marks, user_text
 from rebend.evaluation.reward_scores import cut_text
 from rebend.evaluation.words.punkt import words
-from rebend.generation.generate import make_requests
 from rebend.generation.intervention import NoControl
+from rebend.generation.requests import make_requests
 from rebend.generation.sampling import with_checkpoint
 from rebend.io.chunks import ChunkStore
 from rebend.io.schemas import PROMPTS

@@ -16,7 +16,12 @@ class Decoding(Block):
     temperature: float = Field(0.0, ge=0, description="0 decodes greedily")
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling: total probability of the candidate tokens")
     top_k: int = Field(0, ge=0, description="number of candidate tokens; 0 for all")
-    batch_size: Positive = Field(32, description="prompts per batch")
+    batch_size: Positive = Field(32, description="responses that are decoded together, at most")
+    batch_tokens: Positive | None = Field(
+        None,
+        description="most tokens (prompt and longest response) that are decoded together; limits memory where prompts "
+        "are long. null: as many as `batch_size` responses have. A longer prompt is decoded alone",
+    )
     seed: int = Field(0, description="seed of sampling")
     from_checkpoint: list[Literal["do_sample", "temperature", "top_k", "top_p"]] = Field(
         [],

@@ -1,4 +1,8 @@
-"""A KV cache for continuous batching: it grows without copying and takes new rows in place of ended ones."""
+"""A KV cache that grows without copying and takes new rows in place of ended ones.
+
+The library's cache copies all keys and values at each token: six tenths of a step's time at 600 positions (60 rows of a
+model of 135 M, on a CPU).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,14 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 _EXTRA_COLUMNS = 64  # free columns of a new buffer
+
+
+def has_ordinary_cache(model: Any) -> bool:
+    """Return whether every layer of the model has an ordinary cache of all positions."""
+    config = model.config
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    ordinary = not getattr(model, "_is_stateful", False) and not config.is_encoder_decoder
+    return ordinary and kinds == {"full_attention"} and getattr(config, "sliding_window", None) is None
 
 
 class GrowingCache(DynamicCache):

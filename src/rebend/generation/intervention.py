@@ -137,11 +137,11 @@ class StateEditor:
             return None
         rows = self.stops.rows()  # ended rows are skipped to save time
         if len(rows) == len(states):
-            after, norm, clipped = self._edited(self.edit, states, rows)
+            after, norm, clipped = edited(self.edit, states, rows, self.norm_limit)
             self.edit_norms.append(norm)
             self.clipped.append(clipped)
             return after
-        after, norm, clipped = self._edited(self.edit, states[rows], rows)
+        after, norm, clipped = edited(self.edit, states[rows], rows, self.norm_limit)
         self.edit_norms.append(states.new_zeros(len(states), dtype=torch.float32).index_copy_(0, rows, norm))
         no_row = torch.zeros(len(states), dtype=torch.bool, device=states.device)
         self.clipped.append(no_row.index_copy_(0, rows, clipped))
@@ -154,7 +154,8 @@ class StateEditor:
         """
         assert self.edit is not None
         rows = torch.arange(len(states), device=states.device).repeat_interleave(states.shape[1] - 1)
-        after, _, _ = self._edited(self.edit, states[:, :-1].reshape(-1, states.shape[2]), rows)
+        flat = states[:, :-1].reshape(-1, states.shape[2])
+        after, _, _ = edited(self.edit, flat, rows, self.norm_limit)
         return torch.cat([after.view(len(states), -1, states.shape[2]), states[:, -1:]], dim=1)
 
     def collected(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
@@ -165,10 +166,11 @@ class StateEditor:
             clipped = self.search.clipped()
         return norms, clipped, torch.stack(self.states, 1).cpu() if self.states else None
 
-    def _edited(
-        self, edit: Edit, states: torch.Tensor, rows: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the edited states [A, D] in their own type, the norms [A] of the edits and the clipped rows [A]."""
-        before = states.float()
-        after, norm, clipped = clip_edit(before, edit(before, rows), self.norm_limit)
-        return after.to(states.dtype), norm, clipped
+
+def edited(
+    edit: Edit, states: torch.Tensor, rows: torch.Tensor, norm_limit: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the edited states [A, D] in their own type, the norms [A] of the edits and the clipped rows [A]."""
+    before = states.float()
+    after, norm, clipped = clip_edit(before, edit(before, rows), norm_limit)
+    return after.to(states.dtype), norm, clipped

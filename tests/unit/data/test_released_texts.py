@@ -16,7 +16,7 @@ from rebend.data.datasets import prepare_dataset
 from rebend.data.readers.hh_rlhf import dialogue
 from rebend.errors import ModelError
 from rebend.evaluation.coherence import joined_turns
-from rebend.generation.generate import make_requests
+from rebend.generation.requests import make_requests
 from rebend.models.chat import conversation_text, prompt_text
 from rebend.models.loading import Policy
 from rebend.models.rewards.model import RewardModel

@@ -7,8 +7,10 @@ import torch
 
 from rebend.config.decoding import Decoding
 from rebend.generation import continuous_batching
-from rebend.generation.continuous_batching import ActiveBatch, generate_continuous, supports_continuous_batching
-from rebend.generation.generate import Request, generate_batch, make_requests
+from rebend.generation.continuous_batching import generate_continuous, supports_continuous_batching
+from rebend.generation.fixed_batches import generate_batch
+from rebend.generation.requests import Request, make_requests
+from rebend.generation.row_group import RowGroup
 from tests.helpers.small_policy import make_policy, prompt_rows
 
 
@@ -79,7 +81,7 @@ def test_a_model_with_a_sliding_window_is_not_supported(policy, monkeypatch):
 
 def test_alive_rows_are_not_copied_when_others_are_replaced(policy, monkeypatch):
     same_buffers = []
-    refilled = ActiveBatch.refilled
+    refilled = RowGroup.refilled
 
     def recording(batch, new):
         before = [layer.buffers[0].data_ptr() for layer in batch.cache.layers]
@@ -87,7 +89,7 @@ def test_alive_rows_are_not_copied_when_others_are_replaced(policy, monkeypatch)
         same_buffers.append(after is new or before == [layer.buffers[0].data_ptr() for layer in after.cache.layers])
         return after
 
-    monkeypatch.setattr(ActiveBatch, "refilled", recording)
+    monkeypatch.setattr(RowGroup, "refilled", recording)
     list(generate_continuous(policy, requests_of(policy), Decoding(max_new_tokens=25, temperature=1.0, batch_size=6)))
     assert len(same_buffers) > 4
     assert all(same_buffers)

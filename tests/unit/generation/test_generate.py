@@ -10,8 +10,10 @@ import torch
 
 from rebend.config.decoding import Decoding
 from rebend.generation import generate as decoding_module
-from rebend.generation.generate import decode, generate, generate_batch, make_requests
+from rebend.generation.fixed_batches import generate_batch
+from rebend.generation.generate import decode, generate
 from rebend.generation.intervention import Edit, NoControl
+from rebend.generation.requests import make_requests
 from rebend.io.chunks import ChunkStore
 from rebend.models.chat import prompt_text
 from rebend.models.hooks import before_head

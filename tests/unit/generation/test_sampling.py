@@ -8,7 +8,8 @@ from transformers import GenerationConfig
 
 from rebend.config.decoding import Decoding
 from rebend.generation.continuous_batching import generate_continuous
-from rebend.generation.generate import generate, make_requests
+from rebend.generation.generate import generate
+from rebend.generation.requests import make_requests
 from rebend.generation.sampling import InverseSampler, row_seed, with_checkpoint
 from tests.helpers.small_policy import PROMPTS, make_policy
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from rebend.errors import ModelError
-from rebend.generation.generate import make_requests
+from rebend.generation.requests import make_requests
 from rebend.io.schemas import CHAT, SAFETY
 from rebend.models.loading import Policy
 from rebend.repbend.examples import load_training_examples

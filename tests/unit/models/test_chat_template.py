@@ -10,7 +10,7 @@ import pytest
 
 from rebend.config.models import ModelBlock
 from rebend.errors import ModelError
-from rebend.generation.generate import make_requests
+from rebend.generation.requests import make_requests
 from rebend.models.chat import conversation_text, encode_text, prompt_text
 from rebend.models.chat_template import TemplateRules, check_template, fixed_template
 from rebend.models.loading import Policy, link_checkpoint, load_tokenizer

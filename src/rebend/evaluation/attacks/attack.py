@@ -16,8 +16,8 @@ import pyarrow as pa
 from rebend.config.decoding import Decoding
 from rebend.config.safety import ATTACKS, AttackBlock
 from rebend.evaluation.attacks.attempts import AttackResult, AttackSetup, Attempts, PromptRow
-from rebend.generation.generate import Response
 from rebend.generation.intervention import Control
+from rebend.generation.requests import Response
 from rebend.io.chunks import ChunkStore
 from rebend.io.registry import load_code
 from rebend.io.schemas import COMPLETIONS

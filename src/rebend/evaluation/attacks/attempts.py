@@ -8,8 +8,9 @@ from typing import Any
 
 from rebend.config.decoding import Decoding
 from rebend.data.readers.rows import CONTEXT_END
-from rebend.generation.generate import Response, generate
+from rebend.generation.generate import generate
 from rebend.generation.intervention import Control
+from rebend.generation.requests import Response
 from rebend.io.chunks import ChunkStore
 from rebend.models.chat import Message
 from rebend.models.loading import Policy

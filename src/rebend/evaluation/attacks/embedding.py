@@ -36,7 +36,8 @@ from rebend.evaluation.attacks.soft_tokens import (
     start_tokens,
     with_soft_tokens,
 )
-from rebend.generation.generate import Request, Response, generate_batch, room
+from rebend.generation.fixed_batches import generate_batch
+from rebend.generation.requests import Request, Response, room
 from rebend.generation.sampling import row_seed
 from rebend.io.progress import progress
 from rebend.models.batching import batches_by_length

@@ -28,7 +28,7 @@ from rebend.evaluation.attacks.attempts import (
     target_of,
 )
 from rebend.evaluation.attacks.frozen_weights import frozen_weights
-from rebend.generation.generate import has_room, make_requests
+from rebend.generation.requests import has_room, make_requests
 from rebend.generation.sampling import row_seed
 from rebend.io.progress import progress
 from rebend.models.chat import Message

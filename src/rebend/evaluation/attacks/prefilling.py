@@ -20,7 +20,7 @@ from rebend.evaluation.attacks.attempts import (
     harmful_rows,
     target_of,
 )
-from rebend.generation.generate import Response
+from rebend.generation.requests import Response
 
 
 def attack(rows: Sequence[PromptRow], settings: PrefillingBlock, setup: AttackSetup) -> AttackResult:

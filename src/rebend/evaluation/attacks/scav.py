@@ -32,7 +32,7 @@ from rebend.evaluation.attacks.attempts import (
     answer_prompts,
     harmful_rows,
 )
-from rebend.generation.generate import has_room, make_requests
+from rebend.generation.requests import has_room, make_requests
 from rebend.generation.sampling import row_seed
 from rebend.models.chat import dialogue_text
 from rebend.models.hidden_states import last_states

@@ -26,7 +26,8 @@ from rebend.config.decoding import Decoding
 from rebend.config.value_models import ActivationsBlock
 from rebend.errors import DataError
 from rebend.generation.continuous_batching import generate_continuous, supports_continuous_batching
-from rebend.generation.generate import Request, Response, generate_batch, has_room, make_requests
+from rebend.generation.fixed_batches import generate_batch
+from rebend.generation.requests import Request, Response, has_room, make_requests
 from rebend.io.files import whole_file
 from rebend.io.memory import give_back, keep_flat, memory_advice
 from rebend.io.progress import progress

@@ -14,8 +14,10 @@ from rebend.data.tiny_world.generate import generate as world_rows
 from rebend.evaluation.attacks import embedding
 from rebend.evaluation.attacks.attack import run_attack
 from rebend.evaluation.attacks.soft_tokens import drawn_tokens, optimise, split_prompt
-from rebend.generation.generate import Request, generate, generate_batch, make_requests
+from rebend.generation.fixed_batches import generate_batch
+from rebend.generation.generate import generate
 from rebend.generation.intervention import NoControl
+from rebend.generation.requests import Request, make_requests
 from rebend.io.chunks import ChunkStore
 from rebend.io.schemas import COMPLETIONS
 from rebend.models.chat import with_instruction

@@ -15,8 +15,9 @@ from rebend.errors import DataError
 from rebend.evaluation.attacks import scav
 from rebend.evaluation.attacks.attack import run_attack
 from rebend.evaluation.attacks.scav import Probe, fit, moved_states
-from rebend.generation.generate import generate, make_requests
+from rebend.generation.generate import generate
 from rebend.generation.intervention import NoControl
+from rebend.generation.requests import make_requests
 from rebend.io.chunks import ChunkStore
 from rebend.models.hidden_states import last_states
 from rebend.models.layers import decoder_blocks

@@ -22,7 +22,8 @@ from rebend.config.decoding import Decoding
 from rebend.config.rewards import RewardBlock, endpoint_options
 from rebend.errors import ModelError
 from rebend.evaluation.reward_scores import score_rows
-from rebend.generation.generate import generate, make_requests
+from rebend.generation.generate import generate
+from rebend.generation.requests import make_requests
 from rebend.generation.stopping import end_tokens
 from rebend.io.chunks import ChunkStore
 from rebend.io.files import read_parquet, write_parquet

@@ -13,7 +13,8 @@ from transformers.models.falcon import FalconConfig, FalconForCausalLM
 
 from rebend.config.decoding import Decoding
 from rebend.errors import ModelError
-from rebend.generation.generate import generate, make_requests
+from rebend.generation.generate import generate
+from rebend.generation.requests import make_requests
 from rebend.models.loading import Policy
 from rebend.recontrol.methods.cd_prefix import PrefixSearch
 from rebend.recontrol.methods.tree_attention import TreeAttention

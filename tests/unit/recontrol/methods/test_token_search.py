@@ -9,8 +9,9 @@ import torch
 
 from rebend.config.decoding import Decoding
 from rebend.errors import ConfigError
-from rebend.generation.generate import generate, make_requests
+from rebend.generation.generate import generate
 from rebend.generation.intervention import NoControl, SearchStart
+from rebend.generation.requests import make_requests
 from rebend.models.chat import conversation_text
 from rebend.models.tiny_model import train_tokenizer
 from rebend.recontrol.methods.cd_prefix import PrefixSearch

@@ -8,7 +8,9 @@ from bench.reference.control import controlled, released_ascent
 
 from rebend.config.controls import CONTROLS
 from rebend.config.decoding import Decoding
-from rebend.generation.generate import decode, generate, generate_batch, make_requests
+from rebend.generation.fixed_batches import generate_batch
+from rebend.generation.generate import decode, generate
+from rebend.generation.requests import make_requests
 from rebend.io.chunks import ChunkStore
 from rebend.recontrol.methods.random_direction import RandomDirection
 from rebend.recontrol.methods.stepwise_ascent import stepwise_ascent

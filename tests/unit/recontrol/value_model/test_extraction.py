@@ -12,7 +12,9 @@ import torch
 from rebend.config.decoding import Decoding
 from rebend.errors import ConfigError, DataError
 from rebend.generation.continuous_batching import generate_continuous
-from rebend.generation.generate import Request, decode, generate_batch, make_requests
+from rebend.generation.fixed_batches import generate_batch
+from rebend.generation.generate import decode
+from rebend.generation.requests import Request, make_requests
 from rebend.generation.stopping import end_tokens
 from rebend.io.chunks import ChunkStore
 from rebend.io.schemas import PROMPTS

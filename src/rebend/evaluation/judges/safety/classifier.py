@@ -14,7 +14,8 @@ import jinja2
 
 from rebend.config.decoding import Decoding
 from rebend.config.safety import ModelJudgeBlock
-from rebend.generation.generate import Request, generate_batch
+from rebend.generation.fixed_batches import generate_batch
+from rebend.generation.requests import Request
 from rebend.io.chunks import ChunkStore
 from rebend.io.progress import progress
 from rebend.models.batching import batches_by_length

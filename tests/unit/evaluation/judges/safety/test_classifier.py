@@ -14,7 +14,7 @@ from rebend.evaluation.judges.safety import classifier
 from rebend.evaluation.judges.safety.classifier import NO_ROOM, encode, fill
 from rebend.evaluation.judges.safety.harmbench import HARMBENCH
 from rebend.evaluation.judges.safety.wildguard import WILDGUARD
-from rebend.generation.generate import generate_batch
+from rebend.generation.fixed_batches import generate_batch
 from rebend.models.loading import load_policy
 from tests.helpers.classifier_judges import harmbench, rows, wildguard, words
 from tests.helpers.safety_rows import judged, row
