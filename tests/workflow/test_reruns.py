@@ -82,6 +82,7 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
         "variant": (None, NOTHING),  # needs prompts of this variant
         "replaced": (None, NOTHING),  # needs a template
         "batch_size": (32, READING),
+        "batch_tokens": (200, READING),
         "max_length": (100, READING),
         "dtype": ("bfloat16", READING),
         "resources": ({"runtime": 7}, NOTHING),

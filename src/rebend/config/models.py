@@ -192,7 +192,7 @@ class EncoderBlock(Block):
         "mean", description="`pooler` is the pooled [CLS] output, as with SimCSE in RE-Control"
     )
     max_length: Positive = Field(128, description="longest text, tokens; longer texts are cut")
-    batch_size: Positive = Field(64, description="texts per forward pass")
+    batch_size: Positive = Field(64, description="texts per forward pass, at most")
     resources: Resources = Field(Resources(), description="resources of a job with this block")
 
     @model_validator(mode="after")

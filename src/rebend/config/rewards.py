@@ -68,7 +68,12 @@ class RewardBlock(Block):
         {}, description="words that the scored text has in place of others: `{word: other}`, in this order"
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type of weights and activations")
-    batch_size: Positive = Field(64, description="texts per forward pass, or per request")
+    batch_size: Positive = Field(64, description="texts per forward pass, at most, or per request")
+    batch_tokens: Positive | None = Field(
+        None,
+        description="most tokens of a forward pass, padding included; limits memory where texts are long. null: no "
+        "limit but `batch_size`. A longer text has a pass of its own. Not used with `http`",
+    )
     max_length: Positive = Field(2048, description="longest text, tokens; longer texts are cut at the beginning")
     resources: Resources = Field(Resources(), description="resources of a job with this block")
 

@@ -160,7 +160,11 @@ class ModelJudgeBlock(SafetyJudgeBlock):
     hub: HubModel | None = Field(None, description="a hub repository at a pinned revision")
     local: str | None = Field(None, description="folder in hub layout")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type of weights and activations")
-    batch_size: Positive = Field(8, description="texts per forward pass")
+    batch_size: Positive = Field(8, description="texts per batch, at most")
+    batch_tokens: Positive | None = Field(
+        None,
+        description="most tokens (prompt and answer) of a batch, padding included; null: no limit but `batch_size`",
+    )
     max_length: Positive = Field(
         2048, description="longest prompt and response together, tokens; longer responses are cut"
     )

@@ -17,6 +17,7 @@ from transformers import AutoModel, AutoTokenizer
 from rebend.config.models import EncoderBlock
 from rebend.errors import ModelError
 from rebend.io.progress import progress
+from rebend.models.batching import batches_by_length
 from rebend.models.loading import best_device, only_weights
 from rebend.models.remote_code import runs_code
 
@@ -37,17 +38,16 @@ class Encoder:
         """
         if not texts:
             return torch.empty(0, self.model.config.hidden_size)
-        unique = sorted(set(texts), key=lambda text: (len(text), text))
-        size = self.settings.batch_size
-        batches = [unique[start : start + size] for start in range(0, len(unique), size)]
-        vectors = torch.cat([self._embed(batch) for batch in progress(batches, "encode", total=len(batches))])
-        index = {text: i for i, text in enumerate(unique)}
+        unique = sorted(set(texts))
+        encoded = self.tokenizer(unique, truncation=True, max_length=self.settings.max_length)
+        batches = batches_by_length([len(ids) for ids in encoded["input_ids"]], self.settings.batch_size)
+        rows = ([{key: encoded[key][i] for key in encoded} for i in batch] for batch in batches)
+        vectors = torch.cat([self._embed(batch) for batch in progress(rows, "encode", total=len(batches))])
+        index = {unique[i]: row for row, i in enumerate(i for batch in batches for i in batch)}
         return vectors[[index[text] for text in texts]]
 
-    def _embed(self, texts: list[str]) -> torch.Tensor:
-        tokens = self.tokenizer(
-            texts, padding=True, truncation=True, max_length=self.settings.max_length, return_tensors="pt"
-        ).to(self.model.device)
+    def _embed(self, rows: list[dict[str, list[int]]]) -> torch.Tensor:
+        tokens = self.tokenizer.pad(rows, return_tensors="pt").to(self.model.device)
         out = self.model(**tokens)
         if self.settings.pooling == "pooler":
             return out.pooler_output.float().cpu()

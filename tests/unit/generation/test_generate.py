@@ -34,6 +34,13 @@ class Shift(NoControl):
 
 
 @dataclasses.dataclass(frozen=True)
+class WholePrompt(Shift):
+    """Adds a constant to all states of the prompt, too."""
+
+    whole_prompt = True
+
+
+@dataclasses.dataclass(frozen=True)
 class Breaks(NoControl):
     """Raises an error at the first edit."""
 
@@ -176,23 +183,33 @@ def test_a_prompt_without_room_has_no_response_and_is_counted(policy):
     assert table["row_id"].to_pylist() == [row["row_id"] for row in rows]
 
 
-def test_finished_batches_are_not_decoded_again(policy, tmp_path, monkeypatch):
-    decoding = SAMPLED.model_copy(update={"batch_size": 2})
-    undisturbed, _ = decode(policy, prompt_rows(), decoding, Shift(0.5), ChunkStore(None))
-    real, calls = generate_batch, []
+@pytest.mark.parametrize(
+    ("way", "control"), [("generate_continuous", Shift(0.5)), ("generate_batch", WholePrompt(0.5))]
+)
+def test_finished_chunks_are_not_decoded_again(policy, tmp_path, monkeypatch, way, control):
+    decoding = SAMPLED.model_copy(update={"batch_size": 2 if way == "generate_batch" else 1})
+    undisturbed, _ = decode(policy, prompt_rows(), decoding, control, ChunkStore(None))
+    real, calls = getattr(decoding_module, way), []
 
-    def fails_at_the_third(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == 3:
+    def fails_at_the_second(policy, requests, *args, **kwargs):
+        calls.append(len(requests))
+        if len(calls) == 2:
             raise KeyboardInterrupt
-        return real(*args, **kwargs)
+        return real(policy, requests, *args, **kwargs)
 
-    monkeypatch.setattr(decoding_module, "generate_batch", fails_at_the_third)
+    monkeypatch.setattr(decoding_module, way, fails_at_the_second)
     with pytest.raises(KeyboardInterrupt):
-        decode(policy, prompt_rows(), decoding, Shift(0.5), ChunkStore(tmp_path))
-    resumed, _ = decode(policy, prompt_rows(), decoding, Shift(0.5), ChunkStore(tmp_path))
-    assert len(calls) == 3 + 2  # two of four batches were stored
+        decode(policy, prompt_rows(), decoding, control, ChunkStore(tmp_path))
+    resumed, _ = decode(policy, prompt_rows(), decoding, control, ChunkStore(tmp_path))
+    assert calls == ([2] * 5 if way == "generate_batch" else [4] * 3)  # the first of four, or two, was stored
     assert resumed.equals(undisturbed)
+
+
+def test_each_batch_of_ended_responses_is_a_lap(policy):
+    laps = []
+    parts = ChunkStore(None, lambda: laps.append(1))
+    generate(policy, PROMPTS, SAMPLED.model_copy(update={"batch_size": 3}), parts=parts)
+    assert len(laps) == 3  # 8 responses
 
 
 def test_each_stored_state_is_the_one_its_token_was_sampled_from(policy):

@@ -57,7 +57,8 @@ class RewardModel:
         chunks = chunks or ChunkStore(None)
         present = [i for i, response in enumerate(responses) if response is not None]
         encoded = {i: self.encode(messages[i], responses[i] or "") for i in present}
-        batches = batches_by_length([len(encoded[i]) for i in present], self.settings.batch_size)
+        lengths = [len(encoded[i]) for i in present]
+        batches = batches_by_length(lengths, self.settings.batch_size, self.settings.batch_tokens)
         groups = [batches[i : i + _BATCHES_PER_CHUNK] for i in range(0, len(batches), _BATCHES_PER_CHUNK)]
         rewards: list[float | None] = [None] * len(responses)
         for number, group in enumerate(progress(groups, "scoring rewards", total=len(groups))):

@@ -56,7 +56,8 @@ def ask(
     encoded = [encode(policy, prompt, settings.max_length, values) for values in variables]
     fitting = [(i, ids) for i, ids in enumerate(encoded) if ids is not None]
     decoding = Decoding(max_new_tokens=prompt.new_tokens)
-    batches = batches_by_length([len(ids) for _, ids in fitting], settings.batch_size)
+    lengths = [len(ids) + prompt.new_tokens for _, ids in fitting]
+    batches = batches_by_length(lengths, settings.batch_size, settings.batch_tokens)
     parts = ChunkStore(folder)
     replies: list[str | None] = [None] * len(variables)
     for number, batch in enumerate(progress(batches, "judging", total=len(batches))):
