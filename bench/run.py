@@ -36,6 +36,7 @@ KEPT = (
     "disk_",
     "scale_",
     "slurm_",
+    "mixed_lengths_",
 )  # prefixes of the other benchmarks' figures
 MICRO = ROOT / "tests/workflow/micro/blocks.yaml"
 

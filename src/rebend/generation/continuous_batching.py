@@ -31,6 +31,7 @@ from rebend.models.loading import Policy
 _REFILL_SHARE = 0.875  # new prompts are read when at most this share of the rows is still alive
 _POSITIONS = 4096  # maximum of prompt positions per forward pass: more need memory and save no time
 _GROUP_COST = 1024  # positions of padding in a step's attention that take longer than one more group
+_ROW_PADDING = 64  # positions of padding of a new row that is placed among longer ones, which copies nothing
 
 
 def supports_continuous_batching(policy: Policy, control: Control | None = None) -> bool:
@@ -87,7 +88,8 @@ class _Decoder:
         self.warpers = warpers(decoding) if decoding.temperature else []
         self.seeds = [row_seed(decoding.seed, request.key) for request in requests]
         self.edit, self.norm_limit = control.begin(self.seeds), control.norm_limit
-        self.group_cost = _GROUP_COST if supports_groups(policy.model) else inf
+        grouped = supports_groups(policy.model)
+        self.group_cost, self.row_padding = (_GROUP_COST, _ROW_PADDING) if grouped else (inf, inf)
 
     def admitted(self, waiting: Sequence[int], alive: Sequence[Row]) -> Sequence[int]:
         """Return the first of the waiting requests that fit beside the rows that are alive; at least one in all."""
@@ -134,7 +136,7 @@ class _Decoder:
         The longest prompts are read first, so an alive row has at least as many columns as a new one.
         """
         groups = [group for group in groups if group.n_alive()]
-        if len(groups) == len(new) == 1 and groups[0].can_take(new[0], self.group_cost):
+        if len(groups) == len(new) == 1 and groups[0].can_take(new[0], self.row_padding):
             return [groups[0].refilled(new[0])]
         for group in groups:
             group.shrink()

@@ -80,10 +80,9 @@ class RowGroup:
             layer.append_rows(more)
         return self
 
-    def can_take(self, new: RowGroup, cost: float) -> bool:
-        """Return whether `refilled` can place the rows of `new`, with at most `cost` positions of padding."""
-        free = len(self.rows) - self.n_alive()
-        return len(new.rows) <= free and len(new.rows) * (self.width - new.width) <= cost
+    def can_take(self, new: RowGroup, padding: float) -> bool:
+        """Return whether `refilled` can place the rows of `new`, with at most `padding` positions of it in each row."""
+        return len(new.rows) <= len(self.rows) - self.n_alive() and self.width - new.width <= padding
 
     def refilled(self, new: RowGroup) -> RowGroup:
         """Return this group with the rows of `new`, which has at most as many columns, in place of ended rows."""

@@ -87,11 +87,25 @@ def test_mean_pooling_ignores_padding(encoder: Encoder) -> None:
 
 
 def test_equal_texts_are_encoded_once(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[str] = []
+    seen: list[list[int]] = []
     embed = encoder._embed
-    monkeypatch.setattr(encoder, "_embed", lambda texts: (seen.extend(texts), embed(texts))[1])
+    monkeypatch.setattr(encoder, "_embed", lambda rows: (seen.extend(row["input_ids"] for row in rows), embed(rows))[1])
     encoder.encode(["p", "r", "r", "s", "p", "r"])
-    assert sorted(seen) == ["p", "r", "s"]
+    assert sorted(seen) == sorted(encoder.tokenizer(["p", "r", "s"])["input_ids"])
+
+
+def test_texts_of_different_lengths_share_no_pass_and_keep_their_order(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["a", "a word " * 60, "the", "a lid " * 50, *(f"{n}" for n in range(12))]
+    alone = torch.cat([encoder.encode([text]) for text in texts])
+    longest: list[int] = []
+    embed = encoder._embed
+    monkeypatch.setattr(
+        encoder, "_embed", lambda rows: (longest.append(max(len(row["input_ids"]) for row in rows)), embed(rows))[1]
+    )
+    torch.testing.assert_close(encoder.encode(texts), alone, rtol=1e-4, atol=1e-5)
+    assert len(longest) == 2 and longest[1] < longest[0] / 4
 
 
 def test_empty_response_has_a_coherence(encoder: Encoder) -> None:

@@ -46,6 +46,7 @@ def widths(monkeypatch):
     seen = []
     step = continuous_batching._Decoder.step
     monkeypatch.setattr(continuous_batching, "_GROUP_COST", 0)
+    monkeypatch.setattr(continuous_batching, "_ROW_PADDING", 0)
     monkeypatch.setattr(
         continuous_batching._Decoder,
         "step",

@@ -183,7 +183,8 @@ def _responses(
     if supports_continuous_batching(policy):
         yield from generate_continuous(policy, requests, decoding, keep_states=keep_states)
         return
-    for batch in batches_by_length([len(request.prompt_ids) for request in requests], decoding.batch_size):
+    lengths = [len(request) + decoding.max_new_tokens for request in requests]
+    for batch in batches_by_length(lengths, decoding.batch_size, decoding.batch_tokens):
         responses = generate_batch(policy, [requests[i] for i in batch], decoding, keep_states=keep_states)
         yield from zip(batch, responses, strict=True)
 

@@ -50,6 +50,21 @@ def by_hand(folder: Path) -> list[float]:
     return rewards
 
 
+@pytest.mark.parametrize(("changes", "limit"), [({"batch_tokens": 60}, 60), ({}, 400)])
+def test_texts_of_mixed_length_are_read_with_little_padding_in_their_order(reward_folder, monkeypatch, changes, limit):
+    responses = ["take " * 45 if i in (2, 5) else response for i, response in enumerate(RESPONSES)]
+    model = load_reward_model(reward_folder, CLASSIFIER.model_copy(update={"batch_size": 8, **changes}))
+    alone = [model.score([messages], [text])[0] for messages, text in zip(PROMPTS, responses, strict=True)]
+    passes: list[list[int]] = []
+    forward = model.forward
+    monkeypatch.setattr(
+        model, "forward", lambda encoded: (passes.append([len(ids) for ids in encoded]), forward(encoded))[1]
+    )
+    assert model.score(PROMPTS, responses) == pytest.approx(alone, abs=1e-4)
+    assert sum(map(len, passes)) == 8 and len(passes) > 1
+    assert all(len(lengths) == 1 or len(lengths) * max(lengths) <= limit for lengths in passes)
+
+
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("pad", ["<|pad|>", "<|end|>"])
 def test_reward_is_read_at_the_last_token_with_any_padding(reward_folder, side, pad):

@@ -20,7 +20,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 
 from rebend.config.decoding import Decoding
 from rebend.errors import ModelError
-from rebend.generation.generate import generate, make_requests
+from rebend.generation.generate import generate
+from rebend.generation.requests import make_requests
 from rebend.models.loading import check_checkpoint, fingerprint, load_policy, stamp
 from rebend.repbend.merge.lora_delta import AdapterChanges, check_mergeable
 from rebend.repbend.merge.merge import merge_adapter, merged_tensor, write_merged
