@@ -89,7 +89,8 @@ class _Decoder:
         self.seeds = [row_seed(decoding.seed, request.key) for request in requests]
         self.edit, self.norm_limit = control.begin(self.seeds), control.norm_limit
         grouped = supports_groups(policy.model)
-        self.group_cost, self.row_padding = (_GROUP_COST, _ROW_PADDING) if grouped else (inf, inf)
+        self.group_cost: float = _GROUP_COST if grouped else inf
+        self.row_padding: float = _ROW_PADDING if grouped else inf
 
     def admitted(self, waiting: Sequence[int], alive: Sequence[Row]) -> Sequence[int]:
         """Return the first of the waiting requests that fit beside the rows that are alive; at least one in all."""

@@ -17,7 +17,8 @@ from rebend.evaluation.attacks.attempts import attempt_key
 from rebend.evaluation.judges.safety.judge import judge_safety
 from rebend.evaluation.judges.safety.verdict import INCOHERENT, REFUSAL, JudgedRow
 from rebend.evaluation.sampled_pairs.prompts import PromptRow
-from rebend.generation.generate import Response, generate
+from rebend.generation.generate import generate
+from rebend.generation.requests import Response
 from rebend.io.chunks import ChunkStore
 from rebend.models.chat import Message
 from rebend.models.loading import Policy
