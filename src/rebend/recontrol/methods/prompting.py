@@ -52,6 +52,11 @@ class Prompted(NoControl):
         return self.control.candidates_per_token
 
     @property
+    def norm_limit(self) -> float:
+        """Return the other control's limit of an edit, in lengths of the state."""
+        return self.control.norm_limit
+
+    @property
     def whole_prompt(self) -> bool:
         """Return whether the other control edits the whole prompt."""
         return self.control.whole_prompt

@@ -137,8 +137,8 @@ TABLE = Table(
     "Rates are over judged rows; 95 % intervals in brackets (win rate, flips, longer answer wins: Wilson; others: "
     "bootstrap), over clusters of prompts where several prompts are about one question. A tie is no win. The verdict "
     "is a tie if both orders of the two answers give a tie, or if the orders differ (number in parentheses). Flips: "
-    "rows whose verdict depends on the order; a judge with `orders: one` (as in RE-Control's released code) reads each row "
-    "in one random order, and has no flips. Length-controlled: win rate at equal length, by a logistic regression "
+    "rows whose verdict depends on the order; a judge with `orders: one` (as in RE-Control's released code) reads each "
+    "row in one random order, and has no flips. Length-controlled: win rate at equal length, by a logistic regression "
     "on the length difference; unknown if all responses are longer than their references, or all shorter. Missing: no"
     " response, reference or reward. Tokens and cost are of all replies used in a row, also of replies shared with "
     "other rows or studies; `asked` in the record of the verdicts counts the requests that its run paid for.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rebend.config.decoding import Decoding
 from rebend.generation.generate import generate
+from rebend.generation.intervention import Control, NoControl
 from rebend.recontrol.methods.prompting import Prompted, Prompting
 from rebend.recontrol.methods.value_ascent import ValueAscent
 from tests.helpers.small_policy import PROMPTS, make_policy
@@ -38,3 +39,13 @@ def test_an_instruction_and_an_ascent_work_together():
         r.token_ids for r in generate(policy, by_hand, decoding, control=ValueAscent(net, 0.5, 30))
     ]
     assert all(response.edit_norm > 0 for response in together)
+
+
+def test_every_member_of_a_control_is_passed_on():
+    """A member that is not passed on would have the value of no control."""
+    members = [name for name in vars(Control) if not name.startswith("_")]
+    assert len(members) >= 6 and not [name for name in members if name not in vars(Prompted)]
+    released = ValueAscent(network(2), 0.5, 30, variant="released_code")
+    prompted = Prompted("Be kind.", released)
+    assert (prompted.norm_limit, prompted.whole_prompt) == (released.norm_limit, released.whole_prompt)
+    assert prompted.norm_limit != NoControl().norm_limit
