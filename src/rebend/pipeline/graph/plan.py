@@ -80,12 +80,15 @@ class Plan:
 
     @cached_property
     def learnt(self) -> dict[str, str]:
-        """Data set → a key by which a model, reward model, adapter or value model of the study learns from it."""
+        """Data set → a key by which a model, reward model, adapter or value model of the study learns from it.
+
+        Nothing learns from the pairs that a reward model holds out.
+        """
         uses: dict[str, str] = {}
         for section in ("models", "rewards", "adapters", "activations"):
             for name in self.used[section]:
                 for key, named, _, dataset in references(self.config[section][name]):
-                    if named == "datasets":
+                    if named == "datasets" and key != "trained.held_out":
                         uses.setdefault(dataset, f"{section}.{name}.{key}")
         return uses
 
