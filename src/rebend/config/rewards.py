@@ -47,8 +47,8 @@ class TrainedReward(Block):
     )
     max_length: Positive | None = Field(
         512,
-        description="longest conversation, tokens; longer ones are cut at the beginning, and a pair whose two texts are "
-        "then equal is left out. Give the reward block the same `max_length`. null: the model's context",
+        description="longest conversation, tokens; longer ones are cut at the beginning, and a pair whose two texts are then "
+        "equal is left out. Give the reward block the same `max_length`. null: the model's context",
     )
     lr: float = Field(5.0e-4, gt=0, description="peak learning rate of AdamW, after which it decays linearly")
     warm_up: Rate = Field(0.1, description="share of the steps in which the learning rate rises")
@@ -116,7 +116,10 @@ class RewardEndpoint(Block):
 
 
 class RewardBlock(Block):
-    """A reward model: exactly one of hub, local, tiny, trained, http. A reward is the raw logit, or the number in the reply."""
+    """A reward model: exactly one of hub, local, tiny, trained, http.
+
+    A reward is the raw logit, or the number in the reply.
+    """
 
     hub: HubModel | None = Field(None, description="a hub repository at a pinned revision")
     local: str | None = Field(None, description="folder in hub layout")

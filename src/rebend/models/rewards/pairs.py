@@ -84,7 +84,7 @@ def divide(
     train = [pairs[i] for i in order[n_held_out + n_choice :]]
     if not train or not held_out:
         raise DataError(
-            f"of {len(pairs)} preference pairs, {len(train)} would be left to train on, with {n_choice} that choose the "
+            f"of {len(pairs)} preference pairs, {len(train)} would be left to train on, with {n_choice} to choose the "
             f"checkpoint and {len(held_out)} held out; each part needs at least one"
         )
     return Parts(train, [pairs[i] for i in order[n_held_out : n_held_out + n_choice]], held_out, alike)

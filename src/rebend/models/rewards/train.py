@@ -98,8 +98,8 @@ def start_model(base: str | Path, pad_token_id: int, settings: TrainedReward) ->
     n_blocks = settings.n_blocks or len(blocks)
     if not settings.frozen_blocks < n_blocks <= len(blocks):
         raise ConfigError(
-            f"n_blocks is {n_blocks} and frozen_blocks is {settings.frozen_blocks}: the model has {len(blocks)} decoder "
-            "blocks, and at least one of those used must be trained"
+            f"n_blocks is {n_blocks} and frozen_blocks is {settings.frozen_blocks}: the model has {len(blocks)} "
+            "decoder blocks, and at least one of those used must be trained"
         )
     del blocks[n_blocks:]
     model.config.num_hidden_layers = n_blocks

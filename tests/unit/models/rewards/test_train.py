@@ -16,7 +16,7 @@ from rebend.io.checkpoints import Checkpoints
 from rebend.models.loading import check_checkpoint, load_tokenizer
 from rebend.models.rewards.held_out import differences, mean_loss, pair_rewards, rewards
 from rebend.models.rewards.model import load_reward_model
-from rebend.models.rewards.pairs import divide, encode_pairs
+from rebend.models.rewards.pairs import Pair, Parts, divide, encode_pairs
 from rebend.models.rewards.train import RewardTrainer, start_model, train_reward_model
 from tests.helpers.tiny_parts import Stopped, StoppedAt, contents, make_model
 
@@ -173,22 +173,14 @@ def test_lora_learns_a_clear_preference(base, tmp_path):
 
 
 def test_best_weights_are_kept_and_training_stops_early(base, tmp_path):
-    # random labels: the loss on pairs that choose soon rises
-    swapped = [
-        row if n % 2 else {**row, "chosen": row["rejected"], "rejected": row["chosen"]} for n, row in enumerate(CLEAR)
-    ]
-    facts = train(
-        base, tmp_path, swapped, steps=400, lr=1e-2, lora_r=0, batch_size=16, eval_every=2, patience=2, choice_share=0.2
-    )
-    losses = facts["choice_losses"]
-    best = facts["best_step"] // 2 - 1
-    assert losses[best] == min(losses) and losses[-1] > min(losses)
-    assert facts["steps"] == 2 * len(losses) == facts["best_step"] + 2 * 2 < 400
-    block = settings(seed=0, eval_every=2, choice_share=0.2)
-    scorer = load(tmp_path / "model")
-    choice = divide(scorer.tokenizer, swapped, None, block, 96).choice
-    assert len(choice) == facts["choice_pairs"] == 48
-    assert mean_loss(differences(scorer.model, choice)) == pytest.approx(losses[best], abs=1e-4)
+    one = trainer(base, tmp_path, steps=40, lr=5e-3, warm_up=0.0, eval_every=2, patience=2, head_start="drawn")
+    clear = encode_pairs(load_tokenizer(base), CLEAR[:80], 96)
+    swapped = [Pair(pair.rejected, pair.chosen, -pair.longer_by) for pair in clear[64:]]
+    one.parts = Parts(clear[:64], swapped, clear[:1], 0)  # what is learnt makes the loss on `choice` rise
+    one.run()
+    assert one.facts()["best_step"] == 2 and one.facts()["steps"] == 6
+    assert one.choices[0] < one.choices[1] < one.choices[2]
+    assert mean_loss(differences(one.model, swapped)) == pytest.approx(one.choices[0], abs=1e-6)
 
 
 @pytest.mark.parametrize("step", [3, 9])
