@@ -47,8 +47,8 @@ class TrainedReward(Block):
     )
     max_length: Positive | None = Field(
         512,
-        description="longest conversation, tokens; longer ones are cut at the beginning, and a pair whose two texts are then "
-        "equal is left out. Give the reward block the same `max_length`. null: the model's context",
+        description="longest conversation, tokens; longer ones are cut at the beginning, and pairs whose two texts are "
+        "equal then are left out. Give the reward block the same `max_length`. null: the model's context",
     )
     lr: float = Field(5.0e-4, gt=0, description="peak learning rate of AdamW, after which it decays linearly")
     warm_up: Rate = Field(0.1, description="share of the steps in which the learning rate rises")
@@ -155,6 +155,11 @@ class RewardBlock(Block):
     def writes_text(self) -> bool:
         """Whether the block itself gives the form of the scored text; otherwise the chat template does."""
         return self.template is not None or self.variant == "released_code"
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the graph trains the reward model."""
+        return self.tiny is not None or self.trained is not None
 
     @property
     def code(self) -> str:

@@ -60,6 +60,11 @@ class Plan:
         return list(dict.fromkeys(tuned))
 
     @cached_property
+    def rewards(self) -> list[str]:
+        """Every reward model of the study that is trained here."""
+        return [name for name in self.used["rewards"] if self.config["rewards"][name].is_trained]
+
+    @cached_property
     def benchmarks(self) -> list[tuple[str, str, str]]:
         """(base, adapter, capability) of every run of a capability benchmark."""
         runs = (run for grid in self.study.grids for run in product(grid.models, grid.adapters, grid.capabilities))
@@ -119,6 +124,7 @@ class Plan:
         results += [paths.adapter(base, adapter) for base, adapter in self.trained]
         results += [paths.value_model(*pair) for pair in self.value_models]
         results += [paths.strength(*pair) for pair in self.tuned_controls]
+        results += [paths.reward_model(name) for name in self.rewards]
         results += [paths.states(*triple) for triple in self.projections]
         results += [paths.capability(paths.model_name(base, adapter), name) for base, adapter, name in self.benchmarks]
         results += [paths.overlap(dataset) for dataset in (*self.reported, *self.chosen_on)]
@@ -159,6 +165,7 @@ class Plan:
             "claims": [claim.model_dump() for claim in self.study.claims],
             "cells": [self._marked(c.described(self.config), c.base, c.adapter, c.control) for c in self.cells],
             "deviations": self._deviations(),
+            "rewards": [{"reward": name, "record": paths.record(paths.reward_model(name))} for name in self.rewards],
             "adapters": [
                 {
                     "model": named["models"](m),
