@@ -61,7 +61,10 @@ class TrainedReward(Block):
         description="use only the model's first decoder blocks, for less time in training and scoring; all if absent",
     )
     frozen_blocks: int = Field(
-        0, ge=0, description="first decoder blocks that are not trained, which saves their backward pass"
+        0,
+        ge=0,
+        description="first decoder blocks that are not trained, which saves their backward pass. With `lora_r: 0` and "
+        "as many as `n_blocks`, only the head is trained: every pair passes through the model once, whatever `steps`",
     )
     gradient_checkpointing: bool = Field(
         False, description="recompute activations in the backward pass: less memory, about a third more time"
@@ -79,6 +82,11 @@ class TrainedReward(Block):
     seed: int = Field(0, description="seed of head, adapter, parts and batches")
 
     @property
+    def head_only(self) -> bool:
+        """Whether a block without LoRA may leave all decoder blocks frozen."""
+        return self.lora_r == 0
+
+    @property
     def micro(self) -> int:
         """Pairs per forward pass."""
         return self.micro_batch or self.batch_size
@@ -91,7 +99,7 @@ class TrainedReward(Block):
         shares = (0.0 if self.held_out else self.held_out_share) + (self.choice_share if self.eval_every else 0.0)
         if shares >= 1:
             raise ValueError(f"held_out_share and choice_share are {shares:g} together: no pair is left to train on")
-        if self.n_blocks is not None and self.frozen_blocks >= self.n_blocks:
+        if self.n_blocks is not None and self.frozen_blocks >= self.n_blocks + self.head_only:
             raise ValueError(
                 f"frozen_blocks {self.frozen_blocks} leaves none of the {self.n_blocks} blocks of n_blocks to train"
             )

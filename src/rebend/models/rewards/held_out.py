@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,10 +22,15 @@ def rewards(model: Any, encoded: Sequence[Sequence[int]]) -> torch.Tensor:
     Padded on the right without an attention mask: a token depends only on tokens to its left. The head of the language
     model is never applied, so that no logits [B, T, V] are made.
     """
+    return model.score(last_states(model, encoded)).squeeze(-1)
+
+
+def last_states(model: Any, encoded: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Return the state after the final norm at the last token of each text, [B, D]."""
     tokens = pad_right(encoded, model.config.pad_token_id).to(model.device)
     states = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
     last = torch.tensor([len(text) - 1 for text in encoded])
-    return model.score(states[torch.arange(len(encoded)), last]).squeeze(-1)
+    return states[torch.arange(len(encoded)), last]
 
 
 def pair_rewards(model: Any, pairs: Sequence[Pair]) -> torch.Tensor:
@@ -34,11 +39,13 @@ def pair_rewards(model: Any, pairs: Sequence[Pair]) -> torch.Tensor:
 
 
 @torch.no_grad()
-def differences(model: Any, pairs: Sequence[Pair], batch_size: int = 64) -> np.ndarray:
-    """Return r(chosen) - r(rejected) of each pair, [N] float64; `batch_size` pairs per forward pass."""
+def differences(
+    rewards_of: Callable[[Sequence[Pair]], torch.Tensor], pairs: Sequence[Pair], batch_size: int = 64
+) -> np.ndarray:
+    """Return r(chosen) - r(rejected) of each pair, [N] float64, from `rewards_of` (`batch_size` pairs → [B, 2])."""
     found = np.zeros(len(pairs))
     for batch in batches_by_length([pair.length for pair in pairs], batch_size):
-        chosen, rejected = pair_rewards(model, [pairs[number] for number in batch]).T
+        chosen, rejected = rewards_of([pairs[number] for number in batch]).T
         found[batch] = (chosen - rejected).double().cpu().numpy()
     return found
 

@@ -39,6 +39,7 @@ from rebend.models.loading import best_device, load_tokenizer, stamp
 from rebend.models.lora import linear_modules
 from rebend.models.remote_code import runs_code
 from rebend.models.rewards.held_out import differences, held_out_facts, mean_loss, pair_rewards
+from rebend.models.rewards.kept_states import KeptStates
 from rebend.models.rewards.pairs import Pair, Parts, divide
 from rebend.models.tiny_model import learning_rate, plan_batches
 
@@ -73,7 +74,7 @@ def train_reward_model(
         trainer = RewardTrainer(model, parts, settings, checkpoints)
         trainer.run()
         model = trainer.plain_model()
-        found = differences(model, parts.held_out, settings.micro)
+        found = differences(partial(pair_rewards, model), parts.held_out, settings.micro)
     with whole_directory(out) as folder:
         model.cpu().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -96,10 +97,10 @@ def start_model(base: str | Path, pad_token_id: int, settings: TrainedReward) ->
         nn.init.zeros_(model.score.weight)
     _, blocks = named_blocks(model)
     n_blocks = settings.n_blocks or len(blocks)
-    if not settings.frozen_blocks < n_blocks <= len(blocks):
+    if not settings.frozen_blocks < n_blocks + settings.head_only <= len(blocks) + settings.head_only:
         raise ConfigError(
             f"n_blocks is {n_blocks} and frozen_blocks is {settings.frozen_blocks}: the model has {len(blocks)} "
-            "decoder blocks, and at least one of those used must be trained"
+            "decoder blocks; of those used, at least one must be trained, or (with lora_r 0) only the head"
         )
     del blocks[n_blocks:]
     model.config.num_hidden_layers = n_blocks
@@ -122,6 +123,9 @@ class RewardTrainer:
         self.optimizer = torch.optim.AdamW(
             self.trained.values(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.01, fused=True
         )
+        kept = [*parts.train, *parts.choice] if list(self.trained) == ["score.weight"] else []
+        self.states = KeptStates(model, kept)
+        self.rewards_of = self.states.rewards if kept else partial(pair_rewards, model)
         self.losses: list[float] = []  # one per step
         self.choices: list[float] = []  # loss on the pairs that choose, one per evaluation
         self.best: dict[str, Tensor] = {}
@@ -154,7 +158,7 @@ class RewardTrainer:
         total = 0.0
         for first in range(0, len(batch), settings.micro):  # a step's pairs are sorted by length: little padding
             part = batch[first : first + settings.micro]
-            chosen, rejected = pair_rewards(self.model, part).T
+            chosen, rejected = self.rewards_of(part).T
             loss = -functional.logsigmoid(chosen - rejected).mean() * (len(part) / len(batch))
             loss.backward()
             total += loss.item()
@@ -167,7 +171,7 @@ class RewardTrainer:
 
     def evaluate(self) -> None:
         """Take the loss on the pairs that choose, and keep the weights if it is the lowest so far."""
-        loss = mean_loss(differences(self.model, self.parts.choice, self.settings.micro))
+        loss = mean_loss(differences(self.rewards_of, self.parts.choice, self.settings.micro))
         if loss < min(self.choices, default=math.inf):
             self.best = self._weights()
         self.choices.append(loss)
@@ -209,9 +213,10 @@ class RewardTrainer:
         self._load(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.losses, self.choices, self.best = state["losses"], state["choices"], state["best"]
+        self.states.known = state["states"]
 
     def _state(self) -> dict[str, Any]:
-        kept = {"losses": self.losses, "choices": self.choices, "best": self.best}
+        kept = {"losses": self.losses, "choices": self.choices, "best": self.best, "states": self.states.known}
         return {"weights": self._weights(), "optimizer": self.optimizer.state_dict(), **kept}
 
     def _weights(self) -> dict[str, Tensor]:
@@ -226,12 +231,15 @@ class RewardTrainer:
 def _mark_trained(model: Any, settings: TrainedReward) -> Any:
     """Freeze all weights that are not trained and, with LoRA, return the model with an adapter on its linear modules.
 
-    The head is always trained. The first `frozen_blocks` blocks get no gradient, and so need no backward pass.
+    The head is always trained. The first `frozen_blocks` blocks get no gradient, and so need no backward pass; if these
+    are all blocks, only the head is trained.
     """
     pattern, modules = linear_modules(model)
     blocks = named_blocks(model)[1]
     adapted = model
-    if settings.lora_r:
+    if not settings.lora_r and settings.frozen_blocks == len(blocks):
+        model.requires_grad_(False)
+    elif settings.lora_r:
         used = list(range(settings.frozen_blocks, len(blocks)))
         config = LoraConfig(
             r=settings.lora_r,

@@ -180,7 +180,31 @@ def test_best_weights_are_kept_and_training_stops_early(base, tmp_path):
     one.run()
     assert one.facts()["best_step"] == 2 and one.facts()["steps"] == 6
     assert one.choices[0] < one.choices[1] < one.choices[2]
-    assert mean_loss(differences(one.model, swapped)) == pytest.approx(one.choices[0], abs=1e-6)
+    assert mean_loss(differences(one.rewards_of, swapped)) == pytest.approx(one.choices[0], abs=1e-6)
+
+
+HEAD = {"n_blocks": 1, "frozen_blocks": 1, "lora_r": 0, "steps": 60, "lr": 0.02, "micro_batch": 4, "eval_every": 9}
+
+
+def test_head_alone_is_trained_on_states_that_are_made_once(base, tmp_path):
+    one = trainer(base, tmp_path, **HEAD)
+    assert list(one.trained) == ["score.weight"]
+    passes = []
+    one.model.base_model.register_forward_hook(lambda *_: passes.append(1))
+    one.run()
+    assert len(passes) == len(one.parts.train) + len(one.parts.choice)  # not 60 steps of eight pairs
+    with torch.no_grad():
+        expected = pair_rewards(one.model, one.parts.choice)
+        assert torch.allclose(one.rewards_of(one.parts.choice), expected, atol=1e-5)
+    assert len(one.facts()["choice_losses"]) >= 3 and min(one.choices) < 0.69
+
+
+def test_killed_training_of_the_head_ends_in_the_same_bytes(base, tmp_path):
+    train(base, tmp_path / "whole", **HEAD)
+    with pytest.raises(Stopped):
+        train(base, tmp_path / "two", checkpoints=StoppedAt(tmp_path / "two/progress", 20), **HEAD)
+    train(base, tmp_path / "two", **HEAD)
+    assert contents(tmp_path / "two/model") == contents(tmp_path / "whole/model")
 
 
 @pytest.mark.parametrize("step", [3, 9])
