@@ -50,6 +50,11 @@ class TrainedReward(Block):
         description="longest conversation, tokens; longer ones are cut at the beginning, and pairs whose two texts are "
         "equal then are left out. Give the reward block the same `max_length`. null: the model's context",
     )
+    balance_length: bool = Field(
+        False,
+        description="leave out pairs to train on, at random, until as many prefer the longer answer as the shorter one, "
+        "so that length alone cannot be learnt; choosing and held-out pairs stay as they are",
+    )
     lr: float = Field(5.0e-4, gt=0, description="peak learning rate of AdamW, after which it decays linearly")
     warm_up: Rate = Field(0.1, description="share of the steps in which the learning rate rises")
     lora_r: int = Field(

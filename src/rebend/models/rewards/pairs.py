@@ -39,6 +39,7 @@ class Parts(NamedTuple):
     choice: list[Pair]
     held_out: list[Pair]
     alike: int  # pairs whose conversations are equal after cutting, left out of all parts
+    unbalanced: int = 0  # pairs left out of those to train on, for `balance_length`
 
 
 def encode_pairs(tokenizer: Any, rows: Sequence[Mapping[str, Any]], context: int) -> list[Pair]:
@@ -87,7 +88,29 @@ def divide(
             f"of {len(pairs)} preference pairs, {len(train)} would be left to train on, with {n_choice} to choose the "
             f"checkpoint and {len(held_out)} held out; each part needs at least one"
         )
-    return Parts(train, [pairs[i] for i in order[n_held_out : n_held_out + n_choice]], held_out, alike)
+    kept = _balanced(train) if settings.balance_length else train
+    choice = [pairs[i] for i in order[n_held_out : n_held_out + n_choice]]
+    return Parts(kept, choice, held_out, alike, len(train) - len(kept))
+
+
+def _balanced(train: Sequence[Pair]) -> list[Pair]:
+    """Return the pairs without the last ones of the commoner kind: chosen answer longer, or shorter than the other.
+
+    Raises `DataError` if there are none of one kind.
+    """
+    rarer = min(sum(pair.longer_by * sign > 0 for pair in train) for sign in (1, -1))
+    if not rarer:
+        raise DataError(
+            "balance_length: in all pairs to train on the longer answer is preferred, or in all the shorter"
+        )
+    left = {True: rarer, False: rarer}  # the chosen answer is longer → pairs that may still be kept
+    kept = []
+    for pair in train:
+        if pair.longer_by:
+            left[pair.longer_by > 0] -= 1
+        if not pair.longer_by or left[pair.longer_by > 0] >= 0:
+            kept.append(pair)
+    return kept
 
 
 def _count(share: float, n_pairs: int) -> int:

@@ -199,6 +199,7 @@ class RewardTrainer:
         return {
             "pairs": len(self.parts.train),
             "pairs_alike_after_cutting": self.parts.alike,
+            "pairs_left_out_for_length": self.parts.unbalanced,
             "steps": len(self.losses),
             "trained_weights": sum(weight.numel() for weight in self.trained.values()),
             "first_loss": round(self.losses[0], 4),

@@ -47,6 +47,24 @@ def test_parts_share_no_pair(tokenizer):
     )
 
 
+def test_balanced_training_pairs_prefer_the_longer_answer_as_often_as_the_shorter(tokenizer):
+    plain = divide(tokenizer, ROWS, None, settings(), 96)
+    longer, shorter = (sum(pair.longer_by * sign > 0 for pair in plain.train) for sign in (1, -1))
+    assert longer != shorter and min(longer, shorter) > 3
+    balanced = divide(tokenizer, ROWS, None, settings(balance_length=True), 96)
+    for sign in (1, -1):
+        assert sum(pair.longer_by * sign > 0 for pair in balanced.train) == min(longer, shorter)
+    assert balanced.unbalanced == abs(longer - shorter) == len(plain.train) - len(balanced.train)
+    assert balanced.held_out == plain.held_out
+    assert [pair for pair in plain.train if pair in balanced.train] == balanced.train
+
+
+def test_pairs_of_one_kind_cannot_be_balanced(tokenizer):
+    rows = [{**row, "chosen": row["rejected"] + " Good luck!"} for row in ROWS]
+    with pytest.raises(DataError, match="in all pairs to train on the longer answer is preferred"):
+        divide(tokenizer, rows, None, settings(balance_length=True), 96)
+
+
 def test_held_out_data_set_is_used_whole_and_chooses_nothing(tokenizer):
     apart = [row for row in OTHERS if row["messages"] not in [other["messages"] for other in ROWS]]
     assert len(apart) > 5
