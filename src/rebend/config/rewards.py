@@ -52,8 +52,8 @@ class TrainedReward(Block):
     )
     balance_length: bool = Field(
         False,
-        description="leave out training pairs until as many prefer the longer answer as the shorter one, so that length "
-        "alone cannot be learnt; pairs that choose or are held out stay",
+        description="leave out training pairs until as many prefer the longer answer as the shorter one, so that "
+        "length alone cannot be learnt; pairs that choose or are held out stay",
     )
     lr: float = Field(5.0e-4, gt=0, description="peak learning rate of AdamW, after which it decays linearly")
     warm_up: Rate = Field(0.1, description="share of the steps in which the learning rate rises")

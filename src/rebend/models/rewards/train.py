@@ -7,8 +7,8 @@ t = 2 · micro_batch · max_length tokens in a forward pass:
 
 where the blocks held are those with trained weights, or with `gradient_checkpointing` one (and 4 t D for each other).
 Neither the number of pairs in a step nor that of steps is in it. There are no logits. If only the head is trained, no
-block is held, and the kept states take 8 D bytes a pair. All weights of SmolLM2-135M (P = W = 134.5 million), micro_batch
-4, max_length 256, checkpointing: 2.7 GB measured.
+block is held, and the kept states take 8 D bytes a pair. All weights of SmolLM2-135M (P = W = 134.5 million) with
+micro_batch 4, max_length 256 and checkpointing: 2.7 GB measured.
 """
 
 from __future__ import annotations
