@@ -35,7 +35,7 @@ EXTRACT = ["extract_activations", "gather_activations", *LABEL]
 CAPABILITY = ["score_capability", *REPORT]
 MERGE = ["merge_adapter", "project_hidden_states", "score_capability", *EXTRACT]
 ADAPTER = ["train_adapter", *MERGE]
-REWARD = ["train_tiny_reward_model", "score_references", *LABEL]
+REWARD = ["train_reward_model", "score_references", *LABEL]
 MODEL = ["train_tiny_model", *REWARD, *ADAPTER]
 DATA = ["prepare_dataset", "check_overlap", *MODEL]
 CHOICE = ["choose_strength", *DECODE]
@@ -87,6 +87,7 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
         "dtype": ("bfloat16", READING),
         "resources": ({"runtime": 7}, NOTHING),
         "head": (None, NOTHING),
+        "trained": (None, NOTHING),  # in place of `tiny`; its keys are settings of the same stage
         "http": (None, NOTHING),  # in place of `tiny`: tests/workflow/test_reward_endpoint.py
         "hub": (None, NOTHING),
         "local": (None, NOTHING),

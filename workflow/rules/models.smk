@@ -43,27 +43,30 @@ rule train_tiny_model:
         "../scripts/models/train_tiny_model.py"
 
 
-rule train_tiny_reward_model:
+rule train_reward_model:
     input:
-        model=partial(models.tiny_reward_base, CONFIG),
-        data=partial(models.tiny_reward_data, CONFIG),
+        model=partial(models.reward_base, CONFIG),
+        data=partial(models.reward_pairs, CONFIG),
+        held_out=partial(models.reward_held_out, CONFIG),
     output:
         **with_record(model=directory(paths.reward_model("{reward}"))),
     log:
-        log_of("train_tiny_reward_model", "{reward}"),
+        log_of("train_reward_model", "{reward}"),
     benchmark:
-        benchmark_of("train_tiny_reward_model", "{reward}")
+        benchmark_of("train_reward_model", "{reward}")
     wildcard_constraints:
-        reward=one_of(models.names_with(CONFIG, "rewards", "tiny")),
+        reward=one_of(models.trained_rewards(CONFIG)),
     conda:
         ENVIRONMENT
+    resources:
+        **resources(partial(models.reward_resources, CONFIG)),
     params:
         **stage(
-            "train_tiny_reward_model",
-            settings=partial(models.tiny_reward_settings, CONFIG),
+            "train_reward_model",
+            settings=partial(models.reward_training_settings, CONFIG),
         ),
     script:
-        "../scripts/models/train_tiny_reward_model.py"
+        "../scripts/models/train_reward_model.py"
 
 
 rule check_reward_endpoint:

@@ -141,9 +141,9 @@ def plan_batches(lengths: Sequence[int], batch_size: int, steps: int, seed: int)
             done += 1
 
 
-def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Return the rate of step 0, 1, ...: linear warm-up over a tenth of the steps, then linear decay."""
-    warm = max(1, round(_WARM_UP * steps))
+def learning_rate(step: int, steps: int, peak: float, warm_up: float = _WARM_UP) -> float:
+    """Return the rate of step 0, 1, ...: linear warm-up over this share of the steps, then linear decay."""
+    warm = max(1, round(warm_up * steps))
     return peak * min((step + 1) / warm, (steps - step) / max(1, steps - warm))
 
 

@@ -47,7 +47,7 @@ def total_nlls(policy: Policy, texts: Sequence[ScoredText], chunks: ChunkStore |
     """
     chunks = chunks or ChunkStore(None)
     lengths = [len(text.tokens) for text in texts]
-    batches = batches_by_length(lengths, max(1, BATCH_TOKENS // max(lengths, default=1)))
+    batches = batches_by_length(lengths, max(1, len(lengths)), most=BATCH_TOKENS)
     groups = [batches[i : i + _BATCHES_PER_CHUNK] for i in range(0, len(batches), _BATCHES_PER_CHUNK)]
     totals = [0.0] * len(texts)
     with memory_advice("a model of a smaller dtype, or shorter texts"):

@@ -91,7 +91,7 @@ class Facts:
         if getattr(block, "local", None):
             counted = _counted(Path(local_path(self.plan.config, block.local)))
             return counted or self._guess(f"{paths.ROOT}/{place}", _PARAMETERS)
-        if getattr(block, "tiny", None):
+        if getattr(block, "tiny", None) or getattr(block, "trained", None):
             return self._tiny(shelf, block)
         if getattr(block, "from_gguf", False):
             return self._of_gguf(place, block)
@@ -101,7 +101,7 @@ class Facts:
 
     def _tiny(self, shelf: str, block: Any) -> float:
         if shelf == "reward_models":
-            return float(self.parameters(f"models/{block.tiny.model}"))
+            return float(self.parameters(f"models/{(block.tiny or block.trained).model}"))
         tiny = block.tiny
         return float(tiny.vocab_size * tiny.hidden_size + 12 * tiny.n_layers * tiny.hidden_size**2)
 

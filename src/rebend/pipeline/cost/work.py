@@ -79,9 +79,10 @@ def _train_tiny_model(job: PlannedJob, facts: Facts) -> Work:
     return Work("forward", _TRAINING * s["steps"] * s["batch_size"] * s["context"] * size)
 
 
-def _train_tiny_reward(job: PlannedJob, facts: Facts) -> Work:
-    pairs = job.settings["steps"] * job.settings["batch_size"]
-    return Work("forward", _TRAINING * 2 * pairs * _PROMPT * facts.model(job.inputs))
+def _train_reward(job: PlannedJob, facts: Facts) -> Work:
+    s = job.settings["reward"]
+    length = min(s.get("max_length") or _PROMPT, _PROMPT)
+    return Work("forward", _TRAINING * 2 * s["steps"] * s["batch_size"] * length * facts.model(job.inputs))
 
 
 def _extract(job: PlannedJob, facts: Facts) -> Work:
@@ -224,7 +225,7 @@ _RULES: dict[str, Callable[[PlannedJob, Facts], Work]] = {
     "sample_pairs": _sample_pairs,
     "prepare_model": _prepare_model,
     "train_tiny_model": _train_tiny_model,
-    "train_tiny_reward_model": _train_tiny_reward,
+    "train_reward_model": _train_reward,
     "extract_activations": _extract,
     "label_rewards": _scored,
     "train_value_model": _train_value,
@@ -258,7 +259,7 @@ _LINEAR_SIDES = 22  # sum of input and output sizes of a decoder block's linear 
 def bytes_of(job: PlannedJob, facts: Facts) -> float | None:
     """Return the bytes of a job's results; None if they cannot be computed."""
     s = job.settings
-    if job.rule in ("train_tiny_model", "train_tiny_reward_model"):
+    if job.rule in ("train_tiny_model", "train_reward_model"):
         place = next((name for name in job.outputs if not name.endswith(".json")), "")
         return 4 * facts.parameters("/".join(place.split("/")[1:3])) if place else None
     if job.rule == "prepare_model" and s.get("format") == "gguf":  # other checkpoints are links

@@ -60,6 +60,11 @@ class Plan:
         return list(dict.fromkeys(tuned))
 
     @cached_property
+    def rewards(self) -> list[str]:
+        """Every reward model of the study that is trained here."""
+        return [name for name in self.used["rewards"] if self.config["rewards"][name].is_trained]
+
+    @cached_property
     def benchmarks(self) -> list[tuple[str, str, str]]:
         """(base, adapter, capability) of every run of a capability benchmark."""
         runs = (run for grid in self.study.grids for run in product(grid.models, grid.adapters, grid.capabilities))
@@ -90,12 +95,15 @@ class Plan:
 
     @cached_property
     def learnt(self) -> dict[str, str]:
-        """Data set → a key by which a model, reward model, adapter or value model of the study learns from it."""
+        """Data set → a key by which a model, reward model, adapter or value model of the study learns from it.
+
+        Nothing learns from the pairs that a reward model holds out.
+        """
         uses: dict[str, str] = {}
         for section in ("models", "rewards", "adapters", "activations"):
             for name in self.used[section]:
                 for key, named, _, dataset in references(self.config[section][name]):
-                    if named == "datasets":
+                    if named == "datasets" and key != "trained.held_out":
                         uses.setdefault(dataset, f"{section}.{name}.{key}")
         return uses
 
@@ -127,6 +135,7 @@ class Plan:
         results += [paths.adapter(base, adapter) for base, adapter in self.trained]
         results += [paths.value_model(*pair) for pair in self.value_models]
         results += [paths.strength(*pair) for pair in self.tuned_controls]
+        results += [paths.reward_model(name) for name in self.rewards]
         results += [paths.states(*triple) for triple in self.projections]
         results += [paths.capability(paths.model_name(base, adapter), name) for base, adapter, name in self.benchmarks]
         results += [paths.chat_perplexity(paths.model_name(base, adapter), name) for base, adapter, name in self.chats]
@@ -169,6 +178,7 @@ class Plan:
             "claims": [claim.model_dump() for claim in self.study.claims],
             "cells": [self._marked(c.described(self.config), c.base, c.adapter, c.control) for c in self.cells],
             "deviations": self._deviations(),
+            "rewards": [{"reward": name, "record": paths.record(paths.reward_model(name))} for name in self.rewards],
             "adapters": [
                 {
                     "model": named["models"](m),

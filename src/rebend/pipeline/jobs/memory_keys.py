@@ -18,7 +18,7 @@ _DECODING = (
     Key("controls", "decoding.batch_size"),
     Key("controls", "decoding.max_new_tokens"),
 )
-_REWARD = (Key("rewards", "batch_size"), Key("rewards", "max_length"))
+_REWARD = (Key("rewards", "batch_size"), Key("rewards", "batch_tokens"), Key("rewards", "max_length"))
 _ENCODER = (Key("encoders", "batch_size"), Key("encoders", "max_length"))
 
 # Where the settings of a stage hold the keys of a section, and the wildcard with the name of the block.
@@ -38,7 +38,12 @@ PLACES: Mapping[str, tuple[str, str]] = {
 
 KEYS: Mapping[str, tuple[Key, ...]] = {
     "train_tiny_model": (Key("models", "tiny.batch_size"), Key("models", "tiny.context")),
-    "train_tiny_reward_model": (Key("rewards", "tiny.batch_size"),),
+    "train_reward_model": (
+        Key("rewards", "trained.micro_batch"),
+        Key("rewards", "trained.gradient_checkpointing", "true"),
+        Key("rewards", "trained.max_length"),
+        Key("rewards", "tiny.batch_size"),
+    ),
     "train_adapter": (
         Key("adapters", "micro_batch"),
         Key("adapters", "gradient_checkpointing", "true"),
@@ -59,7 +64,11 @@ KEYS: Mapping[str, tuple[Key, ...]] = {
     "choose_strength": _DECODING,
     "decode": _DECODING,
     "attack": (Key("attacks", "batch_size"), Key("attacks", "search_width"), *_DECODING),
-    "judge_safety": (Key("safety_judges", "batch_size"), Key("safety_judges", "max_length")),
+    "judge_safety": (
+        Key("safety_judges", "batch_size"),
+        Key("safety_judges", "batch_tokens"),
+        Key("safety_judges", "max_length"),
+    ),
     "sample_pairs": (Key("datasets", "decoding.batch_size"), Key("datasets", "decoding.max_new_tokens")),
     "embed_prompts": _ENCODER,
     "score_coherence": _ENCODER,

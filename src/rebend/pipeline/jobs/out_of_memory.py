@@ -182,6 +182,6 @@ def _value(key: Key, settings: Mapping[str, Any]) -> Any:
     place = PLACES[key.section][0]
     value: Any = settings.get(place, settings) if place else settings
     for part in key.path.split("."):
-        if part != "tiny":  # a stage of a tiny model has these keys alone
+        if part not in ("tiny", "trained"):  # a stage that trains from these keys has them alone
             value = value[part]
     return value

@@ -8,7 +8,7 @@ from typing import Any
 from rebend.config.base import Resources, settings
 from rebend.config.load import Config
 from rebend.config.models import ModelBlock
-from rebend.config.rewards import endpoint_options
+from rebend.config.rewards import TinyReward, TrainedReward, endpoint_options
 from rebend.pipeline.graph import paths
 from rebend.pipeline.stages.common import local_files, local_path, manifests
 
@@ -84,19 +84,32 @@ def tiny_model_settings(config: Config, wildcards: Any) -> dict[str, Any]:
     return settings(config["models"][wildcards.model].tiny)
 
 
-def tiny_reward_base(config: Config, wildcards: Any) -> str:
-    """Return the model that a tiny reward model starts from."""
-    return paths.model(config["rewards"][wildcards.reward].tiny.model)
+def trained_rewards(config: Config) -> dict[str, TinyReward | TrainedReward]:
+    """Return reward model → settings, for every reward model that the graph trains."""
+    found = {name: block.tiny or block.trained for name, block in config["rewards"].items()}
+    return {name: block for name, block in found.items() if block is not None}
 
 
-def tiny_reward_data(config: Config, wildcards: Any) -> str:
-    """Return the data set that a tiny reward model is trained on."""
-    return paths.data(config["rewards"][wildcards.reward].tiny.dataset)
+def reward_base(config: Config, wildcards: Any) -> str:
+    """Return the model that a trained reward model starts from."""
+    return paths.model(trained_rewards(config)[wildcards.reward].model)
 
 
-def tiny_reward_settings(config: Config, wildcards: Any) -> dict[str, Any]:
-    """Return the settings of `train_tiny_reward_model`."""
-    return settings(config["rewards"][wildcards.reward].tiny)
+def reward_pairs(config: Config, wildcards: Any) -> str:
+    """Return the data set that a reward model is trained on."""
+    return paths.data(trained_rewards(config)[wildcards.reward].dataset)
+
+
+def reward_held_out(config: Config, wildcards: Any) -> list[str]:
+    """Return the data set of a reward model's held-out pairs; none if they are drawn from the first."""
+    held_out = getattr(trained_rewards(config)[wildcards.reward], "held_out", None)
+    return [paths.data(held_out)] if held_out else []
+
+
+def reward_training_settings(config: Config, wildcards: Any) -> dict[str, Any]:
+    """Return the settings of `train_reward_model`."""
+    block = trained_rewards(config)[wildcards.reward]
+    return {"kind": "tiny" if isinstance(block, TinyReward) else "trained", "reward": settings(block)}
 
 
 def reward_settings(config: Config, wildcards: Any) -> dict[str, Any]:

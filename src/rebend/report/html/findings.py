@@ -10,6 +10,7 @@ import pandas as pd
 from rebend.report.formatting import interval, number
 from rebend.report.lines import records
 from rebend.report.metrics import ALL, DIRECT, attack_of
+from rebend.report.reward_warning import warning_of
 
 TableRow = Mapping[Any, Any]  # column → value
 Metrics = dict[str, TableRow]  # metric → row of the table matrix, for one model, adapter and control
@@ -222,6 +223,7 @@ def _of_controls(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
 
 
 def _of_caveats(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
+    yield from warning_of(tables["recontrol"])
     proxies = {judge for judge in tables["recontrol"].get("judge", pd.Series(dtype=str)) if "(proxy)" in str(judge)}
     if proxies:
         yield f"Win rates come from a proxy instead of a judge: {', '.join(sorted(proxies))}."

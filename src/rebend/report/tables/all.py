@@ -12,6 +12,7 @@ from rebend.errors import DataError
 from rebend.io.files import whole_directory
 from rebend.report.measurements import measurements, named_controls
 from rebend.report.published import RecontrolPaper, RepbendPaper
+from rebend.report.reward_warning import reward_warning, warning_of, with_warning
 from rebend.report.tables import (
     claims,
     frontier,
@@ -68,7 +69,7 @@ def all_tables(settings: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
     """Return the tables of `TABLES` by name.
 
     `settings` (see `rebend.pipeline.graph.plan.Plan.summary`) has the study's `cells`, `chats`, `capabilities`,
-    `claims` and `paper`, and `published`, the folder of the printed numbers.
+    `claims`, `rewards` and `paper`, and `published`, the folder of the printed numbers.
     """
     cells, folder, paper = named_controls(settings["cells"]), settings["published"], settings["paper"]
     inputs = Inputs(
@@ -81,6 +82,7 @@ def all_tables(settings: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
     )
     for table in TABLES:
         inputs.tables[table.name] = table.compute(inputs)
+    with_warning(inputs.tables, reward_warning(settings.get("rewards", ())))
     return inputs.tables
 
 
@@ -98,7 +100,7 @@ def note(name: str, table: pd.DataFrame) -> str:
     notes += [f"Judge of the win rate: {', '.join(judges)}."] if judges else []
     marked = any(table[name].astype(str).str.endswith("*").any() for name in ("adapter", "control") if name in table)
     notes += [OTHER_SETTINGS] if marked else []
-    return " ".join([*notes, *_tries_note(table), *_seeds_note(table)])
+    return " ".join([*notes, *_tries_note(table), *_seeds_note(table), *warning_of(table)])
 
 
 def _tries_note(table: pd.DataFrame) -> list[str]:

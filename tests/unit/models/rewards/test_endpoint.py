@@ -217,7 +217,7 @@ def test_address_from_the_environment_is_used_and_may_hold_no_secret(
     [
         ({"http": {"model": "m", "url": "http://a:b@c/d"}}, "user, password or query"),
         ({"http": {"model": "m", "url": "localhost:5000"}}, "begins with http://"),
-        ({"local": "x"}, "exactly one of hub, local, tiny, http"),
+        ({"local": "x"}, "exactly one of hub, local, tiny, trained, http"),
         ({"template": None}, "needs a `template`"),
         ({"dtype": "bfloat16", "max_length": 9}, "`dtype`, `max_length`: only for loaded models"),
     ],
