@@ -20,6 +20,7 @@ _DECODING = (
 )
 _REWARD = (Key("rewards", "batch_size"), Key("rewards", "batch_tokens"), Key("rewards", "max_length"))
 _ENCODER = (Key("encoders", "batch_size"), Key("encoders", "max_length"))
+_SAMPLED = (Key("datasets", "decoding.batch_size"), Key("datasets", "decoding.max_new_tokens"))
 
 # Where the settings of a stage hold the keys of a section, and the wildcard with the name of the block.
 PLACES: Mapping[str, tuple[str, str]] = {
@@ -69,7 +70,8 @@ KEYS: Mapping[str, tuple[Key, ...]] = {
         Key("safety_judges", "batch_tokens"),
         Key("safety_judges", "max_length"),
     ),
-    "sample_pairs": (Key("datasets", "decoding.batch_size"), Key("datasets", "decoding.max_new_tokens")),
+    "sample_pairs": _SAMPLED,
+    "sample_chats": _SAMPLED,
     "embed_prompts": _ENCODER,
     "score_coherence": _ENCODER,
     "score_capability": (
