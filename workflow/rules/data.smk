@@ -1,6 +1,11 @@
 # Assets from the hub, Python packages and addresses, and data sets in one schema per kind.
-# Three rules make `results/data/{dataset}.parquet`: which one depends on the block's reader.
-from rebend.config.datasets import DatasetBlock, JoinedBlock, SampledPairsBlock
+# Four rules make `results/data/{dataset}.parquet`: which one depends on the block's reader.
+from rebend.config.datasets import (
+    DatasetBlock,
+    JoinedBlock,
+    SampledChatsBlock,
+    SampledPairsBlock,
+)
 
 
 # Only these jobs use the network. They run on the machine of Snakemake.
@@ -87,13 +92,13 @@ rule join_datasets:
 # The file holds harmful answers, so that only its owner can read it.
 rule sample_pairs:
     input:
-        model=partial(made_datasets.pairs_model, CONFIG),
-        prompts=partial(made_datasets.pairs_prompts, CONFIG),
-        judge=partial(made_datasets.pairs_judge, CONFIG),
+        model=partial(made_datasets.sampled_model, CONFIG),
+        prompts=partial(made_datasets.sampled_prompts, CONFIG),
+        judge=partial(made_datasets.sampled_judge, CONFIG),
         refusals=partial(made_datasets.pairs_refusals, CONFIG),
-        without=partial(made_datasets.pairs_without, CONFIG),
-        embeddings=partial(made_datasets.pairs_embeddings, CONFIG),
-        near=partial(made_datasets.pairs_near, CONFIG),
+        without=partial(made_datasets.sampled_without, CONFIG),
+        embeddings=partial(made_datasets.sampled_embeddings, CONFIG),
+        near=partial(made_datasets.sampled_near, CONFIG),
     output:
         **with_record(data=paths.data("{dataset}")),
     log:
@@ -105,16 +110,47 @@ rule sample_pairs:
     conda:
         ENVIRONMENT
     resources:
-        **resources(partial(made_datasets.pairs_resources, CONFIG)),
+        **resources(partial(made_datasets.sampled_resources, CONFIG)),
     params:
         **stage(
             "sample_pairs",
-            settings=partial(made_datasets.pairs_settings, CONFIG),
-            entries=partial(made_datasets.pairs_code, CONFIG),
+            settings=partial(made_datasets.sampled_settings, CONFIG),
+            entries=partial(made_datasets.sampled_code, CONFIG),
             private="files",
         ),
     script:
         "../scripts/evaluation/sample_pairs.py"
+
+
+# Harmless prompts only, so that the file is as readable as other data.
+rule sample_chats:
+    input:
+        model=partial(made_datasets.sampled_model, CONFIG),
+        prompts=partial(made_datasets.sampled_prompts, CONFIG),
+        judge=partial(made_datasets.sampled_judge, CONFIG),
+        without=partial(made_datasets.sampled_without, CONFIG),
+        embeddings=partial(made_datasets.sampled_embeddings, CONFIG),
+        near=partial(made_datasets.sampled_near, CONFIG),
+    output:
+        **with_record(data=paths.data("{dataset}")),
+    log:
+        log_of("sample_chats", "{dataset}"),
+    benchmark:
+        benchmark_of("sample_chats", "{dataset}")
+    wildcard_constraints:
+        dataset=one_of(made_datasets.names_of(CONFIG, SampledChatsBlock)),
+    conda:
+        ENVIRONMENT
+    resources:
+        **resources(partial(made_datasets.sampled_resources, CONFIG)),
+    params:
+        **stage(
+            "sample_chats",
+            settings=partial(made_datasets.sampled_settings, CONFIG),
+            entries=partial(made_datasets.sampled_code, CONFIG),
+        ),
+    script:
+        "../scripts/evaluation/sample_chats.py"
 
 
 rule check_overlap:

@@ -174,14 +174,14 @@ class DatasetBlock(NamedBlock):
 
 
 class JoinedBlock(NamedBlock):
-    """The rows of several evaluation data sets as one data set, in their order.
+    """The rows of several evaluation data sets, or of several chat data sets, as one data set, in their order.
 
-    Of prompts that occur more than once, only the first is used.
+    Of evaluation prompts, and of whole chats, that occur more than once, only the first is used.
     """
 
-    kind: Literal["evaluation"] = Field(description="kind of rows")
+    kind: Literal["evaluation", "chat"] = Field(description="kind of rows")
     reader: Literal["joined"] = Field(description="several data sets as one")
-    datasets: list[str] = refers("datasets", "the data sets, in this order", kind="evaluation", min_length=1)
+    datasets: list[str] = refers("datasets", "the data sets, in this order; all are of this `kind`", min_length=1)
 
 
 class SafeAnswers(Block):
@@ -218,7 +218,23 @@ class NearPrompts(Block):
     )
 
 
-class SampledPairsBlock(NamedBlock):
+class SampledBlock(NamedBlock):
+    """Answers of a model of the catalogue to prompts, which a safety judge reads: keys that all such data have."""
+
+    kind: str = Field(description="kind of rows")
+    reader: str = Field(description="answers sampled from a model")
+    model: str = refers("models", "the model whose answers are sampled")
+    prompts: list[str] = refers("datasets", "data sets whose prompts are asked", min_length=1)
+    judge: str = refers("safety_judges", "judge of the answers; it must run on this machine")
+    decoding: Decoding = Field(Decoding(max_new_tokens=64), description="how the answers are decoded")
+    near: NearPrompts | None = Field(None, description="prompts to leave out because of their meaning")
+    without: list[str] = refers(
+        "datasets", "leave out prompts that are in one of these data sets, word for word", default=[]
+    )
+    seed: int = Field(0, description="seed of the samples, added to that of `decoding`")
+
+
+class SampledPairsBlock(SampledBlock):
     """Pairs of a safe and an unsafe answer to harmful prompts; a model of the catalogue gives the unsafe answers.
 
     For training without a data set of harmful answers. Sampled answers are kept if the judge calls them harmful. The
@@ -227,11 +243,9 @@ class SampledPairsBlock(NamedBlock):
 
     kind: Literal["safety"] = Field(description="kind of rows")
     reader: Literal["sampled_pairs"] = Field(description="answers sampled from a model")
-    model: str = refers("models", "the model whose answers are sampled")
     prompts: list[str] = refers(
         "datasets", "data sets whose harmful prompts are asked", kind="evaluation", min_length=1
     )
-    judge: str = refers("safety_judges", "judge of the answers; it must run on this machine")
     safe: SafeAnswers = Field(description="source of the safe answers")
     answers_per_prompt: Positive = Field(1, description="unsafe answers that are kept per prompt, at most")
     tries: Positive = Field(4, description="samples per prompt, at most")
@@ -241,10 +255,6 @@ class SampledPairsBlock(NamedBlock):
         description="beginning of the unsafe answers, for models that refuse, e.g. `Sure, here is`; they contain it",
     )
     least: Positive = Field(1, description="fewest pairs; with fewer, the stage ends with an error and the reasons")
-    near: NearPrompts | None = Field(None, description="prompts to leave out because of their meaning")
-    without: list[str] = refers(
-        "datasets", "leave out prompts that are in one of these data sets, word for word", default=[]
-    )
     seed: int = Field(0, description="seed of the samples and of the order of refusals, added to that of `decoding`")
 
     @model_validator(mode="after")
@@ -259,5 +269,25 @@ class SampledPairsBlock(NamedBlock):
         return self
 
 
+class SampledChatsBlock(SampledBlock):
+    """Chats of one harmless prompt and the answer of a model of the catalogue, e.g. as `retain_chats` of an adapter.
+
+    Each prompt is asked once. An answer is kept if the judge calls it answered, and neither refused nor incoherent.
+    """
+
+    kind: Literal["chat"] = Field(description="kind of rows")
+    reader: Literal["sampled_chats"] = Field(description="answers sampled from a model")
+    prompts: list[str] = refers(
+        "datasets",
+        "data sets of kind prompts or evaluation; prompts that an evaluation data set marks as harmful are not asked",
+        min_length=1,
+    )
+    least: Positive = Field(1, description="fewest chats; with fewer, the stage ends with an error and the reasons")
+
+
 # Data sets that other results are made into: name of the reader → class of the block
-MADE_DATASETS: dict[str, type[NamedBlock]] = {"joined": JoinedBlock, "sampled_pairs": SampledPairsBlock}
+MADE_DATASETS: dict[str, type[NamedBlock]] = {
+    "joined": JoinedBlock,
+    "sampled_pairs": SampledPairsBlock,
+    "sampled_chats": SampledChatsBlock,
+}

@@ -1,4 +1,4 @@
-"""Several evaluation data sets as one."""
+"""Several data sets of one kind, evaluation or chat, as one."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ import pyarrow as pa
 from rebend.data.overlap import prompts_in
 
 
-def join(tables: Sequence[pa.Table]) -> tuple[pa.Table, int]:
-    """Return the rows of all tables in their order, and the number of rows whose prompt is in an earlier row."""
+def join(tables: Sequence[pa.Table], kind: str) -> tuple[pa.Table, int]:
+    """Return the rows of all tables in their order, and the number of rows that were left out as repeated.
+
+    A row of kind evaluation is repeated if its prompt is in an earlier row, a row of kind chat if the whole chat is an
+    earlier row; different chats may begin with the same prompt.
+    """
     joined = pa.concat_tables(tables)
     seen: set[str] = set()
     kept = []
-    for number, messages in enumerate(joined["messages"].to_pylist()):
-        prompts = set(prompts_in(messages))
-        if not prompts & seen:
+    for number, row in enumerate(joined.select(["row_id", "messages"]).to_pylist()):
+        keys = {row["row_id"]} if kind == "chat" else set(prompts_in(row["messages"]))
+        if not keys & seen:
             kept.append(number)
-        seen |= prompts
+        seen |= keys
     return joined.take(kept), joined.num_rows - len(kept)

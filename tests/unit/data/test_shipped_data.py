@@ -16,6 +16,7 @@ from rebend.data.datasets import prepare_dataset
 from rebend.data.joined import join
 from rebend.data.overlap import prompts_in
 from rebend.io.checksums import file_digest
+from rebend.io.schemas import PROMPTS
 
 ROOT = Path(__file__).parents[3]
 DATA = ROOT / "resources/data"
@@ -31,7 +32,7 @@ def prepared(catalogue: Config, name: str) -> pa.Table:
     block: Any = catalogue["datasets"][name]
     if isinstance(block, DatasetBlock):
         return prepare_dataset(block, DATA / str(block.source.local)).table
-    table, repeated = join([prepared(catalogue, part) for part in block.datasets])
+    table, repeated = join([prepared(catalogue, part) for part in block.datasets], block.kind)
     assert repeated == 0
     return table
 
@@ -57,6 +58,19 @@ def test_held_out_chats_are_no_training_chats(catalogue: Config) -> None:
     assert [table.num_rows for table in chats] == [400, 100]
     first, second = ({key for m in table["messages"].to_pylist() for key in prompts_in(m)} for table in chats)
     assert first and second and not first & second
+
+
+def test_harmless_questions_are_prompts_that_no_reported_data_has(catalogue: Config) -> None:
+    table = prepared(catalogue, "smollm2_harmless_questions")
+    assert table.schema.equals(PROMPTS) and table.num_rows == 90
+    other = {
+        key
+        for name in ("xstest", "harmbench", "chats", "held_out_chats")
+        for messages in prepared(catalogue, f"smollm2_{name}")["messages"].to_pylist()
+        for key in prompts_in(messages)
+    }
+    own = {key for messages in table["messages"].to_pylist() for key in prompts_in(messages)}
+    assert len(own) == 90 and not own & other
 
 
 def test_the_page_of_the_data_states_the_digest_of_each_file() -> None:

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from rebend.config.catalogue import block_class
-from rebend.config.datasets import DatasetBlock, SampledPairsBlock
+from rebend.config.datasets import DatasetBlock, SampledChatsBlock, SampledPairsBlock
 from rebend.config.models import ModelBlock
 from rebend.config.safety import RefusalMatcherBlock, RubricJudgeBlock, WorldTruthBlock
 from rebend.data.readers.registry import reader_mistakes
@@ -27,6 +27,9 @@ PAIRS = {
     "judge": "rules",
     "safe": {"file": "refusals.csv"},
 }
+
+CHATS = {"kind": "chat", "reader": "sampled_chats", "model": "m", "prompts": ["asked", "plain"], "judge": "rules"}
+PROMPTS = {**TABLE, "kind": "prompts"}
 
 
 def catalogue(**datasets: Any) -> dict[str, Any]:
@@ -77,6 +80,27 @@ def test_blocks_that_do_not_fit_are_refused(keys: dict[str, Any], message: str) 
     assert mistake.startswith(message)
 
 
+def test_chats_take_prompts_of_two_kinds_that_are_dialogues() -> None:
+    released = {**PROMPTS, "reader": "hh_rlhf", "variant": "released_code"}
+    assert mistakes("chats", chats=CHATS, plain=PROMPTS) == []
+    (of_pairs,) = mistakes("chats", chats={**CHATS, "prompts": ["plain", "pairs"]}, plain=PROMPTS)
+    assert of_pairs == ("datasets.chats.prompts: 'pairs' is of kind 'safety'; kind 'prompts' or 'evaluation' is needed")
+    (of_texts,) = mistakes("chats", chats=CHATS, plain=released)
+    assert of_texts.startswith("datasets.chats.prompts: 'plain' is of `variant: released_code`")
+    (of_judge,) = mistakes("chats", chats={**CHATS, "judge": "asking"}, plain=PROMPTS)
+    assert of_judge.startswith("datasets.chats.judge: 'asking' (method rubric) is behind an address")
+
+
+def test_joined_data_are_of_one_kind() -> None:
+    chats = {"kind": "chat", "reader": "joined", "datasets": ["own", "both"]}
+    own = {"kind": "chat", "reader": "ultrachat", "source": {"local": "x.jsonl"}}
+    assert mistakes("both", both={**chats, "datasets": ["own"]}, own=own) == []
+    (mistake,) = mistakes("chats", chats=chats, own=own, both=PROMPTS)
+    assert mistake == "datasets.chats.datasets: 'both' is of kind 'prompts'; kind 'chat' is needed"
+    (mistake,) = mistakes("both", both={**chats, "kind": "evaluation", "datasets": ["asked", "own"]}, own=own)
+    assert mistake == "datasets.both.datasets: 'own' is of kind 'chat'; kind 'evaluation' is needed"
+
+
 def test_circle_through_the_prompts_is_refused() -> None:
     (mistake,) = mistakes(asked={**TABLE, "without": ["pairs"]})
     assert mistake == "datasets.pairs.prompts: leads back to 'pairs'"
@@ -106,6 +130,10 @@ def test_settings_that_cannot_work_are_refused(keys: dict[str, Any], message: st
 
 def test_one_greedy_try_is_allowed() -> None:
     assert SampledPairsBlock.model_validate({**PAIRS, "tries": 1, "decoding": {}}).decoding.temperature == 0
+
+
+def test_chats_are_greedy_unless_the_block_says_so() -> None:
+    assert SampledChatsBlock.model_validate(CHATS).decoding.temperature == 0
 
 
 def test_unknown_reader_names_those_of_made_data_too() -> None:

@@ -118,6 +118,16 @@ def test_sampled_pairs_are_all_tries_of_all_prompts(facts: Facts) -> None:
     assert work_of(job, facts) == Work("decode", 2 * 10 * 8 * 48 * 8e9)
 
 
+def test_sampled_chats_are_one_answer_per_prompt(facts: Facts) -> None:
+    block = facts.plan.config["datasets"]["smollm2_harmless_chats"]
+    write_json(paths.record(paths.data("smollm2_harmless_questions")), {"notes": {"rows": 11}})
+    write_json(paths.record(paths.data("smollm2_chats")), {"notes": {"rows": 4}})
+    assert facts.rows("smollm2_harmless_chats") == 11 and facts.rows("smollm2_retain") == 15
+    inputs = [paths.model("llama3_8b")]
+    job = PlannedJob("sample_chats", {"name": "smollm2_harmless_chats", "block": settings(block)}, inputs)
+    assert work_of(job, facts) == Work("decode", 11 * 64 * 8e9)
+
+
 def test_rewards_from_an_endpoint_need_no_model_on_this_machine(facts: Facts) -> None:
     inputs = [paths.data("paper_hh_test"), paths.reward_model("llama_7b_rm")]
     loaded = PlannedJob("score_reward", {"reward": {"http": None}}, inputs)

@@ -178,6 +178,7 @@ def test_sampled_pairs_need_model_and_judge_and_a_likelihood_the_model(make: Mak
     memory.config = {**sections, "datasets": {"pairs": block}}
     decoded = memory.megabytes("decode", Names(model="smol", control="c"))
     assert memory.megabytes("sample_pairs", Names(dataset="pairs")) == decoded
+    assert memory.megabytes("sample_chats", Names(dataset="pairs")) == decoded
     judge = SimpleNamespace(dtype="float32", batch_size=1, max_length=64)
     memory.config["safety_judges"] = {"truth": judge}
     write_json(f"{paths.judge_model('truth')}/config.json", SMOL)

@@ -1,5 +1,5 @@
-"""Pairs of a safe and an unsafe answer to harmful prompts, sampled from a model and judged: data to train on.
+"""Judged answers of a model as data to train on: pairs of answers to harmful prompts, chats of harmless ones.
 
-Read `pairs.py` first. `prompts.py` chooses the prompts, `sampling.py` samples and judges answers, `refusals.py` reads
-refusals.
+Read `pairs.py` first; `chats.py` has the harmless ones. `prompts.py` chooses the prompts, `sampling.py` samples and
+judges answers, `refusals.py` reads refusals.
 """

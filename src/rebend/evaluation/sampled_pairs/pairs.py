@@ -14,7 +14,7 @@ from rebend.errors import DataError
 from rebend.evaluation.judges.safety.verdict import HARMFUL, REFUSAL
 from rebend.evaluation.sampled_pairs.prompts import PromptRow
 from rebend.evaluation.sampled_pairs.refusals import dealt
-from rebend.evaluation.sampled_pairs.sampling import Answers, Sampler, sample_answers
+from rebend.evaluation.sampled_pairs.sampling import Sampler, answer_facts, left_out_text, sample_answers
 from rebend.io.schemas import SAFETY
 from rebend.models.chat import Message, UnwritableError, prompt_text, with_instruction
 
@@ -31,7 +31,7 @@ def sample_pairs(
     limits = (block.answers_per_prompt, block.tries)
     unsafe = sample_answers(sampler, rows, HARMFUL, *limits, name="unsafe", prefill=block.prefill)
     answered = [row for row in rows if unsafe.kept[row["row_id"]]]
-    facts = _facts("unsafe", unsafe) | {"prompts_with_unsafe_answer": len(answered)}
+    facts = answer_facts("unsafe", unsafe) | {"prompts_with_unsafe_answer": len(answered)}
     if block.safe.instruction is None:
         order = dealt(refusals, block.seed)
         safe = {row["row_id"]: list(islice(order, len(unsafe.kept[row["row_id"]]))) for row in answered}
@@ -39,7 +39,7 @@ def sample_pairs(
         written = _Instructed(sampler, answered, block.safe.instruction)
         refused = sample_answers(sampler, answered, REFUSAL, *limits, name="safe", as_asked=written)
         safe = refused.kept
-        facts |= _facts("safe", refused) | {"instruction_as": written.place}
+        facts |= answer_facts("safe", refused) | {"instruction_as": written.place}
     lines = [line for row in answered for line in _lines(row, safe[row["row_id"]], unsafe.kept[row["row_id"]])]
     facts = {"rows": len(lines), "pairs": len(lines) // 2, "prompts": len(rows), **facts}
     if len(lines) // 2 < block.least:
@@ -76,16 +76,8 @@ def _lines(row: PromptRow, safe: Sequence[str], unsafe: Sequence[str]) -> Iterat
             yield {**line, "row_id": content_id(line)}
 
 
-def _facts(name: str, answers: Answers) -> dict[str, Any]:
-    return {f"{name}_samples": answers.samples, f"{name}_left_out": dict(answers.left_out.most_common())}
-
-
 def _too_few(block: SampledPairsBlock, facts: dict[str, Any]) -> str:
-    parts = []
-    for name in ("unsafe", "safe"):
-        if f"{name}_samples" in facts:
-            reasons = ", ".join(f"{reason}: {count}" for reason, count in facts[f"{name}_left_out"].items()) or "none"
-            parts.append(f"of {facts[f'{name}_samples']} samples for {name} answers, left out: {reasons}")
+    parts = [left_out_text(name, facts) for name in ("unsafe", "safe") if f"{name}_samples" in facts]
     return (
         f"`least: {block.least}` pairs are asked for, and {facts['pairs']} were kept from {facts['prompts']} prompts "
         f"of {', '.join(block.prompts)} ({'; '.join(parts)}). More `tries`, a `prefill`, more prompts or another "

@@ -1,18 +1,22 @@
-"""The harmful prompts whose answers are sampled: each once, without the prompts of other data sets."""
+"""The prompts whose answers are sampled: each once, all harmful or all harmless, without those of other data sets."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rebend.data.overlap import prompts_in
+from rebend.config.datasets import SampledBlock
+from rebend.data.overlap import prompts_in, prompts_of
 from rebend.errors import DataError
+from rebend.io.files import read_parquet
+from rebend.io.schemas import EMBEDDINGS
 
 PromptRow = dict[str, Any]  # the columns of EVALUATION
 
@@ -50,12 +54,37 @@ def directions(embeddings: pa.Table) -> NDArray[np.float64]:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-12)
 
 
-def usable_prompts(
-    rows: Iterable[PromptRow], without: Mapping[str, Collection[str]], near: Near | None
-) -> tuple[list[PromptRow], dict[str, int]]:
-    """Return the harmful prompts to ask, each once, and the numbers of others by reason.
+def chosen_prompts(block: SampledBlock, files: Any, harmful: bool) -> tuple[list[PromptRow], dict[str, int]]:
+    """Return the prompts to ask, and the numbers of others by reason (`usable_prompts`), and print the numbers.
 
-    `without` has the prompts (`rebend.data.overlap.prompts_in`) of each data set whose prompts are left out.
+    `files` has the paths of prepared data in the order of the block: `prompts`, `without`, and with `near` the
+    embeddings of the prompts (`embeddings`) and of the data sets of `near.data` (`near`).
+    """
+    near = None
+    if block.near:
+        own = [read_parquet(path, EMBEDDINGS) for path in files.embeddings]
+        others = {name: read_parquet(path, EMBEDDINGS) for name, path in zip(block.near.data, files.near, strict=True)}
+        near = Near(own, others, block.near.cosine)
+    without = {name: prompts_of(path) for name, path in zip(block.without, files.without, strict=True)}
+    rows = [row for path in files.prompts for row in prompt_rows(path)]
+    prompts, left_out = usable_prompts(rows, without, near, harmful)
+    print(f"{len(prompts)} of {len(rows)} prompts are asked; left out: {left_out or 'none'}", flush=True)
+    return prompts, left_out
+
+
+def prompt_rows(path: str | Path) -> list[PromptRow]:
+    """Return the rows of a data set of kind evaluation or prompts; those of kind prompts count as harmless."""
+    harmless = {"request": None, "target": "", "harmful": False, "category": ""}
+    return [{**harmless, **row} for row in read_parquet(path).to_pylist()]
+
+
+def usable_prompts(
+    rows: Iterable[PromptRow], without: Mapping[str, Collection[str]], near: Near | None, harmful: bool = True
+) -> tuple[list[PromptRow], dict[str, int]]:
+    """Return the prompts to ask, each once, and the numbers of others by reason.
+
+    With `harmful` only harmful prompts are asked, otherwise only harmless ones. `without` has the prompts
+    (`rebend.data.overlap.prompts_in`) of each data set whose prompts are left out.
     """
     left_out: Counter[str] = Counter()
     close = near.left_out() if near else {}
@@ -64,8 +93,8 @@ def usable_prompts(
     for row in rows:
         (prompt,) = prompts_in(row["messages"])
         named = next((name for name, prompts in without.items() if prompt in prompts), None)
-        if not row["harmful"]:
-            left_out["harmless prompt"] += 1
+        if row["harmful"] != harmful:
+            left_out["harmful prompt" if row["harmful"] else "harmless prompt"] += 1
         elif prompt in seen:
             left_out["repeated prompt"] += 1
         elif named:

@@ -1,4 +1,4 @@
-"""Sample answers to harmful prompts and keep those with the wanted verdict.
+"""Sample answers to prompts and keep those with the wanted verdict.
 
 Answers are sampled in rounds. A round asks each prompt for as many answers as it still lacks, and the judge reads them
 before the next round. The random numbers of an answer depend on its prompt, its try and the seed only.
@@ -7,23 +7,31 @@ before the next round. The random numbers of an answer depend on its prompt, its
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from rebend.config.datasets import SampledBlock
 from rebend.config.decoding import Decoding
 from rebend.config.safety import SafetyJudgeBlock
 from rebend.evaluation.attacks.attempts import attempt_key
 from rebend.evaluation.judges.safety.judge import judge_safety
-from rebend.evaluation.judges.safety.verdict import INCOHERENT, REFUSAL, JudgedRow
+from rebend.evaluation.judges.safety.verdict import HARMLESS, INCOHERENT, REFUSAL, JudgedRow
 from rebend.evaluation.sampled_pairs.prompts import PromptRow
 from rebend.generation.generate import generate
 from rebend.generation.requests import Response
 from rebend.io.chunks import ChunkStore
 from rebend.models.chat import Message
-from rebend.models.loading import Policy
+from rebend.models.loading import Policy, load_policy
 
-_REASONS = {REFUSAL: "refused", INCOHERENT: "incoherent", None: "not scored by the judge"}
+UNANSWERED = "unanswered"  # beside the words of a safety judge
+_REASONS = {
+    REFUSAL: "refused",
+    INCOHERENT: "incoherent",
+    UNANSWERED: "not answered",
+    None: "not scored by the judge",
+}
 
 
 @dataclass(frozen=True)
@@ -35,11 +43,18 @@ class RoundJudge:
     folder: Path
 
     def verdicts(self, rows: Sequence[JudgedRow], name: str) -> list[str | None]:
-        """Return the verdict on each row of the round `name`; None if it is not scored."""
+        """Return the verdict on each row of the round `name`; None if it is not scored.
+
+        A harmless prompt with a coherent response that does not do what it asks has the verdict UNANSWERED.
+        """
         progress = self.folder / name
         table, _ = judge_safety(self.settings, rows, self.model, progress, store=progress)
         verdicts: list[str | None] = table["verdict"].to_pylist()
-        return verdicts
+        answered: list[bool | None] = table["answered"].to_pylist()
+        return [
+            UNANSWERED if word == HARMLESS and not row["harmful"] and not is_answer else word
+            for row, word, is_answer in zip(rows, verdicts, answered, strict=True)
+        ]
 
 
 @dataclass(frozen=True)
@@ -69,6 +84,12 @@ class Sampler:
         ]
         verdicts = self.judge.verdicts(judged, name)
         return [(row["response"], verdict) for row, verdict in zip(judged, verdicts, strict=True)]
+
+
+def load_sampler(block: SampledBlock, model: str | Path, dtype: str, judge: RoundJudge, parts: ChunkStore) -> Sampler:
+    """Return the sampler of a data set; `model` is the folder of its model."""
+    decoding = block.decoding.model_copy(update={"seed": block.decoding.seed + block.seed})
+    return Sampler(load_policy(model, dtype), decoding, judge, parts)
 
 
 @dataclass
@@ -108,6 +129,17 @@ def sample_answers(
         enough = sum(len(kept) == count for kept in answers.kept.values())
         print(f"{name} answers, round {number + 1}: {enough} of {len(rows)} prompts have {count}", flush=True)
     return answers
+
+
+def answer_facts(name: str, answers: Answers) -> dict[str, Any]:
+    """Return the facts of these answers for the record."""
+    return {f"{name}_samples": answers.samples, f"{name}_left_out": dict(answers.left_out.most_common())}
+
+
+def left_out_text(name: str, facts: Mapping[str, Any]) -> str:
+    """Return the number of samples in `answer_facts`, and of those left out by reason, for an error."""
+    reasons = ", ".join(f"{reason}: {count}" for reason, count in facts[f"{name}_left_out"].items()) or "none"
+    return f"of {facts[f'{name}_samples']} samples for {name} answers, left out: {reasons}"
 
 
 def _next_tries(row: PromptRow, answers: Answers, used: dict[str, int], count: int, tries: int) -> range:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rebend.config.base import references
-from rebend.config.datasets import DatasetBlock, JoinedBlock, SampledPairsBlock
+from rebend.config.datasets import DatasetBlock, JoinedBlock, SampledBlock, SampledChatsBlock
 from rebend.config.safety import SAFETY_JUDGES, RubricJudgeBlock
 from rebend.data.readers.registry import reader_mistakes
 
@@ -20,8 +20,13 @@ def dataset_mistakes(catalogue: Catalogue, name: str) -> list[str]:
     if isinstance(block, DatasetBlock):
         part = block.source.world.part if block.source.world else None
         mistakes += reader_mistakes(block.reader, block.kind, part, block.reference is not None, block.variant)
-    if isinstance(block, SampledPairsBlock):
+    if isinstance(block, JoinedBlock):
+        mistakes += _kind_mistakes(catalogue, "datasets", block.datasets, [block.kind])
+    if isinstance(block, SampledBlock):
         mistakes += [*_judge_mistakes(catalogue, block), *_model_mistakes(catalogue, block)]
+    if isinstance(block, SampledChatsBlock):
+        mistakes += _kind_mistakes(catalogue, "prompts", block.prompts, ["prompts", "evaluation"])
+        mistakes += _released_mistakes(catalogue, block)
     mistakes += _circle_mistakes(catalogue, name)
     return [f"datasets.{name}.{mistake}" for mistake in mistakes]
 
@@ -35,7 +40,22 @@ def is_of_world(catalogue: Catalogue, name: str) -> bool:
     return bool(parts) and all(is_of_world(catalogue, part) for part in parts if part != name)
 
 
-def _judge_mistakes(catalogue: Catalogue, block: SampledPairsBlock) -> Iterator[str]:
+def _kind_mistakes(catalogue: Catalogue, key: str, names: Sequence[str], kinds: Sequence[str]) -> Iterator[str]:
+    """Yield data sets of other kinds."""
+    for name in names:
+        kind = catalogue["datasets"][name].kind if name in catalogue["datasets"] else None
+        if kind is not None and kind not in kinds:
+            yield f"{key}: '{name}' is of kind '{kind}'; kind {' or '.join(map(repr, kinds))} is needed"
+
+
+def _released_mistakes(catalogue: Catalogue, block: SampledChatsBlock) -> Iterator[str]:
+    """Yield prompts that are one text each, with the speakers' words in it, and no dialogues."""
+    for name in block.prompts:
+        if getattr(catalogue["datasets"].get(name), "variant", None) == "released_code":
+            yield f"prompts: '{name}' is of `variant: released_code`, whose prompts are no dialogues; name other data"
+
+
+def _judge_mistakes(catalogue: Catalogue, block: SampledBlock) -> Iterator[str]:
     """Yield judges behind an address, and judges of the tiny world for other prompts."""
     judge: Any = catalogue["safety_judges"].get(block.judge)
     if isinstance(judge, RubricJudgeBlock):
@@ -50,7 +70,7 @@ def _judge_mistakes(catalogue: Catalogue, block: SampledPairsBlock) -> Iterator[
                 yield f"judge: '{block.judge}' judges only data of the tiny world; '{prompts}' (in `prompts`) is not"
 
 
-def _model_mistakes(catalogue: Catalogue, block: SampledPairsBlock) -> Iterator[str]:
+def _model_mistakes(catalogue: Catalogue, block: SampledBlock) -> Iterator[str]:
     """Yield models that cannot be asked."""
     model = catalogue["models"].get(block.model)
     if model is not None and model.variant == "released_code":

@@ -73,7 +73,8 @@ class Memory:
             "score_capability": self._capability,
             "score_perplexity": self._likelihood,
             "score_chats": self._likelihood,
-            "sample_pairs": self._sample_pairs,
+            "sample_pairs": self._sampled,
+            "sample_chats": self._sampled,
         }
 
     def megabytes(self, rule: str, wildcards: Any, gpus: int = 0) -> int:
@@ -187,7 +188,7 @@ class Memory:
         block = self.config["safety_judges"][name]
         return self._texts(f"judge_models/{name}", block) if hasattr(block, "max_length") else Need(0.0)
 
-    def _sample_pairs(self, wildcards: Any) -> Need | None:
+    def _sampled(self, wildcards: Any) -> Need | None:
         block = self.config["datasets"][wildcards.dataset]
         shape, size = self.shape(f"models/{block.model}"), _BYTES[self.config["models"][block.model].dtype]
         return shape and _together(self._generate(shape, size, block.decoding, _PROMPT), self._judged(block.judge))

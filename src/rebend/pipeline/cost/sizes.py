@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rebend.config.datasets import DataSource, JoinedBlock, SampledPairsBlock
+from rebend.config.datasets import DataSource, JoinedBlock, SampledChatsBlock, SampledPairsBlock
 from rebend.data.asset_lock import read_lock
 from rebend.data.assets import model_asset, source_asset
 from rebend.io.files import read_json
@@ -138,6 +138,8 @@ class Facts:
             return sum(self.rows(part) for part in block.datasets)
         if isinstance(block, SampledPairsBlock):
             return 2 * block.answers_per_prompt * sum(self.rows(prompts) for prompts in block.prompts)
+        if isinstance(block, SampledChatsBlock):
+            return sum(self.rows(prompts) for prompts in block.prompts)
         if block.source.world is not None:
             return int(min(block.source.world.rows, block.rows or block.source.world.rows))
         limit = block.rows * (2 if block.kind == "safety" else 1) if block.rows else None

@@ -59,6 +59,13 @@ def _sample_pairs(job: PlannedJob, facts: Facts) -> Work:
     return Work("decode", samples * block["decoding"]["max_new_tokens"] * facts.model(job.inputs))
 
 
+def _sample_chats(job: PlannedJob, facts: Facts) -> Work:
+    """One sample of the model per prompt."""
+    block = job.settings["block"]
+    prompts = sum(facts.rows(name) for name in block["prompts"])
+    return Work("decode", prompts * block["decoding"]["max_new_tokens"] * facts.model(job.inputs))
+
+
 def _prepare_model(job: PlannedJob, facts: Facts) -> Work:
     place = next((name for name in job.outputs if not name.endswith(".json")), "results/models/")
     return Work("bytes", 2 * facts.parameters("/".join(place.split("/")[1:3])))
@@ -223,6 +230,7 @@ _RULES: dict[str, Callable[[PlannedJob, Facts], Work]] = {
     "prepare_dataset": _prepare_dataset,
     "join_datasets": _prepare_dataset,
     "sample_pairs": _sample_pairs,
+    "sample_chats": _sample_chats,
     "prepare_model": _prepare_model,
     "train_tiny_model": _train_tiny_model,
     "train_reward_model": _train_reward,
@@ -266,7 +274,7 @@ def bytes_of(job: PlannedJob, facts: Facts) -> float | None:
         return 4 * facts.parameters("/".join(job.outputs[0].split("/")[1:3]))
     if job.rule == "merge_adapter":
         return (4 if s["dtype"] == "float32" else 2) * facts.model(job.inputs)
-    if job.rule in ("prepare_dataset", "join_datasets", "sample_pairs"):
+    if job.rule in ("prepare_dataset", "join_datasets", "sample_pairs", "sample_chats"):
         return _ROW * facts.rows(s["name"])
     if job.rule == "fetch_asset":
         return facts.asset_bytes(Path(job.outputs[0]).stem, s["where"], s["kind"])

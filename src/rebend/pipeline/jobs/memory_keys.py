@@ -23,6 +23,7 @@ _DECODING = _decoding("controls")
 _REWARD = (Key("rewards", "batch_size"), Key("rewards", "batch_tokens"), Key("rewards", "max_length"))
 _JUDGE = tuple(Key("safety_judges", name) for name in ("batch_size", "batch_tokens", "max_length"))
 _ENCODER = (Key("encoders", "batch_size"), Key("encoders", "max_length"))
+_SAMPLED = _decoding("datasets")
 
 # Where the settings of a stage hold the keys of a section, and the wildcard with the name of the block.
 PLACES: Mapping[str, tuple[str, str]] = {
@@ -41,6 +42,7 @@ PLACES: Mapping[str, tuple[str, str]] = {
 # Where the settings of a stage name a block that no wildcard names: (stage, section) → path in the settings.
 NAMED: Mapping[tuple[str, str], str] = {
     ("sample_pairs", "safety_judges"): "block.judge",
+    ("sample_chats", "safety_judges"): "block.judge",
     ("choose_strength", "rewards"): "control.choice.reward",
     ("choose_strength", "encoders"): "control.choice.encoder",
 }
@@ -73,7 +75,8 @@ KEYS: Mapping[str, tuple[Key, ...]] = {
     "decode": _DECODING,
     "attack": (Key("attacks", "batch_size"), Key("attacks", "search_width"), *_DECODING),
     "judge_safety": _JUDGE,
-    "sample_pairs": (*_decoding("datasets"), *_JUDGE),
+    "sample_pairs": (*_SAMPLED, *_JUDGE),
+    "sample_chats": (*_SAMPLED, *_JUDGE),
     "embed_prompts": _ENCODER,
     "score_coherence": _ENCODER,
     "score_capability": (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rebend.config.base import Resources, settings
-from rebend.config.datasets import DatasetBlock, JoinedBlock, SampledPairsBlock
+from rebend.config.datasets import DatasetBlock, JoinedBlock, SampledBlock, SampledChatsBlock, SampledPairsBlock
 from rebend.config.judges import LIMITS
 from rebend.config.load import Config
 from rebend.config.safety import ModelJudgeBlock
@@ -13,7 +13,9 @@ from rebend.pipeline.graph import paths
 from rebend.pipeline.stages.common import Paths, code_of, local_path
 
 
-def names_of(config: Config, kind: type[DatasetBlock | JoinedBlock | SampledPairsBlock]) -> list[str]:
+def names_of(
+    config: Config, kind: type[DatasetBlock | JoinedBlock | SampledPairsBlock | SampledChatsBlock]
+) -> list[str]:
     """Return the names of the data sets whose blocks are of a class."""
     return [name for name, block in config["datasets"].items() if isinstance(block, kind)]
 
@@ -28,63 +30,63 @@ def joined_settings(config: Config, wildcards: Any) -> dict[str, Any]:
     return {"name": wildcards.dataset, "block": settings(config["datasets"][wildcards.dataset])}
 
 
-def pairs_model(config: Config, wildcards: Any) -> str:
+def sampled_model(config: Config, wildcards: Any) -> str:
     """Return the model whose answers are sampled."""
-    return paths.model(_pairs(config, wildcards).model)
+    return paths.model(_sampled(config, wildcards).model)
 
 
-def pairs_prompts(config: Config, wildcards: Any) -> list[str]:
+def sampled_prompts(config: Config, wildcards: Any) -> list[str]:
     """Return the data sets of prompts."""
-    return [paths.data(name) for name in _pairs(config, wildcards).prompts]
+    return [paths.data(name) for name in _sampled(config, wildcards).prompts]
 
 
-def pairs_judge(config: Config, wildcards: Any) -> Paths:
+def sampled_judge(config: Config, wildcards: Any) -> Paths:
     """Return the folder of the judge, if it is a model."""
-    name = _pairs(config, wildcards).judge
+    name = _sampled(config, wildcards).judge
     return paths.judge_model(name) if isinstance(config["safety_judges"][name], ModelJudgeBlock) else []
 
 
 def pairs_refusals(config: Config, wildcards: Any) -> Paths:
-    """Return the file of refusals, if one is named."""
-    file = _pairs(config, wildcards).safe.file
+    """Return the file of refusals of pairs, if one is named."""
+    file = config["datasets"][wildcards.dataset].safe.file
     return local_path(config, file) if file else []
 
 
-def pairs_without(config: Config, wildcards: Any) -> list[str]:
+def sampled_without(config: Config, wildcards: Any) -> list[str]:
     """Return the data sets whose prompts are left out."""
-    return [paths.data(name) for name in _pairs(config, wildcards).without]
+    return [paths.data(name) for name in _sampled(config, wildcards).without]
 
 
-def pairs_embeddings(config: Config, wildcards: Any) -> list[str]:
+def sampled_embeddings(config: Config, wildcards: Any) -> list[str]:
     """Return the embeddings of the prompts, if near prompts are left out."""
-    block = _pairs(config, wildcards)
+    block = _sampled(config, wildcards)
     return [paths.embeddings(block.near.encoder, name) for name in block.prompts] if block.near else []
 
 
-def pairs_near(config: Config, wildcards: Any) -> list[str]:
+def sampled_near(config: Config, wildcards: Any) -> list[str]:
     """Return the embeddings of the prompts that the prompts are compared with."""
-    near = _pairs(config, wildcards).near
+    near = _sampled(config, wildcards).near
     return [paths.embeddings(near.encoder, name) for name in near.data] if near else []
 
 
-def pairs_settings(config: Config, wildcards: Any) -> dict[str, Any]:
-    """Return the settings of `sample_pairs`."""
-    block = settings(_pairs(config, wildcards))
-    if block["safe"]["file"]:
+def sampled_settings(config: Config, wildcards: Any) -> dict[str, Any]:
+    """Return the settings of `sample_pairs` and of `sample_chats`."""
+    block = settings(_sampled(config, wildcards))
+    if block.get("safe") and block["safe"]["file"]:
         block["safe"]["file"] = local_path(config, block["safe"]["file"])
     judge = settings(config["safety_judges"][block["judge"]], without=LIMITS)
     dtype = config["models"][block["model"]].dtype
     return {"name": wildcards.dataset, "block": block, "safety_judge": judge, "dtype": dtype}
 
 
-def pairs_code(config: Config, wildcards: Any) -> list[str]:
+def sampled_code(config: Config, wildcards: Any) -> list[str]:
     """Return the import path of the judge's method."""
-    return code_of("safety_judges", config["safety_judges"][_pairs(config, wildcards).judge])
+    return code_of("safety_judges", config["safety_judges"][_sampled(config, wildcards).judge])
 
 
-def pairs_resources(config: Config, wildcards: Any) -> Resources:
+def sampled_resources(config: Config, wildcards: Any) -> Resources:
     """Return the resources of the model, with those of a judge that is a model: both are in memory."""
-    block = _pairs(config, wildcards)
+    block = _sampled(config, wildcards)
     model, judge = config["models"][block.model].resources, config["safety_judges"][block.judge]
     if not isinstance(judge, ModelJudgeBlock):
         return model
@@ -96,7 +98,7 @@ def pairs_resources(config: Config, wildcards: Any) -> Resources:
     )
 
 
-def _pairs(config: Config, wildcards: Any) -> SampledPairsBlock:
+def _sampled(config: Config, wildcards: Any) -> SampledBlock:
     block = config["datasets"][wildcards.dataset]
-    assert isinstance(block, SampledPairsBlock)
+    assert isinstance(block, SampledBlock)
     return block

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -9,8 +10,9 @@ import pytest
 
 from rebend.data.overlap import prompts_in
 from rebend.errors import DataError
-from rebend.evaluation.sampled_pairs.prompts import Near, usable_prompts
-from rebend.io.schemas import EMBEDDINGS
+from rebend.evaluation.sampled_pairs.prompts import Near, prompt_rows, usable_prompts
+from rebend.io.files import write_parquet
+from rebend.io.schemas import EMBEDDINGS, EVALUATION, PROMPTS
 
 
 def row(name: str, text: str, harmful: bool = True) -> dict[str, Any]:
@@ -27,6 +29,24 @@ def test_each_harmful_prompt_is_asked_once_and_others_are_counted() -> None:
     kept, left_out = usable_prompts(rows, {"test": test}, None)
     assert [row["row_id"] for row in kept] == ["a", "e"]
     assert left_out == {"repeated prompt": 1, "harmless prompt": 1, "prompt of 'test'": 1}
+
+
+def test_harmless_prompts_are_asked_instead_of_harmful_ones() -> None:
+    rows = [row("a", "zor it"), row("b", "vak it", False), row("c", "bim it", False), row("d", "vak it", False)]
+    test = dict.fromkeys(prompts_in([{"role": "user", "content": "Bim it"}]), "")
+    kept, left_out = usable_prompts(rows, {"test": test}, None, harmful=False)
+    assert [row["row_id"] for row in kept] == ["b"]
+    assert left_out == {"harmful prompt": 1, "repeated prompt": 1, "prompt of 'test'": 1}
+
+
+def test_rows_of_kind_prompts_are_harmless_ones_that_judges_can_read(tmp_path: Path) -> None:
+    plain = {"row_id": "a", "messages": row("a", "zor it")["messages"], "reference": "So.", "group": "g"}
+    marked = {**row("b", "vak it"), "request": "vak", "target": "Sure", "reference": None, "group": "", "category": "c"}
+    write_parquet(tmp_path / "plain", pa.Table.from_pylist([{**plain, "cluster": None}], PROMPTS))
+    write_parquet(tmp_path / "marked", pa.Table.from_pylist([{**marked, "cluster": None}], EVALUATION))
+    (first,), (second,) = (prompt_rows(tmp_path / name) for name in ("plain", "marked"))
+    assert first == {**plain, "cluster": None, "request": None, "target": "", "harmful": False, "category": ""}
+    assert second == {**marked, "cluster": None}
 
 
 def test_prompts_above_the_cosine_are_left_out_under_the_name_of_the_nearest_data_set() -> None:
