@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ HAS_WINDOW = [name for name, config in ARCHITECTURES.items() if getattr(config, 
 
 
 def windowed_policy(name: str) -> Policy:
-    """Return a random policy of an architecture."""
+    """Return a random policy of an architecture. Its configuration is a copy, which a test may change."""
     torch.manual_seed(3)
-    model = AutoModelForCausalLM.from_config(ARCHITECTURES[name]).eval().requires_grad_(False)
+    model = AutoModelForCausalLM.from_config(copy.deepcopy(ARCHITECTURES[name])).eval().requires_grad_(False)
     return Policy(model, tokenizer(), name)

@@ -221,14 +221,19 @@ def test_recipe_of_a_data_reader_is_complete(copy: Copy) -> None:
     assert set(after) - set(before) == {"prepare_dataset rebend.data.readers.questions:QUESTIONS"}
 
 
-@pytest.mark.parametrize(
-    "title", re.findall(r"^### (.+)$", GUIDE.split("## Recipes")[1].split("\n## ")[0], re.MULTILINE)
-)
+TITLES = re.findall(r"^### (.+)$", GUIDE.split("## Recipes")[1].split("\n## ")[0], re.MULTILINE)
+WRITTEN_BY_A_RUN = {"config/assets.lock.json"}  # a recipe may name it, and a fresh clone lacks it
+
+
+@pytest.mark.parametrize("title", TITLES)
 def test_files_of_a_recipe_exist(title: str) -> None:
     files = re.findall(r"`((?:src|config|tests|workflow|docs)/[\w./]+\.\w+)`", recipe(title))
     assert files
-    assert not [file for file in files if not (ROOT / file).exists()]
+    assert not [file for file in files if file not in WRITTEN_BY_A_RUN and not (ROOT / file).exists()]
 
 
-def test_there_are_six_recipes() -> None:
-    assert len(re.findall(r"^### ", GUIDE.split("## Recipes")[1].split("\n## ")[0], re.MULTILINE)) == 6
+def test_recipes_of_all_kinds_are_found() -> None:
+    assert set(TITLES) >= {
+        "A loss term", "A method that changes the weights", "A control", "A model, without code", "A judge", "A metric",
+        "A data reader", "A data set made from other results",
+    }  # fmt: skip

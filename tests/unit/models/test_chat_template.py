@@ -261,5 +261,5 @@ def test_keys_of_the_template_are_checked() -> None:
     ):
         with pytest.raises(ValueError, match=words):
             ModelBlock.model_validate({**hub, **keys})
-    with pytest.raises(ValueError, match="only with `hub` or `local`"):
+    with pytest.raises(ValueError, match="`template_bos`: not with `tiny`"):
         ModelBlock.model_validate({"tiny": {"datasets": ["x"]}, "template_bos": "as_written"})

@@ -14,13 +14,16 @@ class Key(NamedTuple):
     lower: str = "smaller"
 
 
-_DECODING = (
-    Key("controls", "decoding.batch_size"),
-    Key("controls", "decoding.max_new_tokens"),
-)
+def _decoding(section: str) -> tuple[Key, ...]:
+    """Return the keys of the decoding in a block of a section."""
+    return tuple(Key(section, f"decoding.{name}") for name in ("batch_size", "batch_tokens", "max_new_tokens"))
+
+
+_DECODING = _decoding("controls")
 _REWARD = (Key("rewards", "batch_size"), Key("rewards", "batch_tokens"), Key("rewards", "max_length"))
+_JUDGE = tuple(Key("safety_judges", name) for name in ("batch_size", "batch_tokens", "max_length"))
 _ENCODER = (Key("encoders", "batch_size"), Key("encoders", "max_length"))
-_SAMPLED = (Key("datasets", "decoding.batch_size"), Key("datasets", "decoding.max_new_tokens"))
+_SAMPLED = _decoding("datasets")
 
 # Where the settings of a stage hold the keys of a section, and the wildcard with the name of the block.
 PLACES: Mapping[str, tuple[str, str]] = {
@@ -35,6 +38,13 @@ PLACES: Mapping[str, tuple[str, str]] = {
     "rewards": ("reward", "reward"),
     "safety_judges": ("safety_judge", "safety_judge"),
     "value_models": ("value_model", "value_model"),
+}
+# Where the settings of a stage name a block that no wildcard names: (stage, section) → path in the settings.
+NAMED: Mapping[tuple[str, str], str] = {
+    ("sample_pairs", "safety_judges"): "block.judge",
+    ("sample_chats", "safety_judges"): "block.judge",
+    ("choose_strength", "rewards"): "control.choice.reward",
+    ("choose_strength", "encoders"): "control.choice.encoder",
 }
 
 KEYS: Mapping[str, tuple[Key, ...]] = {
@@ -53,8 +63,7 @@ KEYS: Mapping[str, tuple[Key, ...]] = {
     ),
     "project_hidden_states": (Key("adapters", "max_length"),),
     "extract_activations": (
-        Key("activations", "decoding.batch_size"),
-        Key("activations", "decoding.max_new_tokens"),
+        *_decoding("activations"),
         Key("activations", "max_prompt_tokens"),
         Key("activations", "prompts_per_chunk"),
     ),
@@ -62,16 +71,12 @@ KEYS: Mapping[str, tuple[Key, ...]] = {
     "label_rewards": _REWARD,
     "score_reward": _REWARD,
     "score_references": _REWARD,
-    "choose_strength": _DECODING,
+    "choose_strength": (*_DECODING, *_REWARD, *_ENCODER),
     "decode": _DECODING,
     "attack": (Key("attacks", "batch_size"), Key("attacks", "search_width"), *_DECODING),
-    "judge_safety": (
-        Key("safety_judges", "batch_size"),
-        Key("safety_judges", "batch_tokens"),
-        Key("safety_judges", "max_length"),
-    ),
-    "sample_pairs": _SAMPLED,
-    "sample_chats": _SAMPLED,
+    "judge_safety": _JUDGE,
+    "sample_pairs": (*_SAMPLED, *_JUDGE),
+    "sample_chats": (*_SAMPLED, *_JUDGE),
     "embed_prompts": _ENCODER,
     "score_coherence": _ENCODER,
     "score_capability": (

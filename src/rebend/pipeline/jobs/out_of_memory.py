@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from rebend.errors import DataError, RebendError
 from rebend.io.checksums import bytes_digest, json_digest
 from rebend.io.files import read_json, write_json
-from rebend.pipeline.jobs.memory_keys import KEYS, PLACES, Key
+from rebend.pipeline.jobs.memory_keys import KEYS, NAMED, PLACES, Key
 from rebend.pipeline.jobs.supervised import End
 
 _ERRORS = ("can't allocate memory", "out of memory")  # torch: of a CPU; of CUDA
@@ -119,7 +120,11 @@ def remedies(stage: str, settings: Mapping[str, Any], names: Mapping[str, str]) 
 
     `names` are the names of the job's blocks by wildcard.
     """
-    keys = "; ".join(_described(key, settings, names) for key in KEYS.get(stage, ()) if _is_there(key, settings))
+    keys = "; ".join(
+        _described(key, settings, _name_of(stage, key, settings, names))
+        for key in KEYS.get(stage, ())
+        if _is_there(key, settings)
+    )
     lowered = f"keys that lower its peak memory: {keys}. Also" if keys else "no key lowers its peak memory, but"
     return (
         f"{stage}: {lowered} fewer jobs at the same time (--cores, make's CORES) leave more memory for each; on a "
@@ -163,10 +168,17 @@ def _group_limits() -> Iterator[float]:
             yield int(file.read_text(encoding="utf-8")) / 2**20  # "max" is no number
 
 
-def _described(key: Key, settings: Mapping[str, Any], names: Mapping[str, str]) -> str:
-    name = names.get(PLACES[key.section][1], "<name>")
+def _described(key: Key, settings: Mapping[str, Any], name: str) -> str:
     value = _value(key, settings)
     return f"{key.section}.{name}.{key.path} ({key.lower}; now {'absent' if value is None else value})"
+
+
+def _name_of(stage: str, key: Key, settings: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    """Return the name of a key's block: the wildcard, or what the settings of the stage name."""
+    path = NAMED.get((stage, key.section))
+    if path is None:
+        return names.get(PLACES[key.section][1], "<name>")
+    return str(reduce(lambda value, part: value[part], path.split("."), settings))
 
 
 def _is_there(key: Key, settings: Mapping[str, Any]) -> bool:

@@ -191,6 +191,17 @@ def test_keys_that_a_block_does_not_have_are_left_out() -> None:
     assert "no key lowers its peak memory, but fewer jobs" in remedies("make_tables", {}, {})
 
 
+def test_blocks_that_no_wildcard_names_are_named_by_the_settings() -> None:
+    settings = {"block": {"judge": "strict", "decoding": {"batch_tokens": None}}, "safety_judge": {"batch_size": 8}}
+    text = remedies("sample_pairs", settings, {"dataset": "pairs"})
+    assert "datasets.pairs.decoding.batch_tokens (smaller; now absent)" in text
+    assert "safety_judges.strict.batch_size (smaller; now 8)" in text
+    choice = {"reward": "helpful", "encoder": "minilm"}
+    settings = {"control": {"choice": choice}, "reward": {"max_length": 96}, "encoder": {"batch_size": 16}}
+    text = remedies("choose_strength", settings, {"control": "value"})
+    assert "rewards.helpful.max_length (smaller; now 96); encoders.minilm.batch_size (smaller; now 16)" in text
+
+
 def _has(block: Any, path: str) -> bool:
     name, _, rest = path.partition(".")
     if name not in block.model_fields:
@@ -203,6 +214,22 @@ def _has(block: Any, path: str) -> bool:
 def test_keys_of_the_table_are_keys_of_the_configuration(stage: str, key: Key) -> None:
     assert any(_has(block, key.path) for block in block_classes(key.section)), f"{stage}: {key}"
     assert key.section in PLACES
+
+
+@pytest.mark.parametrize("stage", KEYS)
+def test_stage_with_a_batch_size_names_its_limit_of_tokens_too(stage: str) -> None:
+    named = {(key.section, key.path) for key in KEYS[stage]}
+    for section, path in named:
+        tokens = path.replace("batch_size", "batch_tokens")
+        if any(_has(block, path) and _has(block, tokens) for block in block_classes(section)):
+            assert (section, tokens) in named, f"{stage}: {section}.{tokens}"
+
+
+def test_every_stage_with_an_estimate_has_keys_that_lower_it() -> None:
+    without = {"merge_adapter", "orthogonalise_weights", "score_perplexity", "score_chats", "fit_direction"}
+    text = (Path(__file__).parents[4] / "src/rebend/pipeline/cost/memory.py").read_text()
+    estimated = set(re.findall(r'^ +"(\w+)": self\._\w+,$', text, re.MULTILINE))
+    assert len(estimated) > 15 and estimated == set(KEYS) - {"train_tiny_model"} | without
 
 
 def test_stages_of_the_table_are_rules() -> None:
