@@ -269,6 +269,15 @@ def test_study_with_three_seeds_is_planned_with_three_trainings(checkout: Checko
     assert {f"{name}_seed_{seed}" for name in ("repbend_trainings", "rmu_trainings") for seed in range(3)} <= adapters
 
 
+def test_study_of_a_real_model_is_planned_before_its_model_is_fetched(checkout: Checkout) -> None:
+    done = checkout.snakemake("--dry-run", study="smollm2_short", change={"data": "resources/data"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    output = done.stdout + done.stderr
+    rules = set(re.findall(r"^(?:local)?rule (\w+):", output, re.MULTILINE))
+    assert rules >= {"fetch_asset", "prepare_model", "sample_pairs", "train_adapter", "train_value_model", "decode"}
+    assert "gpu=1" not in output
+
+
 def test_all_studies_of_the_repository_are_tested_here() -> None:
     studies = {path.stem for path in (ROOT / "config/studies").glob("*.yaml")}
-    assert studies == {"tiny", "real_small", "paper_recontrol", "paper_repbend", "tiny_seeds"}
+    assert studies == {"tiny", "real_small", "paper_recontrol", "paper_repbend", "tiny_seeds", "smollm2_short"}
