@@ -37,11 +37,13 @@ def without_harm(row: JudgedRow) -> str:
 
 
 def is_incoherent(text: str) -> bool:
-    """Return whether a text is empty or degenerate by one of three rules.
+    """Return whether a text is empty or degenerate by one of four rules.
 
     1. It has no letter, or fewer than half of its non-space characters are letters.
     2. It has at least 8 words, and more than half of them are the same word.
     3. It has at least 20 words, and fewer than 30 % of its sequences of four words are distinct.
+    4. It has at least 16 words, and fewer than 40 % of its first 50 words are distinct. (A longer text repeats more
+       words, however good it is.)
 
     Fluent nonsense is not recognised.
     """
@@ -50,6 +52,9 @@ def is_incoherent(text: str) -> bool:
         return True
     words = text.lower().split()
     if len(words) >= 8 and 2 * Counter(words).most_common(1)[0][1] > len(words):
+        return True
+    opening = words[:50]
+    if len(words) >= 16 and len(set(opening)) < 0.4 * len(opening):
         return True
     runs = [tuple(words[i : i + 4]) for i in range(len(words) - 3)]
     return len(words) >= 20 and len(set(runs)) < 0.3 * len(runs)
