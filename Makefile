@@ -32,7 +32,7 @@ demo: $(READY) ## build STUDY (tiny: built-in data, no network, no GPU) and prin
 	@$(SNAKEMAKE) --quiet host --config "study=$$STUDY" "data=$$DATA"
 	@echo "rebend: done. Open results/report.html; tables are in results/tables, figures in results/figures."
 
-fetch: $(READY) ## download the models and data of STUDY; no other target downloads them
+fetch: $(READY) ## download the models and data of STUDY (demo does so too); afterwards it is built without network
 	@$(SNAKEMAKE) --quiet host --config "study=$$STUDY" "data=$$DATA" -- fetch
 
 plan: $(READY) ## print an estimate for STUDY (jobs, GPU-hours, disk, judge tokens, cost); start no job

@@ -56,6 +56,7 @@ rule prepare_dataset:
         benchmark_of("prepare_dataset", "{dataset}")
     wildcard_constraints:
         dataset=one_of(made_datasets.names_of(CONFIG, DatasetBlock)),
+    priority: 1  # data first, so that prompts in two data sets are refused before long trainings
     conda:
         ENVIRONMENT
     params:
@@ -79,6 +80,7 @@ rule join_datasets:
         benchmark_of("join_datasets", "{dataset}")
     wildcard_constraints:
         dataset=one_of(made_datasets.names_of(CONFIG, JoinedBlock)),
+    priority: 1  # data first, so that prompts in two data sets are refused before long trainings
     conda:
         ENVIRONMENT
     params:
@@ -107,6 +109,7 @@ rule sample_pairs:
         benchmark_of("sample_pairs", "{dataset}")
     wildcard_constraints:
         dataset=one_of(made_datasets.names_of(CONFIG, SampledPairsBlock)),
+    priority: 1  # data first, so that prompts in two data sets are refused before long trainings
     conda:
         ENVIRONMENT
     resources:
@@ -139,6 +142,7 @@ rule sample_chats:
         benchmark_of("sample_chats", "{dataset}")
     wildcard_constraints:
         dataset=one_of(made_datasets.names_of(CONFIG, SampledChatsBlock)),
+    priority: 1  # data first, so that prompts in two data sets are refused before long trainings
     conda:
         ENVIRONMENT
     resources:

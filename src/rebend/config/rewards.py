@@ -135,7 +135,7 @@ class RewardBlock(Block):
     """
 
     hub: HubModel | None = Field(None, description="a hub repository at a pinned revision")
-    local: str | None = Field(None, description="folder in hub layout")
+    local: str | None = Field(None, description="folder in hub layout; relative paths start in the `data` folder")
     tiny: TinyReward | None = Field(None, description="trained in the graph, all weights of a small model")
     trained: TrainedReward | None = Field(
         None, description="trained in the graph, with LoRA or whole, in a stated memory"

@@ -158,7 +158,7 @@ class ModelJudgeBlock(SafetyJudgeBlock):
     """A judge that is a language model with its own prompt: exactly one of hub, local."""
 
     hub: HubModel | None = Field(None, description="a hub repository at a pinned revision")
-    local: str | None = Field(None, description="folder in hub layout")
+    local: str | None = Field(None, description="folder in hub layout; relative paths start in the `data` folder")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type of weights and activations")
     batch_size: Positive = Field(8, description="texts per batch, at most")
     batch_tokens: Positive | None = Field(

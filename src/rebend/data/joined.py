@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import pyarrow as pa
@@ -12,14 +13,14 @@ from rebend.data.overlap import prompts_in
 def join(tables: Sequence[pa.Table], kind: str) -> tuple[pa.Table, int]:
     """Return the rows of all tables in their order, and the number of rows that were left out as repeated.
 
-    A row of kind evaluation is repeated if its prompt is in an earlier row, a row of kind chat if the whole chat is an
-    earlier row; different chats may begin with the same prompt.
+    A row of kind evaluation is repeated if its prompt is in an earlier row, a row of kind chat if all its turns are
+    those of an earlier row; different chats may begin with the same prompt.
     """
     joined = pa.concat_tables(tables)
     seen: set[str] = set()
     kept = []
     for number, row in enumerate(joined.select(["row_id", "messages"]).to_pylist()):
-        keys = {row["row_id"]} if kind == "chat" else set(prompts_in(row["messages"]))
+        keys = {json.dumps(row["messages"])} if kind == "chat" else set(prompts_in(row["messages"]))
         if not keys & seen:
             kept.append(number)
         seen |= keys

@@ -97,10 +97,12 @@ class _Decoder:
         free, most = self.decoding.batch_size - len(alive), self.decoding.batch_tokens
         if most is None:
             return waiting[:free]
-        tokens, n = sum(self._longest(row.number) for row in alive), 0
+        held = [self._longest(row.number) for row in alive]
+        n = 0
         for number in waiting[:free]:
-            tokens += self._longest(number)
-            if tokens > most and (alive or n):
+            held.append(self._longest(number))
+            padded = self.row_padding == inf  # every row is as long as the longest
+            if (max(held) * len(held) if padded else sum(held)) > most and len(held) > 1:
                 break
             n += 1
         return waiting[:n]

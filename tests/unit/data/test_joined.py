@@ -38,3 +38,5 @@ def test_joined_chats_may_begin_alike_and_an_equal_chat_stays_once() -> None:
     joined, repeated = join([pa.Table.from_pylist(rows, CHAT) for rows in (first, second)], "chat")
     assert joined["row_id"].to_pylist() == ["zor it/so", "zor it/thus", "zor it/so/and/more", "bim it/so"]
     assert repeated == 1 and joined.schema.equals(CHAT)
+    again = [{**row, "row_id": f"{row['row_id']}-2"} for row in first]  # as rows that a file repeats are named
+    assert join([pa.Table.from_pylist(rows, CHAT) for rows in (first, again)], "chat")[1] == 3

@@ -111,6 +111,16 @@ def test_prompts_are_read_with_little_padding(policy, monkeypatch):
     assert sum(LENGTHS) <= ours < 1.15 * sum(LENGTHS)
 
 
+def test_padding_counts_where_rows_cannot_be_grouped(policy, monkeypatch):
+    """A model with its own attention code (Falcon) pads every row to the longest one."""
+    monkeypatch.setattr(continuous_batching, "supports_groups", lambda model: False)
+    decoding = Decoding(max_new_tokens=20, batch_size=12, batch_tokens=200)
+    decoder = continuous_batching._Decoder(policy, asked(), decoding, NoControl(), False)
+    order = sorted(range(len(LENGTHS)), key=lambda number: -LENGTHS[number])
+    n = len(decoder.admitted(order, []))
+    assert n == max(1, 200 // (max(LENGTHS) + 20)) < len(LENGTHS)
+
+
 @pytest.mark.parametrize("most", [1, 120, 200])
 def test_no_more_than_batch_tokens_are_decoded_together(policy, monkeypatch, most):
     seen = []

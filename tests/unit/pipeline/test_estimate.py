@@ -60,7 +60,7 @@ def test_sizes_come_from_names_without_prepared_models(facts: Facts) -> None:
     assert facts.parameters("models/llama3_8b") == 8e9
     assert facts.parameters("models/llama3_8b+repbend_llama3") == 8e9
     assert facts.parameters("encoders/simcse") == 1.1e8 and "results/encoders/simcse" in facts.guesses
-    assert facts.parameters("encoders/minilm") == 1.1e8
+    assert facts.parameters("encoders/minilm") == 2.3e7
     tiny = facts.plan.config["models"]["tiny"].tiny
     assert facts.parameters("models/tiny") == tiny.vocab_size * 128 + 12 * tiny.n_layers * 128**2
     assert facts.parameters("reward_models/tiny_reward") == facts.parameters("models/tiny")

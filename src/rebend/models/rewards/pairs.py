@@ -16,7 +16,7 @@ _MOST = 500  # pairs of a part that is not trained on: enough for an accuracy to
 
 
 class Pair(NamedTuple):
-    """Token ids of the chosen and of the rejected conversation, and by how many tokens the chosen one was longer.
+    """Token ids of the chosen and of the rejected conversation, the chosen one's extra tokens, and the prompt.
 
     `longer_by` is counted before the conversations are cut. Both have the same prompt, so that it is the difference of
     the answers.
@@ -25,6 +25,7 @@ class Pair(NamedTuple):
     chosen: list[int]
     rejected: list[int]
     longer_by: int
+    prompt: str = ""  # equal for pairs with one prompt
 
     @property
     def length(self) -> int:
@@ -47,9 +48,15 @@ def encode_pairs(tokenizer: Any, rows: Sequence[Mapping[str, Any]], context: int
     texts = [conversation_text(tokenizer, row["messages"], row[key]) for row in rows for key in ("chosen", "rejected")]
     ids = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
     return [
-        Pair(chosen[-context:], rejected[-context:], len(chosen) - len(rejected))
-        for chosen, rejected in zip(ids[::2], ids[1::2], strict=True)
+        Pair(chosen[-context:], rejected[-context:], len(chosen) - len(rejected), prompt_key(row["messages"]))
+        for row, chosen, rejected in zip(rows, ids[::2], ids[1::2], strict=True)
     ]
+
+
+def prompt_key(messages: Sequence[Mapping[str, str]]) -> str:
+    """Return a text that is equal for prompts that differ in white space, case and system turns only."""
+    turns = [[turn["role"], " ".join(turn["content"].lower().split())] for turn in messages if turn["role"] != "system"]
+    return json.dumps(turns, ensure_ascii=False)
 
 
 def divide(
@@ -59,7 +66,7 @@ def divide(
     settings: TrainedReward,
     context: int,
 ) -> Parts:
-    """Divide `rows` at random (with the block's seed) into the parts of a training.
+    """Divide `rows` at random (with the block's seed) into the parts of a training; a prompt is in one part only.
 
     With `held_out_rows` those are the held-out pairs; otherwise they are drawn from `rows`. Pairs that choose the
     checkpoint are always drawn from `rows`, so that no held-out pair chooses anything. Raises `DataError` for fewer
@@ -71,25 +78,25 @@ def divide(
             f"the preference data set holds {len(pairs)} pairs whose two conversations differ in their last {context} "
             f"tokens ({alike} more do not); at least 2 are needed"
         )
-    order = np.random.default_rng([settings.seed, 1]).permutation(len(pairs))
+    pairs = _by_prompt([pairs[i] for i in np.random.default_rng([settings.seed, 1]).permutation(len(pairs))])
     held_out: list[Pair] = []
-    n_held_out = 0
+    first = 0  # of the pairs that are not held out
     if held_out_rows is None:
-        n_held_out = _count(settings.held_out_share, len(pairs))
-        held_out = [pairs[i] for i in order[:n_held_out]]
+        first = _end_of_prompt(pairs, _count(settings.held_out_share, len(pairs)))
+        held_out = pairs[:first]
     else:
         _check_apart(rows, held_out_rows)
         held_out, more = _distinct(encode_pairs(tokenizer, held_out_rows, context))
         alike += more
     n_choice = _count(settings.choice_share, len(pairs)) if settings.eval_every else 0
-    train = [pairs[i] for i in order[n_held_out + n_choice :]]
+    last = _end_of_prompt(pairs, first + n_choice) if n_choice else first
+    choice, train = pairs[first:last], pairs[last:]
     if not train or not held_out:
         raise DataError(
-            f"of {len(pairs)} preference pairs, {len(train)} would be left to train on, with {n_choice} to choose the "
-            f"checkpoint and {len(held_out)} held out; each part needs at least one"
+            f"of {len(pairs)} preference pairs, {len(train)} would be left to train on, with {len(choice)} to choose "
+            f"the checkpoint and {len(held_out)} held out; each part needs at least one"
         )
     kept = _balanced(train) if settings.balance_length else train
-    choice = [pairs[i] for i in order[n_held_out : n_held_out + n_choice]]
     return Parts(kept, choice, held_out, alike, len(train) - len(kept))
 
 
@@ -113,6 +120,21 @@ def _balanced(train: Sequence[Pair]) -> list[Pair]:
     return kept
 
 
+def _by_prompt(pairs: Sequence[Pair]) -> list[Pair]:
+    """Return the pairs in their order, those with one prompt behind the first of them."""
+    groups: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        groups.setdefault(pair.prompt, []).append(pair)
+    return [pair for group in groups.values() for pair in group]
+
+
+def _end_of_prompt(pairs: Sequence[Pair], count: int) -> int:
+    """Return `count`, or more, so that the first pairs of this number share no prompt with the others."""
+    while 0 < count < len(pairs) and pairs[count].prompt == pairs[count - 1].prompt:
+        count += 1
+    return count
+
+
 def _count(share: float, n_pairs: int) -> int:
     return min(_MOST, max(1, round(share * n_pairs)))
 
@@ -124,7 +146,7 @@ def _distinct(pairs: Sequence[Pair]) -> tuple[list[Pair], int]:
 
 
 def _check_apart(rows: Sequence[Mapping[str, Any]], held_out_rows: Sequence[Mapping[str, Any]]) -> None:
-    prompts, others = ({json.dumps(row["messages"]) for row in part} for part in (rows, held_out_rows))
+    prompts, others = ({prompt_key(row["messages"]) for row in part} for part in (rows, held_out_rows))
     if shared := len(prompts & others):
         raise DataError(
             f"{shared} prompts of the reward model's `held_out` data set are also in its `dataset`: name the first in "

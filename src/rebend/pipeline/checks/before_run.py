@@ -55,6 +55,7 @@ def check_before_jobs(plan: Plan) -> None:
         *_capabilities(plan),
         *_checkpoints(plan),
         *_value_models(plan),
+        *_adapters(plan),
         *asset_mistakes(plan),
         *_judge_keys(plan),
         *_reward_addresses(plan),
@@ -142,7 +143,18 @@ def _value_models(plan: Plan) -> Iterator[str]:
             yield f"value_models.{name}.local: there is no file {local_path(plan.config, path)}"
 
 
+def _adapters(plan: Plan) -> Iterator[str]:
+    """Yield released adapters whose folder is missing."""
+    for name in plan.used["adapters"]:
+        path = getattr(plan.config["adapters"][name], "local", None)
+        if path is not None and not Path(local_path(plan.config, path)).is_dir():
+            yield f"adapters.{name}.local: there is no folder {local_path(plan.config, path)}"
+
+
 def _folder_mistakes(folder: Path, chat: bool) -> Iterator[str]:
+    if not folder.is_dir():
+        yield f"there is no folder {folder}; a model on the hub is named by `hub: {{repo, revision}}`"
+        return
     if not (folder / "config.json").is_file():
         yield f"{folder} has no config.json; a model folder in hub layout is expected"
         return

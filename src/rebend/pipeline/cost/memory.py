@@ -105,7 +105,7 @@ class Memory:
         """Both texts of the pairs of a pass; all weights with their gradient and moments, or an adapter."""
         reward = self.config["rewards"][wildcards.reward]
         block = reward.tiny or reward.trained
-        shape, size = self.shape(f"models/{block.model}"), _BYTES[self.config["models"][block.model].dtype]
+        shape, size = self.shape(f"models/{block.model}"), _BYTES["float32"]  # whatever the model's dtype
         if shape is None:
             return None
         pairs = getattr(block, "micro_batch", None) or block.batch_size

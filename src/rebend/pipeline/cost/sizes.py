@@ -26,6 +26,7 @@ from rebend.pipeline.stages.common import local_path
 
 _PARAMETERS = 7e9  # of a model of unknown size
 _ENCODER = 1.1e8
+_PACKAGED_ENCODER = 2.3e7  # all-MiniLM-L6-v2
 _ROWS = 10_000
 _EVALUATED = 500  # rows of an evaluation data set
 _FILES = {"dataset": 1e8, "package": 1e8, "url": 1e6}  # bytes of an asset that is not fetched yet
@@ -42,6 +43,11 @@ class Facts:
         self.guesses: dict[str, str] = {}  # name → its guessed size
         self.parameters = cache(self._parameters)
         self.rows = cache(self._rows)
+
+    def share_of_blocks(self, settings: Mapping[str, Any]) -> float:
+        """Return the share of a model's blocks that a reward model uses; 1 if the number of blocks is not known."""
+        known = getattr(self.plan.config["models"].get(settings.get("model", "")), "n_layers", None)
+        return min(1.0, settings["n_blocks"] / known) if known and settings.get("n_blocks") else 1.0
 
     def model(self, inputs: Sequence[str], shelf: str = "models") -> float:
         """Return the parameters of the first model below `results/<shelf>` among a job's inputs."""
@@ -97,7 +103,7 @@ class Facts:
             return self._of_gguf(place, block)
         if getattr(block, "hub", None):
             return self._of_hub(place, block)
-        return _ENCODER if shelf == "encoders" else 0.0  # an encoder inside a package; a model behind an address
+        return _PACKAGED_ENCODER if shelf == "encoders" else 0.0  # inside a package; a model behind an address
 
     def _tiny(self, shelf: str, block: Any) -> float:
         if shelf == "reward_models":

@@ -87,9 +87,13 @@ def _train_tiny_model(job: PlannedJob, facts: Facts) -> Work:
 
 
 def _train_reward(job: PlannedJob, facts: Facts) -> Work:
+    """Steps on pairs of texts; if only the head is trained, one pass over each pair through the blocks in use."""
     s = job.settings["reward"]
     length = min(s.get("max_length") or _PROMPT, _PROMPT)
-    return Work("forward", _TRAINING * 2 * s["steps"] * s["batch_size"] * length * facts.model(job.inputs))
+    pairs, passes = s["steps"] * s["batch_size"], _TRAINING
+    if s.get("n_blocks") and s.get("frozen_blocks") == s["n_blocks"] and not s.get("lora_r"):
+        pairs, passes = facts.data(job.inputs), 1
+    return Work("forward", passes * 2 * pairs * length * facts.model(job.inputs) * facts.share_of_blocks(s))
 
 
 def _extract(job: PlannedJob, facts: Facts) -> Work:

@@ -59,11 +59,11 @@ def local_file(config: Config, source: DataSource | None) -> str | None:
 
 
 def local_files(config: Config, block: Any) -> list[str]:
-    """Return the files of a block's local folder; the folder itself if it is missing."""
+    """Return the files of a block's local folder; [] if it is missing, which is said before the first job."""
     if not block.local:
         return []
     folder = Path(local_path(config, block.local))
-    return sorted(str(file) for file in folder.iterdir() if file.is_file()) if folder.is_dir() else [str(folder)]
+    return sorted(str(file) for file in folder.iterdir() if file.is_file()) if folder.is_dir() else []
 
 
 def encoder_folder(config: Config, name: str) -> Paths:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from rebend.config.base import Resources, settings
@@ -47,9 +48,10 @@ def sampled_judge(config: Config, wildcards: Any) -> Paths:
 
 
 def pairs_refusals(config: Config, wildcards: Any) -> Paths:
-    """Return the file of refusals of pairs, if one is named."""
+    """Return the file of refusals of pairs; [] without one, or if it is missing (said before the first job)."""
     file = config["datasets"][wildcards.dataset].safe.file
-    return local_path(config, file) if file else []
+    path = file and local_path(config, file)
+    return path if path and Path(path).is_file() else []
 
 
 def sampled_without(config: Config, wildcards: Any) -> list[str]:

@@ -47,6 +47,23 @@ def test_parts_share_no_pair(tokenizer):
     )
 
 
+def test_pairs_of_one_prompt_are_in_one_part(tokenizer):
+    """SHP has several pairs per post: 60 pairs of 12 prompts, which differ in case and white space too."""
+
+    def shouted(row):
+        return {**row, "messages": [{**turn, "content": f" {turn['content'].upper()}"} for turn in row["messages"]]}
+
+    spaced = [shouted(row) for row in ROWS[:12]]
+    longer = [{**row, "chosen": row["chosen"] + " x" * n} for n in (1, 2, 3) for row in ROWS[:12]]
+    rows = [*ROWS[:12], *spaced, *longer]
+    parts = divide(tokenizer, rows, None, settings(held_out_share=0.2, eval_every=5, choice_share=0.2), 96)
+    prompts = [{pair.prompt for pair in part} for part in parts[:3]]
+    assert sum(map(len, prompts)) == len(set().union(*prompts)) == 12 and all(prompts)
+    assert len(parts.held_out) >= 12 and sum(map(len, parts[:3])) == 60
+    with pytest.raises(DataError, match="12 prompts of the reward model's `held_out`"):
+        divide(tokenizer, ROWS[:12], spaced, settings(held_out="h"), 96)
+
+
 def test_balanced_training_pairs_prefer_the_longer_answer_as_often_as_the_shorter(tokenizer):
     plain = divide(tokenizer, ROWS, None, settings(), 96)
     longer, shorter = (sum(pair.longer_by * sign > 0 for pair in plain.train) for sign in (1, -1))
