@@ -98,7 +98,7 @@ def killed_message(stage: str, end: End, kills: int, remedies: str) -> str:
     if kills > 1:
         lines.append(
             f"{stage}: this is kill number {kills} with these settings. The job continues from its progress and does "
-            "the same step again, so without a change it will be killed again"
+            "the same step again: if memory was the cause, it will be killed again without a change"
         )
     return "\n".join(lines)
 
@@ -111,7 +111,7 @@ def earlier_message(stage: str, kills: Kills) -> str | None:
     times = "once" if count == 1 else f"{count} times"
     return (
         f"{stage}: was killed {times} with these settings before, the last time with a peak of "
-        f"{_gigabytes(kills.peak_mib())}, most likely because memory ran out"
+        f"{_gigabytes(kills.peak_mib())}, by lack of memory or by somebody"
     )
 
 
@@ -194,6 +194,8 @@ def _value(key: Key, settings: Mapping[str, Any]) -> Any:
     place = PLACES[key.section][0]
     value: Any = settings.get(place, settings) if place else settings
     for part in key.path.split("."):
-        if part not in ("tiny", "trained"):  # a stage that trains from these keys has them alone
+        if part not in ("tiny", "trained"):
             value = value[part]
+        elif settings.get("kind", part) != part:  # a stage that trains has the keys of one of them alone
+            raise KeyError(key.path)
     return value
