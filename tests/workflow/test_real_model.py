@@ -72,10 +72,10 @@ def test_tables_have_every_cell_of_both_methods(checkout: Checkout) -> None:
     found = {(row["adapter"], row["control"], row["metric"]) for row in rows(checkout, "matrix")}
     for adapter in ("none", "repbend", "sft"):
         for metric in ("asr", "asr_prefilling", "benign_answer_rate", "chat_perplexity", "harmful_perplexity"):
-            assert (adapter, "smollm2_none", metric) in found, (adapter, metric)
-    for control in ("none", "random", "prompting", "value"):
+            assert (adapter, "none", metric) in found, (adapter, metric)
+    for control in ("none", "smollm2_random", "smollm2_prompting", "smollm2_value"):
         for metric in ("reward", "heldout_reward", "diversity", "coherence", "perplexity", "repetition"):
-            assert ("none", f"smollm2_{control}", metric) in found, (control, metric)
+            assert ("none", control, metric) in found, (control, metric)
     assert len(rows(checkout, "claims")) == 9 and all(row["measured"] for row in rows(checkout, "claims"))
 
 
