@@ -22,15 +22,14 @@ from typing import Any
 
 import torch
 from latest import keep
+from random_llama import random_llama
 from reference.control import controlled, released_ascent
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from rebend.config.decoding import Decoding
 from rebend.generation.fixed_batches import generate_batch
 from rebend.generation.intervention import NoControl
 from rebend.generation.requests import Request
 from rebend.models.loading import Policy
-from rebend.models.tiny_model import train_tokenizer
 from rebend.recontrol.methods.ascent import AscentCache, ascend
 from rebend.recontrol.methods.value_ascent import ValueAscent
 from rebend.recontrol.value_model.network import Shape, ValueNetwork, new_network
@@ -185,23 +184,14 @@ def step_size(net: ValueNetwork, h: torch.Tensor) -> float:
 
 def random_policy(hidden: int, between: int, blocks: int, heads: int, vocabulary: int) -> Policy:
     """Return a Llama with random weights that never ends a response."""
-    tokenizer = train_tokenizer(["open the lid of the old lamp"] * 4, 330)
-    torch.manual_seed(0)
-    config = LlamaConfig(
+    return random_llama(
         vocab_size=vocabulary,
         hidden_size=hidden,
         intermediate_size=between,
         num_hidden_layers=blocks,
         num_attention_heads=heads,
         max_position_embeddings=512,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
     )
-    model = LlamaForCausalLM(config).eval()
-    with torch.no_grad():
-        model.lm_head.weight[[tokenizer.eos_token_id, tokenizer.pad_token_id]] = 0.0  # never the largest logit
-    return Policy(model, tokenizer, "random")
 
 
 def requests(batch: int, vocabulary: int) -> list[Request]:

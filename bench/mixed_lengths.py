@@ -22,14 +22,14 @@ from typing import Any
 
 import torch
 from latest import keep
-from transformers import DynamicCache, GenerationConfig, LlamaConfig, LlamaForCausalLM
+from random_llama import random_llama
+from transformers import DynamicCache, GenerationConfig
 
 from rebend.config.decoding import Decoding
 from rebend.generation.continuous_batching import generate_continuous
 from rebend.generation.growing_cache import GrowingCache
 from rebend.generation.requests import Request, left_padded
 from rebend.models.loading import Policy
-from rebend.models.tiny_model import train_tokenizer
 
 NEW, TEMPLATE = 48, 31
 DECODING = Decoding(max_new_tokens=NEW, batch_size=60)
@@ -140,9 +140,7 @@ def ids(rows: int, length: int, seed: int = 0) -> torch.Tensor:
 
 def smollm2_shaped() -> Policy:
     """Return a Llama of SmolLM2-135M's shape with random weights that never ends a response."""
-    tokenizer = train_tokenizer(["open the lid of the old lamp"] * 4, 330)
-    torch.manual_seed(0)
-    config = LlamaConfig(
+    return random_llama(
         vocab_size=49_152,
         hidden_size=576,
         intermediate_size=1536,
@@ -151,14 +149,7 @@ def smollm2_shaped() -> Policy:
         num_key_value_heads=3,
         max_position_embeddings=8192,
         tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
     )
-    model = LlamaForCausalLM(config).eval()
-    with torch.no_grad():
-        model.lm_head.weight[[tokenizer.eos_token_id, tokenizer.pad_token_id]] = 0.0  # never the largest logit
-    return Policy(model, tokenizer, "random")
 
 
 if __name__ == "__main__":
