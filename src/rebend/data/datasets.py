@@ -13,7 +13,6 @@ import pyarrow as pa
 from rebend.config.datasets import DatasetBlock, WorldPart
 from rebend.data.clusters import FIELD as CLUSTER
 from rebend.data.clusters import add_clusters
-from rebend.data.overlap import prompts_in
 from rebend.data.readers.raw import SourceRow, read_rows
 from rebend.data.readers.reader import columns_sentence, missing_columns
 from rebend.data.readers.registry import load_reader, reader_mistakes
@@ -27,6 +26,7 @@ from rebend.data.readers.rows import (
     written_form,
 )
 from rebend.errors import ConfigError, DataError, likely_typo
+from rebend.io.prompts import prompts_in
 from rebend.io.schemas import KINDS
 
 _MAY_BE_NULL = ("reference", "pair", "request", CLUSTER)
@@ -50,7 +50,7 @@ def prepare_dataset(
     """Return the data set of `block` as a table of the schema `KINDS[block.kind]`.
 
     `source_path` and `reference_path` are the files of `block.source` and `block.reference` (None for the tiny world).
-    `without` has the prompts (`rebend.data.overlap.prompts_in`) of each data set in `block.without`.
+    `without` has the prompts (`rebend.io.prompts.prompts_in`) of each data set in `block.without`.
     A row id is a digest of the row's content without its cluster, with the suffixes "-2", "-3" ... for repeated rows,
     so that neither file order nor `block.rows` changes it. Rows keep the order of the file.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from rebend.data.overlap import prompts_in
+from rebend.io.prompts import prompts_in
 
 
 def join(tables: Sequence[pa.Table], kind: str) -> tuple[pa.Table, int]:

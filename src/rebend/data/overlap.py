@@ -1,30 +1,21 @@
 """Prompts that two data sets share, by content: nothing is chosen or reported on prompts that something learnt from.
 
-Two prompts are the same if all their turns up to the user's last one are the same, apart from white space, case and
-system turns. Every request inside a chat counts as a prompt, because a model learns from each of its answers. Reworded
-prompts are not recognized.
+`rebend.io.prompts` says which prompts are the same. Every request inside a chat counts as a prompt, because a model
+learns from each of its answers.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from rebend.data.readers.rows import Messages
 from rebend.errors import DataError
 from rebend.io.files import read_parquet
+from rebend.io.prompts import prompts_in
 
 _SHOWN = 80  # characters of a prompt in a message
-
-
-def prompts_in(messages: Sequence[Mapping[str, str]]) -> Iterator[str]:
-    """Yield one key per prompt: of the whole prompt, or for a chat (it ends with an answer) of each request in it."""
-    turns = [[turn["role"], _plain(turn["content"])] for turn in messages if turn["role"] != "system"]
-    is_chat = turns[-1][0] == "assistant"
-    for end, (role, _) in enumerate(turns, start=1):
-        if role == "user" and (is_chat or end == len(turns)):
-            yield json.dumps(turns[:end], ensure_ascii=False)
 
 
 def prompts_of(path: str | Path) -> dict[str, str]:
@@ -56,7 +47,3 @@ def check_overlap(name: str, data: str | Path, others: Iterable[tuple[str, str, 
             "nothing is chosen or reported on prompts that something learnt from:\n  " + "\n  ".join(mistakes)
         )
     return counts
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.split()).casefold()

@@ -16,7 +16,7 @@ from rebend.evaluation.answer_scores import row_scores
 from rebend.io.chunks import ChunkStore
 from rebend.models.chat import Message, UnwritableError, encode_text, prompt_text
 from rebend.models.likelihood.answers import ended_answer
-from rebend.models.likelihood.nll import ScoredText, longest_text, total_nlls
+from rebend.models.likelihood.nll import ScoredText, total_nlls
 from rebend.models.loading import Policy
 
 TOO_LONG = "no answer of the dialogue fits the model's context"
@@ -49,7 +49,7 @@ def chat_texts(policy: Policy, messages: Sequence[Message]) -> list[ScoredText] 
             text = _text(policy.tokenizer, before, answer)
         except UnwritableError as error:
             return str(error)
-        if len(text.tokens) > longest_text(policy):
+        if len(text.tokens) > policy.context:
             break  # all later ones are longer
         if texts and text.tokens[: len(texts[-1].tokens)] == texts[-1].tokens:
             text = ScoredText(text.tokens, [*texts.pop().scored, *text.scored])

@@ -22,7 +22,7 @@ from rebend.io.chunks import ChunkStore
 from rebend.io.scores import matched
 from rebend.models.chat import UnwritableError, encode_text, prompt_text
 from rebend.models.likelihood.answers import continuation, end_of_turn
-from rebend.models.likelihood.nll import ScoredText, longest_text, total_nlls
+from rebend.models.likelihood.nll import ScoredText, total_nlls
 from rebend.models.loading import Policy
 
 TOO_LONG = "prompt and answer do not fit the model's context"
@@ -59,6 +59,6 @@ def answer_text(policy: Policy, row: Mapping[str, Any]) -> ScoredText | str:
 
 def _within(policy: Policy, prompt: Sequence[int], answer: Sequence[int]) -> ScoredText | str:
     tokens = [*prompt, *answer]
-    if len(tokens) > longest_text(policy):
+    if len(tokens) > policy.context:
         return TOO_LONG
     return ScoredText(tokens, range(max(1, len(prompt)), len(tokens)))

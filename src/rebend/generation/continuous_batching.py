@@ -98,10 +98,9 @@ class _Decoder:
         if most is None:
             return waiting[:free]
         held = [self._longest(row.number) for row in alive]
-        n = 0
+        n, padded = 0, self.row_padding == inf  # padded: every row is as long as the longest
         for number in waiting[:free]:
             held.append(self._longest(number))
-            padded = self.row_padding == inf  # every row is as long as the longest
             if (max(held) * len(held) if padded else sum(held)) > most and len(held) > 1:
                 break
             n += 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -94,12 +93,7 @@ def _prompt_texts(
 
 def has_room(policy: Policy, request: Request, decoding: Decoding) -> bool:
     """Return whether the prompt and the longest response fit into the model's context."""
-    return len(request) + decoding.max_new_tokens <= room(policy)
-
-
-def room(policy: Policy) -> float:
-    """Return the number of positions of the model's context; infinity if the configuration has none."""
-    return getattr(policy.model.config, "max_position_embeddings", None) or inf
+    return len(request) + decoding.max_new_tokens <= policy.context
 
 
 def anchor_of(request: Request) -> list[int]:

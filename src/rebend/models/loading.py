@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,11 @@ class Policy:
     def hidden_size(self) -> int:
         """Width D."""
         return self.model.config.hidden_size
+
+    @property
+    def context(self) -> float:
+        """Number of positions of the context; infinity if the configuration has none."""
+        return getattr(self.model.config, "max_position_embeddings", None) or inf
 
 
 def best_device() -> torch.device:

@@ -11,9 +11,10 @@ import yaml
 
 from rebend.config.datasets import DatasetBlock
 from rebend.data.datasets import prepare_dataset
-from rebend.data.overlap import check_overlap, prompts_in, prompts_of
+from rebend.data.overlap import check_overlap, prompts_of
 from rebend.errors import ConfigError, DataError
 from rebend.io.files import write_parquet
+from rebend.io.prompts import prompts_in
 from rebend.io.schemas import KINDS
 from rebend.pipeline.checks.study import load_plan
 

@@ -14,8 +14,8 @@ from rebend.config.datasets import DatasetBlock
 from rebend.config.load import Config, load_config
 from rebend.data.datasets import prepare_dataset
 from rebend.data.joined import join
-from rebend.data.overlap import prompts_in
 from rebend.io.checksums import file_digest
+from rebend.io.prompts import prompts_in
 from rebend.io.schemas import PROMPTS
 
 ROOT = Path(__file__).parents[3]

@@ -37,7 +37,7 @@ from rebend.evaluation.attacks.soft_tokens import (
     with_soft_tokens,
 )
 from rebend.generation.fixed_batches import generate_batch
-from rebend.generation.requests import Request, Response, room
+from rebend.generation.requests import Request, Response
 from rebend.generation.sampling import row_seed
 from rebend.io.progress import progress
 from rebend.models.batching import batches_by_length
@@ -88,7 +88,7 @@ class _Attack:
 
     def jobs(self, prompts: Sequence[SoftPrompt]) -> list[tuple[int, int, list[int]]]:
         """Return (start, batch number, indices of prompts) for all prompts that fit the model's context."""
-        limit, new_tokens = room(self.setup.policy), self.setup.decoding.max_new_tokens
+        limit, new_tokens = self.setup.policy.context, self.setup.decoding.max_new_tokens
         lengths = [len(prompt.before) + self.settings.n_tokens + len(prompt.after) for prompt in prompts]
         fitting = [i for i, prompt in enumerate(prompts) if lengths[i] + max(len(prompt.target), new_tokens) <= limit]
         batches = batches_by_length([lengths[i] for i in fitting], self.settings.batch_size)

@@ -13,9 +13,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rebend.config.datasets import SampledBlock
-from rebend.data.overlap import prompts_in, prompts_of
+from rebend.data.overlap import prompts_of
 from rebend.errors import DataError
 from rebend.io.files import read_parquet
+from rebend.io.prompts import prompts_in
 from rebend.io.schemas import EMBEDDINGS
 
 PromptRow = dict[str, Any]  # the columns of EVALUATION
@@ -84,7 +85,7 @@ def usable_prompts(
     """Return the prompts to ask, each once, and the numbers of others by reason.
 
     With `harmful` only harmful prompts are asked, otherwise only harmless ones. `without` has the prompts
-    (`rebend.data.overlap.prompts_in`) of each data set whose prompts are left out.
+    (`rebend.io.prompts.prompts_in`) of each data set whose prompts are left out.
     """
     left_out: Counter[str] = Counter()
     close = near.left_out() if near else {}

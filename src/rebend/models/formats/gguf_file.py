@@ -107,9 +107,8 @@ def _config(folder: str, file: Path, architecture: str | None) -> PretrainedConf
             folder, gguf_file=file.name, local_files_only=True, trust_remote_code=runs_code(folder)
         )
     except (ValueError, KeyError, OSError, RuntimeError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
-            f"{file}: transformers cannot read a GGUF file of the architecture '{architecture}' ({reason})"
+            f"{file}: transformers cannot read a GGUF file of the architecture '{architecture}' ({_reason(error)})"
         ) from error
     if type(config) not in AutoModelForCausalLM._model_mapping:
         raise ModelError(f"{file}: the architecture '{architecture}' is no causal language model")
@@ -150,7 +149,12 @@ def _tokenizer(folder: str, file: Path) -> Any:
             tokenizer.init_kwargs.pop(option, None)
         return tokenizer
     except (ValueError, KeyError, OSError, NotImplementedError) as error:
-        raise ModelError(f"{file}: its tokenizer cannot be read ({str(error).splitlines()[0]})") from error
+        raise ModelError(f"{file}: its tokenizer cannot be read ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of an error's text, or its type if it has none."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _drop_pieces_beyond(size: int, file: Path) -> None:

@@ -7,7 +7,6 @@ block, and of the logits of one slice of tokens (`rebend.models.log_probs`, 16 M
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,11 +29,6 @@ class ScoredText:
 
     tokens: Sequence[int]
     scored: Sequence[int]
-
-
-def longest_text(policy: Policy) -> float:
-    """Return the number of positions of the model's context; infinity if its configuration has none."""
-    return getattr(policy.model.config, "max_position_embeddings", None) or math.inf
 
 
 def total_nlls(policy: Policy, texts: Sequence[ScoredText], chunks: ChunkStore | None = None) -> list[float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from rebend.config.rewards import TrainedReward
 from rebend.errors import DataError
+from rebend.io.prompts import prompts_in
 from rebend.models.chat import conversation_text
 
 _MOST = 500  # pairs of a part that is not trained on: enough for an accuracy to two places
@@ -25,7 +25,7 @@ class Pair(NamedTuple):
     chosen: list[int]
     rejected: list[int]
     longer_by: int
-    prompt: str = ""  # equal for pairs with one prompt
+    prompt: str = ""  # its key of `rebend.io.prompts`
 
     @property
     def length(self) -> int:
@@ -48,15 +48,9 @@ def encode_pairs(tokenizer: Any, rows: Sequence[Mapping[str, Any]], context: int
     texts = [conversation_text(tokenizer, row["messages"], row[key]) for row in rows for key in ("chosen", "rejected")]
     ids = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
     return [
-        Pair(chosen[-context:], rejected[-context:], len(chosen) - len(rejected), prompt_key(row["messages"]))
+        Pair(chosen[-context:], rejected[-context:], len(chosen) - len(rejected), next(prompts_in(row["messages"])))
         for row, chosen, rejected in zip(rows, ids[::2], ids[1::2], strict=True)
     ]
-
-
-def prompt_key(messages: Sequence[Mapping[str, str]]) -> str:
-    """Return a text that is equal for prompts that differ in white space, case and system turns only."""
-    turns = [[turn["role"], " ".join(turn["content"].lower().split())] for turn in messages if turn["role"] != "system"]
-    return json.dumps(turns, ensure_ascii=False)
 
 
 def divide(
@@ -146,7 +140,7 @@ def _distinct(pairs: Sequence[Pair]) -> tuple[list[Pair], int]:
 
 
 def _check_apart(rows: Sequence[Mapping[str, Any]], held_out_rows: Sequence[Mapping[str, Any]]) -> None:
-    prompts, others = ({prompt_key(row["messages"]) for row in part} for part in (rows, held_out_rows))
+    prompts, others = ({next(prompts_in(row["messages"])) for row in part} for part in (rows, held_out_rows))
     if shared := len(prompts & others):
         raise DataError(
             f"{shared} prompts of the reward model's `held_out` data set are also in its `dataset`: name the first in "

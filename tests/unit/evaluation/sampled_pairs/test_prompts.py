@@ -8,10 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from rebend.data.overlap import prompts_in
 from rebend.errors import DataError
 from rebend.evaluation.sampled_pairs.prompts import Near, prompt_rows, usable_prompts
 from rebend.io.files import write_parquet
+from rebend.io.prompts import prompts_in
 from rebend.io.schemas import EMBEDDINGS, EVALUATION, PROMPTS
 
 

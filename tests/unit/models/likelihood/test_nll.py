@@ -9,7 +9,7 @@ import torch
 
 from rebend.models import log_probs
 from rebend.models.likelihood import nll
-from rebend.models.likelihood.nll import ScoredText, longest_text, total_nlls
+from rebend.models.likelihood.nll import ScoredText, total_nlls
 from tests.helpers.plain_likelihood import WITH_BOS, random_policy
 
 TEXTS = [ScoredText(list(range(5, 5 + n)), list(range(first, n))) for n, first in ((9, 1), (3, 2), (30, 12), (7, 7))]
@@ -49,4 +49,4 @@ def test_neither_batches_nor_logits_exceed_their_limits(monkeypatch: pytest.Monk
 
 
 def test_context_of_a_model() -> None:
-    assert longest_text(random_policy(WITH_BOS, context=64)) == 64
+    assert random_policy(WITH_BOS, context=64).context == 64
