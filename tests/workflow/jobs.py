@@ -20,13 +20,13 @@ from tests.workflow.checkout import Checkout
 def copy_of(built: Checkout, folder: Path) -> Checkout:
     """Return a copy of a checkout. Files are hard links, because stages replace results and never write into them.
 
-    Logs, sources and Snakemake's metadata are real copies: jobs append to logs, tests edit sources, and Snakemake
-    writes its metadata in place.
+    Logs, sources, benchmarks and Snakemake's metadata are real copies: jobs append to logs, tests edit sources, and
+    Snakemake writes benchmarks and metadata in place.
     """
     shutil.copytree(built.folder, folder, copy_function=_link)
     sources = (source for part in ("src", "workflow") for source in (folder / part).rglob("*.py"))
     metadata = (path for path in (folder / ".snakemake/metadata").rglob("*") if path.is_file())
-    for file in (*folder.rglob("*.log"), *sources, *metadata):
+    for file in (*folder.rglob("*.log"), *folder.rglob("results/benchmarks/**/*.tsv"), *sources, *metadata):
         content = file.read_bytes()
         file.unlink()
         file.write_bytes(content)

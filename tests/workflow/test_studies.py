@@ -236,7 +236,8 @@ def test_tiny_study_meets_its_claims(checkout: Checkout) -> None:
     assert cells == {(b, c) for b in ("none", "repbend") for c in controls}
     attacked = {(row["adapter"], row["attack"]) for row in rows_of(checkout, "repbend") if row["prompts"] == "harmful"}
     adapters = ("repbend", "repbend_published", "circuit_breakers", "rmu", "npo", "dpo", "sft", "task_arithmetic")
-    assert attacked == {(b, a) for b in ("none", *adapters) for a in ("direct", "prefilling", "embedding")}
+    attacks = ("direct", "prefilling", "embedding (best of 2 tries)")
+    assert attacked == {(b, a) for b in ("none", *adapters) for a in attacks}
     metrics = {row["metric"] for row in matrix}
     assert metrics >= {"asr", "benign_answer_rate", "reward", "diversity", "coherence", "win_rate"}
     rates = [row for row in matrix if row["metric"] not in ("reward", "heldout_reward", "coherence")]

@@ -58,8 +58,11 @@ def test_job_that_contains_the_run_is_no_orphan(path: Path, monkeypatch: pytest.
 
 def test_jobs_of_an_active_run_are_not_cancelled(path: Path) -> None:
     squeue(path, f"9|RUNNING|{RUN}|rule_train_adapter|{path}\n")
-    (path / "snakemake").write_text("input()\n")
-    active = subprocess.Popen([sys.executable, "./snakemake"], cwd=path, stdin=subprocess.PIPE)
+    (path / "snakemake").write_text("print(flush=True)\ninput()\n")
+    pipe = subprocess.PIPE
+    active = subprocess.Popen([sys.executable, "./snakemake"], cwd=path, stdin=pipe, stdout=pipe)
+    assert active.stdout is not None
+    active.stdout.readline()  # from here on the process has its own name
     try:
         with pytest.raises(OrphanError, match=f"process {active.pid}"):
             cancel_orphans(path)
