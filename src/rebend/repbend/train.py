@@ -171,7 +171,8 @@ class AdapterTrainer:
 
     def _loss(self, model: PeftModel, group: StepExamples, info: StepInfo) -> tuple[Tensor, Tensor]:
         """Return the loss of one group with its graph, and the values of its terms and of itself."""
-        loss = self.objective.loss(model, group, info)
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=self.settings.mixed_precision is not None):
+            loss = self.objective.loss(model, group, info)
         terms = [loss.terms[name].detach() for name in self.objective.term_names]
         return loss.total, torch.stack([*terms, loss.total.detach()]).double()
 
