@@ -15,6 +15,8 @@ rule prepare_model:
         place=one_of(models.prepared_checkpoints(CONFIG)),
     conda:
         ENVIRONMENT
+    resources:
+        **resources(partial(models.checkpoint_resources, CONFIG)),
     params:
         **stage("prepare_model", settings=partial(models.checkpoint_settings, CONFIG)),
     script:

@@ -12,11 +12,13 @@ import yaml
 
 from rebend.config.base import Resources
 from rebend.config.load import load_config
+from rebend.data.assets import package_asset
 from rebend.io.files import write_json
 from rebend.pipeline.cost.memory import UNKNOWN_MB, Memory
 from rebend.pipeline.cost.shapes import Shape
 from rebend.pipeline.graph import paths
 from rebend.pipeline.graph.plan import Plan
+from rebend.pipeline.stages.models import checkpoint_resources
 from rebend.pipeline.stages.rules import resources
 
 ROOT = Path(__file__).parents[3]
@@ -143,6 +145,56 @@ def test_stages_of_the_tiny_study_ask_for_their_recorded_peak_and_at_most_twice_
     make: Make, rule: str, names: dict[str, str], peak: int
 ) -> None:
     assert 1 <= make().megabytes(rule, Names(names)) / megabytes(peak) <= 2
+
+
+@pytest.mark.parametrize(
+    ("parameters", "peak"), [(134_515_008, 1217), (340_790_784, 2088)], ids=["SmolLM2-135M Q4_1", "12 blocks, Q8_0"]
+)
+def test_conversion_of_a_gguf_file_asks_for_its_measured_peak_and_little_more(
+    make: Make, parameters: int, peak: int
+) -> None:
+    memory = make(models={"file": {"gguf": "/nowhere/any.gguf", "dtype": "bfloat16"}})
+    memory.facts.parameters = lambda place: parameters
+    assert 1 <= memory.megabytes("prepare_model", Names(place="models/file")) / megabytes(peak) <= 1.2
+
+
+def test_preparing_a_gguf_file_of_7b_needs_its_float32_weights_and_other_weights_are_linked(make: Make) -> None:
+    named = {"gguf": "/nowhere/some-7B.Q4_K_M.gguf"}
+    far = {"hub": {"repo": "someone/model-70B", "revision": "main"}, "resources": {"gpu": 4, "mem_mb": 96000}}
+    memory = make(models={"named": named, "unknown": {"gguf": "/nowhere/other.gguf"}, "far": far})
+    assert 28_000 < memory.megabytes("prepare_model", Names(place="models/named")) < 1.4 * 28_000
+    assert memory.megabytes("prepare_model", Names(place="models/unknown")) == UNKNOWN_MB
+    assert memory.megabytes("prepare_model", Names(place="models/far")) < 8000
+    assert memory.megabytes("prepare_model", Names(place="encoders/simcse")) < 8000
+
+
+@pytest.mark.parametrize(
+    ("name", "bits"),
+    [("m.Q4_K_M.gguf", 4), ("m-f16.gguf", 16), ("m.BF16.gguf", 16), ("Qwen.IQ2_XS.gguf", 2), ("m.gguf", 4)],
+)
+def test_parameters_of_a_gguf_file_without_a_size_in_its_name_come_from_its_bytes(
+    make: Make, tmp_path: Path, name: str, bits: int
+) -> None:
+    (tmp_path / name).write_bytes(bytes(6000))
+    package = {"name": "some-package", "version": "1.0", "file": "*.gguf"}
+    models = {"local": {"gguf": str(tmp_path / name)}, "fetched": {"package": package}}
+    facts = make(models=models).facts
+    assert facts.parameters("models/local") == 6000 * 8 / bits
+    assert facts.parameters("models/fetched") == 7e9 and "results/models/fetched" in facts.guesses
+    asset = package_asset(facts.plan.config["models"]["fetched"].package)
+    files = {f"folder/{name}": {"size": 6000, "sha256": ""}, "LICENSE": {"size": 900, "sha256": ""}}
+    write_json(paths.ASSET_LOCK, {asset.name: {"size": 6900, "files": files}})
+    facts = make(models=models).facts
+    assert facts.parameters("models/fetched") == 6000 * 8 / bits and not facts.guesses
+
+
+def test_preparing_a_model_takes_no_gpu_and_its_given_memory_if_the_weights_are_read(make: Make) -> None:
+    given = {"resources": {"gpu": 4, "mem_mb": 96000}}
+    hub = {"hub": {"repo": "someone/model-7B", "revision": "main"}, **given}
+    config = make(models={"file": {"gguf": "/nowhere/any-7B.gguf", **given}, "hub": hub}).config
+    read, linked = (checkpoint_resources(config, Names(place=f"models/{name}")) for name in ("file", "hub"))
+    assert (read.gpu, read.mem_mb) == (0, 96000)
+    assert (linked.gpu, linked.mem_mb) == (0, None)
 
 
 @pytest.mark.parametrize(

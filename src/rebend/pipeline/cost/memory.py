@@ -36,6 +36,8 @@ _TEXTS = {"dpo": 3, "sft": 3}  # texts per item of a training; of the other meth
 _LINEAR = 7  # linear modules of a block
 _STATES = 7  # copies of an adapter's weights: gradient, two moments, and all three for a checkpoint
 _SLICE = 1024  # states that the training of a value network reads at once, at least
+_FILE = 7e9  # bytes of one file of weights (usually at most 5 GB) while a text model is taken out of it, with some room
+_CONVERTED = 1.3  # weights in float32 and the GGUF file that they are read from, in sizes of the weights
 
 
 class Need(NamedTuple):
@@ -53,6 +55,7 @@ class Memory:
         self.facts = Facts(plan)
         self.shape: Callable[[str], Shape | None] = cache(lambda place: shape_of(self.facts, place))
         self._needs: dict[str, Callable[[Any], Need | None]] = {
+            "prepare_model": self._prepare,
             "train_adapter": self._train_adapter,
             "train_reward_model": self._train_reward,
             "merge_adapter": self._copied_weights,
@@ -90,6 +93,14 @@ class Memory:
         name = wildcards.get("base") or wildcards.get("model") or wildcards.answers.split("/")[1]
         block = self.config["models"][paths.base_and_adapter(name)[0]]
         return self.shape(f"models/{name}"), _BYTES[block.dtype]
+
+    def _prepare(self, wildcards: Any) -> Need | None:
+        """A GGUF file is read into float32, whatever the model's dtype; other weights are linked, or read by file."""
+        shelf, name = wildcards.place.split("/")
+        if not getattr(self.config[paths.SHELVES[shelf]][name], "from_gguf", False):
+            return Need(0.0, _FILE)
+        shape = self.shape(wildcards.place)
+        return shape and Need(_CONVERTED * shape.parameters * _BYTES["float32"])
 
     def _train_adapter(self, wildcards: Any) -> Need | None:
         (shape, size), block = self._model(wildcards), self.config["adapters"][wildcards.adapter]

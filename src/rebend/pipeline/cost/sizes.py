@@ -18,7 +18,7 @@ from typing import Any
 
 from rebend.config.datasets import DataSource, JoinedBlock, SampledChatsBlock, SampledPairsBlock
 from rebend.data.asset_lock import read_lock
-from rebend.data.assets import model_asset, source_asset
+from rebend.data.assets import model_asset, package_asset, source_asset
 from rebend.io.files import read_json
 from rebend.pipeline.graph import paths
 from rebend.pipeline.graph.plan import Plan
@@ -32,6 +32,7 @@ _EVALUATED = 500  # rows of an evaluation data set
 _FILES = {"dataset": 1e8, "package": 1e8, "url": 1e6}  # bytes of an asset that is not fetched yet
 _ROW_BYTES = {".gz": 400, ".parquet": 500}  # bytes per row of a file, by its suffix; others 1,000
 _BLOCKS = 32
+_GGUF_BITS = 4  # per parameter of a GGUF file whose name states no type
 
 
 class Facts:
@@ -122,11 +123,29 @@ class Facts:
         return self._guess(f"{paths.ROOT}/{place}", guess)
 
     def _of_gguf(self, place: str, block: Any) -> float:
-        """Return the parameters that the name of a GGUF file or of its repository states, else a guess."""
+        """Return the parameters that the name of a GGUF file or of its repository states, or its size, else a guess."""
         stored = block.gguf or (block.package or block.hub).file
         more = [block.package.name] if block.package else [block.hub.repo] if block.hub else []
         named = (_named_size(name) for name in (stored, *more))
-        return next((size for size in named if size), None) or self._guess(f"{paths.ROOT}/{place}", _PARAMETERS)
+        known = next((size for size in named if size), None) or self._stored_in_gguf(block)
+        return known or self._guess(f"{paths.ROOT}/{place}", _PARAMETERS)
+
+    def _stored_in_gguf(self, block: Any) -> float | None:
+        """Return the parameters in a local or fetched GGUF file, by its size and the type in its name (Q4_K_M: 4 bits).
+
+        Scales and types with more bits are counted as parameters, so the number is rather too large.
+        """
+        if block.gguf is not None:
+            file = Path(local_path(self.plan.config, block.gguf))
+            files = {file.name: file.stat().st_size} if file.is_file() else {}
+        else:
+            asset = package_asset(block.package) if block.package else model_asset(block.hub)
+            entry = self.lock.get(asset.name) or {}
+            files = {name: facts["size"] for name, facts in entry.get("files", {}).items() if name.endswith(".gguf")}
+        for name, size in files.items():
+            bits = re.search(r"(?:Q|BF|F)(\d+)(?![^\W_])", Path(name).name, re.IGNORECASE)
+            return 8 * size / float(bits[1] if bits else _GGUF_BITS)
+        return None
 
     def _guess(self, name: str, size: float) -> float:
         self.guesses[name] = f"{size:.2g} parameters"

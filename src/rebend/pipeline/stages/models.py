@@ -62,6 +62,12 @@ def checkpoint_settings(config: Config, wildcards: Any) -> dict[str, Any]:
     }
 
 
+def checkpoint_resources(config: Config, wildcards: Any) -> Resources:
+    """Return the resources of `prepare_model`, which needs no GPU; it loads only the weights of a GGUF file."""
+    block = prepared_checkpoints(config)[wildcards.place]
+    return Resources(mem_mb=block.resources.mem_mb if _is_gguf(block) else None, runtime=120)
+
+
 def template_rules(block: Any) -> dict[str, Any]:
     """Return the fields of `rebend.models.chat_template.TemplateRules`; {} for a checkpoint that gets no chats."""
     if not isinstance(block, ModelBlock):
