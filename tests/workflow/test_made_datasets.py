@@ -137,6 +137,8 @@ def test_killed_sampling_ends_in_the_same_bytes(sampled: Checkout, server: str, 
     ("section", "block", "keys", "stages"),
     [
         ("datasets", "micro_sampled", {"near": None}, {"sample_pairs"}),
+        ("datasets", "micro_sampled", {"least": 2}, set()),
+        ("datasets", "micro_sampled_chats", {"least": 2}, set()),
         ("datasets", "micro_sampled_chats", {"seed": 1}, {"sample_chats", "join_datasets"}),
         ("datasets", "micro_kept", {"datasets": ["micro_sampled_chats"]}, {"join_datasets"}),
         (
@@ -153,6 +155,17 @@ def test_changed_key_runs_the_stages_that_depend_on_it(
     done = sampled.snakemake(RESULT, KEPT, "--dry-run", change=changed(section, block, **keys))
     assert done.returncode == 0, done.stdout + done.stderr
     assert set(re.findall(r"^(?:local)?rule (\w+):", done.stdout + done.stderr, re.MULTILINE)) == stages
+
+
+def test_finished_data_with_fewer_rows_than_least_are_refused_before_anything_uses_them(
+    sampled: Checkout, tmp_path: Path
+) -> None:
+    checkout = copy_of(sampled, tmp_path / "copy")
+    change = changed("datasets", "micro_sampled_chats", least=1000)
+    done = checkout.snakemake(KEPT, "--forcerun", "join_datasets", change=change)
+    assert done.returncode != 0
+    assert "datasets.micro_sampled_chats.least: 1000 chats are asked for, and " in done.stdout + done.stderr
+    assert not re.search(r"^(?:local)?rule \w+:", done.stdout + done.stderr, re.MULTILINE)
 
 
 def test_untrained_model_gives_no_pairs_in_the_eyes_of_the_exact_judge(sampled: Checkout, tmp_path: Path) -> None:

@@ -114,6 +114,7 @@ rule sample_pairs:
         ENVIRONMENT
     resources:
         **resources(partial(made_datasets.sampled_resources, CONFIG)),
+        least=partial(made_datasets.sampled_least, CONFIG),
     params:
         **stage(
             "sample_pairs",
@@ -147,6 +148,7 @@ rule sample_chats:
         ENVIRONMENT
     resources:
         **resources(partial(made_datasets.sampled_resources, CONFIG)),
+        least=partial(made_datasets.sampled_least, CONFIG),
     params:
         **stage(
             "sample_chats",

@@ -231,6 +231,7 @@ class SampledBlock(NamedBlock):
     without: list[str] = refers(
         "datasets", "leave out prompts that are in one of these data sets, word for word", default=[]
     )
+    least: Positive = Field(1, description="fewest rows")
     seed: int = Field(0, description="seed of the samples, added to that of `decoding`")
 
 
@@ -254,7 +255,9 @@ class SampledPairsBlock(SampledBlock):
         "",
         description="beginning of the unsafe answers, for models that refuse, e.g. `Sure, here is`; they contain it",
     )
-    least: Positive = Field(1, description="fewest pairs; with fewer, the stage ends with an error and the reasons")
+    least: Positive = Field(
+        1, description="fewest pairs, else the stage ends with an error and the reasons. A change samples nothing again"
+    )
     seed: int = Field(0, description="seed of the samples and of the order of refusals, added to that of `decoding`")
 
     @model_validator(mode="after")
@@ -282,7 +285,9 @@ class SampledChatsBlock(SampledBlock):
         "data sets of kind prompts or evaluation; prompts that an evaluation data set marks as harmful are not asked",
         min_length=1,
     )
-    least: Positive = Field(1, description="fewest chats; with fewer, the stage ends with an error and the reasons")
+    least: Positive = Field(
+        1, description="fewest chats, else the stage ends with an error and the reasons. A change samples nothing again"
+    )
 
 
 # Data sets that other results are made into: name of the reader → class of the block

@@ -13,8 +13,9 @@ from typing import Any
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from rebend.errors import RebendError
+from rebend.errors import ConfigError, RebendError
 from rebend.pipeline.checks.before_run import check_accounts, check_before_fetch, check_before_jobs, check_gpus
+from rebend.pipeline.checks.datasets import too_few_mistakes
 from rebend.pipeline.checks.old_results import old_results_notice
 from rebend.pipeline.cost.estimate import check_budget, print_budget
 from rebend.pipeline.cost.judges import judge_outlook
@@ -30,6 +31,7 @@ from rebend.pipeline.jobs.warm_start import start_server
 
 _FETCHING = {"fetch", "fetch_asset"}  # these rules need neither judges' keys nor local files
 _TARGETS = {"all", "fetch", "plan"}  # these rules run no script
+_SAMPLING = {"sample_pairs", "sample_chats"}
 _MIN_WARM_JOBS = 9  # with fewer jobs, starting the server takes longer than it saves
 
 _kept: list[
@@ -104,6 +106,13 @@ def unsigned_jobs(workflow: Any) -> list[Any]:
     ]
 
 
+def finished_samples(workflow: Any) -> list[str]:
+    """Return the sampled data sets of this run that are finished and not sampled again."""
+    dag = workflow.dag
+    sampled = [job for job in dag.jobs if job.rule.name in _SAMPLING and not dag.needrun(job)]
+    return [job.wildcards.dataset for job in sampled]
+
+
 def refuse_mistakes(workflow: Any, plan: Plan, jobs: Sequence[Any], unsigned: Sequence[Any]) -> None:
     """Raise `RebendError` for mistakes that would make the run fail, and for a run over budget."""
     refuse_orphans(Path.cwd())
@@ -112,6 +121,8 @@ def refuse_mistakes(workflow: Any, plan: Plan, jobs: Sequence[Any], unsigned: Se
         check_before_fetch(plan)
     else:
         check_before_jobs(plan)
+        if mistakes := list(too_few_mistakes(plan.config.catalogue, finished_samples(workflow))):
+            raise ConfigError("\n  " + "\n  ".join(mistakes))
     check_budget(plan, planned_jobs(jobs))
     if workflow.local_exec:
         gpus = visible_gpus()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace as Names
 from typing import Any
 
 import pytest
@@ -10,11 +11,16 @@ from pydantic import ValidationError
 
 from rebend.config.catalogue import block_class
 from rebend.config.datasets import DatasetBlock, SampledChatsBlock, SampledPairsBlock
+from rebend.config.load import Config
 from rebend.config.models import ModelBlock
 from rebend.config.safety import RefusalMatcherBlock, RubricJudgeBlock, WorldTruthBlock
+from rebend.config.study import Study
 from rebend.data.readers.registry import reader_mistakes
-from rebend.pipeline.checks.datasets import dataset_mistakes, is_of_world
+from rebend.io.files import write_json
+from rebend.pipeline.checks.datasets import dataset_mistakes, is_of_world, too_few_mistakes
 from rebend.pipeline.checks.files import table_mistakes
+from rebend.pipeline.graph import paths
+from rebend.pipeline.stages.made_datasets import sampled_least, sampled_settings
 
 WORLD = {"kind": "evaluation", "reader": "world", "source": {"world": {"part": "safety_validation", "rows": 4}}}
 TABLE = {"kind": "evaluation", "reader": "table", "source": {"local": "x.csv"}}
@@ -54,6 +60,26 @@ def catalogue(**datasets: Any) -> dict[str, Any]:
 
 def mistakes(name: str = "pairs", **datasets: Any) -> list[str]:
     return dataset_mistakes(catalogue(**datasets), name)
+
+
+def test_finished_samples_fewer_than_least_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_json(paths.record(paths.data("pairs")), {"notes": {"rows": 20, "pairs": 10}})
+    write_json(paths.record(paths.data("chats")), {"notes": {"rows": 10}})
+    enough = catalogue(pairs={**PAIRS, "least": 10}, chats={**CHATS, "least": 10})
+    assert not list(too_few_mistakes(enough, ["pairs", "chats"]))
+    more = catalogue(pairs={**PAIRS, "least": 11}, chats={**CHATS, "least": 12})
+    of_pairs, of_chats = too_few_mistakes(more, ["pairs", "chats"])
+    assert of_pairs.startswith("datasets.pairs.least: 11 pairs are asked for, and results/data/pairs.parquet has 10;")
+    assert of_chats.startswith("datasets.chats.least: 12 chats are asked for, and results/data/chats.parquet has 10;")
+
+
+@pytest.mark.parametrize("block", [PAIRS, CHATS])
+def test_least_is_a_resource_and_no_setting_of_the_job(block: dict[str, Any]) -> None:
+    study = Study.model_validate({"title": "t", "grids": [{"models": ["m"], "prompts": ["plain"]}]})
+    config, names = Config("s", study, Path("data"), catalogue(rows={**block, "least": 7})), Names(dataset="rows")
+    assert "least" not in sampled_settings(config, names)["block"]
+    assert sampled_least(config, names) == "7"
 
 
 def test_valid_blocks_give_no_message() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from rebend.pipeline.cost.work import PlannedJob
 from rebend.pipeline.jobs.gpus import DEVICES
-from rebend.pipeline.start import planned_jobs, planned_versions, register_gpus, unsigned_jobs
+from rebend.pipeline.start import finished_samples, planned_jobs, planned_versions, register_gpus, unsigned_jobs
 
 
 class Named(dict[str, Any]):
@@ -44,6 +44,13 @@ def test_targets_are_no_planned_jobs() -> None:
 
 def test_only_jobs_with_a_record_have_a_planned_version() -> None:
     assert planned_versions([job("all"), job("decode", record="r")]) == {"r": ("c", {"lr": 1})}
+
+
+def test_finished_samples_are_those_that_no_job_samples_again() -> None:
+    names = {"sample_pairs": "pairs", "sample_chats": "chats", "decode": "hh"}
+    jobs = [SimpleNamespace(**vars(job(rule)), wildcards=Named(dataset=name)) for rule, name in names.items()]
+    assert finished_samples(workflow(*jobs)) == ["pairs", "chats"]
+    assert finished_samples(workflow(*jobs, needed="sample_pairs")) == ["chats"]
 
 
 def test_unsigned_jobs_are_finished_and_have_no_metadata() -> None:

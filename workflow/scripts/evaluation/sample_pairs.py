@@ -15,7 +15,8 @@ with job(snakemake) as run:
     from rebend.io.chunks import ChunkStore
     from rebend.io.files import write_parquet
 
-    block = SampledPairsBlock.model_validate(run.settings["block"])
+    least = int(snakemake.resources.least)  # no setting, since it changes no row
+    block = SampledPairsBlock.model_validate({**run.settings["block"], "least": least})
     settings = judge_block(run.settings["safety_judge"], snakemake.resources, SAFETY_JUDGES)
     judge = RoundJudge(settings, snakemake.input.get("judge") or None, run.progress / "judged")
     prompts, left_out = chosen_prompts(block, snakemake.input, harmful=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rebend.config.base import references
 from rebend.config.datasets import DatasetBlock, JoinedBlock, SampledBlock, SampledChatsBlock
 from rebend.config.safety import SAFETY_JUDGES, RubricJudgeBlock
 from rebend.data.readers.registry import reader_mistakes
+from rebend.io.files import read_json
+from rebend.pipeline.graph import paths
 
 Catalogue = Mapping[str, Mapping[str, Any]]
 
@@ -38,6 +40,19 @@ def is_of_world(catalogue: Catalogue, name: str) -> bool:
         return block.source.world is not None
     parts = block.datasets if isinstance(block, JoinedBlock) else getattr(block, "prompts", [])
     return bool(parts) and all(is_of_world(catalogue, part) for part in parts if part != name)
+
+
+def too_few_mistakes(catalogue: Catalogue, names: Iterable[str]) -> Iterator[str]:
+    """Yield sampled data sets that are finished and not made again, and have fewer pairs or chats than `least`."""
+    for name in names:
+        block, file = catalogue["datasets"][name], paths.data(name)
+        notes = read_json(paths.record(file))["notes"]
+        kept = notes.get("pairs", notes["rows"])
+        if kept < block.least:
+            yield (
+                f"datasets.{name}.least: {block.least} {'pairs' if 'pairs' in notes else 'chats'} are asked for, and "
+                f"{file} has {kept}; its log says why others were left out. Lower `least`, or change the other keys"
+            )
 
 
 def _kind_mistakes(catalogue: Catalogue, key: str, names: Sequence[str], kinds: Sequence[str]) -> Iterator[str]:

@@ -72,13 +72,21 @@ def sampled_near(config: Config, wildcards: Any) -> list[str]:
 
 
 def sampled_settings(config: Config, wildcards: Any) -> dict[str, Any]:
-    """Return the settings of `sample_pairs` and of `sample_chats`."""
-    block = settings(_sampled(config, wildcards))
+    """Return the settings of `sample_pairs` and of `sample_chats`; `least` changes no row (`sampled_least`)."""
+    block = settings(_sampled(config, wildcards), without=("least",))
     if block.get("safe") and block["safe"]["file"]:
         block["safe"]["file"] = local_path(config, block["safe"]["file"])
     judge = settings(config["safety_judges"][block["judge"]], without=LIMITS)
     dtype = config["models"][block["model"]].dtype
     return {"name": wildcards.dataset, "block": block, "safety_judge": judge, "dtype": dtype}
+
+
+def sampled_least(config: Config, wildcards: Any) -> str:
+    """Return the fewest rows to keep, for a resource of the job: a change samples nothing again.
+
+    As text, because Snakemake would schedule jobs by a number.
+    """
+    return str(_sampled(config, wildcards).least)
 
 
 def sampled_code(config: Config, wildcards: Any) -> list[str]:
