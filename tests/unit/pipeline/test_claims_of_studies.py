@@ -45,3 +45,9 @@ def test_claims_name_data_sets_as_tables_do(plan: Plan) -> None:
     for claim in plan.study.claims:
         for row in rows_of(claim):
             assert row.get("dataset", "all") in shown, claim.text
+
+
+def test_attacked_data_sets_of_the_real_model_have_a_label(raw: Any) -> None:
+    plan = load_plan({**raw, "study": "smollm2_short"}, ROOT / "config/studies")
+    names = {name for grid in plan.study.grids for name in grid.evaluation}
+    assert {plan.config["datasets"][name].label for name in names} == {"HarmBench", "XSTest sample"}
