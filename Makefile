@@ -11,10 +11,13 @@ ifneq ($(REFUSED),)
 $(error rebend: cannot run in the folder '$(value CURDIR)', because its name has $(REFUSED); move it to another folder)
 endif
 
-export STUDY DATA
+export STUDY DATA CONFIGFILE
 
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
+# More blocks, from one or several files (CONFIGFILE="mine.yaml caps.yaml"). The shell reads the variable from the
+# environment, so that quotes in it do no harm.
+BLOCKS := $${CONFIGFILE:+--configfile config/config.yaml $$CONFIGFILE}
 
 # Each stamp file marks that an extra of pyproject.toml is installed; each extra contains the one before it.
 DEMO := .venv/.demo
@@ -29,14 +32,14 @@ help: ## show this list
 
 demo: $(READY) ## build STUDY (tiny: built-in data, no network, no GPU) and print the path of the report
 	@echo "rebend: building study '$$STUDY' on $(CORES) cores (finished results are not built again)"
-	@$(SNAKEMAKE) --quiet host --config "study=$$STUDY" "data=$$DATA"
+	@$(SNAKEMAKE) --quiet host $(BLOCKS) --config "study=$$STUDY" "data=$$DATA"
 	@echo "rebend: done. Open results/report.html; tables are in results/tables, figures in results/figures."
 
 fetch: $(READY) ## download the models and data of STUDY (demo does so too); afterwards it is built without network
-	@$(SNAKEMAKE) --quiet host --config "study=$$STUDY" "data=$$DATA" -- fetch
+	@$(SNAKEMAKE) --quiet host $(BLOCKS) --config "study=$$STUDY" "data=$$DATA" -- fetch
 
 plan: $(READY) ## print an estimate for STUDY (jobs, GPU-hours, disk, judge tokens, cost); start no job
-	@$(BIN)/snakemake --cores 1 --nolock --quiet host progress rules --config "study=$$STUDY" "data=$$DATA" -- plan
+	@$(BIN)/snakemake --cores 1 --nolock --quiet host progress rules $(BLOCKS) --config "study=$$STUDY" "data=$$DATA" -- plan
 
 noise: $(READY) ## decode and score a finished STUDY again, and print how much the numbers differ
 	@$(BIN)/python bench/noise.py --study "$$STUDY" --cores $(CORES) --data "$$DATA"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import tomllib
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -72,6 +75,23 @@ def test_dev_contains_studies_and_studies_contains_demo() -> None:
 
 def test_constraints_pin_the_packages_of_the_makefile() -> None:
     assert not (CORE | direct("dev")) - PINNED
+
+
+@pytest.mark.parametrize("target", ["demo", "fetch", "plan"])
+@pytest.mark.parametrize("files", ["", "mine.yaml", "mine.yaml 'caps.yaml"])
+def test_make_gives_snakemake_the_files_of_configfile(tmp_path: Path, target: str, files: str) -> None:
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    snakemake = tmp_path / ".venv/bin/snakemake"
+    snakemake.parent.mkdir(parents=True)
+    snakemake.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > arguments\n')
+    snakemake.chmod(0o755)
+    (tmp_path / ".venv/.demo").touch()
+    subprocess.run(["make", target, f"CONFIGFILE={files}"], cwd=tmp_path, check=True, capture_output=True)
+    arguments = (tmp_path / "arguments").read_text().splitlines()
+    given = arguments[arguments.index("--configfile") + 1 : arguments.index("--config")] if files else []
+    assert given == (["config/config.yaml", *files.split()] if files else [])
+    assert ("--configfile" in arguments) == bool(files) and "study=tiny" in arguments
 
 
 def test_makefile_installs_existing_extras() -> None:
