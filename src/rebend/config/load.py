@@ -17,9 +17,10 @@ from rebend.config.base import Block, Method, NamedBlock, references
 from rebend.config.catalogue import CATALOGUE, block_class
 from rebend.config.short_forms.sweeps import expand
 from rebend.config.study import Caps, Study
-from rebend.errors import ConfigError, likely_typo
+from rebend.errors import ConfigError, allowed_names, likely_typo
 
 _TOP = ("study", "data", "budget")
+_MANUAL = "config/README.md"
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _SEEDS = "seeds"
 _SEEDED = ("adapters", "value_models")  # sections whose blocks may have the key `seeds`
@@ -47,7 +48,7 @@ def load_config(raw: Mapping[str, Any], studies: str | Path) -> Config:
     """Return the checked configuration `raw` and its study. Raises `ConfigError` with all mistakes."""
     raw = with_warnings(renamed_catalogue(raw))
     mistakes = [
-        f"{key}: unknown key. Allowed: {', '.join([*_TOP, *CATALOGUE])}.{likely_typo(key, [*_TOP, *CATALOGUE])}"
+        f"{key}: unknown key. {allowed_names(key, [*_TOP, *CATALOGUE], _MANUAL)}"
         for key in raw
         if key not in _TOP and key not in CATALOGUE
     ]
@@ -131,8 +132,8 @@ def _parse(kind: type[Block] | Mapping[str, Method], block: Mapping[str, Any], w
     if isinstance(kind, Mapping):
         method = str(block.get("method", _default_method(kind)))
         if method not in kind:
-            allowed = f"Allowed: {', '.join(kind)}.{likely_typo(method, kind)}"
-            return None, [f"{where}.method: {f'got {method!r}' if method else 'this key is needed'}. {allowed}"]
+            problem = f"got {method!r}" if method else "this key is needed"
+            return None, [f"{where}.method: {problem}. {allowed_names(method, kind, _MANUAL)}"]
         kind = kind[method].block
     try:
         return kind.model_validate(block), []
@@ -150,8 +151,8 @@ def _message(kind: type[Block], error: Any, where: str) -> str:
     place = ".".join([where, *(str(part) for part in error["loc"])])
     value = error["input"]
     if error["type"] == "extra_forbidden":
-        keys = list(_fields_at(kind, error["loc"][:-1]))
-        return f"{place}: unknown key. Allowed: {', '.join(keys)}.{likely_typo(error['loc'][-1], keys)}"
+        keys = _fields_at(kind, error["loc"][:-1])
+        return f"{place}: unknown key. {allowed_names(error['loc'][-1], keys, _MANUAL)}"
     if error["type"] == "missing":
         return f"{place}: this key is needed"
     if error["type"] == "value_error":

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rebend.config.study import Study
-from rebend.errors import likely_typo
+from rebend.errors import allowed_names
 from rebend.pipeline.graph.cells import Seeds
 
 Catalogue = Mapping[str, Mapping[str, Any]]
@@ -29,9 +29,9 @@ def published_mistakes(catalogue: Catalogue, folder: Path = FOLDER) -> Iterator[
             for printed in block.printed_names:
                 allowed = printed_names(folder).get(section, ())
                 if printed not in allowed:
-                    names = ", ".join(allowed) or f"none ({folder} is not there)"
-                    hint = likely_typo(printed, allowed)
-                    yield f"{section}.{name}.published: no paper prints '{printed}'. Allowed: {names}.{hint}"
+                    there = "" if allowed else f" ({folder} is not there)"
+                    names = allowed_names(printed, allowed, "resources/published")
+                    yield f"{section}.{name}.published: no paper prints '{printed}'{there}. {names}"
 
 
 @cache

@@ -11,7 +11,7 @@ from rebend.config.base import Block, references
 from rebend.config.controls import PROMPTS_ONLY, TunedBlock
 from rebend.config.load import load_config
 from rebend.config.study import Grid, Study
-from rebend.errors import ConfigError, likely_typo
+from rebend.errors import ConfigError, allowed_names
 from rebend.pipeline.checks.datasets import dataset_mistakes, is_of_world
 from rebend.pipeline.checks.published import label_mistakes, published_mistakes
 from rebend.pipeline.checks.texts import text_mistakes
@@ -60,8 +60,7 @@ def _name_mistakes(catalogue: Catalogue, block: Block, where: str) -> Iterator[s
             continue  # the base model itself
         known = catalogue[section]
         if name not in known:
-            allowed = ", ".join(known) or "none"
-            yield f"{where}.{key}: no block '{name}' in {section}. Allowed: {allowed}.{likely_typo(name, known)}"
+            yield f"{where}.{key}: no block '{name}' in {section}. {allowed_names(name, known)}"
         elif kind is not None and known[name].kind != kind:
             yield f"{where}.{key}: '{name}' is of kind '{known[name].kind}'; kind '{kind}' is needed"
 
