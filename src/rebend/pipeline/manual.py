@@ -10,7 +10,7 @@ import json
 import operator
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,13 @@ changes nothing: adapted and reference states are equal at the start, where the 
 """
 
 
+_COLUMNS = """The columns (of JSON lines: keys) of a source, by kind of data set; of `a` or `b`, one is needed. Other
+columns serve for `only`. The second file of a reader is that of the key `reference`.
+
+| reader | kind | columns needed | optional columns |
+|---|---|---|---|"""
+
+
 def manual() -> str:
     """Return the manual of keys as Markdown."""
     parts = [_HEAD]
@@ -67,6 +74,7 @@ def manual() -> str:
     parts += ["\n## `budget`\n", _first_paragraph(Caps), "\n", *_table(Caps)]
     parts += ["\n## Readers of data sets\n", "| reader | reads | gives |", "|---|---|---|"]
     parts += [f"| `{name}` | {info.about} | {', '.join(info.kinds)} |" for name, info in load_readers().items()]
+    parts += ["\n### Their columns\n", _COLUMNS, *_column_rows()]
     parts += ["\n## A study\n", _first_paragraph(Study), "\n", *_table(Study)]
     parts += ["\n### One of its `grids`\n", _first_paragraph(Grid), "\n", *_table(Grid)]
     parts += ["\n### One of its `claims`\n", _first_paragraph(Claim), "\n", *_table(Claim)]
@@ -89,6 +97,21 @@ def schema() -> str:
         "$defs": definitions,
     }
     return json.dumps(top, indent=1, sort_keys=True) + "\n"
+
+
+def _column_rows() -> Iterator[str]:
+    """Yield one row per reader and kind with the columns of the source, and one per second file."""
+    for name, reader in load_readers().items():
+        if reader.generate is not None:
+            continue  # no source
+        for kind, columns in reader.columns.items():
+            yield f"| `{name}` | {kind} | {_column_names(columns)} | {_column_names(reader.optional.get(kind, ()))} |"
+        if reader.reference:
+            yield f"| `{name}` | second file | {_column_names(reader.second_columns)} | |"
+
+
+def _column_names(columns: Sequence[str]) -> str:
+    return ", ".join(" or ".join(f"`{name}`" for name in column.split("|")) for column in columns)
 
 
 def _blocks_of(section: str) -> TypeAdapter[Any]:
