@@ -19,6 +19,7 @@ from rebend.data.asset_lock import lock_mistakes
 from rebend.data.assets import Asset, block_assets, token_mistake
 from rebend.errors import ConfigError, likely_typo
 from rebend.pipeline.checks.files import check_source, file_mistakes, table_mistakes
+from rebend.pipeline.checks.system_turns import system_turn_mistakes
 from rebend.pipeline.graph import paths
 from rebend.pipeline.graph.plan import Plan
 from rebend.pipeline.stages.common import local_path
@@ -61,6 +62,7 @@ def check_before_jobs(plan: Plan) -> None:
         *_reward_addresses(plan),
         *_packages(plan),
     ]
+    mistakes = mistakes or list(system_turn_mistakes(plan))  # it reads the files that the others check
     if mistakes:
         raise ConfigError("\n  " + "\n  ".join(mistakes))
 

@@ -17,7 +17,7 @@ def text_mistakes(catalogue: Catalogue, grid: Grid, where: str) -> list[str]:
         model = catalogue["models"].get(model_name)
         if model is None:
             continue
-        for key, section, name in dict.fromkeys(_readers_of_prompts(catalogue, grid)):
+        for key, section, name in dict.fromkeys(readers_of_prompts(catalogue, grid)):
             block = catalogue[section].get(name)
             variant = getattr(block, "variant", "corrected")  # data sets made from others have no other
             if block is not None and variant != model.variant:
@@ -30,7 +30,7 @@ def text_mistakes(catalogue: Catalogue, grid: Grid, where: str) -> list[str]:
     return mistakes
 
 
-def _readers_of_prompts(catalogue: Catalogue, grid: Grid) -> Iterator[tuple[str, str, str]]:
+def readers_of_prompts(catalogue: Catalogue, grid: Grid) -> Iterator[tuple[str, str, str]]:
     """Yield (key of the grid, section, name) of the data sets and rewards that the grid and its controls use."""
     for key in ("prompts", "evaluation"):
         yield from ((key, "datasets", name) for name in getattr(grid, key))
