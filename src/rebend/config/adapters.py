@@ -62,9 +62,9 @@ class TrainedAdapter(AdapterBlock):
     )
     mixed_precision: Literal["bfloat16"] | None = Field(
         None,
-        description="type of the matrix products while training; weights, norms and losses keep their own. About twice as "
-        "fast as float32 on processors with bfloat16 instructions (AVX-512 BF16, AMX), slower on others. Absent: the "
-        "base's dtype",
+        description="type of the matrix products while training; weights, norms and losses keep their own. About twice "
+        "as fast as float32 on processors with bfloat16 instructions (AVX-512 BF16, AMX), slower on others. Absent: "
+        "the base's dtype",
     )
     ranks: Positive = Field(
         1, description="processes that share the groups of a step; each uses one GPU, if there are GPUs"
