@@ -40,10 +40,8 @@ def explanation(settings: Mapping[str, Any], table: pd.DataFrame) -> str:
         "without control; of several tries the first is shown.",
     ]
     parts += ["Of several training seeds the first is shown."] if (table["seed"] != "").any() else []
-    hidden = ", ".join(left_out(settings))
-    parts += [f"Not shown, because the study does not call them harmless (key harmless_prompts): {hidden}."] * bool(
-        hidden
-    )
+    if hidden := ", ".join(left_out(settings)):
+        parts.append(f"Not shown, because the study does not call them harmless (key harmless_prompts): {hidden}.")
     return " ".join([*parts, SHORT, "A few examples measure nothing: the other tables have the rates."])
 
 

@@ -103,11 +103,8 @@ def _harmful_prompts(cells: Sequence[Cell]) -> set[str]:
 
 
 def _harmful_messages(path: str) -> Iterator[Sequence[Mapping[str, str]]]:
-    data = read_parquet(path)
-    marks = data["harmful"].to_pylist()
-    yield from (
-        messages for messages, mark in zip(data["messages"].to_pylist(), marks, strict=True) if mark is not False
-    )
+    rows = read_parquet(path).select(["messages", "harmful"]).to_pylist()
+    yield from (row["messages"] for row in rows if row["harmful"] is not False)
 
 
 def _dialogue(messages: Sequence[Mapping[str, str]]) -> str:
