@@ -43,5 +43,5 @@ def in_markdown(text: str) -> str:
     Signs with a meaning become numeric references ("&#124;"): Markdown never takes a reference for structure, but reads
     a backslash before "|" differently inside and outside of code.
     """
-    escaped = _SIGNS.sub(lambda found: f"&#{ord(found.group())};", _SPACE.sub(" ", text))
+    escaped = _SIGNS.sub(lambda found: f"&#{ord(found.group())};", _SPACE.sub(" ", plain(text)))
     return "<br>".join(line.strip() for line in escaped.split("\n"))
