@@ -10,8 +10,9 @@ CUT = "…"
 _UNKNOWN = "\ufffd"
 # Signs that change the direction or order of the text around them.
 _DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-# Signs with a meaning in Markdown, HTML, or GitHub's extensions (links, mentions, formulas, emoji names).
-_SIGNS = re.compile(r"[\\`*_{}\[\]<>#|~$@&]|:(?=\S)|(?<=www)\.", re.IGNORECASE)
+# Signs with a meaning in Markdown, HTML, or GitHub's extensions (links, mentions, formulas, emoji names). "_" has none
+# between two letters.
+_SIGNS = re.compile(r"[\\`*{}\[\]<>#|~$@&]|(?<![^\W_])_|_(?![^\W_])|:(?=\S)|(?<=www)\.", re.IGNORECASE)
 _SPACE = re.compile(r"[ \t]+")
 
 

@@ -73,6 +73,11 @@ def test_a_markdown_cell_is_one_line_that_shows_the_text_as_it_is(text: str) -> 
     assert seen.text == "\n".join(" ".join(line.split()) for line in plain(text).split("\n"))
 
 
+def test_words_with_underscores_stay_readable_and_emphasis_has_no_effect() -> None:
+    assert in_markdown("micro_test: 1") == "micro_test: 1"
+    assert in_markdown("__init__ a__b _x_y_") == ("&#95;&#95;init&#95;&#95; a&#95;&#95;b &#95;x_y&#95;")
+
+
 def test_control_signs_are_replaced_and_line_breaks_kept() -> None:
     assert plain(NASTY[3]) == "\ufffd[31mred\ufffd\ufffd \ufffdgnimoc \nnext\nlast\nline\nend tab"
     assert plain("ü 漢 👩‍🚀 é") == "ü 漢 👩‍🚀 é"
