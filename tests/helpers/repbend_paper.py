@@ -14,6 +14,7 @@ from rebend.io.schemas import CAPABILITY
 TABLE_1 = ("paper_wildguardtest", "paper_harmbench", "dan", "paper_trustllm", "pap")
 ADAPTERS = ("none", "repbend_mistral", "cb_mistral", "task_arithmetic", "released_cb")
 ADAPTERS_SHOWN = ("Original", "RepBend", "CB", "TA", "CB (released)")
+CHANCE = {"mmlu": 0.25}  # rows of other benchmarks have none here
 TOTAL = "Total average"
 PRINTED = {
     "model": {
@@ -52,8 +53,9 @@ def with_printed_names(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]
 
 def capability(root: Path, model: str, adapter: str, task: str, scores: Sequence[float | None]) -> dict[str, Any]:
     path = root / "capability" / f"{model}+{adapter}" / f"{task}.parquet"
+    same = {"category": "", "chance": CHANCE.get(task)}
     lines = [
-        {"row_id": f"q{i}", "score": s, "not_scored": None if s is not None else "too long", "category": ""}
+        {"row_id": f"q{i}", "score": s, "not_scored": None if s is not None else "too long", **same}
         for i, s in enumerate(scores)
     ]
     write_parquet(path, pa.Table.from_pylist(lines, CAPABILITY))

@@ -120,6 +120,7 @@ TABLE: dict[tuple[str, str], dict[str, tuple[Any, list[str]]]] = {
         "micro_batch": (1, ADAPTER),
         "gradient_checkpointing": (True, ADAPTER),
         "base_bits": (8, ADAPTER),
+        "mixed_precision": ("bfloat16", ADAPTER),
         "ranks": (None, NOTHING),  # with `zero`: below
         "zero": (1, NOTHING),
         "max_step": (3, ADAPTER),

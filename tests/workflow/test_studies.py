@@ -270,15 +270,26 @@ def test_study_with_three_seeds_is_planned_with_three_trainings(checkout: Checko
     assert {f"{name}_seed_{seed}" for name in ("repbend_trainings", "rmu_trainings") for seed in range(3)} <= adapters
 
 
-def test_study_of_a_real_model_is_planned_before_its_model_is_fetched(checkout: Checkout) -> None:
-    done = checkout.snakemake("--dry-run", study="smollm2_short", change={"data": "resources/data"})
+@pytest.mark.parametrize(
+    ("study", "stages"),
+    [
+        ("smollm2_short", {"train_value_model", "decode"}),
+        ("smollm2_tuning", {"attack", "score_chats"}),
+        ("smollm2", {"combine_adapters", "score_capability", "fit_direction", "judge_win_rate"}),
+    ],
+)
+def test_study_of_a_real_model_is_planned_before_its_model_is_fetched(
+    checkout: Checkout, study: str, stages: set[str]
+) -> None:
+    done = checkout.snakemake("--dry-run", study=study, change={"data": "resources/data"})
     assert done.returncode == 0, done.stdout + done.stderr
     output = done.stdout + done.stderr
     rules = set(re.findall(r"^(?:local)?rule (\w+):", output, re.MULTILINE))
-    assert rules >= {"fetch_asset", "prepare_model", "sample_pairs", "train_adapter", "train_value_model", "decode"}
+    assert rules >= {"fetch_asset", "prepare_model", "sample_pairs", "train_adapter", *stages}
     assert "gpu=1" not in output
 
 
 def test_all_studies_of_the_repository_are_tested_here() -> None:
     studies = {path.stem for path in (ROOT / "config/studies").glob("*.yaml")}
-    assert studies == {"tiny", "real_small", "paper_recontrol", "paper_repbend", "tiny_seeds", "smollm2_short"}
+    real_model = {"smollm2", "smollm2_short", "smollm2_tuning"}
+    assert studies == {"tiny", "real_small", "paper_recontrol", "paper_repbend", "tiny_seeds", *real_model}

@@ -62,9 +62,9 @@ class TrainedAdapter(AdapterBlock):
     )
     mixed_precision: Literal["bfloat16"] | None = Field(
         None,
-        description="type of the matrix products while training; weights, norms and losses keep their own. About twice as "
-        "fast as float32 on processors with bfloat16 instructions (AVX-512 BF16, AMX), slower on others. Absent: the "
-        "base's dtype",
+        description="type of the matrix products while training; weights, norms and losses keep their own. About twice "
+        "as fast as float32 on processors with bfloat16 instructions (AVX-512 BF16, AMX), slower on others. Absent: "
+        "the base's dtype",
     )
     ranks: Positive = Field(
         1, description="processes that share the groups of a step; each uses one GPU, if there are GPUs"
@@ -159,7 +159,18 @@ def _distinct_layers(layers: list[int]) -> list[int]:
     return sorted(layers)
 
 
-class CircuitBreakersBlock(TrainedAdapter):
+class WholeTextAdapter(TrainedAdapter):
+    """The key of methods whose terms read the states of prompts as well as answers."""
+
+    skip_tokens: int = Field(
+        0,
+        ge=0,
+        description="tokens at the beginning of each text whose states no term reads (published: 0). With 1, the first "
+        "token is left out: in many models its state is a hundred times as long as the others and dominates distances",
+    )
+
+
+class CircuitBreakersBlock(WholeTextAdapter):
     """Circuit breakers, also called representation rerouting (arXiv:2406.04313, Algorithm 1).
 
     The defaults are those of the RepBend paper's runs (appendix A.2, layers from its released script). The method's
@@ -185,7 +196,7 @@ class CircuitBreakersBlock(TrainedAdapter):
         return max(self.target_layers)
 
 
-class RmuBlock(TrainedAdapter):
+class RmuBlock(WholeTextAdapter):
     """RMU, representation misdirection for unlearning (arXiv:2403.03218, section 4), on adapters.
 
     Steps, batch, learning rate and `retain_weight` are those of the RepBend paper's runs (appendix A.2), layers and

@@ -109,6 +109,29 @@ class Study(Block):
     )
     grids: list[Grid] = Field(min_length=1, description="grids of models × adapters × controls")
     claims: list[Claim] = Field([], description="claims of the study, each decided by a number in a table")
+    transcripts: int = Field(
+        0,
+        ge=0,
+        description="how many harmless prompts of each data set the report shows, with the answer of each model (0: "
+        "none); they are the first by a hash of the row id. From `evaluation`: prompts that the data set calls "
+        "harmless, asked directly, without control. From `prompts`: only data sets in `harmless_prompts`. Everyone who "
+        "can read the tables can read this text",
+    )
+    harmless_prompts: list[str] = Field(
+        [],
+        description="data sets of the grids' `prompts` that have harmless prompts only, so that `transcripts` may show "
+        "them, with the answer under each control; these data sets have no column that tells harmful prompts",
+    )
+
+    @model_validator(mode="after")
+    def transcripts_of_the_study(self) -> Study:
+        """Refuse `harmless_prompts` that no grid decodes, and those without `transcripts`."""
+        known = list(dict.fromkeys(name for grid in self.grids for name in grid.prompts))
+        if other := [name for name in self.harmless_prompts if name not in known]:
+            raise ValueError(f"harmless_prompts: {other} in no grid's `prompts`; allowed: {known}")
+        if self.harmless_prompts and not self.transcripts:
+            raise ValueError("`harmless_prompts` needs `transcripts`, the number of prompts to show")
+        return self
 
 
 class Caps(Block):

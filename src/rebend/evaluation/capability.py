@@ -22,7 +22,7 @@ from lm_eval.tasks import TaskManager
 
 from rebend.config.capability import BUILT_IN_SHOTS, CapabilityBlock
 from rebend.errors import DataError, ModelError, likely_typo
-from rebend.evaluation.capability_questions import Question, draw_questions, without_questions
+from rebend.evaluation.capability_questions import Question, chance_score, draw_questions, without_questions
 from rebend.io.chunks import ChunkStore
 from rebend.io.schemas import CAPABILITY
 from rebend.models.loading import Policy
@@ -97,6 +97,7 @@ def score_capability(
         "score": [scored[question.row_id][0] for question in drawn],
         "not_scored": reasons,
         "category": [question.category for question in drawn],
+        "chance": [chance_score(block.task, block.scored_by, question.doc) for question in drawn],
     }
     notes = {
         "metric": block.scored_by,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,6 +55,21 @@ def without_questions(examples: Sequence[Question], questions: Sequence[Question
     """Return the examples that are not questions, so that no prompt contains a question with its answer."""
     known = {content_id([question.category, question.doc]) for question in questions}
     return [example for example in examples if content_id([example.category, example.doc]) not in known]
+
+
+def chance_score(task: str, metric: str, doc: Mapping[str, Any]) -> float | None:
+    """Return the expected score, between 0 and 1, of a choice at random; None if the answer is written, not chosen.
+
+    For `mc2`, the share of the right answers, it is the score of a model that finds all answers equally likely.
+    """
+    if task == "winogrande":
+        return 0.5
+    if task == "truthfulqa":
+        labels = doc[f"{metric}_targets"]["labels"]
+        return sum(labels) / len(labels)
+    if task == "arc_challenge":
+        return 1 / len(doc["choices"]["text"])
+    return 1 / len(doc["choices"]) if task in ("mmlu", "multiple_choice") else None
 
 
 def draw_questions(questions: Sequence[Question], limit: int | None, seed: int) -> list[Question]:

@@ -91,6 +91,7 @@ CAPABILITY = pa.schema(  # a row per question
     [
         *SCORES,  # between 0 and 1; a benchmark's score is the mean
         ("category", pa.string()),  # subject (MMLU), task (BBH), category (TruthfulQA); "" without categories
+        ("chance", pa.float64()),  # score of an answer chosen at random; null if the answer is written, not chosen
     ]
 )
 EMBEDDINGS = pa.schema([("row_id", pa.string()), ("embedding", pa.list_(pa.float32()))])  # of a data set's prompts

@@ -15,7 +15,7 @@ from rebend.config.load import load_config
 
 ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-OF_A_STUDY = {"grids", "claims"}
+OF_A_STUDY = {"grids", "claims", "transcripts", "harmless_prompts"}
 
 
 def examples() -> list[Any]:

@@ -201,6 +201,15 @@ def test_message_names_the_likely_study_for_an_unknown_one(catalogue: dict) -> N
             "  - {models: [tiny], controls: [best_of_2], evaluation: [tiny_safety_test], safety_judges: [truth]}",
             "'best_of_2' picks among responses, which is for `prompts` only",
         ),
+        (
+            "title: t\ntranscripts: 5\nharmless_prompts: [tiny_tset]\ngrids:\n"
+            "  - {models: [tiny], prompts: [tiny_test]}",
+            "harmless_prompts: ['tiny_tset'] in no grid's `prompts`; allowed: ['tiny_test']",
+        ),
+        (
+            "title: t\nharmless_prompts: [tiny_test]\ngrids:\n  - {models: [tiny], prompts: [tiny_test]}",
+            "`harmless_prompts` needs `transcripts`",
+        ),
     ],
 )
 def test_study_with_a_mistake_is_refused(catalogue: dict, tmp_path: Path, body: str, expected: str) -> None:

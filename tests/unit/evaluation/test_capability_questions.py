@@ -11,7 +11,13 @@ from pydantic import ValidationError
 
 from rebend.config.capability import CapabilityBlock
 from rebend.errors import DataError
-from rebend.evaluation.capability_questions import draw_questions, read_examples, read_questions, without_questions
+from rebend.evaluation.capability_questions import (
+    chance_score,
+    draw_questions,
+    read_examples,
+    read_questions,
+    without_questions,
+)
 from tests.conftest import shared_data
 
 CHOICES = {"text": ["sun", "moon", "lamp"], "label": ["A", "B", "C"]}
@@ -177,3 +183,21 @@ def test_real_files_are_read_completely() -> None:
     answers = [q.doc["mc2_targets"] for q in read_questions("truthfulqa", [data / "truthfulqa/100.csv"])[0]]
     assert len(answers) == 100
     assert all(a["labels"][0] == 1 and a["labels"][-1] == 0 for a in answers)
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "doc", "score"),
+    [
+        ("mmlu", "acc", {"choices": ["a", "b", "c", "d"]}, 0.25),
+        ("multiple_choice", "acc_norm", {"choices": ["a", "b", "c"]}, 1 / 3),
+        ("arc_challenge", "acc", {"choices": {"text": ["a", "b", "c", "d", "e"]}}, 0.2),
+        ("winogrande", "acc", {}, 0.5),
+        ("truthfulqa", "mc1", {"mc1_targets": {"labels": [1, 0, 0, 0]}}, 0.25),
+        ("truthfulqa", "mc2", {"mc2_targets": {"labels": [1, 1, 1, 0]}}, 0.75),
+        ("gsm8k", "flexible", {"answer": "#### 4"}, None),
+    ],
+)
+def test_chance_is_the_score_of_a_random_choice(
+    task: str, metric: str, doc: dict[str, Any], score: float | None
+) -> None:
+    assert chance_score(task, metric, doc) == score

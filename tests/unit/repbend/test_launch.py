@@ -69,6 +69,16 @@ def test_two_ranks_train_what_one_process_trains(
     assert ours == theirs  # whole under ZeRO-3 too, and in the same layout
 
 
+def test_ranks_round_matrix_products_like_one_process(inputs: dict[str, str], tmp_path: Path) -> None:
+    """DeepSpeed switches off an autocast that was begun outside its own forward."""
+    changes: dict[str, Any] = {"mixed_precision": "bfloat16", "max_step": 2, "lora_dropout": 0.0}
+    found = []
+    for name, where in (("alone", {}), ("ranks", {"ranks": 2, "stage": 3})):
+        run_training_job(job(inputs, tmp_path / name, **where, **changes))
+        found.append(losses(tmp_path / name / "adapter"))
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+
+
 def test_stopped_ranks_resume_with_another_number_of_ranks(inputs: dict[str, str], alone: Path, tmp_path: Path) -> None:
     first = job(inputs, tmp_path, ranks=2, stage=2, max_step=400)
     write_json(tmp_path / "job.json", asdict(first))

@@ -205,6 +205,20 @@ def test_groups_and_gradient_checkpointing_do_not_change_the_loss(base: Path, da
     assert first_steps(micro_batch=2)[0]["unsafe_cosine"] != pytest.approx(whole[0]["unsafe_cosine"], rel=1e-3)
 
 
+def test_mixed_precision_rounds_the_matrix_products_alone(base: Path, data: TrainingExamples) -> None:
+    def trained(**changes: Any) -> AdapterTrainer:
+        trainer = AdapterTrainer(load_policy(base), settings(lora_dropout=0.0, **changes), data)
+        for _ in range(3):
+            trainer.step()
+        return trainer
+
+    exact, mixed = trained(), trained(mixed_precision="bfloat16")
+    assert {weight.dtype for weight in mixed.engine.model.parameters()} == {torch.float32}
+    for row, other in zip(mixed.metrics, exact.metrics, strict=True):
+        assert row["total"] == pytest.approx(other["total"], rel=0.1, abs=0.02)
+    assert mixed.metrics[2]["total"] != exact.metrics[2]["total"]
+
+
 @pytest.mark.parametrize("bits", [4, 8])
 def test_quantised_base_can_be_trained_on(tmp_path: Path, bits: int) -> None:
     pytest.importorskip("bitsandbytes", reason="base_bits needs bitsandbytes")

@@ -8,8 +8,12 @@ with job(snakemake) as run:
     from rebend.io.files import write_text
     from rebend.report.html.page import make_report
     from rebend.report.tables.all import read_tables
+    from rebend.report.transcripts.page import read_transcripts
+    from rebend.report.transcripts.rows import is_wanted
 
     captions = Path(snakemake.input.captions).read_text(encoding="utf-8")
-    page = make_report(run.settings, read_tables(snakemake.input.tables), snakemake.input.figures, captions)
+    folder = snakemake.input.tables
+    examples = read_transcripts(folder) if is_wanted(run.settings) else None
+    page = make_report(run.settings, read_tables(folder), snakemake.input.figures, captions, examples)
     write_text(snakemake.output.report, page)
     run.note(characters=len(page))

@@ -176,6 +176,10 @@ class Plan:
             "paper": self.study.paper,
             "published": published,
             "claims": [claim.model_dump() for claim in self.study.claims],
+            "transcripts": {
+                "prompts": self.study.transcripts,
+                "harmless": [paths.data(name) for name in self.study.harmless_prompts],
+            },
             "cells": [self._marked(c.described(self.config), c.base, c.adapter, c.control) for c in self.cells],
             "deviations": self._deviations(),
             "rewards": [{"reward": name, "record": paths.record(paths.reward_model(name))} for name in self.rewards],

@@ -35,7 +35,8 @@ class CircuitBreakers(Objective[CircuitBreakersBlock]):
         """Return the loss of a group; the weights of its two terms change with the finished steps."""
         layers = {"unsafe": self.settings.target_layers, "retain": list(range(1, self.n_layers + 1))}
         retain = [*step_examples.all_safe(), *step_examples.retain]
-        texts = [*whole_texts("unsafe", step_examples.all_unsafe()), *whole_texts("retain", retain)]
+        skipped = self.settings.skip_tokens
+        texts = [*whole_texts("unsafe", step_examples.all_unsafe(), skipped), *whole_texts("retain", retain, skipped)]
         passes = run_passes(model, texts, layers, layers)
         adapted, reference = passes.adapted.states, passes.reference.states
         schedule = rerouting_schedule(info.step + 1, info.n_steps, self.settings.coefficient)

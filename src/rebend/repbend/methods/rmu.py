@@ -31,7 +31,8 @@ class Rmu(Objective[RmuBlock]):
         """Return the loss of a group; the random vector depends on the seed only."""
         settings, layer = self.settings, [self.settings.target_layer]
         retain = [*step_examples.all_safe(), *step_examples.retain]
-        texts = [*whole_texts("unsafe", step_examples.all_unsafe()), *whole_texts("retain", retain)]
+        skipped = self.settings.skip_tokens
+        texts = [*whole_texts("unsafe", step_examples.all_unsafe(), skipped), *whole_texts("retain", retain, skipped)]
         passes = run_passes(model, texts, {"unsafe": layer, "retain": layer}, {"retain": layer})
         unsafe, retained = passes.adapted.last("unsafe"), passes.adapted.last("retain")
         target = steering_vector(unsafe.shape[1], settings.steering, settings.seed)

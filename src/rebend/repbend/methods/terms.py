@@ -30,9 +30,9 @@ class TwoTerms(NamedTuple):
         return Loss(self.total, {"change": self.change, "retain": self.retain})
 
 
-def whole_texts(name: str, examples: Sequence[TrainingExample]) -> list[Example]:
-    """Return the texts with all their positions under one name."""
-    return [Example(example.tokens, {name: range(len(example.tokens))}) for example in examples]
+def whole_texts(name: str, examples: Sequence[TrainingExample], skipped: int = 0) -> list[Example]:
+    """Return the texts with all their positions under one name, without the first `skipped` of each."""
+    return [Example(example.tokens, {name: range(skipped, len(example.tokens))}) for example in examples]
 
 
 def mean_shift_norm(adapted: Sequence[Tensor], reference: Sequence[Tensor], n_frozen_layers: int = 0) -> Tensor:

@@ -1,6 +1,7 @@
 """A self-contained page about a study: findings, figures, tables, settings, and the source files of the numbers.
 
-The page contains no responses, because some of them answer harmful prompts.
+The page contains no responses, because some of them answer harmful prompts; only a study that asks for transcripts has
+some answers to harmless prompts at its end.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from rebend.report.html.findings import findings
 from rebend.report.measurements import Cell, seed_of
 from rebend.report.tables.all import TABLES, note, shown
 from rebend.report.tables.table import Table
+from rebend.report.transcripts.page import NOTHING as NO_PROMPT
+from rebend.report.transcripts.page import examples, explanation
 
 FIGURES = (
     "matrix",
@@ -35,12 +38,17 @@ FIGURES = (
 
 
 def make_report(
-    settings: Mapping[str, Any], tables: Mapping[str, pd.DataFrame], figures: str | Path, captions: str
+    settings: Mapping[str, Any],
+    tables: Mapping[str, pd.DataFrame],
+    figures: str | Path,
+    captions: str,
+    transcripts: pd.DataFrame | None = None,
 ) -> str:
     """Return the page as HTML.
 
     `figures` is the folder of the SVG files. `captions` is the template of their captions; it uses
-    `snakemake.wildcards.figure`, because Snakemake's report renders it too.
+    `snakemake.wildcards.figure`, because Snakemake's report renders it too. `transcripts` is the table of
+    `rebend.report.transcripts.rows`, or None for a study that asks for none.
     """
     records = {cell["record"]: read_json(cell["record"]) for cell in settings["cells"]}
     page = _environment().get_template("page.html.jinja")
@@ -52,6 +60,7 @@ def make_report(
         claims=shown("claims", tables["claims"]).to_dict("records"),
         figures=drawn(Path(figures), captions),
         tables=[_table(table, tables[table.name]) for table in TABLES if table.heading and len(tables[table.name])],
+        transcripts=None if transcripts is None else _transcripts(settings, transcripts),
         provenance=[provenance(cell, records[cell["record"]]) for cell in settings["cells"]],
         settings=_settings(settings["cells"], records),
         made_with=made_with(list(records.values())),
@@ -127,6 +136,11 @@ def _table(table: Table, values: pd.DataFrame) -> dict[str, Any]:
         "columns": list(text.columns),
         "rows": text.to_numpy().tolist(),
     }
+
+
+def _transcripts(settings: Mapping[str, Any], table: pd.DataFrame) -> dict[str, Any]:
+    shown = list(examples(table))
+    return {"note": explanation(settings, table), "examples": shown, "nothing": "" if shown else NO_PROMPT}
 
 
 def _environment() -> jinja2.Environment:

@@ -125,8 +125,13 @@ def _by_name(name: str) -> Table:
     return next(table for table in TABLES if table.name == name)
 
 
-def write_tables(folder: str | Path, tables: Mapping[str, pd.DataFrame]) -> None:
-    """Write each table as .csv (rates between 0 and 1, unknown values empty), .md and .tex (rates in percent)."""
+def write_tables(
+    folder: str | Path, tables: Mapping[str, pd.DataFrame], others: Mapping[str, str] | None = None
+) -> None:
+    """Write each table as .csv (rates between 0 and 1, unknown values empty), .md and .tex (rates in percent).
+
+    `others`: name → text of other files in the folder.
+    """
     with whole_directory(folder) as temporary:
         for name, table in tables.items():
             _plain(table).to_csv(temporary / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
@@ -134,6 +139,8 @@ def write_tables(folder: str | Path, tables: Mapping[str, pd.DataFrame]) -> None
             body = text.to_markdown(index=False) if len(text) else "Nothing was measured."
             (temporary / f"{name}.md").write_text(f"{body}\n\n{note(name, table)}\n", encoding="utf-8")
             (temporary / f"{name}.tex").write_text(_latex(name, table, text), encoding="utf-8")
+        for file, content in (others or {}).items():
+            (temporary / file).write_text(content, encoding="utf-8")
 
 
 def read_tables(folder: str | Path) -> dict[str, pd.DataFrame]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rebend.repbend.methods.terms import mean_shift_norm, shift_norms
+from rebend.repbend.examples import TrainingExample
+from rebend.repbend.methods.terms import mean_shift_norm, shift_norms, whole_texts
 
 
 def test_distances_are_euclidean_and_have_gradient_zero_at_zero() -> None:
@@ -34,3 +35,9 @@ def test_differences_of_half_precision_states_are_float32() -> None:
     new = (old.float() + 1).bfloat16()
     assert mean_shift_norm([new], [old]).dtype == torch.float32
     assert float(mean_shift_norm([new], [old])) == pytest.approx(2.0)
+
+
+def test_skipped_tokens_at_the_beginning_are_read_by_no_term() -> None:
+    example = TrainingExample(row_id="a", tokens=[5, 6, 7, 8], n_prompt=2)
+    assert list(whole_texts("retain", [example])[0].positions["retain"]) == [0, 1, 2, 3]
+    assert list(whole_texts("retain", [example], 1)[0].positions["retain"]) == [1, 2, 3]
