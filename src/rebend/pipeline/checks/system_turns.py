@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -89,7 +88,7 @@ def has_system_turns(plan: Plan, block: DatasetBlock) -> bool:
     found = []
     for placed in read_rows(path, _MAX_ROWS, reader.entries):
         try:
-            rows: list[dict[str, Any]] = reader.convert(block.kind, placed)
+            rows = reader.convert(block.kind, placed)
         except UnusableRowError:
             continue
         found += [row["messages"][0]["role"] == "system" for row in rows]
