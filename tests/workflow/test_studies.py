@@ -275,6 +275,7 @@ def test_study_with_three_seeds_is_planned_with_three_trainings(checkout: Checko
     [
         ("smollm2_short", {"train_value_model", "decode"}),
         ("smollm2_tuning", {"attack", "score_chats"}),
+        ("smollm2_safety", {"attack", "score_chats"}),
         ("smollm2", {"combine_adapters", "score_capability", "fit_direction", "judge_win_rate"}),
     ],
 )
@@ -291,5 +292,5 @@ def test_study_of_a_real_model_is_planned_before_its_model_is_fetched(
 
 def test_all_studies_of_the_repository_are_tested_here() -> None:
     studies = {path.stem for path in (ROOT / "config/studies").glob("*.yaml")}
-    real_model = {"smollm2", "smollm2_short", "smollm2_tuning"}
+    real_model = {"smollm2", "smollm2_short", "smollm2_safety", "smollm2_tuning"}
     assert studies == {"tiny", "real_small", "paper_recontrol", "paper_repbend", "tiny_seeds", *real_model}
