@@ -9,7 +9,13 @@ from pathlib import Path
 import pandas as pd
 
 # Columns of measured times; `on_frontier` and the order of rows depend on them.
-TIMES = ["seconds_per_1000_tokens", "relative_time", "on_frontier"]
+TIMES = [
+    "seconds_per_1000_tokens",
+    "seconds_per_1000_tokens_low",
+    "seconds_per_1000_tokens_high",
+    "relative_time",
+    "on_frontier",
+]
 TIMED_TABLES = ("frontier", "recontrol")
 NOT_COMPARED = ("logs", "benchmarks", "progress", "judge_store")
 
