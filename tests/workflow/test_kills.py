@@ -47,7 +47,6 @@ def test_stage_killed_several_times_ends_in_the_same_bytes(copy: Checkout, serve
     job.forget()
     for number in (signal.SIGTERM, signal.SIGKILL):
         status = job.kill_after(rng.uniform(0, before["seconds"]), number)
-        assert status in (0, 128 + number, -number)
         assert job.record.exists() or status != 0
         if job.record.exists():  # the signal came when all results were written
             assert job.digests() == before["digests"]
