@@ -33,7 +33,10 @@ def test_no_process_is_left_after_a_failure(tmp_path: Path) -> None:
             assert time.monotonic() < end
             time.sleep(0.1)
         raise KeyError("a test that fails")
-    assert processes_of(tmp_path) == []
+    end = time.monotonic() + 20  # killed processes need a moment on a busy machine
+    while left := processes_of(tmp_path):
+        assert time.monotonic() < end, left
+        time.sleep(0.1)
 
 
 def test_job_of_a_killed_node_runs_again_on_another(lab: Lab) -> None:
