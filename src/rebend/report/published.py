@@ -48,6 +48,7 @@ BENCHMARKS: dict[str, tuple[str, float]] = {
     "gsm8k": ("GSM8K", 100.0),
     "codex_eval": ("Codex-Eval", 100.0),
 }
+_MORE_CAPABILITY = ("mt_bench", "mmlu")  # the benchmarks of Tables 3 and 6
 _ROUNDING = 1.0e-4 + 1.0e-9  # largest error of a mean of printed numbers, which are rounded to 0.01 %
 
 
@@ -80,7 +81,11 @@ class RepbendPaper:
             ]
             asr, summary = _with_new(asr, pd.concat(parts)), _with_new(summary, other)
         self.asr, self.summary = _with_name(asr), _with_name(summary)
-        self.capability = _with_name(pd.read_csv(Path(folder) / "repbend_capability.csv"))
+        capability = pd.read_csv(Path(folder) / "repbend_capability.csv")
+        for other in others:
+            parts = [other.assign(benchmark=BENCHMARKS[name][0], score=other[name]) for name in _MORE_CAPABILITY]
+            capability = _with_new(capability, pd.concat(parts))
+        self.capability = _with_name(capability)
         self.averages = _with_name(recomputed_summary(folder).reset_index())
 
     def model(self, cell: Cell) -> str | None:
@@ -135,7 +140,7 @@ class RepbendPaper:
         rows = own_rows(self.capability, self.model(entry), self.method(entry))
         rows = rows[rows["benchmark"] == benchmark]
         full = dict(BENCHMARKS.values()).get(benchmark or "", 100.0)
-        return float(rows["score"].iloc[0]) / full if len(rows) == 1 else None
+        return _number(rows, "score", 1 / full)
 
 
 def own_rows(table: pd.DataFrame, model: str | None, method: str | None) -> pd.DataFrame:

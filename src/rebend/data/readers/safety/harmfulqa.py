@@ -10,7 +10,7 @@ def evaluation(row: Row) -> list[Row]:
     """Return a harmful question; its topic is the category.
 
     File: `data_for_hub.json` of declare-lab/HarmfulQA on the hub. The safe and harmful conversations of each question
-    (`blue_conversations`, `red_conversations`) are not read.
+    (`blue_conversations`, `red_conversations`) are not read. Columns as public loaders of the set read them.
     """
     return [evaluation_row(text(row, "question"), True, category=optional_text(row, "topic"))]
 
