@@ -8,24 +8,17 @@ the time to read the prompts counts.
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import pandas as pd
 
+from rebend.pipeline.cost.history import job_records
+
 DECODING = ("attack", "decode", "extract_activations")  # stages whose record counts the tokens of responses
-
-
-def records(results: Path) -> Iterator[dict[str, Any]]:
-    """Yield the records of the jobs that measured themselves."""
-    for file in sorted(results.rglob("*.run.json")):
-        record = json.loads(file.read_text(encoding="utf-8"))
-        if "cpu_seconds" in record:
-            yield record
 
 
 def costs(jobs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -52,6 +45,7 @@ def _row(jobs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    table = costs(list(records(Path(sys.argv[1] if len(sys.argv) > 1 else "results"))))
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "results")
+    table = costs([record for record in job_records(folder) if "cpu_seconds" in record])
     print(table.to_markdown(index=False))
     print(f"\n{table['minutes in all'].sum():.0f} minutes of one core in all")

@@ -231,7 +231,9 @@ class SampledBlock(NamedBlock):
     without: list[str] = refers(
         "datasets", "leave out prompts that are in one of these data sets, word for word", default=[]
     )
-    least: Positive = Field(1, description="fewest rows")
+    least: Positive = Field(
+        1, description="fewest rows, else the stage ends with an error and the reasons. A change samples nothing again"
+    )
     seed: int = Field(0, description="seed of the samples, added to that of `decoding`")
 
 
@@ -254,9 +256,6 @@ class SampledPairsBlock(SampledBlock):
     prefill: str = Field(
         "",
         description="beginning of the unsafe answers, for models that refuse, e.g. `Sure, here is`; they contain it",
-    )
-    least: Positive = Field(
-        1, description="fewest pairs, else the stage ends with an error and the reasons. A change samples nothing again"
     )
     seed: int = Field(0, description="seed of the samples and of the order of refusals, added to that of `decoding`")
 
@@ -284,9 +283,6 @@ class SampledChatsBlock(SampledBlock):
         "datasets",
         "data sets of kind prompts or evaluation; prompts that an evaluation data set marks as harmful are not asked",
         min_length=1,
-    )
-    least: Positive = Field(
-        1, description="fewest chats, else the stage ends with an error and the reasons. A change samples nothing again"
     )
 
 

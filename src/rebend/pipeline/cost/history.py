@@ -31,19 +31,25 @@ class Measured:
 
 
 def measured_jobs(root: str | Path = paths.ROOT) -> dict[str, list[Measured]]:
-    """Return every job with a record below `root`, by stage; files that are no records are skipped."""
+    """Return every job with a record below `root`, by stage."""
     jobs: dict[str, list[Measured]] = {}
-    for file in _records(Path(root)):
+    for record in job_records(Path(root)):
+        jobs.setdefault(record["stage"], []).append(_measured(record))
+    return jobs
+
+
+def job_records(root: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records below `root`; files that are no records are skipped."""
+    for file in _record_files(root):
         try:
             record = read_json(file)
         except DataError:
             continue
         if isinstance(record, dict) and {"stage", "settings", "inputs", "seconds"} <= record.keys():
-            jobs.setdefault(record["stage"], []).append(_measured(record))
-    return jobs
+            yield record
 
 
-def _records(root: Path) -> Iterator[Path]:
+def _record_files(root: Path) -> Iterator[Path]:
     """Yield the paths of files that may be records."""
     for folder, folders, files in os.walk(root):
         skipped = _WITHOUT_RECORDS if Path(folder) == root else set()
