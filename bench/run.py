@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import json
 import os
 import platform
 import shutil
@@ -23,6 +22,8 @@ from typing import Any
 
 import yaml
 from latest import keep, known_figures
+
+from rebend.pipeline.cost.history import job_records
 
 ROOT = Path(__file__).parents[1]
 SNAKEMAKE = str(Path(sys.executable).with_name("snakemake"))
@@ -110,10 +111,7 @@ def shares(results: Path, wall: float | None) -> dict[str, Any]:
         jobs.setdefault(stage, []).append(float(file.read_text(encoding="utf-8").splitlines()[1].split("\t")[0]))
     if not jobs:
         return {}
-    records = [
-        json.loads(file.read_text(encoding="utf-8")) for file in results.rglob("*.run.json") if file.stat().st_size
-    ]
-    records = [record for record in records if isinstance(record, dict) and "stage" in record]
+    records = list(job_records(results))
     total, work = sum(sum(times) for times in jobs.values()), sum(record["seconds"] for record in records)
     importing = sum(warm_imports(record["stage"]) for record in records)
     figures = {
