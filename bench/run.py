@@ -133,7 +133,8 @@ def shares(results: Path, wall: float | None) -> dict[str, Any]:
 @cache
 def warm_imports(stage: str) -> float:
     """Return the seconds of a script's imports in a process that has imported the warm server's modules."""
-    tree = ast.parse((ROOT / f"workflow/scripts/{stage}.py").read_text(encoding="utf-8"))
+    (script,) = (ROOT / "workflow/scripts").rglob(f"{stage}.py")
+    tree = ast.parse(script.read_text(encoding="utf-8"))
     lines = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
     code = (
         "import contextlib, importlib, time\n"
